@@ -1,0 +1,17 @@
+# Each target brings what it needs: a Debian machine with the Rust toolchain is enough.
+.PHONY: demo test check bench boot
+
+demo:    ## the user's journey on a real disk: two recovery points, and each comes back byte for byte
+	tests/setup.sh demo tests/demo.sh
+
+test: check    ## everything: the rules of the house, the Rust tests, the second reader
+	tests/setup.sh test tests/run.sh
+
+check:   ## fast rules: format, lints, arrows, file sizes
+	tests/check.sh
+
+bench:   ## the table of the README, against other programs where they are installed
+	tests/setup.sh bench tests/bench/run
+
+boot:    ## the demo's restored disk, started in QEMU until it asks for a login
+	tests/setup.sh demo tests/setup.sh boot tests/demo.sh --boot

@@ -1,0 +1,20 @@
+//! What a disk is: opening and creating disk images of every format, sparse
+//! reading and writing, and the NBD protocol. Blocking code, callable from any
+//! thread; knows no vault, no cloud and no hypervisor.
+
+mod error;
+pub mod format;
+pub mod in_use;
+pub mod nbd;
+mod nbd_disk;
+mod open;
+mod qemu_nbd;
+mod raw;
+mod reader;
+
+pub use error::DiskError;
+pub use format::Format;
+pub use in_use::{InUse, in_use};
+pub use nbd_disk::NbdDisk;
+pub use open::{OpenOptions, References, open};
+pub use reader::DiskReader;

@@ -1,0 +1,67 @@
+"""The judging, on made-up numbers: python3 -m unittest discover -s tests/bench"""
+
+import unittest
+
+from harness.phases import wrote_anchor
+from harness.targets import OURS, judge
+
+
+def run(wall=1.0, added=0, rss=100):
+    return {"wall": wall, "cpu": wall, "rss_mib": rss, "added": added}
+
+
+def results(**changes):
+    empty = {name: {} for name in ("initial", "delta", "cycles", "assemble", "synthetic")}
+    return {**empty, "limits": {}, "requests": {}, **changes}
+
+
+def verdicts(phase, **changes):
+    return [row.verdict() for row in judge(results(**changes), [phase])]
+
+
+class Targets(unittest.TestCase):
+    def test_the_fastest_peer_and_our_median_count(self):
+        phase = {"restic": [run(40)], "rustic": [run(30)], OURS: [run(9), run(10), run(99)]}
+        self.assertEqual(verdicts("initial", initial=phase), ["ok"])
+        phase[OURS] = [run(9), run(10.1), run(10.2)]
+        self.assertEqual(verdicts("initial", initial=phase), ["MISSED"])
+
+    def test_a_missing_program_is_not_a_pass(self):
+        self.assertEqual(verdicts("initial", initial={OURS: [run(1)]}), ["not measured"])
+        self.assertEqual(verdicts("initial", initial={"borg": [run(1)]}), ["not measured"])
+
+    def test_the_worst_delta_counts_and_the_median_time(self):
+        def row(added, wall):
+            changed = {"bound_bytes": 100}
+            return {"changed": changed, "read": run(1.0), "programs": {OURS: run(wall, added)}}
+
+        good = [row(114, 1.4), row(115, 9), row(100, 1.5)]
+        self.assertEqual(verdicts("delta", delta={"v1": good}), ["ok", "ok"])
+        bad = [row(116, 1.6), row(1, 1.6), row(1, 0)]
+        self.assertEqual(verdicts("delta", delta={"v1": bad}), ["MISSED", "MISSED"])
+
+    def test_cycles_with_anchors_are_apart(self):
+        def cycle(added, anchor=False):
+            return {"changed": {"bound_bytes": 10}, "anchor": anchor, **run(added=added)}
+
+        rows = [cycle(12), cycle(18), cycle(900, anchor=True)]
+        found = verdicts("cycles", cycles={"cycle-uniform": rows, "cycle-zipf": [cycle(16)]})
+        self.assertEqual(found, ["ok", "MISSED"])
+
+    def test_an_anchor_is_found_anywhere_in_the_report(self):
+        self.assertTrue(wrote_anchor({"vms": [{"disks": [{"anchor_records": 3}]}]}))
+        self.assertFalse(wrote_anchor({"vms": [{"disks": [{"anchor_records": 0}]}]}))
+
+    def test_memory_is_the_highest_of_all_phases(self):
+        row = {"changed": {"bound_bytes": 1}, "read": run(), "programs": {OURS: run(rss=301)}}
+        found = verdicts("memory", initial={OURS: [run()]}, delta={"v1": [row]})
+        self.assertEqual(found, ["MISSED", *["not measured"] * 3])
+
+    def test_one_byte_off_is_a_miss(self):
+        store = {"reported_requests": 5, "seen_requests": 5}
+        store |= {"reported_bytes": 7, "seen_bytes": 8}
+        self.assertEqual(verdicts("requests", requests={"s3": store}), ["ok", "MISSED"])
+
+
+if __name__ == "__main__":
+    unittest.main()

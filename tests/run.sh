@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# The Rust tests of the workspace, then the second reader's. Called by `make test`, which has set up.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# The programs first: the journeys start them, and a test build alone would not make them.
+cargo build --workspace --bins --locked
+if cargo nextest --version >/dev/null 2>&1; then
+    cargo nextest run --workspace --locked
+else
+    cargo test --workspace --locked
+fi
+
+if [[ -d tests/second-reader ]]; then
+    target=$(cargo metadata --no-deps --format-version 1 |
+        python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
+    SPARESITE_BIN=$target/debug "$SPARESITE_PYTHON" -m pytest -q -p no:cacheprovider tests/second-reader
+fi

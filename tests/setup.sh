@@ -1,0 +1,123 @@
+#!/usr/bin/env bash
+# Brings a Debian machine to where a make target can run, then runs the command given.
+#
+#   tests/setup.sh test|demo|bench|boot [COMMAND…]
+#
+# Idempotent: a second call installs nothing and takes a moment. Only what is missing is installed,
+# since a newer qemu from elsewhere would conflict with Debian's. Everything else is cached outside
+# of the clone, in SPARESITE_CACHE. The command finds in its environment:
+#   SPARESITE_CACHE     the cache
+#   SPARESITE_PYTHON    a Python with tests/requirements.txt      (test)
+#   SPARESITE_MOTO      moto_server, the S3 stand-in              (test)
+#   SPARESITE_AZURITE   azurite-blob, the Azure stand-in          (test)
+set -euo pipefail
+
+readonly azurite_version=3.35.0         # the newest that runs on the Node.js of Debian 12
+usage='usage: setup.sh test|demo|bench|boot [COMMAND…]'
+kind=${1:?$usage}
+shift
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+export SPARESITE_CACHE=${SPARESITE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sparesite}
+export PATH=$PATH:/usr/sbin:/sbin       # mke2fs, debugfs and sfdisk, which users do not have in theirs
+
+say() { echo "setup: $*" >&2; }
+fail() {
+    say "$*"
+    exit 1
+}
+
+as_root() {
+    if [[ $(id -u) -eq 0 ]]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        fail "cannot run '$*': not root, and no sudo; run it as root, then call make again"
+    fi
+}
+
+apt() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 "$@" >&2; }
+
+# packages COMMAND=PACKAGE…: installs the packages of the commands (or files) that are not there.
+packages() {
+    local pair missing=()
+    for pair in "$@"; do
+        if ! [[ -e ${pair%%=*} ]] && ! command -v "${pair%%=*}" >/dev/null; then
+            missing+=("${pair#*=}")
+        fi
+    done
+    [[ ${#missing[@]} -eq 0 ]] && return
+    say "installing ${missing[*]}"
+    command -v apt-get >/dev/null || fail "no apt-get here; install by hand: ${missing[*]}"
+    apt update || fail "apt-get update failed"
+    apt install -y --no-install-recommends "${missing[@]}" || fail "apt-get could not install: ${missing[*]}"
+}
+
+python_environment() {
+    local digest folder
+    digest=$(sha256sum "$here/requirements.txt" | cut -c1-12)
+    folder=$SPARESITE_CACHE/python-$digest
+    if [[ ! -e $folder/complete ]]; then
+        python3 -c 'import ensurepip' 2>/dev/null || packages no-venv=python3-venv
+        say "making the Python environment (half a minute)"
+        rm -rf "$folder"
+        python3 -m venv "$folder"
+        "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary=:all: \
+            -r "$here/requirements.txt" >&2 || fail "pip could not install tests/requirements.txt"
+        touch "$folder/complete"
+    fi
+    export SPARESITE_PYTHON=$folder/bin/python SPARESITE_MOTO=$folder/bin/moto_server
+}
+
+azurite() {
+    local folder=$SPARESITE_CACHE/azurite-$azurite_version
+    if [[ ! -e $folder/complete ]]; then
+        packages node=nodejs npm=npm
+        say "installing azurite $azurite_version"
+        rm -rf "$folder"
+        mkdir -p "$folder"
+        npm install --prefix "$folder" --no-audit --no-fund --loglevel=error \
+            "azurite@$azurite_version" >&2 || fail "npm could not install azurite@$azurite_version"
+        touch "$folder/complete"
+    fi
+    export SPARESITE_AZURITE=$folder/node_modules/.bin/azurite-blob
+}
+
+# Where qemu-utils came from Debian's backports, qemu-system-x86 must too; the source is added for
+# this one call, not to the machine.
+qemu_system() {
+    command -v qemu-system-x86_64 >/dev/null && return
+    if [[ $(dpkg-query -W -f '${Version}' qemu-utils 2>/dev/null) != *~bpo12* ]]; then
+        packages qemu-system-x86_64=qemu-system-x86
+        return
+    fi
+    say "installing qemu-system-x86 from bookworm-backports, as qemu-utils is"
+    local parts=$SPARESITE_CACHE/backports list=/etc/apt/sources.list.d/debian.sources
+    [[ -e $list ]] || fail "no $list; install qemu-system-x86 of bookworm-backports by hand"
+    mkdir -p "$parts/sources" "$parts/lists/partial"
+    sed 's/^Suites: bookworm .*/& bookworm-backports/' "$list" >"$parts/sources/debian.sources"
+    local -a aside=(-o "Dir::Etc::SourceParts=$parts/sources" -o "Dir::State::lists=$parts/lists")
+    apt "${aside[@]}" update
+    apt "${aside[@]}" install -y --no-install-recommends -t bookworm-backports qemu-system-x86 seabios
+}
+
+mkdir -p "$SPARESITE_CACHE"
+exec 9>"$SPARESITE_CACHE/setup.lock"
+flock 9
+case $kind in
+test)
+    packages cc=build-essential python3=python3 qemu-img=qemu-utils mke2fs=e2fsprogs
+    python_environment
+    azurite
+    ;;
+demo)
+    packages cc=build-essential python3=python3 qemu-img=qemu-utils mmdebstrap=mmdebstrap \
+        grub-mkimage=grub-common /usr/lib/grub/i386-pc/boot.img=grub-pc-bin sfdisk=fdisk mke2fs=e2fsprogs
+    ;;
+bench) packages cc=build-essential python3=python3 qemu-img=qemu-utils mke2fs=e2fsprogs ;;
+boot) qemu_system ;;
+*) fail "$usage" ;;
+esac
+exec 9>&-
+
+[[ $# -eq 0 ]] || exec "$@"

@@ -1,0 +1,258 @@
+//! The control log (section 3): one numbered row of who may write, epochs, fences, damage.
+
+use crate::ids::{ObjectHash, PointId, VaultId, VmId, WriterId, object_hash};
+use crate::keys::{SigningKey, VerifyingKey};
+use crate::metadata_object::{Writer, from_json};
+use crate::signed_json::{Signer, Unverified, sign_as_control, sign_as_writer};
+use crate::{FormatError, names};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What an entry says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum LogEntry {
+    Writer { writer: WriterId, public_key: String, label: String },
+    Revoke { writer: WriterId, trusted: BTreeMap<VmId, String> },
+    Epoch { writer: WriterId },
+    Fence { vms: Vec<VmId> },
+    Unfence { vms: Vec<VmId> },
+    Damage { objects: Vec<String> },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Payload<E> {
+    number: u64,
+    previous: ObjectHash,
+    time: String,
+    critical: bool,
+    entry: E,
+}
+
+/// What the log up to some number comes to. The chain of hashes makes a changed or swapped entry show.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlLog {
+    pub vault: VaultId,
+    /// Number of the last entry read; 0 for none.
+    pub number: u64,
+    last: ObjectHash,
+    /// Label of each writer that was ever let in.
+    pub writers: BTreeMap<WriterId, String>,
+    /// Revoked writers, and the newest point of theirs that is trusted, by VM.
+    pub revoked: BTreeMap<WriterId, BTreeMap<VmId, PointId>>,
+    /// Newest epoch of each writer.
+    pub epochs: BTreeMap<WriterId, u64>,
+    pub fenced: BTreeSet<VmId>,
+    /// Objects that are lost or damaged, and the entry that says so.
+    pub damaged: BTreeMap<String, u64>,
+    /// Entries that are void, and why.
+    pub void: BTreeMap<u64, String>,
+}
+
+impl ControlLog {
+    pub fn new(vault: VaultId) -> Self {
+        ControlLog {
+            vault,
+            number: 0,
+            last: ObjectHash(vault.0),
+            writers: BTreeMap::new(),
+            revoked: BTreeMap::new(),
+            epochs: BTreeMap::new(),
+            fenced: BTreeSet::new(),
+            damaged: BTreeMap::new(),
+            void: BTreeMap::new(),
+        }
+    }
+
+    /// Name of the next entry.
+    pub fn next_name(&self) -> String {
+        names::log(self.number + 1)
+    }
+
+    fn payload(&self, entry: &LogEntry, time: &str) -> String {
+        let payload = Payload { number: self.number + 1, previous: self.last, time: time.into(), critical: true, entry };
+        match serde_json::to_string(&payload) {
+            Ok(text) => text,
+            Err(_) => unreachable!("a log entry is JSON"),
+        }
+    }
+
+    /// The bytes of the next entry, signed by the control key.
+    pub fn encode_as_control(&self, control: &SigningKey, entry: &LogEntry, time: &str) -> Vec<u8> {
+        sign_as_control(control, &self.vault, &self.next_name(), self.payload(entry, time))
+    }
+
+    /// The bytes of the next entry, signed by a writer.
+    pub fn encode_as_writer(&self, writer: &Writer, entry: &LogEntry, time: &str) -> Vec<u8> {
+        sign_as_writer(writer, &self.next_name(), self.payload(entry, time))
+    }
+
+    /// Takes in the next entry. A void one takes up its number and is noted in `void`; an error means that this
+    /// version may not go on (an unknown critical entry).
+    pub fn read(&mut self, control: &VerifyingKey, bytes: &[u8]) -> Result<(), FormatError> {
+        let entry = self.check(control, bytes);
+        if let Err(error @ FormatError::Unknown { .. }) = entry {
+            return Err(error);
+        }
+        self.number += 1;
+        self.last = object_hash(bytes);
+        match entry {
+            Ok(Some(entry)) => self.apply(entry),
+            Ok(None) => {}
+            Err(why) => drop(self.void.insert(self.number, why.to_string())),
+        }
+        Ok(())
+    }
+
+    /// Passes over a lost entry: what it said is unknown, and the chain begins anew behind it.
+    pub fn skip_lost(&mut self, why: &str) {
+        self.number += 1;
+        self.void.insert(self.number, why.to_owned());
+    }
+
+    fn check(&self, control: &VerifyingKey, bytes: &[u8]) -> Result<Option<LogEntry>, FormatError> {
+        let (payload, signer) = Unverified::parse(bytes)?.verify(control, &self.vault, &self.next_name())?;
+        let payload: Payload<serde_json::Value> = from_json(payload.as_bytes(), "a log entry")?;
+        if payload.number != self.number + 1 {
+            return Err(FormatError::damaged("it speaks of another number than its name"));
+        }
+        let after_lost = self.void.contains_key(&self.number);
+        if payload.previous != self.last && !after_lost {
+            return Err(FormatError::damaged("it does not follow on the entry before it"));
+        }
+        let kind = payload.entry["kind"].as_str().unwrap_or("none").to_owned();
+        let entry: LogEntry = match serde_json::from_value(payload.entry) {
+            Ok(entry) => entry,
+            Err(_) if !payload.critical => return Ok(None),
+            Err(_) => return Err(FormatError::unknown("control log entry", kind)),
+        };
+        let allowed = match (&signer, &entry) {
+            (Signer::Control, LogEntry::Epoch { .. }) => false,
+            (Signer::Control, _) => true,
+            (Signer::Writer(id, _), LogEntry::Epoch { writer }) => id == writer && !self.revoked.contains_key(id),
+            (Signer::Writer(..), _) => false,
+        };
+        match allowed {
+            true => Ok(Some(entry)),
+            false => Err(FormatError::Signature("its signer has no right to say this".into())),
+        }
+    }
+
+    fn apply(&mut self, entry: LogEntry) {
+        match entry {
+            LogEntry::Writer { writer, label, .. } => drop(self.writers.insert(writer, label)),
+            LogEntry::Revoke { writer, trusted } => {
+                let parse = |(vm, point): (VmId, String)| Some((vm, PointId::parse(&point).ok()?));
+                self.revoked.insert(writer, trusted.into_iter().filter_map(parse).collect());
+            }
+            LogEntry::Epoch { writer } => drop(self.epochs.insert(writer, self.number)),
+            LogEntry::Fence { vms } => self.fenced.extend(vms),
+            LogEntry::Unfence { vms } => vms.iter().for_each(|vm| drop(self.fenced.remove(vm))),
+            LogEntry::Damage { objects } => {
+                self.damaged.extend(objects.into_iter().map(|object| (object, self.number)));
+            }
+        }
+    }
+
+    /// Whether a point of `writer` is to be trusted.
+    pub fn trusts(&self, writer: &WriterId, vm: &VmId, point: PointId) -> bool {
+        self.revoked.get(writer).is_none_or(|trusted| trusted.get(vm).is_some_and(|last| point <= *last))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::{Certificate, Secret};
+
+    const TIME: &str = "2026-01-01T00:00:00Z";
+
+    fn setting() -> (SigningKey, Writer, ControlLog) {
+        let control = SigningKey::from_seed(Secret([1; 32])).unwrap();
+        let key = SigningKey::from_seed(Secret([2; 32])).unwrap();
+        let (vault, id) = (VaultId([3; 32]), WriterId([4; 16]));
+        let certificate = Certificate::issue(&control, &vault, &id, key.public());
+        (control, Writer { vault, id, key, certificate }, ControlLog::new(vault))
+    }
+
+    fn writer_entry(writer: &Writer) -> LogEntry {
+        let public_key = hex::encode(writer.key.public().0);
+        LogEntry::Writer { writer: writer.id, public_key, label: "gateway".into() }
+    }
+
+    #[test]
+    fn an_epoch_is_the_number_of_its_entry() {
+        let (control, writer, mut log) = setting();
+        let bytes = log.encode_as_control(&control, &writer_entry(&writer), TIME);
+        log.read(&control.public(), &bytes).unwrap();
+        let bytes = log.encode_as_writer(&writer, &LogEntry::Epoch { writer: writer.id }, TIME);
+        log.read(&control.public(), &bytes).unwrap();
+        assert_eq!(log.epochs[&writer.id], 2);
+        assert!(log.void.is_empty());
+    }
+
+    #[test]
+    fn a_writer_commands_nothing() {
+        let (control, writer, log) = setting();
+        for entry in [
+            LogEntry::Fence { vms: vec![VmId([1; 16])] },
+            LogEntry::Damage { objects: vec!["packs/x".into()] },
+            LogEntry::Revoke { writer: WriterId([9; 16]), trusted: BTreeMap::new() },
+            LogEntry::Epoch { writer: WriterId([9; 16]) },
+            writer_entry(&writer),
+        ] {
+            let mut log = log.clone();
+            let bytes = log.encode_as_writer(&writer, &entry, TIME);
+            log.read(&control.public(), &bytes).unwrap();
+            assert_eq!(log.void.len(), 1, "{entry:?}");
+            assert!(log.fenced.is_empty() && log.damaged.is_empty() && log.revoked.is_empty() && log.epochs.is_empty());
+        }
+    }
+
+    #[test]
+    fn an_entry_of_another_number_vault_or_chain_is_void() {
+        let (control, writer, log) = setting();
+        let fence = LogEntry::Fence { vms: vec![VmId([1; 16])] };
+        let other_vault = ControlLog::new(VaultId([7; 32])).encode_as_control(&control, &fence, TIME);
+        let mut later = log.clone();
+        later.read(&control.public(), &log.encode_as_control(&control, &writer_entry(&writer), TIME)).unwrap();
+        let other_number = later.encode_as_control(&control, &fence, TIME);
+        let mut flipped = log.encode_as_control(&control, &fence, TIME);
+        flipped[30] ^= 1;
+        for bytes in [other_vault, other_number, flipped, Vec::new()] {
+            let mut log = log.clone();
+            log.read(&control.public(), &bytes).unwrap();
+            assert_eq!((log.void.len(), log.number), (1, 1));
+        }
+    }
+
+    #[test]
+    fn a_revoked_writer_is_trusted_up_to_the_named_points_only() {
+        let (control, writer, mut log) = setting();
+        let (known, other) = (VmId([1; 16]), VmId([2; 16]));
+        let last = PointId { epoch: 2, sequence: 5 };
+        let trusted = BTreeMap::from([(known, last.to_string())]);
+        let bytes = log.encode_as_control(&control, &LogEntry::Revoke { writer: writer.id, trusted }, TIME);
+        log.read(&control.public(), &bytes).unwrap();
+        assert!(log.trusts(&writer.id, &known, last));
+        assert!(!log.trusts(&writer.id, &known, PointId { sequence: 6, ..last }));
+        assert!(!log.trusts(&writer.id, &other, last));
+        assert!(log.trusts(&WriterId([8; 16]), &known, PointId { sequence: 6, ..last }));
+        let bytes = log.encode_as_writer(&writer, &LogEntry::Epoch { writer: writer.id }, TIME);
+        log.read(&control.public(), &bytes).unwrap();
+        assert!(log.epochs.is_empty(), "a revoked writer takes no epoch");
+    }
+
+    #[test]
+    fn an_unknown_critical_entry_stops_and_another_is_passed_over() {
+        let (control, _, log) = setting();
+        for (critical, stops) in [(true, true), (false, false)] {
+            let payload = serde_json::json!({"number": 1, "previous": ObjectHash(log.vault.0), "time": TIME,
+                "critical": critical, "entry": {"kind": "teleport"}});
+            let bytes = sign_as_control(&control, &log.vault, &log.next_name(), payload.to_string());
+            let mut log = log.clone();
+            assert_eq!(log.read(&control.public(), &bytes).is_err(), stops);
+            assert_eq!(log.number, u64::from(!stops));
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Sealing (section 5): synthetic, so that no clone, fork or clock set back can repeat a nonce.
+
+use crate::FormatError;
+use crate::keys::Secret;
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+
+/// Bytes that sealing adds: s (24) and the tag (16).
+pub const SEAL_BYTES: usize = 24 + 16;
+const S: usize = 24;
+const TAG: usize = 16;
+
+/// A key made ready for sealing: the two keys that section 5 derives from it.
+#[derive(Clone)]
+pub struct Sealer {
+    synthetic: Secret,
+    sealing: Secret,
+}
+
+impl std::fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sealer(…)")
+    }
+}
+
+impl Sealer {
+    pub fn new(key: &Secret) -> Self {
+        Sealer {
+            synthetic: Secret(blake3::derive_key("sparesite/1 synthetic value", &key.0)),
+            sealing: Secret(blake3::derive_key("sparesite/1 sealing key", &key.0)),
+        }
+    }
+
+    /// Appends `s ‖ C ‖ T` to `out`.
+    pub fn seal(&self, associated: &[u8], payload: &[u8], out: &mut Vec<u8>) {
+        let mut hasher = blake3::Hasher::new_keyed(&self.synthetic.0);
+        hasher.update(&(associated.len() as u64).to_le_bytes()).update(associated).update(payload);
+        let mut s = [0; S];
+        s.copy_from_slice(&hasher.finalize().as_bytes()[..S]);
+        out.reserve(payload.len() + SEAL_BYTES);
+        out.extend_from_slice(&s);
+        let begin = out.len();
+        out.extend_from_slice(payload);
+        // AES-256-GCM refuses only payloads of 64 GiB and more; the largest here is a root of 256 MiB.
+        let tag = self
+            .key(&s)
+            .and_then(|key| key.seal_in_place_separate_tag(nonce(), Aad::from(associated), &mut out[begin..]));
+        match tag {
+            Ok(tag) => out.extend_from_slice(tag.as_ref()),
+            Err(_) => unreachable!("AES-256-GCM takes any payload below 64 GiB"),
+        }
+    }
+
+    /// Opens `s ‖ C ‖ T` in place, and returns where in `sealed` the payload is.
+    pub fn open<'a>(
+        &self,
+        associated: &[u8],
+        sealed: &'a mut [u8],
+        what: &'static str,
+    ) -> Result<&'a [u8], FormatError> {
+        if sealed.len() < SEAL_BYTES {
+            let left = sealed.len() as u64;
+            return Err(FormatError::Truncated { what, needed: SEAL_BYTES as u64, left });
+        }
+        let mut s = [0; S];
+        s.copy_from_slice(&sealed[..S]);
+        let key = self.key(&s).map_err(|_| FormatError::Sealed(what))?;
+        debug_assert_eq!(AES_256_GCM.tag_len(), TAG);
+        let plain = key
+            .open_in_place(nonce(), Aad::from(associated), &mut sealed[S..])
+            .map_err(|_| FormatError::Sealed(what))?;
+        Ok(plain)
+    }
+
+    fn key(&self, s: &[u8; S]) -> Result<LessSafeKey, ring::error::Unspecified> {
+        let key = blake3::keyed_hash(&self.sealing.0, s);
+        Ok(LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key.as_bytes())?))
+    }
+}
+
+/// Fixed, because each payload has a key of its own (derived from s).
+fn nonce() -> Nonce {
+    Nonce::assume_unique_for_key([0; 12])
+}
+
+/// Codec numbers (section 5).
+pub const CODEC_NONE: u8 = 0;
+pub const CODEC_ZSTD: u8 = 1;
+
+/// zstd at one level, its context kept for reuse.
+pub struct Coder {
+    zstd: Option<zstd::bulk::Compressor<'static>>,
+    buffer: Vec<u8>,
+}
+
+impl std::fmt::Debug for Coder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Coder")
+    }
+}
+
+impl Coder {
+    /// `level` 1 to 19; 1 is what the targets are set at.
+    pub fn new(level: i32) -> Self {
+        Coder { zstd: zstd::bulk::Compressor::new(level).ok(), buffer: Vec::new() }
+    }
+
+    /// The coded payload and its codec: zstd where that is shorter, else the payload itself.
+    pub fn code<'a>(&'a mut self, payload: &'a [u8]) -> (u8, &'a [u8]) {
+        self.buffer.resize(payload.len().saturating_sub(1), 0);
+        let coded = self.zstd.as_mut().and_then(|z| z.compress_to_buffer(payload, &mut self.buffer[..]).ok());
+        match coded {
+            Some(n) if n < payload.len() => (CODEC_ZSTD, &self.buffer[..n]),
+            _ => (CODEC_NONE, payload),
+        }
+    }
+}
+
+/// Undoes [`Coder::code`]: `coded` must give exactly `plain_bytes`, never more (a decompression bomb is an error).
+pub fn decode(codec: u8, coded: &[u8], plain_bytes: usize, what: &'static str) -> Result<Vec<u8>, FormatError> {
+    match codec {
+        CODEC_NONE if coded.len() == plain_bytes => Ok(coded.to_vec()),
+        CODEC_NONE => Err(FormatError::damaged(format!("{what}: its length is not the stated one"))),
+        CODEC_ZSTD => {
+            let plain = zstd::bulk::decompress(coded, plain_bytes)
+                .map_err(|e| FormatError::damaged(format!("{what}: zstd: {e}")))?;
+            if plain.len() != plain_bytes {
+                return Err(FormatError::damaged(format!("{what}: its length is not the stated one")));
+            }
+            Ok(plain)
+        }
+        other => Err(FormatError::unknown("codec", other)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sealed(key: u8, associated: &[u8], payload: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        Sealer::new(&Secret([key; 32])).seal(associated, payload, &mut out);
+        out
+    }
+
+    #[test]
+    fn what_is_sealed_opens_only_with_the_same_key_and_associated_data() {
+        let sealer = Sealer::new(&Secret([1; 32]));
+        assert_eq!(sealer.open(b"ad", &mut sealed(1, b"ad", b"payload"), "x").unwrap(), b"payload");
+        assert!(sealer.open(b"ae", &mut sealed(1, b"ad", b"payload"), "x").is_err());
+        assert!(sealer.open(b"ad", &mut sealed(2, b"ad", b"payload"), "x").is_err());
+        assert!(sealer.open(b"ad", &mut [0; 39], "x").is_err());
+    }
+
+    #[test]
+    fn every_flipped_bit_is_refused() {
+        let sealer = Sealer::new(&Secret([1; 32]));
+        let good = sealed(1, b"ad", b"payload");
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(sealer.open(b"ad", &mut bad, "x").is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn sealing_differs_wherever_payload_or_associated_data_differ() {
+        assert_eq!(sealed(1, b"ad", b"p"), sealed(1, b"ad", b"p"));
+        assert_ne!(sealed(1, b"ad", b"p")[..24], sealed(1, b"ad", b"q")[..24]);
+        assert_ne!(sealed(1, b"ad", b"p")[..24], sealed(1, b"a", b"dp")[..24]);
+    }
+
+    #[test]
+    fn a_coded_payload_is_kept_only_if_shorter() {
+        let mut coder = Coder::new(1);
+        let zeros = vec![0; 5000];
+        let (codec, coded) = coder.code(&zeros);
+        assert_eq!(codec, CODEC_ZSTD);
+        assert_eq!(decode(codec, coded, 5000, "x").unwrap(), zeros);
+        assert!(decode(codec, coded, 4999, "x").is_err(), "a bomb by one byte");
+        assert!(decode(codec, coded, 5001, "x").is_err());
+        let noise = blake3::hash(b"noise");
+        assert_eq!(coder.code(noise.as_bytes()), (CODEC_NONE, noise.as_bytes().as_slice()));
+        assert_eq!(coder.code(b"").0, CODEC_NONE);
+    }
+}

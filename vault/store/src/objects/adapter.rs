@@ -1,0 +1,334 @@
+//! [`Objects`] over any `object_store`: names, bounds and exact lengths are settled here,
+//! the same for every store.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use object_store::path::Path;
+use object_store::{
+    GetOptions, GetRange, GetResult, GetResultPayload, ObjectMeta, ObjectStore, ObjectStoreExt,
+    PutMode, PutOptions, PutPayload,
+};
+
+use super::classify::{Answer, answer_of, classify};
+use super::credentials::ChainCredentials;
+use super::http::StoreClock;
+use super::name::{check_name, check_prefix};
+use super::{Created, Listed, MAX_GET_BYTES, Meter, ObjectError, Objects, RequestKind};
+
+/// What differs between stores.
+#[derive(Debug, Clone)]
+pub(super) enum Backend {
+    Memory,
+    /// Holds the vault's root, which must be there: an unmounted disk is no empty vault.
+    Directory(PathBuf),
+    Http {
+        clock: StoreClock,
+        /// S3's; Azure's are kept by `object_store`.
+        credentials: Option<Arc<ChainCredentials>>,
+    },
+}
+
+pub(super) struct StoreObjects {
+    store: Arc<dyn ObjectStore>,
+    backend: Backend,
+    /// Between the bucket and the vault; empty or without slashes at its ends.
+    prefix: String,
+    url: String,
+    meter: Meter,
+}
+
+/// Not derived: a store's own Debug may print keys.
+impl fmt::Debug for StoreObjects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoreObjects({})", self.url)
+    }
+}
+
+impl StoreObjects {
+    pub(super) fn new(
+        store: Arc<dyn ObjectStore>,
+        backend: Backend,
+        prefix: String,
+        url: String,
+        meter: Meter,
+    ) -> Self {
+        Self {
+            store,
+            backend,
+            prefix,
+            url,
+            meter,
+        }
+    }
+
+    fn path(&self, name: &str) -> Result<Path, ObjectError> {
+        let full = match (self.prefix.as_str(), name) {
+            ("", name) => name.to_owned(),
+            (prefix, "") => prefix.to_owned(),
+            (prefix, name) => format!("{prefix}/{name}"),
+        };
+        Path::parse(full).map_err(|error| ObjectError::BadName {
+            name: name.to_owned(),
+            cause: error.to_string(),
+        })
+    }
+
+    /// Stores behind HTTP are metered where the request is made, in `http`.
+    fn count(&self, kind: RequestKind, sent: u64) {
+        if !matches!(self.backend, Backend::Http { .. }) {
+            self.meter.request(kind);
+            self.meter.sent(sent);
+        }
+    }
+
+    fn count_received(&self, bytes: u64) {
+        if !matches!(self.backend, Backend::Http { .. }) {
+            self.meter.received(bytes);
+        }
+    }
+
+    async fn check_root(&self) -> Result<(), ObjectError> {
+        if let Backend::Directory(root) = &self.backend
+            && !tokio::fs::try_exists(root).await.unwrap_or(false)
+        {
+            return Err(ObjectError::BucketMissing {
+                store: self.url.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    async fn explain(
+        &self,
+        name: &str,
+        error: &object_store::Error,
+        answer: &Answer,
+    ) -> ObjectError {
+        let error = classify(name, &self.url, error, answer);
+        if let (ObjectError::CredentialsExpired { .. }, Backend::Http { credentials, .. }) =
+            (&error, &self.backend)
+            && let Some(credentials) = credentials
+        {
+            credentials.forget().await;
+        }
+        error
+    }
+
+    async fn fetch(
+        &self,
+        name: &str,
+        range: Option<Range<u64>>,
+    ) -> Result<(GetResult, Answer), ObjectError> {
+        let path = self.path(name)?;
+        let options = GetOptions {
+            range: range.map(GetRange::Bounded),
+            ..GetOptions::default()
+        };
+        let (result, answer) = answer_of(self.store.get_opts(&path, options)).await;
+        match result {
+            Ok(result) => Ok((result, answer)),
+            Err(error) => {
+                self.check_root().await?;
+                Err(self.explain(name, &error, &answer).await)
+            }
+        }
+    }
+
+    /// Reads a body to its end; `expected` bytes, or `Truncated`.
+    async fn read_body(
+        &self,
+        name: &str,
+        result: GetResult,
+        expected: u64,
+    ) -> Result<Bytes, ObjectError> {
+        let truncated = |got: u64| ObjectError::Truncated {
+            name: name.to_owned(),
+            store: self.url.clone(),
+            expected,
+            got,
+        };
+        let bytes = match result.payload {
+            GetResultPayload::File(..) => {
+                let read = result.bytes().await;
+                let none = Answer::default();
+                read.map_err(|error| classify(name, &self.url, &error, &none))?
+            }
+            GetResultPayload::Stream(mut stream) => {
+                // `expected` is bounded by the callers, so this allocation is too.
+                let mut bytes = BytesMut::with_capacity(expected as usize);
+                while let Some(part) = stream.next().await {
+                    let Ok(part) = part else {
+                        return Err(truncated(bytes.len() as u64));
+                    };
+                    if (bytes.len() + part.len()) as u64 > expected {
+                        break;
+                    }
+                    bytes.extend_from_slice(&part);
+                }
+                bytes.freeze()
+            }
+        };
+        self.count_received(bytes.len() as u64);
+        match bytes.len() as u64 == expected {
+            true => Ok(bytes),
+            false => Err(truncated(bytes.len() as u64)),
+        }
+    }
+
+    fn listed(&self, meta: ObjectMeta) -> Result<Option<Listed>, ObjectError> {
+        let full = meta.location.as_ref();
+        let name = match self.prefix.as_str() {
+            "" => Some(full),
+            prefix => full
+                .strip_prefix(prefix)
+                .and_then(|rest| rest.strip_prefix('/')),
+        };
+        let Some(name) = name.filter(|name| !name.is_empty()) else {
+            return Ok(None);
+        };
+        let at = meta.last_modified;
+        let store_time =
+            Timestamp::new(at.timestamp(), at.timestamp_subsec_nanos() as i32).map_err(|error| {
+                ObjectError::Other {
+                    name: name.to_owned(),
+                    store: self.url.clone(),
+                    cause: format!("its time is out of range: {error}"),
+                }
+            })?;
+        Ok(Some(Listed {
+            name: name.to_owned(),
+            size: meta.size,
+            store_time,
+        }))
+    }
+}
+
+#[async_trait]
+impl Objects for StoreObjects {
+    async fn create(&self, name: &str, bytes: Bytes) -> Result<Created, ObjectError> {
+        check_name(name)?;
+        let path = self.path(name)?;
+        // A local create makes missing parents; the vault's own root must not be one of them.
+        self.check_root().await?;
+        self.count(RequestKind::Put, bytes.len() as u64);
+        let options = PutOptions::from(PutMode::Create);
+        let put = self.store.put_opts(&path, PutPayload::from(bytes), options);
+        let (result, answer) = answer_of(put).await;
+        match result {
+            Ok(_) => Ok(Created::New),
+            Err(object_store::Error::AlreadyExists { .. }) if answer.means_exists() => {
+                Ok(Created::Exists)
+            }
+            Err(error) => Err(self.explain(name, &error, &answer).await),
+        }
+    }
+
+    async fn get(&self, name: &str) -> Result<Bytes, ObjectError> {
+        check_name(name)?;
+        self.count(RequestKind::Get, 0);
+        let (result, _) = self.fetch(name, None).await?;
+        let size = result.meta.size;
+        if size > MAX_GET_BYTES {
+            return Err(ObjectError::TooLarge {
+                name: name.to_owned(),
+                store: self.url.clone(),
+                size,
+                limit: MAX_GET_BYTES,
+            });
+        }
+        self.read_body(name, result, size).await
+    }
+
+    async fn get_range(&self, name: &str, range: Range<u64>) -> Result<Bytes, ObjectError> {
+        check_name(name)?;
+        let Some(expected) = range.end.checked_sub(range.start) else {
+            return Err(ObjectError::BadName {
+                name: name.to_owned(),
+                cause: format!("the range {range:?} ends before it begins"),
+            });
+        };
+        if expected == 0 {
+            return Ok(Bytes::new());
+        }
+        if expected > MAX_GET_BYTES {
+            return Err(ObjectError::TooLarge {
+                name: name.to_owned(),
+                store: self.url.clone(),
+                size: expected,
+                limit: MAX_GET_BYTES,
+            });
+        }
+        self.count(RequestKind::Get, 0);
+        match self.fetch(name, Some(range)).await {
+            Ok((result, _)) => self.read_body(name, result, expected).await,
+            // The range begins at or past the end, and the classifier cannot know its length.
+            Err(ObjectError::Truncated {
+                name, store, got, ..
+            }) => Err(ObjectError::Truncated {
+                name,
+                store,
+                expected,
+                got,
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn size(&self, name: &str) -> Result<Option<u64>, ObjectError> {
+        check_name(name)?;
+        let path = self.path(name)?;
+        self.count(RequestKind::Head, 0);
+        let (result, answer) = answer_of(self.store.head(&path)).await;
+        match result {
+            Ok(meta) => Ok(Some(meta.size)),
+            Err(error) => {
+                self.check_root().await?;
+                match self.explain(name, &error, &answer).await {
+                    ObjectError::NotFound { .. } => Ok(None),
+                    error => Err(error),
+                }
+            }
+        }
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<Listed>, ObjectError> {
+        let path = self.path(check_prefix(prefix)?)?;
+        self.check_root().await?;
+        self.count(RequestKind::List, 0);
+        let whole = path.as_ref().is_empty();
+        let stream = self.store.list((!whole).then_some(&path));
+        let (result, answer) = answer_of(stream.try_collect::<Vec<_>>()).await;
+        let metas = match result {
+            Ok(metas) => metas,
+            Err(error) => {
+                let what = format!("the list of {}", if whole { "/" } else { prefix });
+                return Err(self.explain(&what, &error, &answer).await);
+            }
+        };
+        let listed: Result<Vec<_>, _> = metas
+            .into_iter()
+            .filter_map(|meta| self.listed(meta).transpose())
+            .collect();
+        let mut listed = listed?;
+        listed.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(listed)
+    }
+
+    fn store_time(&self) -> Option<Timestamp> {
+        match &self.backend {
+            Backend::Memory | Backend::Directory(_) => Some(Timestamp::now()),
+            Backend::Http { clock, .. } => clock.newest(),
+        }
+    }
+
+    fn describe(&self) -> String {
+        self.url.clone()
+    }
+}

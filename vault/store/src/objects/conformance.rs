@@ -1,0 +1,1 @@
+//! What every store must do, the one in memory included.
