@@ -14,7 +14,7 @@ finding() {
 tree() {
     local folder=$1
     shift
-    (cd "$folder" && cargo tree --prefix none --format '{p}' "$@") | awk 'NR > 1 { print $1 }' | sort -u
+    (cd "$folder" && cargo tree --locked --prefix none --format '{p}' "$@") | awk 'NR > 1 { print $1 }' | sort -u
 }
 
 # depends_on FOLDER REGEX WHY [TREE ARGUMENTS…]: a finding for each dependency whose whole name matches.

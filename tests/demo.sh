@@ -67,8 +67,13 @@ state = "$site/state"
 url = "file://$vault"
 key = "$site/gateway.key"
 
+[[policy]]
+name = "servers"
+rpo = "1h"
+
 [[vm]]
 name = "vm"
+policy = "servers"
 source = { disks = ["$site/vm.raw"] }
 TOML
     sed "s|$demo/||" "$site/gateway.toml"

@@ -85,7 +85,7 @@ mod tests {
 
     use super::*;
 
-    #[derive(Parser)]
+    #[derive(Debug, Parser)]
     struct Program {
         #[command(flatten)]
         output: OutputArgs,
@@ -93,7 +93,7 @@ mod tests {
         command: Command,
     }
 
-    #[derive(clap::Subcommand)]
+    #[derive(Debug, clap::Subcommand)]
     enum Command {
         Points,
     }
@@ -104,9 +104,7 @@ mod tests {
             "p --json --log-format json points",
             "p points --log-format json --json",
         ] {
-            let program = Program::try_parse_from(line.split(' '))
-                .ok()
-                .expect("parses");
+            let program = Program::try_parse_from(line.split(' ')).expect("parses");
             assert!(program.output.json && !program.output.quiet);
             assert_eq!(program.output.log_format, LogFormat::Json);
             assert!(matches!(program.command, Command::Points));

@@ -129,8 +129,14 @@ fn bar(work: &Arc<Work>) -> ProgressBar {
     let shown = Arc::clone(work);
     let draw = move |state: &ProgressState, out: &mut dyn std::fmt::Write| {
         let width = stdio::columns(io::stderr()).unwrap_or(80);
-        let left = (state.per_sec() >= 1.0).then(|| state.eta());
-        let _ = out.write_str(&shown.bar(state.per_sec(), left, state.elapsed(), width));
+        let took = state.elapsed();
+        // The estimate over the first instants is of nothing but starting up: 41 GiB/s, 0s left.
+        let (rate, left) = match took.as_secs() {
+            0 => (state.pos() as f64, None),
+            _ => (state.per_sec(), Some(state.eta())),
+        };
+        let left = left.filter(|_| rate >= 1.0);
+        let _ = out.write_str(&shown.bar(rate, left, took, width));
     };
     // A template without padding or truncation of its own: the line is made to measure.
     bar.set_style(match ProgressStyle::with_template("{work}") {

@@ -98,10 +98,11 @@ impl Table {
             column.set_padding((0, if place == last { 0 } else { GAP as u16 }));
             if self.right.contains(&place) {
                 column.set_cell_alignment(CellAlignment::Right);
-                // Numbers are not broken over lines.
-                column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(
-                    LEAST_CELL as u16,
-                )));
+                if width.is_some() {
+                    // Numbers are not broken over lines.
+                    let least = Width::Fixed(LEAST_CELL as u16);
+                    column.set_constraint(ColumnConstraint::LowerBoundary(least));
+                }
             }
         }
         let lines = table.lines().map(|line| line.trim_end().to_owned() + "\n");

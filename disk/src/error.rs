@@ -26,6 +26,12 @@ pub enum DiskError {
         offset: u64,
         source: io::Error,
     },
+    #[error("cannot write to {} at offset {offset}: {source}; free some space there, or choose another place", path.display())]
+    Write {
+        path: PathBuf,
+        offset: u64,
+        source: io::Error,
+    },
     #[error(
         "{} became shorter while it was read: it had {size_bytes} bytes, and ends before offset {offset} now; \
          stop what truncates it and read it again",
@@ -105,8 +111,6 @@ pub enum DiskError {
     Exists { path: PathBuf },
     #[error("{}: {reason}", path.display())]
     Size { path: PathBuf, reason: String },
-    #[error("{disk} is open for reading only")]
-    ReadOnly { disk: String },
 }
 
 impl DiskError {

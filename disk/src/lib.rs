@@ -2,19 +2,26 @@
 //! reading and writing, and the NBD protocol. Blocking code, callable from any
 //! thread; knows no vault, no cloud and no hypervisor.
 
+mod create;
 mod error;
 pub mod format;
+mod in_place;
 pub mod in_use;
 pub mod nbd;
 mod nbd_disk;
 mod open;
+mod partial;
 mod qemu_nbd;
 mod raw;
 mod reader;
+mod writer;
 
+pub use create::{CreateOptions, create};
 pub use error::DiskError;
 pub use format::Format;
+pub use in_place::open_in_place;
 pub use in_use::{InUse, in_use};
 pub use nbd_disk::NbdDisk;
 pub use open::{OpenOptions, References, open};
 pub use reader::DiskReader;
+pub use writer::{DiskReadWriter, DiskWriter};

@@ -161,6 +161,70 @@ impl NbdDisk {
         }
     }
 
+    pub(crate) fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
+        let length = data.len() as u64;
+        check_range(|| self.name.clone(), offset, length, self.size_bytes())?;
+        let result = self.pool.with(false, |c| c.write(offset, data));
+        *self.data_map() = DataMap::default();
+        result.map_err(|e| self.error(e))
+    }
+
+    /// Zeroes what does not read as zero already: some formats can only write zeroes out.
+    pub(crate) fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+        check_range(|| self.name.clone(), offset, length, self.size_bytes())?;
+        let mut done = offset;
+        let mapped = self.export().has_context(BASE_ALLOCATION);
+        while done < offset + length {
+            let mut data = done..offset + length;
+            if mapped {
+                let map = self.status(BASE_ALLOCATION, done, data.end)?;
+                let known = DataMap::from_extents(done, &map);
+                match known.next(done) {
+                    Ok(range) if range.start < data.end => {
+                        data = range.start..range.end.min(data.end);
+                    }
+                    Ok(_) => return Ok(()),
+                    Err(end) => {
+                        done = end;
+                        continue;
+                    }
+                }
+            }
+            self.zero_data(&data)?;
+            done = data.end;
+        }
+        Ok(())
+    }
+
+    fn zero_data(&self, range: &Range<u64>) -> Result<(), DiskError> {
+        let length = range.end - range.start;
+        let result = self
+            .pool
+            .with(false, |c| c.write_zeroes(range.start, length, false));
+        *self.data_map() = DataMap::default();
+        match result {
+            Err(NbdError::Unsupported(_)) => {
+                let zeroes = vec![0; length.min(1 << 20) as usize];
+                let mut at = range.start;
+                while at < range.end {
+                    let part = (range.end - at).min(zeroes.len() as u64) as usize;
+                    self.write_at(at, &zeroes[..part])?;
+                    at += part as u64;
+                }
+                Ok(())
+            }
+            other => other.map_err(|e| self.error(e)),
+        }
+    }
+
+    /// Makes all writes durable, and ends a server of our own in order.
+    pub(crate) fn close(self) -> Result<(), DiskError> {
+        self.pool.flush().map_err(|e| self.error(e))?;
+        let Self { pool, server, .. } = self;
+        drop(pool);
+        server.map_or(Ok(()), |server| server.wait_end())
+    }
+
     fn data_map(&self) -> MutexGuard<'_, DataMap> {
         self.map.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -19,7 +19,7 @@ use crate::error::DiskError;
 use crate::format::vhd::{FOOTER_BYTES, VhdFooter, VhdKind};
 use crate::format::{self, Format, qcow2, vhdx, vmdk};
 use crate::qemu_nbd;
-use crate::raw::{RawReader, open_file, size_of};
+use crate::raw::{RawDisk, open_file, size_of};
 use crate::reader::DiskReader;
 
 /// Which files an image may refer to (backing files, extents, external data).
@@ -40,7 +40,7 @@ pub struct OpenOptions {
     /// How many threads may read at once without waiting for each other.
     pub connections: usize,
     /// A persistent dirty bitmap of a qcow2 image, offered as the context
-    /// `qemu:dirty-bitmap:NAME`; see [`open_qemu`].
+    /// `qemu:dirty-bitmap:NAME`; see [`crate::NbdDisk::context_map`].
     pub bitmap: Option<String>,
 }
 
@@ -78,7 +78,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Box<dyn DiskReader>, D
     let inspected = inspect(path, options)?;
     match inspected.access {
         Access::InPlace { file, limit_bytes } => {
-            let reader = RawReader::new(&inspected.path, file, limit_bytes)?;
+            let reader = RawDisk::new(&inspected.path, file, limit_bytes)?;
             Ok(Box::new(reader))
         }
         Access::Qemu { description } => {

@@ -1,4 +1,4 @@
-//! Raw files and block devices, read in place; the data part of a fixed VHD too.
+//! Raw files and block devices, read and written in place; the data part of a fixed VHD too.
 
 use std::fs::File;
 use std::io;
@@ -6,20 +6,20 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::SeekFrom;
+use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
 use crate::error::DiskError;
 use crate::reader::{DiskReader, check_range};
 
 #[derive(Debug)]
-pub(crate) struct RawReader {
+pub(crate) struct RawDisk {
     file: File,
     path: PathBuf,
     size_bytes: u64,
 }
 
-impl RawReader {
+impl RawDisk {
     /// `limit_bytes`: read only so much of the file (a fixed VHD ends with a footer).
     pub(crate) fn new(path: &Path, file: File, limit_bytes: Option<u64>) -> Result<Self, DiskError> {
         let actual = size_of(path, &file)?;
@@ -35,6 +35,63 @@ impl RawReader {
             path: path.to_owned(),
             size_bytes,
         })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    fn write_error(&self, offset: u64, source: io::Error) -> DiskError {
+        DiskError::Write {
+            path: self.path.clone(),
+            offset,
+            source,
+        }
+    }
+
+    pub(crate) fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
+        self.check(offset, data.len() as u64)?;
+        self.file
+            .write_all_at(data, offset)
+            .map_err(|e| self.write_error(offset, e))
+    }
+
+    /// Makes a range read as zero: as a hole where the file system or the device
+    /// guarantees that it reads so, with written zeroes elsewhere.
+    pub(crate) fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+        self.check(offset, length)?;
+        if length == 0 {
+            return Ok(());
+        }
+        for mode in [FallocateFlags::PUNCH_HOLE, FallocateFlags::ZERO_RANGE] {
+            let mode = mode | FallocateFlags::KEEP_SIZE;
+            if rustix::fs::fallocate(&self.file, mode, offset, length).is_ok() {
+                return Ok(());
+            }
+        }
+        let zeroes = vec![0; length.min(1 << 20) as usize];
+        let mut at = offset;
+        while at < offset + length {
+            let part = (offset + length - at).min(zeroes.len() as u64);
+            self.write_at(at, &zeroes[..part as usize])?;
+            at += part;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn sync(&self) -> Result<(), DiskError> {
+        self.file
+            .sync_all()
+            .map_err(|e| DiskError::io("write out", &self.path, e))
+    }
+
+    fn check(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+        let name = || self.path.display().to_string();
+        check_range(name, offset, length, self.size_bytes)
     }
 
     fn shrunk(&self, offset: u64) -> DiskError {
@@ -79,18 +136,13 @@ pub(crate) fn size_of(path: &Path, file: &File) -> Result<u64, DiskError> {
     Ok(metadata.len())
 }
 
-impl DiskReader for RawReader {
+impl DiskReader for RawDisk {
     fn size_bytes(&self) -> u64 {
         self.size_bytes
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DiskError> {
-        check_range(
-            || self.path.display().to_string(),
-            offset,
-            buf.len() as u64,
-            self.size_bytes,
-        )?;
+        self.check(offset, buf.len() as u64)?;
         let mut done = 0;
         while done < buf.len() {
             let at = offset + done as u64;

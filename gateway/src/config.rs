@@ -93,7 +93,9 @@ impl Config {
 
     /// `file` is named in problems; relative paths are taken from `folder`.
     pub fn parse(text: &str, file: &Path, folder: &Path) -> Result<Config, ConfigError> {
-        problem::collect(text, file, |root, notes| protection::read(root, folder, notes))
+        problem::collect(text, file, |root, notes| {
+            protection::read(root, folder, notes)
+        })
     }
 
     pub fn policy_of(&self, vm: &Vm) -> &Policy {

@@ -73,7 +73,9 @@ class Chunks:
         if self._salvage():
             return self.chunk(chunk_id, below)
         # The records' own errors are findings by now; joined here they would double with every level of a chain.
-        raise Damaged(f"chunk {chunk_id.hex()}: none of the {tried} records listed for it (depth below {below}) gives it")
+        raise Damaged(
+            f"chunk {chunk_id.hex()}: none of the {tried} records listed for it (depth below {below}) gives it"
+        )
 
     def _proved(self, entry: Entry, parent: bytes) -> bytes:
         payload = self._packs.pack(entry.pack).payload(entry)

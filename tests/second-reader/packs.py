@@ -99,8 +99,8 @@ class Pack:
         inside = self._records_at <= entry.offset and entry.offset + entry.length <= self._records_end
         self._require(inside, f"the record {entry.offset}+{entry.length} is not among the records")
         record = self._opened.range(entry.offset, entry.length)
-        kind, codec, cipher, id_kind, depth, data_key, reserved, plain_length, coded_length = (
-            RECORD_HEADER.unpack_from(record)
+        kind, codec, cipher, id_kind, depth, data_key, reserved, plain_length, coded_length = RECORD_HEADER.unpack_from(
+            record
         )
         numbers = f"record at {entry.offset}: kind {kind}, codec {codec}, cipher {cipher}, id algorithm {id_kind}"
         known = kind in (FULL, PATCH) and codec <= 1 and cipher == 1 and id_kind == 1 and reserved == 0

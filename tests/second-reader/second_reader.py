@@ -4,6 +4,7 @@
     second_reader.py --kit KIT --passphrase-file F --vault DIR points
     second_reader.py --kit KIT --passphrase-file F --vault DIR assemble VM[@SEQUENCE] --output DIR
 
+Needs Python 3.11 and what requirements.txt lists. The vault is a directory: for a bucket, copy it into one first.
 Exit: 0 done · 1 failed · 2 wrong usage · 3 done, with findings (on stderr).
 """
 

@@ -214,13 +214,17 @@ def test_smallest_depth_first() -> None:
 
 
 def test_next_record_when_one_is_damaged_or_of_other_content() -> None:
-    chunks = FixedChunks([record(B, 0, 1), record(B, 0, 9), record(B, 5, 2, A), record(A, 0, 3)], {1: A, 2: to("b"), 3: A})
+    chunks = FixedChunks(
+        [record(B, 0, 1), record(B, 0, 9), record(B, 5, 2, A), record(A, 0, 3)], {1: A, 2: to("b"), 3: A}
+    )
     assert chunks.chunk(mac(ID_KEY, B)) == B
     assert chunks.packs.asked == [1, 9, 3, 2]
 
 
 def test_a_pack_that_the_log_calls_damaged_comes_last() -> None:
-    chunks = FixedChunks([record(B, 0, 1), record(B, 4, 2, A, b"Q" * 32), record(A, 0, 3, pack=b"Q" * 32)], {2: to("b"), 3: A})
+    chunks = FixedChunks(
+        [record(B, 0, 1), record(B, 4, 2, A, b"Q" * 32), record(A, 0, 3, pack=b"Q" * 32)], {2: to("b"), 3: A}
+    )
     chunks._vault.damaged.add(f"packs/50/{'50' * 32}")
     assert chunks.chunk(mac(ID_KEY, B)) == B
     assert 1 not in chunks.packs.asked

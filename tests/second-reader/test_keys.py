@@ -16,9 +16,7 @@ from keys import hpke_key_and_nonce, hpke_open, open_kit, passphrase_from
 RECEIVER = bytes.fromhex("8057991eef8f1f1af18f4a9491d16a1ce333f695d4db8e38da75975c4478e0fb")
 ENC = bytes.fromhex("1afa08d3dec047a643885163f1180476fa7ddb54c6a8029ea33f95796bf2ac4a")
 INFO = bytes.fromhex("4f6465206f6e2061204772656369616e2055726e")
-CIPHERTEXT = bytes.fromhex(
-    "1c5250d8034ec2b784ba2cfd69dbdb8af406cfe3ff938e131f0def8c8b60b4db21993c62ce81883d2dd1b51a28"
-)
+CIPHERTEXT = bytes.fromhex("1c5250d8034ec2b784ba2cfd69dbdb8af406cfe3ff938e131f0def8c8b60b4db21993c62ce81883d2dd1b51a28")
 
 
 def test_hpke_key_schedule_is_the_rfc_s() -> None:
@@ -46,6 +44,11 @@ PASSPHRASE = "grüner wal".encode()
 VAULT_ID = bytes(range(32))
 
 
+def argon2(memory_kib: int, iterations: int, parallelism: int) -> dict[str, Any]:
+    salt = bytes(range(16)).hex()
+    return {"memory_kib": memory_kib, "iterations": iterations, "parallelism": parallelism, "salt": salt}
+
+
 def kit_json() -> dict[str, Any]:
     salt = bytes(range(16))
     key = hash_secret_raw(PASSPHRASE, salt, time_cost=1, memory_cost=64, parallelism=1, hash_len=32, type=Type.ID)
@@ -58,7 +61,7 @@ def kit_json() -> dict[str, Any]:
         "region": None,
         "vault_id": VAULT_ID.hex(),
         "created": "2026-01-01T00:00:00Z",
-        "argon2id": {"memory_kib": 64, "iterations": 1, "parallelism": 1, "salt": salt.hex()},
+        "argon2id": argon2(64, 1, 1),
         "wrapped": wrapped.hex(),
         "vault": None,
     }
@@ -87,8 +90,8 @@ def test_kit_tells_a_wrong_passphrase_from_damage() -> None:
         ({"kind": "sparesite gateway key"}, Unknown),
         ({"format": True}, Damaged),
         ({"vault": 7}, Damaged),
-        ({"argon2id": {"memory_kib": 2**40, "iterations": 1, "parallelism": 1, "salt": bytes(range(16)).hex()}}, Damaged),
-        ({"argon2id": {"memory_kib": 0, "iterations": 0, "parallelism": 0, "salt": bytes(range(16)).hex()}}, Damaged),
+        ({"argon2id": argon2(2**40, 1, 1)}, Damaged),
+        ({"argon2id": argon2(0, 0, 0)}, Damaged),
     ],
 )
 def test_kit_refuses(change: dict[str, Any], error: type[VaultError]) -> None:

@@ -119,7 +119,7 @@ impl Work {
         let mut line = fitted(&self.label, room.saturating_sub(figures.len() + 1));
         let gap = room.saturating_sub(columns(&line) + figures.len() + 1);
         if let Some(total) = self.total
-            && gap >= MESSAGE_FROM.min(12)
+            && gap >= BAR_FROM
         {
             let cells = (gap - 3).min(30);
             let full =
@@ -136,6 +136,8 @@ impl Work {
     }
 }
 
+/// A bar is drawn where at least this many columns are left.
+const BAR_FROM: usize = 12;
 /// A message is shown where at least this many columns are left.
 const MESSAGE_FROM: usize = 12;
 
@@ -238,7 +240,7 @@ mod tests {
         let open = work("verify --read-data of everything", None, 5 << 20);
         assert_eq!(
             open.bar(1024.0, None, Duration::from_secs(5), 40),
-            "verify --~     5 MiB     1 KiB/s      5s"[..39].to_owned()
+            "verify -~     5 MiB     1 KiB/s      5s"
         );
     }
 

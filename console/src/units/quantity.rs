@@ -11,6 +11,7 @@ pub(super) fn split(text: &str) -> (&str, &str) {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NotANumber {
+    Missing,
     Malformed,
     TooLarge,
     /// The product is not whole: `0.3 B`.
@@ -19,6 +20,9 @@ pub(super) enum NotANumber {
 
 /// `number × unit`, exact in u64.
 pub(super) fn times(number: &str, unit: u64) -> Result<u64, NotANumber> {
+    if number.is_empty() {
+        return Err(NotANumber::Missing);
+    }
     let (whole, fraction) = match number.split_once('.') {
         Some((_, "")) => return Err(NotANumber::Malformed),
         Some((whole, fraction)) => (whole, fraction),
@@ -70,6 +74,7 @@ pub(super) fn in_largest_unit(value: u64, units: &[(&str, u64)]) -> String {
 /// Why `number unit` failed, for the message of the unit types.
 pub(super) fn reason(problem: NotANumber, smallest: &str) -> String {
     match problem {
+        NotANumber::Missing => "it must start with a number".into(),
         NotANumber::Malformed => "it must be a plain decimal number and a unit".into(),
         NotANumber::TooLarge => "it is too large".into(),
         NotANumber::Fractional => format!("it is not a whole number of {smallest}"),
@@ -110,7 +115,8 @@ mod tests {
             Err(NotANumber::TooLarge)
         );
         assert_eq!(times(&"9".repeat(60), 1), Err(NotANumber::TooLarge));
-        for malformed in ["", ".", "1.", ".5", "1.2.3", "1..2"] {
+        assert_eq!(times("", 8), Err(NotANumber::Missing));
+        for malformed in [".", "1.", ".5", "1.2.3", "1..2"] {
             assert_eq!(
                 times(malformed, 8),
                 Err(NotANumber::Malformed),

@@ -1,4 +1,8 @@
 //! Disks of every format against QEMU's own tools (Debian package qemu-utils).
 
 mod images;
+mod in_use;
+mod lifetime;
+mod nbd;
 mod read;
+mod write;

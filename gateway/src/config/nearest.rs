@@ -5,8 +5,13 @@
 pub(super) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let word: Vec<char> = word.to_lowercase().chars().take(64).collect();
     let most = (word.len() / 3).max(1);
-    let ranked = known.into_iter().map(|candidate| (distance(&word, candidate), candidate));
-    ranked.filter(|(distance, _)| *distance <= most).min_by_key(|(d, _)| *d).map(|(_, name)| name)
+    let ranked = known
+        .into_iter()
+        .map(|candidate| (distance(&word, candidate), candidate));
+    ranked
+        .filter(|(distance, _)| *distance <= most)
+        .min_by_key(|(d, _)| *d)
+        .map(|(_, name)| name)
 }
 
 /// Insertions, deletions, replacements, and swaps of neighbours (optimal string alignment).

@@ -47,14 +47,20 @@ mod tests {
             ("../../../../x", "/x"),
             ("/srv//a/", "/srv/a"),
         ] {
-            assert_eq!(absolute(written, Path::new("/etc/sparesite")), Path::new(meant));
+            assert_eq!(
+                absolute(written, Path::new("/etc/sparesite")),
+                Path::new(meant)
+            );
         }
     }
 
     #[test]
     fn links_are_followed_as_far_as_the_path_exists() {
         let name = format!("place-{}", std::process::id());
-        let folder = std::env::temp_dir().canonicalize().expect("a folder").join(name);
+        let folder = std::env::temp_dir()
+            .canonicalize()
+            .expect("a folder")
+            .join(name);
         std::fs::create_dir_all(folder.join("a")).expect("made");
         symlink(folder.join("a"), folder.join("b")).expect("linked");
         assert_eq!(real(&folder.join("b/vault/x")), folder.join("a/vault/x"));

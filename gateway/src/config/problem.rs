@@ -29,8 +29,15 @@ struct Problem {
 impl ConfigError {
     pub(super) fn unreadable(file: &Path, why: String) -> Self {
         let text = format!("cannot read the configuration: {why}; name it with --config FILE");
-        let problems = vec![Problem { at: None, text, offending_line: None }];
-        ConfigError { file: file.to_owned(), problems }
+        let problems = vec![Problem {
+            at: None,
+            text,
+            offending_line: None,
+        }];
+        ConfigError {
+            file: file.to_owned(),
+            problems,
+        }
     }
 }
 
@@ -78,7 +85,12 @@ pub(super) fn collect<T>(
     file: &Path,
     read: impl FnOnce(&Section, &mut Notes) -> Option<T>,
 ) -> Result<T, ConfigError> {
-    let fail = |problems| Err(ConfigError { file: file.to_owned(), problems });
+    let fail = |problems| {
+        Err(ConfigError {
+            file: file.to_owned(),
+            problems,
+        })
+    };
     let (root, broken) = DeTable::parse_recoverable(text);
     if !broken.is_empty() {
         // What was read around a syntax error would only raise complaints that follow from it.
@@ -89,7 +101,9 @@ pub(super) fn collect<T>(
     match value {
         Some(value) if notes.found.is_empty() => Ok(value),
         _ => {
-            notes.found.sort_by_key(|(offset, _)| offset.unwrap_or(usize::MAX));
+            notes
+                .found
+                .sort_by_key(|(offset, _)| offset.unwrap_or(usize::MAX));
             notes.found.dedup();
             let placed = notes.found.into_iter().map(|(offset, note)| Problem {
                 at: offset.map(|offset| line_and_column(text, offset)),
@@ -104,15 +118,29 @@ pub(super) fn collect<T>(
 fn syntax(text: &str, error: &toml::de::Error) -> Problem {
     let at = line_and_column(text, error.span().map_or(text.len(), |span| span.start));
     // A tab counts as one column, and is shown as one, so that the caret stands right.
-    let line = text.lines().nth(at.0 - 1).unwrap_or_default().replace('\t', " ");
+    let line = text
+        .lines()
+        .nth(at.0 - 1)
+        .unwrap_or_default()
+        .replace('\t', " ");
     let offending_line = (at.1 <= 200).then(|| line.chars().take(200).collect());
-    Problem { at: Some(at), text: error.message().replace('\n', ", "), offending_line }
+    Problem {
+        at: Some(at),
+        text: error.message().replace('\n', ", "),
+        offending_line,
+    }
 }
 
 /// Both from 1; columns are characters.
 fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
     let before = &text.as_bytes()[..offset.min(text.len())];
-    let start = before.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
+    let start = before
+        .iter()
+        .rposition(|b| *b == b'\n')
+        .map_or(0, |end| end + 1);
     let line = before.iter().filter(|b| **b == b'\n').count() + 1;
-    (line, String::from_utf8_lossy(&before[start..]).chars().count() + 1)
+    (
+        line,
+        String::from_utf8_lossy(&before[start..]).chars().count() + 1,
+    )
 }

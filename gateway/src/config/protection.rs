@@ -18,11 +18,22 @@ use disks::DisksSeen;
 
 const ROOT: Keys = Keys {
     known: &["state", "vault", "policy", "vm"],
-    later: &["timezone", "targets", "uplink", "outbox", "alert", "budget", "host"],
+    later: &[
+        "timezone", "targets", "uplink", "outbox", "alert", "budget", "host",
+    ],
 };
-const VAULT: Keys = Keys { known: &["url", "key"], later: &[] };
-const POLICY: Keys = Keys { known: &["name", "rpo", "consistency"], later: &["retain"] };
-const VM: Keys = Keys { known: &["name", "policy", "priority", "source"], later: &[] };
+const VAULT: Keys = Keys {
+    known: &["url", "key"],
+    later: &[],
+};
+const POLICY: Keys = Keys {
+    known: &["name", "rpo", "consistency"],
+    later: &["retain"],
+};
+const VM: Keys = Keys {
+    known: &["name", "policy", "priority", "source"],
+    later: &[],
+};
 const SOURCE: Keys = Keys {
     known: &["disks", "before", "after"],
     later: &["proxmox", "libvirt", "qemu", "hyperv", "vmware", "xen"],
@@ -65,15 +76,27 @@ pub(super) fn read(root: &Section, folder: &Path, notes: &mut Notes) -> Option<C
     let (mut names, mut disks) = (Names::new("VM"), DisksSeen::default());
     let mut vms = Vec::new();
     for table in tables(root, "vm", "a [[vm]] table", notes) {
-        let mut reader = VmReader { folder, policies: &known, names: &mut names, disks: &mut disks };
+        let mut reader = VmReader {
+            folder,
+            policies: &known,
+            names: &mut names,
+            disks: &mut disks,
+        };
         vms.extend(Section::of("[[vm]]", table, notes).and_then(|vm| reader.read(vm, notes)));
     }
-    Some(Config { state: state?, vault: vault?, policies, vms })
+    Some(Config {
+        state: state?,
+        vault: vault?,
+        policies,
+        vms,
+    })
 }
 
 /// The tables under `[[key]]`; noted if there is none.
 fn tables<'t>(root: &Section<'t>, key: &str, example: &str, notes: &mut Notes) -> &'t [Value<'t>] {
-    let Some(value) = root.required(key, example, notes) else { return &[] };
+    let Some(value) = root.required(key, example, notes) else {
+        return &[];
+    };
     if value.get_ref().is_table() {
         let note = format!("`{key}` is one table: write [[{key}]] with two brackets");
         notes.at(&value.span(), note);
@@ -112,27 +135,34 @@ fn path_value(
 
 fn read_vault(vault: &Section, folder: &Path, notes: &mut Notes) -> Option<Vault> {
     vault.check_keys(&VAULT, notes);
-    let url = vault.required("url", "url = \"s3://BUCKET/PREFIX\"", notes).and_then(|value| {
-        let name = vault.called("url");
-        let url = section::text(&name, value, notes)?;
-        match vault_url::check(url) {
-            Ok(()) => Some(url.to_owned()),
-            Err(why) => {
-                // Not repeated here: a URL that is wrong may hold a secret.
-                notes.at(&value.span(), format!("{name} is no vault URL: {why}"));
-                None
+    let url = vault
+        .required("url", "url = \"s3://BUCKET/PREFIX\"", notes)
+        .and_then(|value| {
+            let name = vault.called("url");
+            let url = section::text(&name, value, notes)?;
+            match vault_url::check(url) {
+                Ok(()) => Some(url.to_owned()),
+                Err(why) => {
+                    // Not repeated here: a URL that is wrong may hold a secret.
+                    notes.at(&value.span(), format!("{name} is no vault URL: {why}"));
+                    None
+                }
             }
-        }
-    });
+        });
     vault.required("key", "key = \"/etc/sparesite/gateway.key\"", notes);
     let key = path(vault, "key", folder, notes);
-    Some(Vault { url: url?, key: key? })
+    Some(Vault {
+        url: url?,
+        key: key?,
+    })
 }
 
 /// The state is a cache that may be deleted, and the vault is what must survive: neither may
 /// hold the other. Nor may the vault, which others read, hold the key.
 fn check_apart(state: &Path, vault: &Vault, span: &Range<usize>, notes: &mut Notes) {
-    let Some(folder) = vault_url::folder(&vault.url) else { return };
+    let Some(folder) = vault_url::folder(&vault.url) else {
+        return;
+    };
     let (shown_state, shown_vault) = (state.display(), folder.display());
     let (state, real_vault) = (real(state), real(&folder));
     if real_vault.starts_with(&state) {
@@ -167,15 +197,20 @@ fn read_policy(mut policy: Section, names: &mut Names, notes: &mut Notes) -> Opt
     if let (Some(target), Some(value)) = (rpo_target, policy.get("rpo"))
         && target == console::units::Duration::default()
     {
-        notes.at(&value.span(), format!("{} is zero: write \"5m\" or more", policy.called("rpo")));
+        notes.at(
+            &value.span(),
+            format!("{} is zero: write \"5m\" or more", policy.called("rpo")),
+        );
     }
     let consistency = match policy.get("consistency") {
-        Some(value) => {
-            section::word(&policy.called("consistency"), value, &CONSISTENCIES, notes)
-        }
+        Some(value) => section::word(&policy.called("consistency"), value, &CONSISTENCIES, notes),
         None => Some(DEFAULT_CONSISTENCY),
     };
-    Some(Policy { name: name?, rpo_target: rpo_target?, consistency: consistency? })
+    Some(Policy {
+        name: name?,
+        rpo_target: rpo_target?,
+        consistency: consistency?,
+    })
 }
 
 /// Reads VMs one after the other, knowing what those before took.
@@ -202,11 +237,19 @@ impl VmReader<'_> {
         let before = path(&source, "before", self.folder, notes);
         let after = path(&source, "after", self.folder, notes);
         // A source of another kind is refused as such; that it has no disks goes without saying.
-        if source.get("disks").is_none() && SOURCE.later.iter().any(|key| source.get(key).is_some()) {
+        if source.get("disks").is_none() && SOURCE.later.iter().any(|key| source.get(key).is_some())
+        {
             return None;
         }
         let disks = disks::read(&source, vm.name(), self.folder, self.disks, notes);
-        Some(Vm { name: name?, policy: policy?, priority, disks: disks?, before, after })
+        Some(Vm {
+            name: name?,
+            policy: policy?,
+            priority,
+            disks: disks?,
+            before,
+            after,
+        })
     }
 
     /// Index of the policy that the VM names.
@@ -229,7 +272,9 @@ fn not_a_name(name: &str) -> Option<&'static str> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     match name {
         _ if name.len() > 64 => Some("a name has at most 64 characters"),
-        _ if !name.bytes().all(allowed) => Some("a name is made of A-Z, a-z, 0-9, `.`, `_` and `-`"),
+        _ if !name.bytes().all(allowed) => {
+            Some("a name is made of A-Z, a-z, 0-9, `.`, `_` and `-`")
+        }
         "." | ".." => Some("this is a folder's name"),
         _ => None,
     }
@@ -244,7 +289,10 @@ struct Names {
 
 impl Names {
     fn new(kind: &'static str) -> Self {
-        Names { kind, taken: Vec::new() }
+        Names {
+            kind,
+            taken: Vec::new(),
+        }
     }
 
     /// Reads `name`, and calls the section by it from then on.
@@ -253,7 +301,10 @@ impl Names {
         let name = section::text(&section.called("name"), value, notes)?;
         section.rename(format!("{} {name:?}", self.kind));
         if let Some(why) = not_a_name(name) {
-            notes.at(&value.span(), format!("{name:?} is no name for a {}: {why}", self.kind));
+            notes.at(
+                &value.span(),
+                format!("{name:?} is no name for a {}: {why}", self.kind),
+            );
             return None;
         }
         let folded = name.to_ascii_lowercase();

@@ -28,7 +28,11 @@ pub(super) struct Section<'t> {
 
 impl<'t> Section<'t> {
     pub fn root(table: &'t DeTable<'t>) -> Self {
-        Section { name: String::new(), table, span: None }
+        Section {
+            name: String::new(),
+            table,
+            span: None,
+        }
     }
 
     /// `None`, and noted, if the value is no table.
@@ -37,7 +41,11 @@ impl<'t> Section<'t> {
         if table.is_none() {
             wrong_kind(name, value, "a table", notes);
         }
-        Some(Section { name: name.to_owned(), table: table?, span: Some(value.span()) })
+        Some(Section {
+            name: name.to_owned(),
+            table: table?,
+            span: Some(value.span()),
+        })
     }
 
     pub fn rename(&mut self, name: String) {
@@ -49,7 +57,11 @@ impl<'t> Section<'t> {
     }
 
     fn inside(&self) -> String {
-        if self.name.is_empty() { String::new() } else { format!(" in {}", self.name) }
+        if self.name.is_empty() {
+            String::new()
+        } else {
+            format!(" in {}", self.name)
+        }
     }
 
     /// Notes every key that is not known, with the one it was probably meant to be.
@@ -93,10 +105,6 @@ impl<'t> Section<'t> {
         value
     }
 
-    pub fn span(&self) -> Range<usize> {
-        self.span.clone().unwrap_or(0..0)
-    }
-
     /// `key` as messages call it: "`url` in [vault]".
     pub fn called(&self, key: &str) -> String {
         format!("`{key}`{}", self.inside())
@@ -120,7 +128,9 @@ where
     T: FromStr<Err: fmt::Display>,
 {
     let result = text(name, value, notes)?.parse();
-    result.map_err(|error| notes.at(&value.span(), format!("{name}: {error}"))).ok()
+    result
+        .map_err(|error| notes.at(&value.span(), format!("{name}: {error}")))
+        .ok()
 }
 
 /// One of a few words.
@@ -134,7 +144,10 @@ pub(super) fn word<T: Copy>(
     let found = words.iter().find(|(word, _)| *word == given);
     if found.is_none() {
         let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
-        notes.at(&value.span(), format!("{name} is {given:?}: it must be one of {}", listed(&words)));
+        notes.at(
+            &value.span(),
+            format!("{name} is {given:?}: it must be one of {}", listed(&words)),
+        );
     }
     found.map(|(_, meaning)| *meaning)
 }
@@ -188,9 +201,16 @@ pub(super) fn wrong_kind(name: &str, value: &Value, wanted: &str, notes: &mut No
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",
     };
-    notes.at(&value.span(), format!("{name} is {given}: it must be {wanted}"));
+    notes.at(
+        &value.span(),
+        format!("{name} is {given}: it must be {wanted}"),
+    );
 }
 
 fn listed(words: &[&str]) -> String {
-    words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+    words
+        .iter()
+        .map(|word| format!("`{word}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }

@@ -22,12 +22,16 @@ pub(super) fn check(url: &str) -> Result<(), String> {
         return refuse("`?`, `#`, `%` and `@` have no meaning in it");
     }
     match scheme {
-        "file" if !rest.starts_with('/') => return refuse("a file URL has three slashes and an absolute path"),
+        "file" if !rest.starts_with('/') => {
+            return refuse("a file URL has three slashes and an absolute path");
+        }
         "file" if rest.trim_matches('/').is_empty() => return refuse("it names the root folder"),
         "file" => {}
         "s3" if !is_name(first, 3..=63, b"-.") => return refuse("this is no bucket's name"),
         "s3" => {}
-        "azure" if !is_name(first, 3..=24, b"") => return refuse("this is no storage account's name"),
+        "azure" if !is_name(first, 3..=24, b"") => {
+            return refuse("this is no storage account's name");
+        }
         "azure" if !is_name(parts.next().unwrap_or_default(), 3..=63, b"-") => {
             return refuse("this is no container's name");
         }
@@ -77,15 +81,30 @@ mod tests {
         for (url, why) in [
             ("/srv/vault", "it has no scheme"),
             ("https://acme.example/x", "its scheme is not known"),
-            ("file://srv/vault", "a file URL has three slashes and an absolute path"),
+            (
+                "file://srv/vault",
+                "a file URL has three slashes and an absolute path",
+            ),
             ("file:///", "it names the root folder"),
-            ("file:///srv/../vault", "its path holds an empty part, `.` or `..`"),
-            ("s3://KEY:secret@bucket/x", "credentials and ports do not belong into it"),
+            (
+                "file:///srv/../vault",
+                "its path holds an empty part, `.` or `..`",
+            ),
+            (
+                "s3://KEY:secret@bucket/x",
+                "credentials and ports do not belong into it",
+            ),
             ("s3://Bucket", "this is no bucket's name"),
             ("s3://-b-/x", "this is no bucket's name"),
             ("s3://", "this is no bucket's name"),
-            ("s3://bucket//x", "its path holds an empty part, `.` or `..`"),
-            ("s3://bucket/a?versionId=1", "`?`, `#`, `%` and `@` have no meaning in it"),
+            (
+                "s3://bucket//x",
+                "its path holds an empty part, `.` or `..`",
+            ),
+            (
+                "s3://bucket/a?versionId=1",
+                "`?`, `#`, `%` and `@` have no meaning in it",
+            ),
             ("azure://acme-dr/vault", "this is no storage account's name"),
             ("azure://acmedr", "this is no container's name"),
             ("s3://bucket/a b", "it holds white space"),

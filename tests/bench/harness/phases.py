@@ -101,11 +101,23 @@ class Bench:
 
     def delta(self):
         """The change patterns, each followed by a sync of everyone."""
-        for repetition in self.repetitions():
+        self.delta_repetitions(range(self.options.peer_runs))
+
+    def reading(self):
+        """The yardstick of a sync: the median of three, since one is noisy."""
+        runs = [timed(["cat", self.live], discard=True).numbers() for _ in range(3)]
+        return sorted(runs, key=lambda run: run["wall"])[1]
+
+    def more_delta(self):
+        """Ours alone, and after the assembling: the peers miss these changes."""
+        if self.ours:
+            self.delta_repetitions(range(self.options.peer_runs, self.options.runs))
+
+    def delta_repetitions(self, repetitions):
+        for repetition in repetitions:
             for pattern in PATTERNS:
                 changed = self.change(pattern, repetition)
-                read = timed(["cat", self.live], discard=True).numbers()
-                row = {"changed": changed, "read": read, "programs": {}}
+                row = {"changed": changed, "read": self.reading(), "programs": {}}
                 for program in self.programs(repetition):
                     run = lambda: program.measured_sync(self.live)
                     numbers = self.guarded(f"delta {pattern}", program, run)

@@ -16,7 +16,7 @@ def cell(runs, what, form, scale=1):
 def program_row(results, name, phases):
     label = f"{name} {results['versions'].get(name, '')}".strip()
     if name not in results["versions"]:
-        return [label, "missing on this machine", *["–"] * (1 + 2 * len(results["delta"]) + 2)]
+        return [label, "not in this run", *["–"] * (1 + 2 * len(results["delta"]) + 2)]
     initial = results["initial"].get(name, [])
     cells = [label, f"{cell(initial, 'wall', '{:.1f}')} ({cell(initial, 'cpu', '{:.0f}')})"]
     cells.append(cell(initial, "added", "{:,.0f}", 1e6))

@@ -111,6 +111,8 @@ def cycle_rows(results):
             value = added / bound
             detail = f"{len(cycles)} cycles and {anchors} with anchors; {added / 1e6:,.1f} MB"
             detail += f" added, bound {bound / 1e6:,.1f} MB"
+            last = results["assemble after cycles"].get(pattern)
+            detail += f"; assembled in {last['wall']:.1f} s" if last else "; NOT assembled"
         target = f"{pattern}: bytes added, of the sum of the bounds"
         rows.append(at_most(target, CYCLES_OF_BOUND, value, detail))
     return rows

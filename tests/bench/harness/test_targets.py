@@ -11,8 +11,9 @@ def run(wall=1.0, added=0, rss=100):
 
 
 def results(**changes):
-    empty = {name: {} for name in ("initial", "delta", "cycles", "assemble", "synthetic")}
-    return {**empty, "limits": {}, "requests": {}, **changes}
+    names = ("initial", "delta", "assemble", "cycles", "assemble after cycles")
+    empty = {name: {} for name in (*names, "synthetic", "limits", "requests")}
+    return {**empty, **changes}
 
 
 def verdicts(phase, **changes):

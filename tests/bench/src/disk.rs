@@ -18,14 +18,14 @@ use crate::{BLOCK, THREADS};
 
 /// What the parts are on the disk of the targets; smaller disks scale all.
 pub const FULL_BYTES: u64 = 8 << 30;
-const REAL_BYTES: u64 = 2_300_000_000;
+const REAL_BYTES: u64 = 2_100_000_000;
 const MEDIA_BYTES: u64 = 1536 << 20;
 const TABLE_BYTES: u64 = 768 << 20;
 const MEDIA_FILES: u64 = 24;
 const TABLE_PATH: &str = "srv/database/table";
 
 /// Raised when the same seed starts to give another disk.
-pub const GENERATION: u32 = 1;
+pub const GENERATION: u32 = 2;
 
 /// Kept beside the image, as `IMAGE.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -69,7 +69,23 @@ fn scale(of_full: u64, disk_bytes: u64) -> u64 {
     (u128::from(of_full) * u128::from(disk_bytes) / u128::from(FULL_BYTES)) as u64
 }
 
-/// Makes the disk at `image`, under a temporary name first, and its sidecar.
+/// The disk at `image`: the one that is there if it is this disk, else a new one.
+pub fn ensure_disk(
+    seed: u64,
+    disk_bytes: u64,
+    real: &Path,
+    image: &Path,
+) -> anyhow::Result<Sidecar> {
+    if let (Ok(metadata), Ok(there)) = (fs::metadata(image), Sidecar::load(image))
+        && metadata.len() == disk_bytes
+        && (there.generation, there.seed, there.disk_bytes) == (GENERATION, seed, disk_bytes)
+    {
+        return Ok(there);
+    }
+    generate(seed, disk_bytes, real, image)
+}
+
+/// Makes the disk at `image`, under a temporary name first, and its sidecar last.
 pub fn generate(seed: u64, disk_bytes: u64, real: &Path, image: &Path) -> anyhow::Result<Sidecar> {
     ensure!(
         disk_bytes >= 64 << 20 && disk_bytes.is_multiple_of(1 << 20),
@@ -116,9 +132,10 @@ fn generate_in(
         table,
         data,
     };
-    fs::write(sidecar_path(image), serde_json::to_vec(&sidecar)?)?;
+    let _ = fs::remove_file(sidecar_path(image));
     fs::rename(&partial, image)
         .with_context(|| format!("cannot rename the disk to {}", image.display()))?;
+    fs::write(sidecar_path(image), serde_json::to_vec(&sidecar)?)?;
     Ok(sidecar)
 }
 
@@ -224,6 +241,11 @@ mod tests {
                 assert!(bytes[at..at + BLOCK] == page[..BLOCK], "page {n}");
             }
             sums.push(blake3::hash(&bytes));
+            fs::write(real.path().join("later"), "not in the disk that is there").unwrap();
+            let kept = ensure_disk(seed, 64 << 20, real.path(), &image).unwrap();
+            assert_eq!(kept, sidecar);
+            assert!(fs::read(&image).unwrap() == bytes, "a disk was made again");
+            fs::remove_file(real.path().join("later")).unwrap();
         }
         assert_eq!(sums[0], sums[1]);
         assert_ne!(sums[0], sums[2]);

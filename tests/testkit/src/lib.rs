@@ -1,1 +1,12 @@
+//! What the tests stand on: real store servers on loopback, and a proxy that counts and
+//! breaks. Blocking code on threads, so that it serves any test.
 
+pub mod azurite;
+pub mod http1;
+pub mod proxy;
+pub mod s3_server;
+mod server;
+
+pub use azurite::AzuriteServer;
+pub use proxy::{CountingProxy, ProxyCounts, ProxyFault};
+pub use s3_server::S3Server;

@@ -18,7 +18,10 @@ use super::{
     not_a_name, path_value,
 };
 
-const DISK: Keys = Keys { known: &["path", "name", "format", "exclude"], later: &[] };
+const DISK: Keys = Keys {
+    known: &["path", "name", "format", "exclude"],
+    later: &[],
+};
 
 /// Where each disk's content lies → the VM that listed it first.
 #[derive(Default)]
@@ -61,12 +64,17 @@ pub(super) fn read(
     let value = source.required("disks", "disks = [\"/dev/vg0/files\"]", notes)?;
     let entries = section::list(&source.called("disks"), value, notes);
     if entries.is_empty() && value.get_ref().is_array() {
-        notes.at(&value.span(), format!("{vm} has no disks: list at least one"));
+        notes.at(
+            &value.span(),
+            format!("{vm} has no disks: list at least one"),
+        );
     }
     let mut listed: Vec<Listed> = Vec::new();
     let mut taken = HashSet::new();
     for entry in entries {
-        let Some(disk) = read_disk(entry, vm, folder, notes) else { continue };
+        let Some(disk) = read_disk(entry, vm, folder, notes) else {
+            continue;
+        };
         seen.note(&disk.path, vm, &entry.span(), notes);
         if let Some(name) = &disk.name
             && !taken.insert(name.to_ascii_lowercase())
@@ -77,7 +85,10 @@ pub(super) fn read(
         listed.push(disk);
     }
     if !listed.is_empty() && listed.len() == entries.len() && listed.iter().all(|d| d.exclude) {
-        notes.at(&value.span(), format!("every disk of {vm} is excluded: nothing is protected"));
+        notes.at(
+            &value.span(),
+            format!("every disk of {vm} is excluded: nothing is protected"),
+        );
     }
     Some(named(listed, taken))
 }
@@ -86,7 +97,12 @@ fn read_disk(entry: &Value, vm: &str, folder: &Path, notes: &mut Notes) -> Optio
     let called = format!("a disk of {vm}");
     if entry.get_ref().is_str() {
         let path = path_value(&called, entry, folder, notes)?;
-        return Some(Listed { name: None, path, format: None, exclude: false });
+        return Some(Listed {
+            name: None,
+            path,
+            format: None,
+            exclude: false,
+        });
     }
     if !entry.get_ref().is_table() {
         section::wrong_kind(&called, entry, "a path or a table with path", notes);
@@ -98,7 +114,10 @@ fn read_disk(entry: &Value, vm: &str, folder: &Path, notes: &mut Notes) -> Optio
         let name = section::text(&disk.called("name"), value, notes)?;
         match not_a_name(name) {
             Some(why) => {
-                notes.at(&value.span(), format!("{name:?} is no name for a disk: {why}"));
+                notes.at(
+                    &value.span(),
+                    format!("{name:?} is no name for a disk: {why}"),
+                );
                 None
             }
             None => Some(name.to_owned()),
@@ -114,7 +133,12 @@ fn read_disk(entry: &Value, vm: &str, folder: &Path, notes: &mut Notes) -> Optio
         .unwrap_or(false);
     let value = disk.required("path", "path = \"/dev/vg0/files\"", notes)?;
     let path = path_value(&disk.called("path"), value, folder, notes)?;
-    Some(Listed { name, path, format, exclude })
+    Some(Listed {
+        name,
+        path,
+        format,
+        exclude,
+    })
 }
 
 /// Gives every disk without a name its file's stem, numbered from 2 where that is taken. Names
@@ -128,12 +152,17 @@ fn named(listed: Vec<Listed>, mut taken: HashSet<String>) -> Vec<Disk> {
             format!("{}{number}", &stem[..stem.len().min(64 - number.len())])
         });
         let mut candidates = std::iter::once(stem.clone()).chain(numbered);
-        candidates.find(|name| taken.insert(name.to_ascii_lowercase())).unwrap_or(stem)
+        candidates
+            .find(|name| taken.insert(name.to_ascii_lowercase()))
+            .unwrap_or(stem)
     };
     listed
         .into_iter()
         .map(|disk| Disk {
-            name: disk.name.clone().unwrap_or_else(|| name_for(&disk, &mut taken)),
+            name: disk
+                .name
+                .clone()
+                .unwrap_or_else(|| name_for(&disk, &mut taken)),
             path: disk.path,
             format: disk.format,
             exclude: disk.exclude,
@@ -145,9 +174,16 @@ fn named(listed: Vec<Listed>, mut taken: HashSet<String>) -> Vec<Disk> {
 fn stem(path: &Path) -> String {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    let name: String =
-        stem.chars().map(|c| if allowed(c) { c } else { '_' }).take(64).collect();
-    if name.is_empty() || not_a_name(&name).is_some() { "disk".into() } else { name }
+    let name: String = stem
+        .chars()
+        .map(|c| if allowed(c) { c } else { '_' })
+        .take(64)
+        .collect();
+    if name.is_empty() || not_a_name(&name).is_some() {
+        "disk".into()
+    } else {
+        name
+    }
 }
 
 #[cfg(test)]
@@ -161,8 +197,13 @@ mod tests {
             format: None,
             exclude: false,
         });
-        let taken = paths.iter().filter_map(|(_, name)| name.map(str::to_ascii_lowercase));
-        named(listed.collect(), taken.collect()).into_iter().map(|disk| disk.name).collect()
+        let taken = paths
+            .iter()
+            .filter_map(|(_, name)| name.map(str::to_ascii_lowercase));
+        named(listed.collect(), taken.collect())
+            .into_iter()
+            .map(|disk| disk.name)
+            .collect()
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use bench::change::{Pattern, apply};
-use bench::disk::{FULL_BYTES, Sidecar, generate};
+use bench::disk::{FULL_BYTES, Sidecar, ensure_disk};
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -15,7 +15,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make a raw ext4 disk, sparse, and its sidecar IMAGE.json
+    /// Make a raw ext4 disk, sparse, and its sidecar IMAGE.json; keep it if it is there
     Generate {
         #[arg(long)]
         seed: u64,
@@ -50,7 +50,7 @@ fn main() -> anyhow::Result<()> {
             real_files,
             image,
         } => {
-            let sidecar = generate(seed, mebibytes << 20, &real_files, &image)?;
+            let sidecar = ensure_disk(seed, mebibytes << 20, &real_files, &image)?;
             serde_json::json!({
                 "seed": seed,
                 "disk_bytes": sidecar.disk_bytes,

@@ -148,6 +148,7 @@ fn classify_answer(name: String, store: String, answer: &Answer) -> ObjectError 
             expected: 0,
             got: 0,
         },
+        (507, _) => ObjectError::Full { name, store, cause },
         (408 | 429 | 500..=599, _)
         | (_, "SlowDown" | "RequestTimeout" | "ServerBusy")
         | (409, "ConditionalRequestConflict" | "OperationAborted") => {
@@ -158,7 +159,6 @@ fn classify_answer(name: String, store: String, answer: &Answer) -> ObjectError 
             store,
             cause: format!("{cause}: the bucket is in another region than the one configured"),
         },
-        (507, _) => ObjectError::Full { name, store, cause },
         _ => ObjectError::Other { name, store, cause },
     }
 }
@@ -207,7 +207,7 @@ fn is_range_error(error: &object_store::Error) -> bool {
     text.contains("range")
 }
 
-fn find<E: Error + 'static>(error: &(dyn Error + 'static)) -> Option<&E> {
+fn find<'e, E: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e E> {
     let mut current = Some(error);
     while let Some(error) = current {
         if let Some(found) = error.downcast_ref::<E>() {

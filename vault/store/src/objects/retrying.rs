@@ -93,6 +93,11 @@ impl<O: Objects> Retrying<O> {
         }
     }
 
+    /// The store without its retries.
+    pub fn inner(&self) -> &O {
+        &self.inner
+    }
+
     async fn run<T, F>(
         &self,
         what: &str,

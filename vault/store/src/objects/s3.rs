@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use aws_config::profile::profile_file::{ProfileFileKind, ProfileFiles};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_types::service_config::ServiceConfigKey;
@@ -112,11 +112,11 @@ async fn load_config(settings: &Settings) -> SdkConfig {
     if let Some(profile) = settings.overridden("AWS_PROFILE") {
         loader = loader.profile_name(profile);
     }
-    let mut files = ProfileFiles::builder();
+    let mut files = EnvConfigFiles::builder();
     let mut any = false;
     for (name, kind) in [
-        ("AWS_CONFIG_FILE", ProfileFileKind::Config),
-        ("AWS_SHARED_CREDENTIALS_FILE", ProfileFileKind::Credentials),
+        ("AWS_CONFIG_FILE", EnvConfigFileKind::Config),
+        ("AWS_SHARED_CREDENTIALS_FILE", EnvConfigFileKind::Credentials),
     ] {
         if let Some(path) = settings.overridden(name) {
             files = files.with_file(kind, path);
@@ -126,7 +126,7 @@ async fn load_config(settings: &Settings) -> SdkConfig {
     if any {
         loader = loader.profile_files(files.build());
     } else if !settings.environment() {
-        let nothing = ProfileFiles::builder().with_contents(ProfileFileKind::Config, "");
+        let nothing = EnvConfigFiles::builder().with_contents(EnvConfigFileKind::Config, "");
         loader = loader.profile_files(nothing.build()).no_credentials();
     }
     loader.load().await

@@ -1,0 +1,141 @@
+//! What is done with one chunk of a disk, on any CPU: read, compare, and if it is new, code and seal.
+
+use super::rows::ChunkRow;
+use super::state::Snapshot;
+use super::values::Values;
+use crate::StoreError;
+use crate::extents::Extents;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use vault_format::block_values::{BlockValue, of_chunk};
+use vault_format::chain::{Chain, Storing, plan_storing};
+use vault_format::gateway_key::GatewayKey;
+use vault_format::record::{BlockMask, Kind, is_zero, patch_payload, seal_record};
+use vault_format::seal::{Coder, Sealer};
+use vault_format::{BLOCK_BYTES, ChunkId};
+
+/// What all chunks of a disk's batch share.
+pub(super) struct ChunkJobs<'a> {
+    pub source: &'a dyn Extents,
+    pub size_bytes: u64,
+    pub chunk_bytes: usize,
+    pub key: &'a GatewayKey,
+    pub sealer: &'a Sealer,
+    pub level: i32,
+    pub snapshot: &'a Snapshot,
+    /// Chunks of the pack being filled, which the snapshot does not know yet.
+    pub filling: &'a HashMap<ChunkId, ChunkRow>,
+    pub values: &'a Values,
+}
+
+/// What came of a chunk.
+pub(super) enum Outcome {
+    Unchanged,
+    Hole,
+    /// Changed, to a chunk that the vault has.
+    Known(ChunkId),
+    Stored { id: ChunkId, kind: Kind, mask: Option<BlockMask>, record: Vec<u8>, changed_bytes: u64 },
+}
+
+thread_local! {
+    /// A CPU's chunk buffer and zstd context, kept from chunk to chunk.
+    static BENCH: RefCell<Option<(i32, Vec<u8>, Coder)>> = const { RefCell::new(None) };
+}
+
+impl ChunkJobs<'_> {
+    pub fn run(&self, position: u64, old: Option<ChunkId>) -> Result<Outcome, (u64, String)> {
+        BENCH.with_borrow_mut(|bench| {
+            let fresh = || (self.level, vec![0; self.chunk_bytes], Coder::new(self.level));
+            let (level, chunk, coder) = bench.get_or_insert_with(fresh);
+            if (*level, chunk.len()) != (self.level, self.chunk_bytes) {
+                (*level, *chunk, *coder) = fresh();
+            }
+            let offset = position * self.chunk_bytes as u64;
+            let length = (self.size_bytes - offset).min(self.chunk_bytes as u64) as usize;
+            self.source.read_at(offset, &mut chunk[..length]).map_err(|e| (offset, e.to_string()))?;
+            chunk[length..].fill(0);
+            self.judge(position, old, chunk, coder).map_err(|e| (offset, e.to_string()))
+        })
+    }
+
+    fn judge(&self, position: u64, old: Option<ChunkId>, chunk: &[u8], coder: &mut Coder) -> Result<Outcome, StoreError> {
+        if is_zero(chunk) {
+            return Ok(Outcome::Hole);
+        }
+        let id = self.key.id_key.chunk_id(chunk);
+        if old == Some(id) && !self.snapshot.is_lost(&id)? {
+            return Ok(Outcome::Unchanged);
+        }
+        let values = of_chunk(&self.key.id_key, chunk);
+        let outcome = match self.chunk(&id)? {
+            Some(_) if old == Some(id) => Outcome::Unchanged,
+            Some(_) => Outcome::Known(id),
+            None => self.store(id, position, old.filter(|old| *old != id), chunk, &values, coder)?,
+        };
+        // After `store`, which needs the parent's row.
+        self.values.write(position, &values)?;
+        Ok(outcome)
+    }
+
+    fn chunk(&self, id: &ChunkId) -> Result<Option<ChunkRow>, StoreError> {
+        match self.filling.get(id) {
+            Some(row) => Ok(Some(row.clone())),
+            None => self.snapshot.chunk(id),
+        }
+    }
+
+    fn store(
+        &self,
+        id: ChunkId,
+        position: u64,
+        old: Option<ChunkId>,
+        chunk: &[u8],
+        values: &[BlockValue],
+        coder: &mut Coder,
+    ) -> Result<Outcome, StoreError> {
+        let mut changed_bytes = chunk.len() as u64;
+        let mut storing = Storing::Full;
+        if let Some(parent) = old
+            && let Some(before) = self.values.read(&self.key.id_key, position, &parent)
+        {
+            let changed = differing(&before, values);
+            changed_bytes = (changed.count() * BLOCK_BYTES) as u64;
+            if let Some(chain) = self.chain(&parent)? {
+                storing = plan_storing(parent, &chain, &changed, chunk.len() as u64);
+            }
+        }
+        let (kind, mask, payload) = match storing {
+            Storing::Full => (Kind::Full, None, None),
+            Storing::Patch { kind, blocks } => (kind, Some(blocks.clone()), Some(patch_payload(chunk, &blocks))),
+        };
+        let mut record = Vec::new();
+        let payload = payload.as_deref().unwrap_or(chunk);
+        seal_record(&mut record, coder, (self.sealer, 0), &self.key.trust.vault, &id, kind, payload);
+        Ok(Outcome::Stored { id, kind, mask, record, changed_bytes })
+    }
+
+    /// The chain that ends in `id`; `None` if a link of it is not known, so that nothing may build on it.
+    fn chain(&self, id: &ChunkId) -> Result<Option<Chain>, StoreError> {
+        let blocks = self.chunk_bytes / BLOCK_BYTES;
+        let Some(mut row) = self.chunk(id)? else { return Ok(None) };
+        let mut chain = Chain { depth: row.kind.depth(), patch_bytes: 0, base: *id, since_base: BlockMask::empty(blocks) };
+        while let Some(parent) = row.kind.parent() {
+            chain.patch_bytes += u64::from(row.length);
+            // An unknown mask is every block: then the chain is never folded into one patch, only stored full.
+            let all = || BlockMask::from_bytes(&vec![0xff; blocks.div_ceil(8)]);
+            chain.since_base = chain.since_base.union(&row.mask.unwrap_or_else(all));
+            chain.base = parent;
+            match self.chunk(&parent)? {
+                Some(next) if next.kind.depth() < row.kind.depth() => row = next,
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(chain))
+    }
+}
+
+fn differing(before: &[BlockValue], after: &[BlockValue]) -> BlockMask {
+    let mut mask = BlockMask::empty(after.len());
+    (0..after.len()).filter(|i| before.get(*i) != Some(&after[*i])).for_each(|i| mask.set(i));
+    mask
+}

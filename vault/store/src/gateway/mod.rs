@@ -1,0 +1,144 @@
+//! The adding side of the vault: one cycle is `begin_cycle`, then `sync_vm` for each VM. A process that dies at any moment
+//! leaves a state from which the next cycle goes on.
+
+mod capture;
+mod chunk_job;
+mod epoch;
+mod heal;
+mod index;
+mod layers;
+mod publish;
+mod rebuild;
+mod rows;
+mod state;
+mod status;
+mod uploads;
+mod values;
+
+use crate::StoreError;
+use crate::extents::Extents;
+use crate::objects::Objects;
+use crate::setup::{random, random_secret};
+use std::path::Path;
+use std::sync::Arc;
+use vault_format::gateway_key::GatewayKey;
+use vault_format::keys::SEALED_KEY_BYTES;
+use vault_format::manifest::Consistency;
+use vault_format::pack::data_key_info;
+use vault_format::seal::Sealer;
+use vault_format::PointId;
+
+pub use rebuild::RebuildReport;
+pub use status::VmStatus;
+
+/// How a gateway captures. `Default` is what a site wants.
+#[derive(Clone, Copy, Debug)]
+pub struct GatewayOptions {
+    /// Largest pack, in bytes; slow uplinks get smaller ones by themselves.
+    pub pack_bytes: usize,
+    /// zstd level.
+    pub level: i32,
+    /// Packs on their way at the same time.
+    pub uploads: usize,
+}
+
+impl Default for GatewayOptions {
+    fn default() -> Self {
+        GatewayOptions { pack_bytes: 32 << 20, level: 1, uploads: 2 }
+    }
+}
+
+/// A disk to capture.
+pub struct DiskCapture {
+    pub name: String,
+    /// `None`: excluded; it is recreated empty, at the size given.
+    pub source: Option<Arc<dyn Extents>>,
+    pub size_bytes: u64,
+}
+
+/// A VM to capture, its disks at one instant.
+pub struct VmCapture {
+    pub name: String,
+    pub disks: Vec<DiskCapture>,
+    pub consistency: Consistency,
+    /// The gateway's clock at the instant of the capture.
+    pub captured_at: jiff::Timestamp,
+    pub software: String,
+}
+
+/// What capturing and publishing one point came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PointReport {
+    pub point: Option<PointId>,
+    pub read_bytes: u64,
+    pub changed_bytes: u64,
+    /// Bytes of records newly stored.
+    pub stored_bytes: u64,
+    pub chunks_read: u64,
+    pub chunks_full: u64,
+    pub chunks_patched: u64,
+    pub chunks_known: u64,
+    pub findings: Vec<String>,
+}
+
+/// A gateway at work: its key, its state, and a data key that lives as long as this value.
+pub struct Gateway {
+    objects: Arc<dyn Objects>,
+    key: GatewayKey,
+    state: state::State,
+    options: GatewayOptions,
+    sealer: Sealer,
+    sealed_key: [u8; SEALED_KEY_BYTES],
+    /// Largest pack at the pace of the last uploads.
+    pack_bytes: usize,
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Gateway({}, {})", self.key.writer.id, self.objects.describe())
+    }
+}
+
+impl Gateway {
+    /// Opens the state; sends nothing. The data key is made here, and leaves this process sealed only.
+    pub fn open(
+        objects: Arc<dyn Objects>,
+        key: GatewayKey,
+        state: &Path,
+        options: GatewayOptions,
+    ) -> Result<Self, StoreError> {
+        let state = state::State::open(state, &key)?;
+        let data_key = random_secret()?;
+        let sealed_key = key
+            .recovery
+            .seal(&data_key, &data_key_info(&key.trust.vault), random_secret()?)
+            .map_err(|error| StoreError::Key { what: "sealing a data key".into(), error })?;
+        let sealer = Sealer::new(&data_key);
+        let pack_bytes = options.pack_bytes.min(16 << 20);
+        Ok(Gateway { objects, key, state, options, sealer, sealed_key, pack_bytes })
+    }
+
+    pub fn key(&self) -> &GatewayKey {
+        &self.key
+    }
+
+    /// Captures `vm` and publishes a recovery point. `progress` is called with bytes of the disks gone through, from
+    /// several threads. Needs a multi-threaded tokio runtime.
+    pub async fn sync_vm(
+        &mut self,
+        vm: &VmCapture,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<PointReport, StoreError> {
+        let vm_id = self.key.id_key.vm_id(&vm.name);
+        if self.state.header.log.fenced.contains(&vm_id) {
+            return Err(StoreError::Fenced { vm: vm.name.clone() });
+        }
+        self.settle_packs().await?;
+        self.meet_vm(&vm.name, &vm_id).await?;
+        self.state.clear_delta()?;
+        let (disks, dropped, mut report) = self.capture_vm(vm, &vm_id, progress).await?;
+        self.write_due_segments().await?;
+        self.publish(vm, vm_id, disks, dropped, random()?, &mut report).await?;
+        Ok(report)
+    }
+}

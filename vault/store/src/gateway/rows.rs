@@ -1,0 +1,171 @@
+//! What the rows of the state hold. The state is a cache: all of it can be rebuilt from the vault.
+
+use serde::{Deserialize, Serialize};
+use vault_format::control_log::ControlLog;
+use vault_format::ids::{CaptureId, ObjectHash, PackName, PointId, VaultId, VmId, WriterId};
+use vault_format::layer::{Run, decode_runs, encode_runs};
+use vault_format::manifest::LayerRef;
+use vault_format::record::{BlockMask, Kind};
+use vault_format::{ChunkId, FormatError};
+
+/// Version of the state's layout; another one is rebuilt.
+pub(super) const LAYOUT: u32 = 1;
+
+/// What the whole state says of itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Header {
+    pub layout: u32,
+    pub vault: VaultId,
+    pub writer: WriterId,
+    pub chunk_bytes: u32,
+    /// 0: none taken yet; the state must be rebuilt before anything is published.
+    pub epoch: u64,
+    pub log: ControlLog,
+    /// Damage entries of the log up to this number have been heeded.
+    pub heeded: u64,
+    pub next_ordinal: u64,
+    pub next_disk: u32,
+}
+
+/// Where a known chunk's record is, and on what it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ChunkRow {
+    pub pack: u64,
+    pub length: u32,
+    pub kind: Kind,
+    /// Blocks that the patch brought; `None` where only the vault knows (after a rebuild).
+    pub mask: Option<BlockMask>,
+}
+
+impl ChunkRow {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64);
+        out.extend_from_slice(&self.pack.to_le_bytes());
+        out.extend_from_slice(&self.length.to_le_bytes());
+        out.push(self.kind.depth());
+        if let Some(parent) = self.kind.parent() {
+            out.extend_from_slice(&parent.0);
+        }
+        out.extend_from_slice(self.mask.as_ref().map_or(&[], BlockMask::as_bytes));
+        out
+    }
+
+    /// `None` for a row of another shape: then the chunk is as good as unknown.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let pack = u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?);
+        let length = u32::from_le_bytes(bytes.get(8..12)?.try_into().ok()?);
+        let depth = *bytes.get(12)?;
+        if depth == 0 {
+            return Some(ChunkRow { pack, length, kind: Kind::Full, mask: None });
+        }
+        let parent = ChunkId(bytes.get(13..45)?.try_into().ok()?);
+        let mask = (bytes.len() > 45).then(|| BlockMask::from_bytes(&bytes[45..]));
+        Some(ChunkRow { pack, length, kind: Kind::Patch { parent, depth }, mask })
+    }
+}
+
+/// A pack of this gateway, or one that it found in the vault.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct PackRow {
+    pub name: PackName,
+    pub size: u64,
+    /// False: it was about to be sent, and nobody knows whether it arrived.
+    pub arrived: bool,
+    /// The manifest that has its entries.
+    pub holder: Option<String>,
+    /// Whether a segment has its entries.
+    pub indexed: bool,
+}
+
+/// A segment that this gateway wrote in its epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SegmentRow {
+    pub name: String,
+    pub last: u64,
+    pub merged: bool,
+}
+
+/// A disk of a VM, as of its last published point.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct DiskRow {
+    pub name: String,
+    /// Its number in the map.
+    pub number: u32,
+    pub size_bytes: u64,
+    pub excluded: bool,
+    /// Newest first.
+    pub layers: Vec<LayerRow>,
+    /// Positions with a chunk.
+    pub mapped: u64,
+}
+
+/// One layer of a disk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum LayerRow {
+    Object { name: String, size: u64, positions: u64 },
+    /// Encoded runs, as hex: small, and the row stays JSON.
+    Inline { runs: String, positions: u64 },
+}
+
+impl LayerRow {
+    pub fn inline(runs: &[Run]) -> Self {
+        let hex = encode_runs(runs).iter().map(|b| format!("{b:02x}")).collect();
+        LayerRow::Inline { runs: hex, positions: runs.iter().map(Run::count).sum() }
+    }
+
+    pub fn runs(&self) -> Result<Vec<Run>, FormatError> {
+        match self {
+            LayerRow::Object { .. } => Ok(Vec::new()),
+            LayerRow::Inline { runs, .. } => {
+                let digit = |i: usize| u8::from_str_radix(runs.get(i..i + 2).unwrap_or("x"), 16);
+                let bytes: Result<Vec<u8>, _> = (0..runs.len()).step_by(2).map(digit).collect();
+                decode_runs(&bytes.map_err(|e| FormatError::Damaged(e.to_string()))?)
+            }
+        }
+    }
+
+    pub fn positions(&self) -> u64 {
+        match self {
+            LayerRow::Object { positions, .. } | LayerRow::Inline { positions, .. } => *positions,
+        }
+    }
+
+    pub fn bytes(&self) -> u64 {
+        match self {
+            LayerRow::Object { size, .. } => *size,
+            LayerRow::Inline { runs, .. } => runs.len() as u64 / 2,
+        }
+    }
+
+    pub fn to_ref(&self) -> Result<LayerRef, FormatError> {
+        match self {
+            LayerRow::Object { name, size, .. } => Ok(LayerRef::Object { name: name.clone(), size: *size }),
+            LayerRow::Inline { .. } => Ok(LayerRef::Inline(self.runs()?)),
+        }
+    }
+}
+
+/// A VM's last published point.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct VmRow {
+    pub name: String,
+    pub vm_id: VmId,
+    pub point: PointId,
+    pub hash: ObjectHash,
+    pub object: String,
+    pub captured_at: String,
+    pub capture: CaptureId,
+    pub consistency: String,
+    pub disks: Vec<DiskRow>,
+}
+
+/// A manifest on its way: written before it is sent, so that a process that dies in between knows what it sent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct PendingRow {
+    pub manifest: Vec<u8>,
+    pub vm: VmRow,
+    /// Packs whose entries it has.
+    pub packs: Vec<u64>,
+    /// Map numbers of disks whose whole map is dropped first.
+    pub dropped_disks: Vec<u32>,
+}

@@ -1,0 +1,145 @@
+//! Packs on their way: filled one at a time, noted in the state before they are sent, a few sent at once.
+
+use super::rows::{ChunkRow, PackRow};
+use super::Gateway;
+use crate::StoreError;
+use crate::objects::ObjectError;
+use std::collections::HashMap;
+use std::time::Instant;
+use tokio::task::JoinSet;
+use vault_format::pack::PackBuilder;
+use vault_format::record::Kind;
+use vault_format::{ChunkId, names};
+
+/// A PUT should take no longer than this, since a broken one starts again.
+const PUT_SECONDS: f64 = 30.0;
+/// Below this, requests cost more than a broken PUT.
+const LEAST_PACK_BYTES: usize = 2 << 20;
+
+type Sent = Result<(u64, usize, f64), ObjectError>;
+
+/// The packs of one capture.
+pub(super) struct Uploads {
+    builder: Option<PackBuilder>,
+    pub filling: HashMap<ChunkId, ChunkRow>,
+    flying: JoinSet<Sent>,
+    arrived: Vec<u64>,
+}
+
+impl Uploads {
+    pub fn new() -> Self {
+        Uploads { builder: None, filling: HashMap::new(), flying: JoinSet::new(), arrived: Vec::new() }
+    }
+}
+
+impl Gateway {
+    /// Adds a record to the pack being filled; sends the pack when it is full.
+    pub(super) async fn add_record(
+        &mut self,
+        uploads: &mut Uploads,
+        id: ChunkId,
+        row: ChunkRow,
+        record: &[u8],
+    ) -> Result<(), StoreError> {
+        let capacity = self.pack_bytes;
+        let builder = uploads.builder.get_or_insert_with(|| PackBuilder::new(&self.sealed_key, capacity));
+        builder.push(id, row.kind, record);
+        uploads.filling.insert(id, row);
+        if builder.len() >= capacity {
+            self.send_pack(uploads).await?;
+        }
+        Ok(())
+    }
+
+    async fn send_pack(&mut self, uploads: &mut Uploads) -> Result<(), StoreError> {
+        let Some(builder) = uploads.builder.take() else { return Ok(()) };
+        while uploads.flying.len() >= self.options.uploads {
+            self.land_one(uploads).await?;
+        }
+        let (key, keys) = (&self.key, self.key.trust.keys.newest());
+        let pack = tokio::task::block_in_place(|| builder.finish(&key.trust.vault, &key.writer.id, keys));
+        let row =
+            PackRow { name: pack.name, size: pack.bytes.len() as u64, arrived: false, holder: None, indexed: false };
+        let chunks: Vec<(ChunkId, ChunkRow)> = uploads.filling.drain().collect();
+        // Noted before it is sent: whoever finds this row asks the store whether the pack arrived.
+        let ordinal = self.state.add_pack(&row, &pack.entries, &chunks)?;
+        let objects = self.objects.clone();
+        uploads.flying.spawn(async move {
+            let (name, length, begin) = (names::pack(&pack.name), pack.bytes.len(), Instant::now());
+            objects.create(&name, pack.bytes.into()).await?;
+            Ok((ordinal, length, begin.elapsed().as_secs_f64()))
+        });
+        Ok(())
+    }
+
+    async fn land_one(&mut self, uploads: &mut Uploads) -> Result<(), StoreError> {
+        let Some(landed) = uploads.flying.join_next().await else { return Ok(()) };
+        let landed = landed.map_err(|e| StoreError::Other(format!("an upload ended unexpectedly: {e}")))?;
+        let (ordinal, bytes, seconds) = landed?;
+        uploads.arrived.push(ordinal);
+        self.pack_bytes = next_pack_bytes(self.options.pack_bytes, bytes, seconds * self.options.uploads as f64);
+        self.write_segment_on_the_way(uploads).await
+    }
+
+    /// A first sync may take days: its packs go into segments as it goes, so that little is sent again if it is killed
+    /// and its state is lost.
+    async fn write_segment_on_the_way(&mut self, uploads: &mut Uploads) -> Result<(), StoreError> {
+        if uploads.arrived.len() < 64 {
+            return Ok(());
+        }
+        self.note_arrived(uploads)?;
+        self.write_due_segments().await
+    }
+
+    fn note_arrived(&mut self, uploads: &mut Uploads) -> Result<(), StoreError> {
+        if uploads.arrived.is_empty() {
+            return Ok(());
+        }
+        self.state.update_packs(&uploads.arrived, |pack| pack.arrived = true)?;
+        uploads.arrived.clear();
+        Ok(())
+    }
+
+    /// Sends what is left, and waits until all has arrived.
+    pub(super) async fn finish_uploads(&mut self, uploads: &mut Uploads) -> Result<(), StoreError> {
+        self.send_pack(uploads).await?;
+        while !uploads.flying.is_empty() {
+            self.land_one(uploads).await?;
+        }
+        self.note_arrived(uploads)
+    }
+
+    /// Asks the store about packs of which nobody knows whether they arrived: an earlier sync died or failed.
+    pub(super) async fn settle_packs(&mut self) -> Result<(), StoreError> {
+        for (ordinal, pack) in self.state.packs(|pack| !pack.arrived)? {
+            match self.objects.size(&names::pack(&pack.name)).await? {
+                Some(size) if size == pack.size => self.state.update_packs(&[ordinal], |pack| pack.arrived = true)?,
+                _ => self.state.forget_pack(ordinal)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Pack size at which a PUT takes half a minute, at the pace of the last one.
+fn next_pack_bytes(most: usize, bytes: usize, seconds: f64) -> usize {
+    let pace = bytes as f64 / seconds.max(0.001);
+    ((pace * PUT_SECONDS) as usize).clamp(LEAST_PACK_BYTES.min(most), most)
+}
+
+/// What the state keeps of a record just sealed; its pack's number is filled in when the pack is noted.
+pub(super) fn chunk_row(kind: Kind, length: usize, mask: Option<vault_format::record::BlockMask>) -> ChunkRow {
+    ChunkRow { pack: u64::MAX, length: length as u32, kind, mask }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packs_are_as_large_as_half_a_minute_of_uplink() {
+        assert_eq!(next_pack_bytes(32 << 20, 16 << 20, 0.1), 32 << 20);
+        assert_eq!(next_pack_bytes(32 << 20, 1_250_000, 10.0), 3_750_000, "1 Mbit/s");
+        assert_eq!(next_pack_bytes(32 << 20, 1000, 10.0), LEAST_PACK_BYTES);
+    }
+}

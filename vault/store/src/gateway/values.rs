@@ -1,0 +1,44 @@
+//! Block values on local disk, a row for each position: `values/<disk>`. A row proves itself by merging to the chunk's
+//! id, so the files need no order of writing and no fsync: a lost or torn row costs one full record.
+
+use crate::StoreError;
+use crate::gateway::state::state_error;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use vault_format::block_values::{BlockValue, merge};
+use vault_format::keys::IdKey;
+use vault_format::ChunkId;
+
+#[derive(Debug)]
+pub(super) struct Values {
+    file: File,
+    path: PathBuf,
+    blocks: usize,
+}
+
+impl Values {
+    pub fn open(state: &Path, disk: u32, chunk_bytes: u32) -> Result<Self, StoreError> {
+        let directory = state.join("values");
+        let path = directory.join(disk.to_string());
+        let open = || {
+            std::fs::create_dir_all(&directory)?;
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)
+        };
+        let file = open().map_err(state_error(&path))?;
+        Ok(Values { file, blocks: chunk_bytes as usize / vault_format::BLOCK_BYTES, path })
+    }
+
+    /// The values at `position`, if they are those of `id`.
+    pub fn read(&self, key: &IdKey, position: u64, id: &ChunkId) -> Option<Vec<BlockValue>> {
+        let mut row = vec![0; self.blocks * 32];
+        self.file.read_exact_at(&mut row, position * row.len() as u64).ok()?;
+        let values: Vec<BlockValue> = row.chunks_exact(32).map(|v| std::array::from_fn(|i| v[i])).collect();
+        (merge(key, &values) == Some(*id)).then_some(values)
+    }
+
+    pub fn write(&self, position: u64, values: &[BlockValue]) -> Result<(), StoreError> {
+        let row = values.concat();
+        self.file.write_all_at(&row, position * row.len() as u64).map_err(state_error(&self.path))
+    }
+}
