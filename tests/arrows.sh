@@ -69,7 +69,7 @@ for folder in vault/format vault/store disk console gateway cloud-restore; do
 done
 
 # What a layer names itself: direct dependencies.
-only_depends_on vault/format 'serde|serde_json|blake3|ring|zstd|hpke|argon2|zeroize|base64|hex|qrcodegen|thiserror'
+only_depends_on vault/format 'serde|serde_json|blake3|ring|zstd|hpke|argon2|zeroize|base64|hex|qrcodegen|bip39|thiserror'
 for folder in vault/format disk console gateway cloud-restore; do
     depends_on "$folder" object_store "only vault-store speaks to object storage" -e normal --depth 1
 done

@@ -1,8 +1,8 @@
 //! Creating a disk: a new image of any format but VDI, or the content of a block device.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -57,11 +57,18 @@ pub fn create(
         reason,
     };
     if size_bytes == 0 || size_bytes > i64::MAX as u64 / 2 {
-        return Err(size_error(format!("a disk of {size_bytes} bytes cannot be made")));
+        return Err(size_error(format!(
+            "a disk of {size_bytes} bytes cannot be made"
+        )));
     }
-    if path.metadata().is_ok_and(|m| m.file_type().is_block_device()) {
+    if path
+        .metadata()
+        .is_ok_and(|m| m.file_type().is_block_device())
+    {
         if format != Format::Raw {
-            return Err(size_error(format!("a block device takes format raw, not {format}")));
+            return Err(size_error(format!(
+                "a block device takes format raw, not {format}"
+            )));
         }
         let device = open_device(path, size_bytes)?;
         return Ok(Box::new(DeviceWriter {
@@ -81,7 +88,12 @@ pub fn create(
             options.vhd_unique_id,
         )),
     };
-    Ok(Box::new(FileWriter::new(path, size_bytes, footer, options.sync)?))
+    Ok(Box::new(FileWriter::new(
+        path,
+        size_bytes,
+        footer,
+        options.sync,
+    )?))
 }
 
 /// A raw file, or a fixed VHD, which is one with a footer.
@@ -228,6 +240,9 @@ fn create_image(
         DiskError::io("create", path, reason)
     })?;
     make_empty(path, file, format, size_bytes)?;
+    // A guest's data is for its owner only, whatever the umask says.
+    fs::set_permissions(partial.file(), Permissions::from_mode(0o600))
+        .map_err(|e| DiskError::io("create", path, e))?;
     let mut node = json!({
         "driver": format.qemu_name(),
         "file": {"driver": "file", "filename": file},

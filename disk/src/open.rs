@@ -61,7 +61,10 @@ const MAX_CHAIN: usize = 64;
 /// How an image is read, once it has been looked at.
 pub(crate) enum Access {
     /// In place: the first so many bytes are the disk, all when `None`.
-    InPlace { file: File, limit_bytes: Option<u64> },
+    InPlace {
+        file: File,
+        limit_bytes: Option<u64>,
+    },
     /// Through qemu-nbd, by this description of the image and all it refers to.
     Qemu { description: Value },
 }
@@ -273,8 +276,8 @@ fn describe(
             }
         }
         Format::Qcow2 => {
-            let header = qcow2::parse(&read_up_to(path, file, 0, qcow2::HEADER_BYTES)?)
-                .map_err(damaged)?;
+            let header =
+                qcow2::parse(&read_up_to(path, file, 0, qcow2::HEADER_BYTES)?).map_err(damaged)?;
             check_qcow2(path, &header)?;
             if let Some(name) = &header.data_file {
                 let (path, file) = follow(path, name, references)?;

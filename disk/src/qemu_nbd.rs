@@ -86,9 +86,8 @@ fn private_directory() -> io::Result<PathBuf> {
 }
 
 pub(crate) fn is_installed(program: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|path| {
-        std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
-    })
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
 }
 
 /// Starts qemu-nbd for an image and connects to it.
@@ -96,7 +95,11 @@ pub(crate) fn serve(export: &Export<'_>) -> Result<NbdDisk, DiskError> {
     let server = QemuNbd::start(export)?;
     let options = NbdOptions {
         contexts: std::iter::once(crate::nbd::wire::BASE_ALLOCATION.to_owned())
-            .chain(export.bitmap.map(|name| format!("qemu:dirty-bitmap:{name}")))
+            .chain(
+                export
+                    .bitmap
+                    .map(|name| format!("qemu:dirty-bitmap:{name}")),
+            )
             .collect(),
         ..NbdOptions::default()
     };
@@ -195,10 +198,7 @@ impl QemuNbd {
     /// Waits up to `timeout` for qemu-nbd to end.
     fn has_ended(&self, timeout: Duration) -> bool {
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        !matches!(
-            ended.recv_timeout(timeout),
-            Err(RecvTimeoutError::Timeout)
-        )
+        !matches!(ended.recv_timeout(timeout), Err(RecvTimeoutError::Timeout))
     }
 
     /// Waits for the orderly end that follows the last client's good-bye: the image is closed.
@@ -244,7 +244,11 @@ fn listen(stderr: ChildStderr, said: &Mutex<String>) {
 pub(crate) fn explain(program: &str, image: &Path, said: &str) -> DiskError {
     let message = said
         .lines()
-        .map(|line| line.trim().trim_start_matches(program).trim_start_matches(": "))
+        .map(|line| {
+            line.trim()
+                .trim_start_matches(program)
+                .trim_start_matches(": ")
+        })
         .filter(|line| !line.is_empty())
         .collect::<Vec<_>>()
         .join("; ");
@@ -301,5 +305,49 @@ impl Drop for QemuNbd {
         if let Some(directory) = self.socket.parent() {
             let _ = std::fs::remove_dir(directory);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_nobody_reached_ends_too() {
+        let image = tempfile::NamedTempFile::new().unwrap();
+        image.as_file().set_len(1 << 20).unwrap();
+        let server = QemuNbd::start(&Export {
+            image: image.path(),
+            description: image.path().to_str().unwrap(),
+            format: "raw",
+            read_only: true,
+            connections: 1,
+            bitmap: None,
+        })
+        .unwrap();
+        let directory = server.socket.parent().unwrap().to_owned();
+        while !server.socket.exists() {
+            assert!(!server.has_ended(Duration::from_millis(2)));
+        }
+        let started = Instant::now();
+        drop(server);
+        assert!(started.elapsed() < Duration::from_secs(10));
+        assert!(!directory.exists());
+    }
+
+    #[test]
+    fn what_qemu_says_becomes_a_remedy() {
+        let explain = |said| explain("qemu-nbd", Path::new("/a.vhdx"), said).to_string();
+        let locked = explain(
+            "qemu-nbd: Failed to blk_new_open 'a': Failed to get shared \"write\" lock\n\
+             Is another process using the image [a]?\n",
+        );
+        assert!(locked.contains("is in use"), "{locked}");
+        let log = explain(
+            "qemu-nbd: VHDX image file 'a' opened read-only, but contains a log that needs to be replayed",
+        );
+        assert!(log.contains("not shut down in order"), "{log}");
+        assert!(explain("").contains("it gave no reason"));
+        assert!(explain("qemu-nbd: x: Permission denied").contains("x: Permission denied; run as"));
     }
 }

@@ -21,7 +21,11 @@ pub(crate) struct RawDisk {
 
 impl RawDisk {
     /// `limit_bytes`: read only so much of the file (a fixed VHD ends with a footer).
-    pub(crate) fn new(path: &Path, file: File, limit_bytes: Option<u64>) -> Result<Self, DiskError> {
+    pub(crate) fn new(
+        path: &Path,
+        file: File,
+        limit_bytes: Option<u64>,
+    ) -> Result<Self, DiskError> {
         let actual = size_of(path, &file)?;
         let size_bytes = limit_bytes.unwrap_or(actual);
         if size_bytes > actual {

@@ -5,11 +5,11 @@
 //! whether disks, hooks and the vault can be reached is for `check` to say.
 
 mod nearest;
-mod place;
+pub(crate) mod place;
 mod problem;
 mod protection;
 mod section;
-mod vault_url;
+pub(crate) mod vault_url;
 
 use std::{
     fs::File,

@@ -121,7 +121,8 @@ def open_kit(raw: bytes, passphrase: bytes) -> Kit:
     wrapped = sj.hex_field(kit, "wrapped", what, 80)
     argon2 = sj.field(kit, "argon2id", dict, what)
     sj.hex_field(argon2, "salt", what)
-    texts = (sj.field(kit, "vault_url", str, what), kit["vault_id"], argon2["salt"], kit["wrapped"])
+    costs = [str(sj.number(argon2, cost, what)) for cost in ("memory_kib", "iterations", "parallelism")]
+    texts = (sj.field(kit, "vault_url", str, what), kit["vault_id"], *costs, argon2["salt"], kit["wrapped"])
     if digest("\0".join(texts).encode()) != sj.hex_field(kit, "checksum", what, 32):
         raise Damaged(f"{what}: the checksum does not hold; the kit is damaged (look for a mistyped digit)")
     opened = _unwrap(argon2, vault_id, wrapped, passphrase, what)

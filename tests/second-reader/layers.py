@@ -24,7 +24,7 @@ class RunTable:
     def __init__(self, plain: bytes, what: str) -> None:
         self._plain = plain
         self._firsts, self._offsets = array("Q"), array("I")
-        self.end, at = 0, 0
+        self.end, self.positions, at = 0, 0, 0
         while at < len(plain):
             if at + RUN.size > len(plain):
                 raise Damaged(f"{what}: ends inside a run at {at}")
@@ -36,6 +36,7 @@ class RunTable:
             self._firsts.append(first)
             self._offsets.append(at)
             self.end = first + count
+            self.positions += count
             at += RUN.size + (32 * count if kind == CHUNK_IDS else 0)
         if at != len(plain):
             raise Damaged(f"{what}: ends inside a run")
@@ -83,7 +84,7 @@ class StoredLayer:
     def _table(self, plain: bytes, number: int) -> RunTable:
         what = f"{self._obj.name}, part {number}"
         table = RunTable(plain, what)
-        if len(table) != self._obj.rows[number].entries or table.first_position() != self._firsts[number]:
+        if table.positions != self._obj.rows[number].entries or table.first_position() != self._firsts[number]:
             raise Damaged(f"{what}: not the runs that the part table announces")
         if number + 1 < len(self._firsts) and table.end > self._firsts[number + 1]:
             raise Damaged(f"{what}: overlaps the next part")

@@ -65,7 +65,7 @@ def kit_json() -> dict[str, Any]:
         "wrapped": wrapped.hex(),
         "vault": None,
     }
-    text = f"file:///v\0{VAULT_ID.hex()}\0{salt.hex()}\0{wrapped.hex()}"
+    text = f"file:///v\0{VAULT_ID.hex()}\x0064\x001\x001\0{salt.hex()}\0{wrapped.hex()}"
     return kit | {"checksum": blake3(text.encode()).hexdigest()}
 
 

@@ -57,10 +57,11 @@ class Log:
         payload, signer = json.dumps(inner), WRITER.hex() if by_gateway else "control"
         key = signed_by or (GATEWAY if by_gateway else CONTROL)
         signature = key.sign(b"sparesite/1 signed json\x00" + VAULT_ID + name.encode() + b"\x00" + payload.encode())
-        checksum = blake3(payload.encode() + b"\0" + signer.encode() + b"\0" + signature).hexdigest()
-        outer = {"payload": payload, "signer": signer, "signature": signature.hex(), "checksum": checksum}
+        shown = (public(GATEWAY) + certificate(certified_by)).hex() if by_gateway else ""
+        checked = b"\0".join([payload.encode(), signer.encode(), shown.encode(), signature])
+        outer = {"payload": payload, "signer": signer, "signature": signature.hex(), "checksum": blake3(checked).hexdigest()}
         if by_gateway:
-            outer["certificate"] = (public(GATEWAY) + certificate(certified_by)).hex()
+            outer["certificate"] = shown
         raw = json.dumps(outer).encode()
         (self.folder / name).write_bytes(raw)
         self.previous = blake3(raw).digest()

@@ -30,7 +30,9 @@ class SignedJson:
         payload, signer = sj.field(outer, "payload", str, name), sj.field(outer, "signer", str, name)
         signature = sj.hex_field(outer, "signature", name, 64)
         payload_text, signer_text = payload.encode(), signer.encode()
-        if digest(payload_text, b"\0", signer_text, b"\0", signature) != sj.hex_field(outer, "checksum", name, 32):
+        certificate_text = sj.field(outer, "certificate", str, name).encode() if "certificate" in outer else b""
+        checked = (payload_text, b"\0", signer_text, b"\0", certificate_text, b"\0", signature)
+        if digest(*checked) != sj.hex_field(outer, "checksum", name, 32):
             raise Damaged(f"{name}: the checksum does not hold")
         if ("certificate" in outer) != (signer != "control"):
             raise Damaged(f"{name}: a certificate is there exactly when the signer is a writer")
@@ -166,27 +168,30 @@ def _open_keys(payload: dict[str, Any], what: str, kit: Kit) -> tuple[dict[int, 
 
 def _read_log(vault: Vault) -> None:
     there = {int(match[1]) for match in vault.store.names("control/log")}
-    before = vault.vault_id
+    before: bytes | None = vault.vault_id
     vault.log_length = max(there, default=0)
     for number in range(1, vault.log_length + 1):
         name = f"control/log/{number:010}"
         if number not in there:
             vault.findings.add(f"{name}: missing, though later entries exist: a revocation may be lost")
-            before = b""
+            before = None
             continue
         raw = vault.store.read(name, SIGNED_JSON_MOST)
         try:
-            _heed(vault, SignedJson.parse(name, raw), number, before.hex())
+            _heed(vault, SignedJson.parse(name, raw), number, before)
+            before = digest(raw)
         except Damaged as error:
             vault.findings.add(f"void log entry: {error}")
-        before = digest(raw)
+            before = None
 
 
-def _heed(vault: Vault, signed: SignedJson, number: int, previous: str) -> None:
+def _heed(vault: Vault, signed: SignedJson, number: int, previous: bytes | None) -> None:
     name = signed.name
     if not _signer_holds(vault, signed):
         raise Damaged(f"{name}: the signature of {signed.signer} does not hold")
-    if sj.number(signed.payload, "number", name) != number or signed.payload.get("previous") != previous:
+    # Behind a missing or void entry the chain begins anew: nobody can know what it should follow on.
+    follows = previous is None or signed.payload.get("previous") == previous.hex()
+    if sj.number(signed.payload, "number", name) != number or not follows:
         raise Damaged(f"{name}: does not follow on the entry before it")
     critical = sj.field(signed.payload, "critical", bool, name)
     entry = sj.field(signed.payload, "entry", dict, name)

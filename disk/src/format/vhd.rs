@@ -171,3 +171,70 @@ pub fn azure_size(size_bytes: u64) -> u64 {
         .div_ceil(AZURE_ALIGNMENT)
         .saturating_mul(AZURE_ALIGNMENT)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cylinders × heads × sectors of sizes on both sides of each step of the specification.
+    #[test]
+    fn geometry_follows_the_specification() {
+        let of = |sectors: u64| {
+            let g = Geometry::of_size(sectors * 512);
+            (g.cylinders, g.heads, g.sectors_per_track)
+        };
+        assert_eq!(of(40 * 2048), (963, 5, 17)); // 40 MiB
+        assert_eq!(of(4 * 1024 * 17 - 17), (1023, 4, 17));
+        assert_eq!(of(4 * 1024 * 17), (140, 16, 31));
+        assert_eq!(of(4 * 1024 * 17 + 17), (819, 5, 17));
+        assert_eq!(of(16 * 1024 * 17), (561, 16, 31));
+        assert_eq!(of(16 * 1024 * 31), (503, 16, 63));
+        assert_eq!(of(1 << 21), (2080, 16, 63)); // 1 GiB
+        assert_eq!(of(65535 * 16 * 63), (16191, 16, 255));
+        assert_eq!(of(1 << 33), (65535, 16, 255)); // 4 TiB: as large as it gets
+        assert_eq!(of(0), (0, 4, 17));
+    }
+
+    #[test]
+    fn the_footer_has_its_fields_where_the_specification_says() {
+        let bytes = VhdFooter::fixed(1 << 30, 0x0102_0304, [0xab; 16]).encode();
+        assert_eq!(&bytes[..8], b"conectix");
+        assert_eq!(bytes[8..16], [0, 0, 0, 2, 0, 1, 0, 0]);
+        assert_eq!(bytes[16..24], [0xff; 8]);
+        assert_eq!(bytes[24..28], [1, 2, 3, 4]);
+        assert_eq!(bytes[40..48], (1_u64 << 30).to_be_bytes());
+        assert_eq!(bytes[48..56], (1_u64 << 30).to_be_bytes());
+        assert_eq!(
+            bytes[56..60],
+            [2080_u16.to_be_bytes()[0], 2080_u16.to_be_bytes()[1], 16, 63]
+        );
+        assert_eq!(bytes[60..64], [0, 0, 0, 2]);
+        assert_eq!(bytes[68..84], [0xab; 16]);
+        assert_eq!(bytes[84..], [0; 428]);
+        // The checksum, counted otherwise: with it, all bytes and its complement cancel out.
+        let all: u32 = bytes.iter().map(|b| u32::from(*b)).sum();
+        let stored: [u8; 4] = bytes[64..68].try_into().unwrap();
+        let own: u32 = stored.iter().map(|b| u32::from(*b)).sum();
+        assert_eq!(u32::from_be_bytes(stored), !(all - own));
+    }
+
+    #[test]
+    fn a_footer_with_any_bit_wrong_is_refused() {
+        let footer = VhdFooter::fixed(20 << 20, 0, [1; 16]);
+        let bytes = footer.encode();
+        assert_eq!(VhdFooter::decode(&bytes), Ok(footer));
+        for at in 0..FOOTER_BYTES {
+            let mut bad = bytes;
+            bad[at] ^= 0x10;
+            assert!(VhdFooter::decode(&bad).is_err(), "byte {at}");
+        }
+        assert!(VhdFooter::decode(&bytes[..511]).is_err());
+    }
+
+    #[test]
+    fn azure_sizes_are_whole_mebibytes() {
+        assert_eq!(azure_size(0), 20 << 20);
+        assert_eq!(azure_size(20 << 20), 20 << 20);
+        assert_eq!(azure_size((20 << 20) + 1), 21 << 20);
+    }
+}

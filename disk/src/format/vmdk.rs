@@ -2,7 +2,7 @@
 //! its parent when it is a delta. Read as QEMU's block/vmdk.c reads it, so that no
 //! reference that QEMU would follow is overlooked.
 
-use super::{le_u64};
+use super::le_u64;
 
 /// QEMU reads no longer descriptor.
 pub const MAX_DESCRIPTOR_BYTES: usize = 1 << 20;
@@ -131,7 +131,11 @@ fn extents(text: &str) -> Result<Vec<VmdkExtent>, String> {
         let flat = match kind {
             "FLAT" | "VMFS" => true,
             "SPARSE" | "VMFSSPARSE" | "SESPARSE" => false,
-            _ => return Err(format!("it has an extent of type {kind:?}, which cannot be read")),
+            _ => {
+                return Err(format!(
+                    "it has an extent of type {kind:?}, which cannot be read"
+                ));
+            }
         };
         out.push(VmdkExtent {
             name: name.to_owned(),

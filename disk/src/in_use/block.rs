@@ -85,7 +85,9 @@ pub(super) fn is_shared(device: u64) -> Option<String> {
         let network = ["/session", "/rport-", "/nvme-fabrics/"]
             .iter()
             .any(|part| path.contains(part))
-            || ["drbd", "rbd", "nbd"].iter().any(|kind| name.starts_with(kind));
+            || ["drbd", "rbd", "nbd"]
+                .iter()
+                .any(|kind| name.starts_with(kind));
         network.then(|| format!("{name} lies on storage that other hosts may share"))
     })
 }

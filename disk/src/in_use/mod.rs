@@ -71,7 +71,7 @@ fn examine(path: &Path) -> io::Result<InUse> {
     let uses = [
         processes::qemu_lock(&target)?,
         kernel::user(&target),
-        processes::writer(&target, &mut doubts)?,
+        processes::writer(Path::new("/proc"), &target, &mut doubts)?,
     ];
     if let Some(used) = uses.into_iter().flatten().next() {
         return Ok(InUse::Yes(used));

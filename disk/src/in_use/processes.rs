@@ -46,12 +46,16 @@ fn covers(line: &str, file: &str, byte: u64) -> bool {
 
 /// Looks through every process's open files and shared mappings. What could not be
 /// looked at is a doubt.
-pub(super) fn writer(target: &Target, doubts: &mut Vec<String>) -> io::Result<Option<String>> {
-    let namespace = fs::read_link("/proc/self/ns/pid")?;
+pub(super) fn writer(
+    proc: &Path,
+    target: &Target,
+    doubts: &mut Vec<String>,
+) -> io::Result<Option<String>> {
+    let namespace = fs::read_link(proc.join("self/ns/pid"))?;
     if namespace.as_os_str() != INITIAL_PID_NAMESPACE {
         doubts.push("this program runs in a container and does not see all processes".into());
     }
-    for process in entries("/proc") {
+    for process in entries(proc) {
         let is_process = process
             .file_name()
             .and_then(|name| name.to_str())
@@ -147,7 +151,11 @@ mod tests {
         assert!(covers(held, "fe:00:1234", 101));
         assert!(!covers(held, "fe:00:1234", 104));
         assert!(!covers(held, "fe:01:1234", 101));
-        assert!(covers("7: OFDLCK ADVISORY  WRITE -1 fe:00:1234 0 EOF", "fe:00:1234", 101));
+        assert!(covers(
+            "7: OFDLCK ADVISORY  WRITE -1 fe:00:1234 0 EOF",
+            "fe:00:1234",
+            101
+        ));
         for other in [
             "1: -> OFDLCK ADVISORY  READ  -1 fe:00:1234 101 101",
             "1: POSIX  ADVISORY  WRITE 12 fe:00:1234 101 101",
@@ -160,7 +168,10 @@ mod tests {
 
     #[test]
     fn the_access_mode_decides() {
-        assert_eq!(may_write("pos:\t0\nflags:\t0100000\nmnt_id:\t1\n"), Some(false));
+        assert_eq!(
+            may_write("pos:\t0\nflags:\t0100000\nmnt_id:\t1\n"),
+            Some(false)
+        );
         assert_eq!(may_write("pos:\t0\nflags:\t02100002\n"), Some(true));
         assert_eq!(may_write("flags:\t01\n"), Some(true));
         assert_eq!(may_write("pos:\t0\n"), None);
@@ -177,5 +188,47 @@ mod tests {
         assert!(!maps_for_writing(&line("rw-p", "fe:01"), &target));
         assert!(!maps_for_writing(&line("r--s", "fe:01"), &target));
         assert!(!maps_for_writing(&line("rw-s", "fe:02"), &target));
+    }
+    /// A /proc of one process that has `file` open with these flags.
+    fn proc_with(file: &Path, flags: &str, namespace: &str) -> tempfile::TempDir {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for name in ["self/ns", "12/fd", "12/fdinfo", "not-a-process"] {
+            fs::create_dir_all(at(name)).unwrap();
+        }
+        symlink(namespace, at("self/ns/pid")).unwrap();
+        symlink(file, at("12/fd/3")).unwrap();
+        fs::write(at("12/fdinfo/3"), format!("pos:\t0\nflags:\t{flags}\n")).unwrap();
+        fs::write(at("12/maps"), "").unwrap();
+        fs::write(at("12/comm"), "vmx\n").unwrap();
+        dir
+    }
+
+    #[test]
+    fn only_a_complete_look_without_a_writer_is_without_doubt() {
+        use std::os::unix::fs::MetadataExt;
+        let image = tempfile::NamedTempFile::new().unwrap();
+        let metadata = image.as_file().metadata().unwrap();
+        let target = Target {
+            file: Some((metadata.dev(), metadata.ino())),
+            ..Target::default()
+        };
+        let look = |proc: &Path| {
+            let mut doubts = Vec::new();
+            let found = writer(proc, &target, &mut doubts).unwrap();
+            (found, doubts.len())
+        };
+        let initial = INITIAL_PID_NAMESPACE;
+        let reader = proc_with(image.path(), "0100000", initial);
+        assert_eq!(look(reader.path()), (None, 0));
+        let writer = proc_with(image.path(), "0100002", initial);
+        assert_eq!(look(writer.path()), (Some("process 12 (vmx)".into()), 0));
+        let container = proc_with(image.path(), "0100000", "pid:[4026532000]");
+        assert_eq!(look(container.path()), (None, 1));
+        // Its open files cannot be listed.
+        fs::remove_dir_all(reader.path().join("12/fd")).unwrap();
+        fs::write(reader.path().join("12/fd"), "").unwrap();
+        assert_eq!(look(reader.path()), (None, 1));
     }
 }

@@ -5,7 +5,9 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NbdError {
-    #[error("cannot connect to NBD server {address}: {source}; check that it runs and listens there")]
+    #[error(
+        "cannot connect to NBD server {address}: {source}; check that it runs and listens there"
+    )]
     Connect { address: String, source: io::Error },
     #[error("the NBD server closed the connection during {during}")]
     Closed { during: &'static str },

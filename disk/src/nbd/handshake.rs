@@ -90,7 +90,8 @@ struct OptionReply {
 fn greet<S: Read + Write>(stream: &mut S) -> Result<u16, NbdError> {
     let mut greeting = [0; 18];
     read_exact(stream, &mut greeting, HANDSHAKE)?;
-    let flags = wire::decode_greeting(&greeting)? & (wire::FLAG_FIXED_NEWSTYLE | wire::FLAG_NO_ZEROES);
+    let flags =
+        wire::decode_greeting(&greeting)? & (wire::FLAG_FIXED_NEWSTYLE | wire::FLAG_NO_ZEROES);
     write_all(stream, &u32::from(flags).to_be_bytes(), HANDSHAKE)?;
     Ok(flags)
 }

@@ -98,7 +98,11 @@ pub(super) fn read_reply(
                 (wire::CHUNK_BLOCK_STATUS, Expect::Status(maps)) => {
                     maps.push(status_chunk(stream, length, info, request, maps)?);
                 }
-                _ => return Err(NbdError::protocol(format!("unexpected chunk of type {kind}"))),
+                _ => {
+                    return Err(NbdError::protocol(format!(
+                        "unexpected chunk of type {kind}"
+                    )));
+                }
             }
         }
         if done {

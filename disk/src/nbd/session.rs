@@ -47,9 +47,14 @@ impl<S: Read + Write> Session<S> {
             command,
             cookie: self.cookie,
             offset,
-            length: u32::try_from(length).map_err(|_| NbdError::Unsupported("such long requests"))?,
+            length: u32::try_from(length)
+                .map_err(|_| NbdError::Unsupported("such long requests"))?,
         };
-        write_all(&mut self.stream, &wire::encode_request(&request), "a request")?;
+        write_all(
+            &mut self.stream,
+            &wire::encode_request(&request),
+            "a request",
+        )?;
         if !payload.is_empty() {
             write_all(&mut self.stream, payload, "write")?;
         }
@@ -79,12 +84,7 @@ impl<S: Read + Write> Session<S> {
         Ok(())
     }
 
-    fn check_write(
-        &self,
-        command: &'static str,
-        offset: u64,
-        length: u64,
-    ) -> Result<(), NbdError> {
+    fn check_write(&self, command: &'static str, offset: u64, length: u64) -> Result<(), NbdError> {
         if self.info.is_read_only() {
             return Err(NbdError::Unsupported("writing"));
         }
@@ -158,7 +158,13 @@ impl<S: Read + Write> Session<S> {
         self.ranges(wire::CMD_TRIM, 0, offset, length)
     }
 
-    fn ranges(&mut self, command: u16, flags: u16, offset: u64, length: u64) -> Result<(), NbdError> {
+    fn ranges(
+        &mut self,
+        command: u16,
+        flags: u16,
+        offset: u64,
+        length: u64,
+    ) -> Result<(), NbdError> {
         let mut done = 0;
         while done < length {
             let part = (length - done).min(MAX_RANGE_BYTES);

@@ -221,7 +221,9 @@ pub fn decode_info(mut bytes: &[u8]) -> Result<Info, NbdError> {
     if rest.is_empty() {
         return Ok(info);
     }
-    Err(NbdError::protocol("an information reply has trailing bytes"))
+    Err(NbdError::protocol(
+        "an information reply has trailing bytes",
+    ))
 }
 
 /// One answer to OPT_LIST → the export's name.

@@ -54,11 +54,27 @@ pub const IMAGES: [(&str, Format, &[&str]); 9] = [
     ("plain.qcow2", Format::Qcow2, &["-O", "qcow2"]),
     ("packed.qcow2", Format::Qcow2, &["-O", "qcow2", "-c"]),
     ("dynamic.vhdx", Format::Vhdx, &["-O", "vhdx"]),
-    ("fixed.vhdx", Format::Vhdx, &["-O", "vhdx", "-o", "subformat=fixed"]),
-    ("dynamic.vhd", Format::Vhd, &["-O", "vpc", "-o", "force_size"]),
-    ("fixed.vhd", Format::Vhd, &["-O", "vpc", "-o", "subformat=fixed,force_size"]),
+    (
+        "fixed.vhdx",
+        Format::Vhdx,
+        &["-O", "vhdx", "-o", "subformat=fixed"],
+    ),
+    (
+        "dynamic.vhd",
+        Format::Vhd,
+        &["-O", "vpc", "-o", "force_size"],
+    ),
+    (
+        "fixed.vhd",
+        Format::Vhd,
+        &["-O", "vpc", "-o", "subformat=fixed,force_size"],
+    ),
     ("sparse.vmdk", Format::Vmdk, &["-O", "vmdk"]),
-    ("flat.vmdk", Format::Vmdk, &["-O", "vmdk", "-o", "subformat=monolithicFlat"]),
+    (
+        "flat.vmdk",
+        Format::Vmdk,
+        &["-O", "vmdk", "-o", "subformat=monolithicFlat"],
+    ),
     ("disk.vdi", Format::Vdi, &["-O", "vdi"]),
 ];
 
@@ -82,8 +98,11 @@ pub fn read_all(disk: &dyn DiskReader) -> (Vec<u8>, u64) {
     let (mut at, mut read) = (0, 0);
     while let Some(range) = disk.next_data(at).unwrap() {
         assert!(range.start >= at && range.end > range.start);
-        disk.read_at(range.start, &mut bytes[range.start as usize..range.end as usize])
-            .unwrap();
+        disk.read_at(
+            range.start,
+            &mut bytes[range.start as usize..range.end as usize],
+        )
+        .unwrap();
         read += range.end - range.start;
         at = range.end;
     }

@@ -12,7 +12,10 @@ use crate::images::{DISK_BYTES, convert, open, sparse_disk};
 fn a_writer_is_found_and_a_reader_is_none() {
     let (_dir, raw) = sparse_disk();
     let reader = File::open(&raw).unwrap();
-    assert!(!matches!(in_use(&raw), InUse::Yes(_)), "a reader counts as a writer");
+    assert!(
+        !matches!(in_use(&raw), InUse::Yes(_)),
+        "a reader counts as a writer"
+    );
     let writer = File::options().write(true).open(&raw).unwrap();
     assert!(matches!(in_use(&raw), InUse::Yes(_)), "{:?}", in_use(&raw));
     drop((reader, writer));
@@ -36,7 +39,9 @@ fn an_image_that_qemu_writes_is_in_use() {
     }
     let error = open(&image).err().unwrap();
     assert!(matches!(error, DiskError::InUse { .. }), "{error}");
-    let error = open_in_place(&image, DISK_BYTES, &OpenOptions::default()).err().unwrap();
+    let error = open_in_place(&image, DISK_BYTES, &OpenOptions::default())
+        .err()
+        .unwrap();
     assert!(matches!(error, DiskError::InUse { .. }), "{error}");
     qemu.stdin.take().unwrap().write_all(b"quit\n").unwrap();
     qemu.wait().unwrap();
@@ -47,5 +52,19 @@ fn an_image_that_qemu_writes_is_in_use() {
 #[test]
 fn what_cannot_be_examined_is_unknown() {
     let dir = tempfile::tempdir().unwrap();
-    assert!(matches!(in_use(&dir.path().join("gone")), InUse::Unknown(_)));
+    assert!(matches!(
+        in_use(&dir.path().join("gone")),
+        InUse::Unknown(_)
+    ));
+}
+
+#[test]
+fn an_idle_file_is_free_or_the_doubt_has_a_reason() {
+    let (_dir, raw) = sparse_disk();
+    match in_use(&raw) {
+        InUse::Yes(why) => panic!("{why}"),
+        InUse::Unknown(why) => assert!(!why.is_empty()),
+        InUse::No => {}
+    }
+    eprintln!("{:?}", in_use(&raw));
 }

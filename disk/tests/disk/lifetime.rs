@@ -50,10 +50,13 @@ fn a_failed_start_leaves_nothing() {
     let (dir, raw) = sparse_disk();
     let image = convert(&raw, "a.vdi", &["-O", "vdi"]);
     let mut bytes = fs::read(&image).unwrap();
-    bytes[72..76].fill(0xff);
+    bytes[68..72].fill(0xff); // its version
     fs::write(&image, bytes).unwrap();
     let error = open(&image).err().unwrap().to_string();
-    assert!(error.contains("qemu-nbd") && error.contains("a.vdi"), "{error}");
+    assert!(
+        error.contains("qemu-nbd") && error.contains("a.vdi"),
+        "{error}"
+    );
     assert_eq!(users(dir.path()), [""; 0]);
 }
 
@@ -64,7 +67,13 @@ fn hold_a_disk_until_killed() {
         return;
     };
     let path = Path::new(&path);
-    let _writer = create(&path.join("new.qcow2"), Format::Qcow2, DISK_BYTES, &CreateOptions::default()).unwrap();
+    let _writer = create(
+        &path.join("new.qcow2"),
+        Format::Qcow2,
+        DISK_BYTES,
+        &CreateOptions::default(),
+    )
+    .unwrap();
     let disk = open(&path.join("a.qcow2")).unwrap();
     disk.read_at(0, &mut [0; 4096]).unwrap();
     let mut out = std::io::stdout();
@@ -75,7 +84,11 @@ fn hold_a_disk_until_killed() {
 
 fn start_holder(directory: &Path) -> Child {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "lifetime::hold_a_disk_until_killed", "--nocapture"])
+        .args([
+            "--exact",
+            "lifetime::hold_a_disk_until_killed",
+            "--nocapture",
+        ])
         .env(HOLD, directory)
         .env("TMPDIR", directory)
         .stdout(Stdio::piped())
@@ -94,12 +107,16 @@ fn killing_the_program_ends_its_servers() {
     assert!(users(dir.path()).len() >= 2);
     holder.kill().unwrap(); // SIGKILL
     holder.wait().unwrap();
-    wait_until("a qemu-nbd outlives its program", || users(dir.path()).is_empty());
+    wait_until("a qemu-nbd outlives its program", || {
+        users(dir.path()).is_empty()
+    });
     wait_until("a socket stays behind", || {
-        !fs::read_dir(dir.path())
-            .unwrap()
-            .flatten()
-            .any(|entry| entry.file_name().to_string_lossy().starts_with("sparesite-nbd"))
+        !fs::read_dir(dir.path()).unwrap().flatten().any(|entry| {
+            entry
+                .file_name()
+                .to_string_lossy()
+                .starts_with("sparesite-nbd")
+        })
     });
     assert!(!dir.path().join("new.qcow2").exists());
 }

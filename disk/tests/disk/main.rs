@@ -1,5 +1,6 @@
 //! Disks of every format against QEMU's own tools (Debian package qemu-utils).
 
+mod device;
 mod images;
 mod in_use;
 mod lifetime;

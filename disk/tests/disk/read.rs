@@ -6,7 +6,9 @@ use std::path::Path;
 
 use virtual_disk::{DiskError, Format, OpenOptions, References};
 
-use crate::images::{self, DATA, DISK_BYTES, IMAGES, MIB, convert, open, qemu_img, read_all, sparse_disk};
+use crate::images::{
+    DATA, DISK_BYTES, IMAGES, MIB, convert, open, qemu_img, read_all, sparse_disk,
+};
 
 #[test]
 fn every_format_reads_what_was_written_and_skips_holes() {
@@ -23,7 +25,10 @@ fn every_format_reads_what_was_written_and_skips_holes() {
         let (bytes, read) = read_all(&*disk);
         assert!(bytes == expected, "{name} reads differently");
         // A VHDX's block is 8 MiB or more, the others' at most 2 MiB.
-        assert!(name.contains("vhdx") || read <= data + 8 * MIB, "{name}: {read} bytes");
+        assert!(
+            name.contains("vhdx") || read <= data + 8 * MIB,
+            "{name}: {read} bytes"
+        );
     }
 }
 
@@ -57,7 +62,10 @@ fn reading_past_the_end_is_an_error() {
         let mut buf = [0; 1024];
         for at in [DISK_BYTES - 512, DISK_BYTES, u64::MAX] {
             let result = disk.read_at(at, &mut buf);
-            assert!(matches!(result, Err(DiskError::OutOfRange { .. })), "{result:?}");
+            assert!(
+                matches!(result, Err(DiskError::OutOfRange { .. })),
+                "{result:?}"
+            );
         }
         assert_eq!(disk.next_data(DISK_BYTES).unwrap(), None);
         disk.read_at(DISK_BYTES, &mut []).unwrap();
@@ -68,12 +76,23 @@ fn reading_past_the_end_is_an_error() {
 fn a_file_that_shrinks_is_named() {
     let (_dir, raw) = sparse_disk();
     let disk = open(&raw).unwrap();
-    File::options().write(true).open(&raw).unwrap().set_len(MIB).unwrap();
+    File::options()
+        .write(true)
+        .open(&raw)
+        .unwrap()
+        .set_len(MIB)
+        .unwrap();
     let mut buf = vec![0; 4096];
     disk.read_at(0, &mut buf).unwrap();
     let result = disk.read_at(MIB - 100, &mut buf);
-    assert!(matches!(result, Err(DiskError::Shrunk { offset: MIB, .. })), "{result:?}");
-    assert!(matches!(disk.next_data(2 * MIB), Err(DiskError::Shrunk { .. })));
+    assert!(
+        matches!(result, Err(DiskError::Shrunk { offset: MIB, .. })),
+        "{result:?}"
+    );
+    assert!(matches!(
+        disk.next_data(2 * MIB),
+        Err(DiskError::Shrunk { .. })
+    ));
 }
 
 fn refused(path: &Path, options: &OpenOptions) -> DiskError {
@@ -91,15 +110,30 @@ fn an_image_in_a_plain_disk_is_not_believed() {
         let plain = dir.path().join(name);
         fs::copy(&image, &plain).unwrap();
         let error = refused(&plain, &OpenOptions::default());
-        assert!(matches!(error, DiskError::FormatNotInName { .. }), "{error}");
-        for (format, size) in [(Format::Raw, fs::metadata(&image).unwrap().len()), (Format::Qcow2, DISK_BYTES)] {
-            let options = OpenOptions { format: Some(format), ..OpenOptions::default() };
-            assert_eq!(virtual_disk::open(&plain, &options).unwrap().size_bytes(), size);
+        assert!(
+            matches!(error, DiskError::FormatNotInName { .. }),
+            "{error}"
+        );
+        for (format, size) in [
+            (Format::Raw, fs::metadata(&image).unwrap().len()),
+            (Format::Qcow2, DISK_BYTES),
+        ] {
+            let options = OpenOptions {
+                format: Some(format),
+                ..OpenOptions::default()
+            };
+            assert_eq!(
+                virtual_disk::open(&plain, &options).unwrap().size_bytes(),
+                size
+            );
         }
     }
     let wrong = dir.path().join("b.vmdk");
     fs::copy(&image, &wrong).unwrap();
-    assert!(matches!(refused(&wrong, &OpenOptions::default()), DiskError::WrongFormat { .. }));
+    assert!(matches!(
+        refused(&wrong, &OpenOptions::default()),
+        DiskError::WrongFormat { .. }
+    ));
 }
 
 #[test]
@@ -108,7 +142,19 @@ fn references_stay_in_the_directory() {
     let base = convert(&raw, "base.qcow2", &["-O", "qcow2"]);
     let overlay = dir.path().join("overlay.qcow2");
     let make = |backing: &str, path: &Path| {
-        qemu_img(&["create", "-q", "-f", "qcow2", "-u", "-b", backing, "-F", "qcow2", path.to_str().unwrap(), "64M"]);
+        qemu_img(&[
+            "create",
+            "-q",
+            "-f",
+            "qcow2",
+            "-u",
+            "-b",
+            backing,
+            "-F",
+            "qcow2",
+            path.to_str().unwrap(),
+            "64M",
+        ]);
     };
     make("base.qcow2", &overlay);
     let expected = fs::read(&raw).unwrap();
@@ -121,17 +167,28 @@ fn references_stay_in_the_directory() {
         let _ = std::os::unix::fs::symlink(&base, sub.join("link.qcow2"));
         let error = refused(&outside, &OpenOptions::default());
         assert!(matches!(error, DiskError::Reference { .. }), "{error}");
-        let options = OpenOptions { references: References::Anywhere, ..OpenOptions::default() };
+        let options = OpenOptions {
+            references: References::Anywhere,
+            ..OpenOptions::default()
+        };
         assert!(read_all(&*virtual_disk::open(&outside, &options).unwrap()).0 == expected);
     }
-    for reference in ["nbd://127.0.0.1:9/x", "json:{\"driver\":\"null-co\"}", "gone.qcow2", "/dev/null"] {
+    for reference in [
+        "nbd://127.0.0.1:9/x",
+        "json:{\"driver\":\"null-co\"}",
+        "gone.qcow2",
+        "/dev/null",
+    ] {
         make(reference, &outside);
         let error = refused(&outside, &OpenOptions::default());
         assert!(matches!(error, DiskError::Reference { .. }), "{error}");
     }
     let loops = sub.join("loop.qcow2");
     make("loop.qcow2", &loops);
-    assert!(matches!(refused(&loops, &OpenOptions::default()), DiskError::Damaged { .. }));
+    assert!(matches!(
+        refused(&loops, &OpenOptions::default()),
+        DiskError::Damaged { .. }
+    ));
 }
 
 #[test]
@@ -165,7 +222,10 @@ fn a_differencing_vhd_is_refused() {
     for at in [0, at] {
         file.write_all_at(&footer, at).unwrap();
     }
-    assert!(matches!(refused(&image, &OpenOptions::default()), DiskError::Differencing { .. }));
+    assert!(matches!(
+        refused(&image, &OpenOptions::default()),
+        DiskError::Differencing { .. }
+    ));
 }
 
 #[test]
@@ -179,7 +239,10 @@ fn a_differencing_vhdx_is_refused() {
     let flags = metadata + 65536 + 4;
     assert_eq!(bytes[flags..flags + 4], [0, 0, 0, 0]);
     file.write_all_at(&[2], flags as u64).unwrap();
-    assert!(matches!(refused(&image, &OpenOptions::default()), DiskError::Differencing { .. }));
+    assert!(matches!(
+        refused(&image, &OpenOptions::default()),
+        DiskError::Differencing { .. }
+    ));
 }
 
 #[test]
@@ -189,7 +252,10 @@ fn cut_and_overwritten_images_are_errors() {
         let image = convert(&raw, name, options);
         let whole = fs::read(&image).unwrap();
         let copy = dir.path().join(format!("damaged-{name}"));
-        let options = OpenOptions { format: Some(format), ..OpenOptions::default() };
+        let options = OpenOptions {
+            format: Some(format),
+            ..OpenOptions::default()
+        };
         let attempt = |bytes: &[u8]| {
             fs::write(&copy, bytes).unwrap();
             if let Ok(disk) = virtual_disk::open(&copy, &options) {
@@ -215,5 +281,4 @@ fn cut_and_overwritten_images_are_errors() {
         let error = refused(&copy, &header);
         assert!(!error.to_string().is_empty(), "{name}");
     }
-    let _ = images::MIB;
 }

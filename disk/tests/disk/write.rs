@@ -4,12 +4,12 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use virtual_disk::format::vhd::{AZURE_MIN_BYTES, VhdFooter, VhdKind};
+use virtual_disk::format::vhd::{AZURE_MIN_BYTES, Geometry, VhdFooter, VhdKind};
 use virtual_disk::{
     CreateOptions, DiskError, DiskReader, DiskWriter, Format, OpenOptions, create, open_in_place,
 };
 
-use crate::images::{DATA, DISK_BYTES, IMAGES, MIB, convert, open, qemu_img, read_all, sparse_disk};
+use crate::images::{DISK_BYTES, IMAGES, MIB, convert, open, qemu_img, read_all, sparse_disk};
 
 const WRITTEN: [Format; 5] = [
     Format::Raw,
@@ -61,20 +61,28 @@ fn every_format_is_written_as_qemu_reads_it() {
     for format in WRITTEN {
         let path = dir.path().join(format!("out.{format}"));
         let path_text = path.to_str().unwrap();
-        if format == Format::Raw {
-            let out = dir.path().join("out.raw");
-            assert_eq!(path, out);
-        }
         let writer = create(&path, format, DISK_BYTES, &CreateOptions::default()).unwrap();
         assert!(writer.starts_as_zeroes());
         copy(&*source, &*writer);
         assert!(!path.exists(), "{format} exists before it is finished");
         writer.finish().unwrap();
-        qemu_img(&["compare", "-f", "raw", "-F", format.qemu_name(), raw.to_str().unwrap(), path_text]);
+        qemu_img(&[
+            "compare",
+            "-f",
+            "raw",
+            "-F",
+            format.qemu_name(),
+            raw.to_str().unwrap(),
+            path_text,
+        ]);
         assert_eq!(open(&path).unwrap().size_bytes(), DISK_BYTES);
         let metadata = fs::metadata(&path).unwrap();
         assert!(metadata.blocks() * 512 < 40 * MIB, "{format} is not sparse");
-        assert_eq!(metadata.permissions().mode() & 0o077, 0, "{format} is open to others");
+        assert_eq!(
+            metadata.permissions().mode() & 0o077,
+            0,
+            "{format} is open to others"
+        );
         if matches!(format, Format::Qcow2 | Format::Vmdk) {
             qemu_img(&["check", "-q", "-f", format.qemu_name(), path_text]);
         }
@@ -123,9 +131,15 @@ fn writing_past_the_end_is_an_error() {
         let size = DISK_BYTES + 512;
         let writer = create(&path, format, size, &CreateOptions::default()).unwrap();
         let result = writer.write_at(size - 512, &[1; 1024]);
-        assert!(matches!(result, Err(DiskError::OutOfRange { .. })), "{format}");
+        assert!(
+            matches!(result, Err(DiskError::OutOfRange { .. })),
+            "{format}"
+        );
         let result = writer.write_zeroes(u64::MAX, 2);
-        assert!(matches!(result, Err(DiskError::OutOfRange { .. })), "{format}");
+        assert!(
+            matches!(result, Err(DiskError::OutOfRange { .. })),
+            "{format}"
+        );
     }
 }
 
@@ -154,7 +168,10 @@ fn a_vhd_is_as_azure_takes_it() {
         assert_eq!(footer.current_size_bytes, expected);
         assert_eq!(footer.unique_id, *b"0123456789abcdef");
         let info = qemu_img(&["info", "--output=json", "-f", "vpc", path.to_str().unwrap()]);
-        assert!(info.contains(&format!("\"virtual-size\": {expected},")), "{info}");
+        assert!(
+            info.contains(&format!("\"virtual-size\": {expected},")),
+            "{info}"
+        );
         assert_eq!(bytes[size as usize - 1], 9);
     }
 }
@@ -169,6 +186,7 @@ fn every_format_is_overwritten_in_place() {
     expected[40 * MIB as usize..][..70_000 / 512 * 512].fill(3);
     let plain = dir.path().join("copy.raw");
     fs::copy(&raw, &plain).unwrap();
+    let before = read_all(&*open(&plain).unwrap()).1;
     let images = IMAGES
         .iter()
         .filter(|(name, ..)| !name.starts_with("packed"))
@@ -180,13 +198,16 @@ fn every_format_is_overwritten_in_place() {
         // A map is remembered here, and must not survive the writes.
         let _ = disk.next_data(0).unwrap();
         disk.write_zeroes(hole.0, hole.1 as u64).unwrap();
-        disk.write_at(40 * MIB, &vec![3; 70_000 / 512 * 512]).unwrap();
-        assert!(read_all(&*disk as &dyn DiskReader).0 == expected, "{name} while open");
+        disk.write_at(40 * MIB, &vec![3; 70_000 / 512 * 512])
+            .unwrap();
+        assert!(
+            read_all(&*disk as &dyn DiskReader).0 == expected,
+            "{name} while open"
+        );
         disk.finish().unwrap();
         assert!(read_all(&*open(&path).unwrap()).0 == expected, "{name}");
     }
     let (_, data) = read_all(&*open(&plain).unwrap());
-    let before: u64 = DATA.iter().map(|(_, length)| *length as u64).sum();
     assert!(data < before, "zeroes were stored");
 }
 
@@ -204,5 +225,29 @@ fn in_place_sizes_must_fit() {
         assert_eq!(disk.size_bytes(), size);
         disk.finish().unwrap();
         assert_eq!(fs::metadata(&raw).unwrap().len(), size);
+    }
+}
+
+#[test]
+fn the_geometry_is_the_one_that_qemu_computes() {
+    let dir = tempfile::tempdir().unwrap();
+    for megabytes in [1_u64, 33, 40, 500, 511, 1024, 5000, 130_000, 1_000_000] {
+        let path = dir.path().join(format!("{megabytes}.vhd"));
+        qemu_img(&[
+            "create",
+            "-q",
+            "-f",
+            "vpc",
+            path.to_str().unwrap(),
+            &format!("{megabytes}M"),
+        ]);
+        let bytes = fs::read(&path).unwrap();
+        let footer = VhdFooter::decode(&bytes[bytes.len() - 512..]).unwrap();
+        let geometry = footer.geometry;
+        let product = u64::from(geometry.cylinders)
+            * u64::from(geometry.heads)
+            * u64::from(geometry.sectors_per_track)
+            * 512;
+        assert_eq!(Geometry::of_size(product), geometry, "{megabytes} MB");
     }
 }

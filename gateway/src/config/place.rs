@@ -20,7 +20,7 @@ pub(super) fn absolute(path: &str, folder: &Path) -> PathBuf {
 
 /// Where `path` leads once links are followed, as far as it exists: two names of one disk
 /// (`/dev/vg0/root`, `/dev/mapper/vg0-root`) come out the same.
-pub(super) fn real(path: &Path) -> PathBuf {
+pub(crate) fn real(path: &Path) -> PathBuf {
     for existing in path.ancestors() {
         if let Ok(found) = existing.canonicalize() {
             return match path.strip_prefix(existing) {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// Why a text is no vault URL, with what is accepted.
-pub(super) fn check(url: &str) -> Result<(), String> {
+pub(crate) fn check(url: &str) -> Result<(), String> {
     let accepted = "write file:///FOLDER, s3://BUCKET/PREFIX or azure://ACCOUNT/CONTAINER/PREFIX";
     let refuse = |why: &str| Err(format!("{why}; {accepted}"));
     let Some((scheme, rest)) = url.split_once("://") else {
@@ -45,7 +45,7 @@ pub(super) fn check(url: &str) -> Result<(), String> {
 }
 
 /// The folder of a vault that is one.
-pub(super) fn folder(url: &str) -> Option<PathBuf> {
+pub(crate) fn folder(url: &str) -> Option<PathBuf> {
     Some(url.strip_prefix("file://")?.trim_end_matches('/').into())
 }
 

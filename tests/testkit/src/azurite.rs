@@ -45,6 +45,8 @@ impl AzuriteServer {
         self.server.port
     }
 
+    pub const ACCOUNT: &str = ACCOUNT;
+
     pub fn account(&self) -> &'static str {
         ACCOUNT
     }
@@ -56,6 +58,11 @@ impl AzuriteServer {
 
     /// The same through a proxy on another port.
     pub fn env_through(&self, port: u16) -> BTreeMap<String, String> {
+        Self::fixed_env(port)
+    }
+
+    /// The same without any server, for one that only a proxy plays.
+    pub fn fixed_env(port: u16) -> BTreeMap<String, String> {
         let endpoint = format!("http://127.0.0.1:{port}/{ACCOUNT}");
         let pairs = [
             ("AZURE_STORAGE_ACCOUNT_KEY", KEY.to_owned()),

@@ -138,8 +138,9 @@ impl Kit {
     }
 
     fn checksum(&self) -> String {
-        let parts =
-            [self.vault_url.as_str(), &self.vault_id.to_string(), &self.argon2id.salt, &self.wrapped].join("\0");
+        let Argon2idJson { memory_kib, iterations, parallelism, salt } = &self.argon2id;
+        let Kit { vault_url, vault_id, wrapped, .. } = self;
+        let parts = format!("{vault_url}\0{vault_id}\0{memory_kib}\0{iterations}\0{parallelism}\0{salt}\0{wrapped}");
         blake3::hash(parts.as_bytes()).to_hex().to_string()
     }
 

@@ -5,6 +5,7 @@ use crate::ids::{Tag, VaultId, WriterId};
 use crate::keys::{Certificate, MetadataKey, MetadataKeys, SigningKey, VerifyingKey};
 use crate::reader::Reader;
 use crate::seal::{Coder, SEAL_BYTES, Sealer, decode};
+use crate::names::{self, Name};
 use crate::{FORMAT, FormatError};
 
 pub const HEADER_BYTES: usize = 128;
@@ -238,13 +239,13 @@ impl Root {
         certificate.verify(&trust.control, &trust.vault, &writer)?;
         let message = signed_message(&trust.vault, name, header, sealed_root);
         public_key.verify(&message, &tail.signature, "the writer did not sign these bytes under this name")?;
-        let bound = match kind {
-            ObjectKind::Manifest => name.to_owned(),
-            _ => name[..name.len().saturating_sub(2 * size_of::<Tag>())].to_owned(),
-        };
+        let (bound, tag) = bound_name(kind, name, &writer)?;
         let sealing =
             Sealing { sealer: Sealer::new(&key.secret), vault: &trust.vault, kind, writer: &writer, bound: &bound };
         let plain = sealing.open(ROOT_PART, sealed_root, MAX_ROOT_BYTES, "an object's root")?;
+        if tag.is_some_and(|tag| tag != key.tag(&plain)) {
+            return Err(FormatError::damaged("its name is not the one that its content gives"));
+        }
         let (json, parts, binary) = parse_root(&plain)?;
         Ok(Root { kind, writer, parts, json, binary, key, vault: trust.vault, bound })
     }
@@ -267,6 +268,21 @@ impl Root {
         let sealing = Sealing { sealer, vault: &self.vault, kind: self.kind, writer: &self.writer, bound: &self.bound };
         sealing.open(number as u32, sealed, MAX_PART_BYTES, "an object's part")
     }
+}
+
+/// What sealing is bound to: a manifest's whole name; a segment's or layer's without its tag, which comes from the root.
+/// A writer has only its own names.
+fn bound_name(kind: ObjectKind, name: &str, writer: &WriterId) -> Result<(String, Option<Tag>), FormatError> {
+    let (owner, tag) = match (kind, names::parse(name)) {
+        (ObjectKind::Manifest, Some(Name::Point(..))) => return Ok((name.to_owned(), None)),
+        (ObjectKind::Segment, Some(Name::Segment(span, tag))) => (span.writer, tag),
+        (ObjectKind::Layer, Some(Name::Layer(owner, tag))) => (owner, tag),
+        _ => return Err(FormatError::damaged("its name is not one of its kind")),
+    };
+    if owner != *writer {
+        return Err(FormatError::Signature("a writer wrote under another writer's name".into()));
+    }
+    Ok((name[..name.len() - 32].to_owned(), Some(tag)))
 }
 
 /// Checks an object's frame and checksum; needs no key.

@@ -31,14 +31,15 @@ fn message(vault: &VaultId, name: &str, payload: &str) -> Vec<u8> {
     [b"sparesite/1 signed json\0".as_slice(), &vault.0, name.as_bytes(), b"\0", payload.as_bytes()].concat()
 }
 
-fn checksum(payload: &str, signer: &str, signature: &[u8; 64]) -> String {
+fn checksum(payload: &str, signer: &str, certificate: Option<&str>, signature: &[u8; 64]) -> String {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(payload.as_bytes()).update(b"\0").update(signer.as_bytes()).update(b"\0").update(signature);
+    hasher.update(payload.as_bytes()).update(b"\0").update(signer.as_bytes()).update(b"\0");
+    hasher.update(certificate.unwrap_or_default().as_bytes()).update(b"\0").update(signature);
     hasher.finalize().to_hex().to_string()
 }
 
 fn frame(payload: String, signer: String, certificate: Option<String>, signature: [u8; 64]) -> Vec<u8> {
-    let checksum = checksum(&payload, &signer, &signature);
+    let checksum = checksum(&payload, &signer, certificate.as_deref(), &signature);
     let frame = Frame { payload, signer, certificate, signature: hex::encode(signature), checksum };
     match serde_json::to_vec(&frame) {
         Ok(bytes) => bytes,
@@ -72,7 +73,7 @@ impl Unverified {
     pub fn parse(bytes: &[u8]) -> Result<Self, FormatError> {
         let frame: Frame = from_json(bytes, "signed JSON")?;
         let signature = hex_array(&frame.signature, "a signature")?;
-        if checksum(&frame.payload, &frame.signer, &signature) != frame.checksum {
+        if checksum(&frame.payload, &frame.signer, frame.certificate.as_deref(), &signature) != frame.checksum {
             return Err(FormatError::Checksum);
         }
         let signer = match (frame.signer.as_str(), frame.certificate) {

@@ -177,7 +177,7 @@ async fn a_body_that_breaks_off_is_read_again() {
 async fn the_store_time_is_the_servers_date() {
     let bucket = bucket().await;
     assert_eq!(bucket.objects.store_time(), None);
-    let date = ("Date".to_owned(), "Mon, 23 Nov 2126 10:00:00 GMT".to_owned());
+    let date = ("Date".to_owned(), "Sat, 23 Nov 2126 10:00:00 GMT".to_owned());
     bucket.proxy.next(ProxyFault::Answer {
         status: 404,
         headers: vec![date],
@@ -191,8 +191,9 @@ async fn the_store_time_is_the_servers_date() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_listening_shows_fast() {
     // A port that was free a moment ago.
-    let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let port = port.local_addr().unwrap().port();
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
     let settings = [
         ("AWS_ACCESS_KEY_ID", "a".to_owned()),
         ("AWS_SECRET_ACCESS_KEY", "b".to_owned()),

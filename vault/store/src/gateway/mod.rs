@@ -28,6 +28,7 @@ use vault_format::pack::data_key_info;
 use vault_format::seal::Sealer;
 use vault_format::PointId;
 
+pub use epoch::CycleStart;
 pub use rebuild::RebuildReport;
 pub use status::VmStatus;
 
@@ -133,6 +134,7 @@ impl Gateway {
         if self.state.header.log.fenced.contains(&vm_id) {
             return Err(StoreError::Fenced { vm: vm.name.clone() });
         }
+        self.settle_pending().await?;
         self.settle_packs().await?;
         self.meet_vm(&vm.name, &vm_id).await?;
         self.state.clear_delta()?;

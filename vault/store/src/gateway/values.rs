@@ -32,7 +32,8 @@ impl Values {
     /// The values at `position`, if they are those of `id`.
     pub fn read(&self, key: &IdKey, position: u64, id: &ChunkId) -> Option<Vec<BlockValue>> {
         let mut row = vec![0; self.blocks * 32];
-        self.file.read_exact_at(&mut row, position * row.len() as u64).ok()?;
+        let offset = position * row.len() as u64;
+        self.file.read_exact_at(&mut row, offset).ok()?;
         let values: Vec<BlockValue> = row.chunks_exact(32).map(|v| std::array::from_fn(|i| v[i])).collect();
         (merge(key, &values) == Some(*id)).then_some(values)
     }

@@ -1,0 +1,53 @@
+//! `rebuild`: the state folder, anew from the vault.
+
+use std::path::Path;
+
+use console::{Exit, Progress};
+use serde_json::json;
+use vault_store::objects::OpenOptions;
+
+use crate::{
+    interrupt::Interrupt,
+    vault_access::{VaultAccess, load_config, open_gateway},
+};
+
+pub const EXAMPLES: &str = "\
+Reads the vault's index, never the disks' data. Costs time and requests, no data is at risk.
+
+Examples:
+  sparesite-gateway rebuild
+  sparesite-gateway rebuild --json";
+
+pub async fn run(config: &Path, json: bool) -> anyhow::Result<Exit> {
+    let config = load_config(config)?;
+    let interrupt = Interrupt::listen()?;
+    let access = VaultAccess::open(&config.vault.url, OpenOptions::default()).await?;
+    let mut gateway = open_gateway(&config, access.objects)?;
+    let progress = Progress::start("rebuild", None);
+    let count = |bytes| progress.add(bytes);
+    let report = tokio::select! {
+        report = gateway.rebuild(&count) => report?,
+        () = interrupt.wait() => {
+            return Err(Interrupt::failure().remedy("run rebuild again").into());
+        }
+    };
+    progress.finish();
+    let used = access.meter.snapshot();
+    if json {
+        console::print_json(&json!({
+            "packs": report.packs, "chunks": report.chunks, "vms": report.vms,
+            "epoch": report.epoch, "requests": super::sync::requests(&used),
+            "bytes_sent": used.bytes_sent, "bytes_received": used.bytes_received,
+        }))?;
+    } else {
+        console::print(&format!(
+            "state rebuilt: {} VMs, {} chunks in {} packs, epoch {}\n{}",
+            report.vms,
+            report.chunks,
+            report.packs,
+            report.epoch,
+            super::sync::used(&used),
+        ))?;
+    }
+    Ok(Exit::Done)
+}

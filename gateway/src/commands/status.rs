@@ -1,0 +1,211 @@
+//! `status`: what the state folder knows of each VM's newest recovery point. No network.
+
+use std::path::Path;
+
+use console::{Exit, Finding, show, table::Table, units::Duration};
+use jiff::Timestamp;
+use serde::Serialize;
+use vault_format::manifest::Consistency;
+use vault_store::{
+    gateway::VmStatus,
+    objects::{Meter, in_memory},
+};
+
+use super::told;
+use crate::{
+    config::{Config, Vm},
+    vault_access::{load_config, open_gateway},
+};
+
+pub const EXAMPLES: &str = "\
+Achieved RPO is the age of the newest recovery point. A missed RPO target, a VM that was never
+synced and a consistency lower than the policy asks are findings (exit code 3).
+
+Examples:
+  sparesite-gateway status
+  sparesite-gateway status --json | jq '.vms[] | select(.rpo_met | not)'";
+
+/// What is known of one VM.
+#[derive(Debug, Serialize)]
+struct Standing {
+    vm: String,
+    policy: String,
+    rpo_target_seconds: u64,
+    /// `null`: never synced, or unknown.
+    rpo_met: bool,
+    achieved_rpo_seconds: Option<u64>,
+    sequence: Option<u64>,
+    id: Option<String>,
+    captured_at: Option<String>,
+    consistency_asked: Consistency,
+    consistency: Option<String>,
+    #[serde(skip)]
+    findings: Vec<Finding>,
+}
+
+pub fn run(config: &Path, json: bool) -> anyhow::Result<Exit> {
+    let config = load_config(config)?;
+    // Nothing is asked of the vault, so none is opened.
+    let gateway = open_gateway(&config, in_memory(Meter::new()))?;
+    let known = gateway.status()?;
+    let now = Timestamp::now();
+    let standings: Vec<_> = config
+        .vms_by_priority()
+        .into_iter()
+        .map(|vm| standing(&config, vm, known.iter().find(|s| s.name == vm.name), now))
+        .collect();
+    let findings: Vec<_> = standings
+        .iter()
+        .flat_map(|s| s.findings.clone())
+        .collect();
+    if json {
+        console::print_json(&serde_json::json!({ "vms": standings, "findings": findings }))?;
+        return Ok(Exit::of(&findings));
+    }
+    table(&standings).print()?;
+    told(&findings)
+}
+
+fn standing(config: &Config, vm: &Vm, known: Option<&VmStatus>, now: Timestamp) -> Standing {
+    let policy = config.policy_of(vm);
+    let captured = known.and_then(|known| known.captured_at.parse::<Timestamp>().ok());
+    let age = captured.map(|at| now.as_second() - at.as_second());
+    let rpo = judge_rpo(&vm.name, known.is_some(), age, policy.rpo_target);
+    let mut findings: Vec<_> = rpo.iter().cloned().collect();
+    findings.extend(known.and_then(|known| lower(vm, policy.consistency, &known.consistency)));
+    Standing {
+        vm: vm.name.clone(),
+        policy: policy.name.clone(),
+        rpo_target_seconds: policy.rpo_target.seconds(),
+        rpo_met: rpo.is_none(),
+        achieved_rpo_seconds: age.map(|age| age.max(0) as u64),
+        sequence: known.map(|known| known.point.sequence),
+        id: known.map(|known| known.point.to_string()),
+        captured_at: known.map(|known| known.captured_at.clone()),
+        consistency_asked: policy.consistency,
+        consistency: known.map(|known| known.consistency.clone()),
+        findings,
+    }
+}
+
+/// The finding about the RPO target, if it is not met. `age` is in seconds.
+fn judge_rpo(vm: &str, synced: bool, age: Option<i64>, target: Duration) -> Option<Finding> {
+    let found = |what: String, why: String, remedy: String| {
+        Some(Finding::new(what, format!("VM {vm}"), why, remedy))
+    };
+    let sync = format!("run `sparesite-gateway sync {vm}`");
+    match age {
+        _ if !synced => found(
+            "never synced".into(),
+            "the state knows no recovery point of it".into(),
+            format!("{sync}, or `rebuild` if the state is new"),
+        ),
+        None => found(
+            "the age of its newest recovery point is unknown".into(),
+            "its time cannot be read".into(),
+            "run `sparesite-gateway rebuild`".into(),
+        ),
+        // A clock that was set back some seconds is nothing to speak of.
+        Some(age) if age < -60 => found(
+            "its newest recovery point is from the future".into(),
+            "this machine's clock was set back, or was wrong at that sync".into(),
+            "set the clock (NTP), then sync".into(),
+        ),
+        Some(age) if age > 0 && age as u64 > target.seconds() => {
+            let age = show::duration(std::time::Duration::from_secs(age as u64));
+            found(
+                "RPO target missed".into(),
+                format!("achieved RPO is {age}, the target is {target}"),
+                sync,
+            )
+        }
+        Some(_) => None,
+    }
+}
+
+fn lower(vm: &Vm, asked: Consistency, had: &str) -> Option<Finding> {
+    let all = [
+        Consistency::None,
+        Consistency::Crash,
+        Consistency::FileSystem,
+        Consistency::Application,
+    ];
+    let had = all.into_iter().find(|known| known.to_string() == had)?;
+    (had < asked).then(|| {
+        Finding::new(
+            format!("consistency is {had}, {asked} was asked"),
+            format!("VM {}", vm.name),
+            "so says its newest recovery point",
+            format!("run `sparesite-gateway check {}` to learn why", vm.name),
+        )
+    })
+}
+
+fn table(standings: &[Standing]) -> Table {
+    let mut table = Table::new([
+        "VM",
+        "POINT",
+        "CAPTURED AT",
+        "ACHIEVED RPO",
+        "RPO TARGET",
+        "CONSISTENCY",
+        "ASKED",
+    ])
+    .right([1]);
+    for s in standings {
+        let dash = || "-".to_owned();
+        let achieved = s.achieved_rpo_seconds.map(std::time::Duration::from_secs);
+        let target = std::time::Duration::from_secs(s.rpo_target_seconds);
+        table.row([
+            s.vm.clone(),
+            s.sequence.map_or_else(dash, |n| n.to_string()),
+            s.captured_at.as_deref().map_or_else(dash, local),
+            achieved.map_or_else(dash, show::duration),
+            show::duration(target),
+            s.consistency.clone().unwrap_or_else(dash),
+            s.consistency_asked.to_string(),
+        ]);
+    }
+    table
+}
+
+/// A stored time in the machine's time zone; as it is stored if it is none.
+pub fn local(stored: &str) -> String {
+    match stored.parse() {
+        Ok(at) => show::time_local(at),
+        Err(_) => stored.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rpo_target_is_met_up_to_the_second() {
+        let target = "1h".parse().expect("a length of time");
+        let what = |synced, age| judge_rpo("dc01", synced, age, target).map(|f| f.what);
+        for age in [-60, 0, 3600] {
+            assert_eq!(what(true, Some(age)), None, "{age}");
+        }
+        for (synced, age, expected) in [
+            (true, Some(3601), "RPO target missed"),
+            (true, Some(i64::MAX), "RPO target missed"),
+            (
+                true,
+                Some(-61),
+                "its newest recovery point is from the future",
+            ),
+            (
+                true,
+                None,
+                "the age of its newest recovery point is unknown",
+            ),
+            (false, None, "never synced"),
+        ] {
+            assert_eq!(what(synced, age).as_deref(), Some(expected));
+        }
+        let finding = judge_rpo("dc01", true, Some(7200), target).expect("missed");
+        assert_eq!(finding.why, "achieved RPO is 2h, the target is 1h");
+    }
+}

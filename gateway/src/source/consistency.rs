@@ -1,0 +1,145 @@
+//! What may be claimed of a point, decided from what was seen. Pure.
+
+use console::Finding;
+use vault_format::manifest::Consistency;
+use virtual_disk::InUse;
+
+/// What came of the `before` hook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Freeze {
+    /// The VM has no such hook.
+    NotAsked,
+    Done,
+    Failed(String),
+}
+
+/// A consistency, and why it is not higher.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judged {
+    pub consistency: Consistency,
+    pub why: String,
+}
+
+/// `uses` has the path and the use of every disk that is captured.
+///
+/// A hook that failed may have frozen some of the disks and stopped halfway: nothing is known of
+/// them then, also where nothing seems to use them.
+pub fn judge(freeze: &Freeze, uses: &[(String, InUse)]) -> Judged {
+    let judged = |consistency, why: String| Judged { consistency, why };
+    match freeze {
+        Freeze::Failed(why) => judged(Consistency::None, format!("the before hook failed: {why}")),
+        Freeze::Done => judged(
+            Consistency::FileSystem,
+            "a hook freezes file systems, not applications".into(),
+        ),
+        Freeze::NotAsked => match uses.iter().find_map(in_use) {
+            Some(why) => judged(Consistency::None, why),
+            None => judged(
+                Consistency::Crash,
+                "nothing has the disks in use, and no hook froze them".into(),
+            ),
+        },
+    }
+}
+
+fn in_use((path, used): &(String, InUse)) -> Option<String> {
+    match used {
+        InUse::No => None,
+        InUse::Yes(by) => Some(format!("{path} is in use: {by}")),
+        InUse::Unknown(why) => Some(format!("whether {path} is in use cannot be told: {why}")),
+    }
+}
+
+/// The finding, if the consistency is lower than the policy asks.
+pub fn finding(vm: &str, asked: Consistency, had: &Judged) -> Option<Finding> {
+    if had.consistency >= asked {
+        return None;
+    }
+    let remedy = match (had.consistency, asked) {
+        (Consistency::None, _) => {
+            "give a before hook that freezes the disks and an after hook that thaws them, sync \
+             while the VM is off, or ask for consistency = \"none\" in its policy"
+        }
+        (_, Consistency::Application) => {
+            "let the before hook quiesce the applications, and ask for consistency = \
+             \"file-system\" in the policy: more cannot be told of a hook"
+        }
+        _ => "give a before hook that freezes the file systems, or ask for less in the policy",
+    };
+    Some(Finding::new(
+        format!("consistency is {}, {asked} was asked", had.consistency),
+        format!("VM {vm}"),
+        had.why.clone(),
+        remedy,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uses(states: &[InUse]) -> Vec<(String, InUse)> {
+        states
+            .iter()
+            .map(|used| ("/srv/a.raw".to_owned(), used.clone()))
+            .collect()
+    }
+
+    #[test]
+    fn crash_is_claimed_only_where_every_disk_is_proved_idle() {
+        let (no, yes, unknown) = (
+            InUse::No,
+            InUse::Yes("process 7 (qemu)".into()),
+            InUse::Unknown("not root".into()),
+        );
+        for (states, expected) in [
+            (vec![no.clone(), no.clone()], Consistency::Crash),
+            (vec![no.clone(), yes.clone()], Consistency::None),
+            (vec![unknown, no], Consistency::None),
+        ] {
+            let judged = judge(&Freeze::NotAsked, &uses(&states));
+            assert_eq!(judged.consistency, expected, "{states:?}");
+        }
+        let judged = judge(&Freeze::NotAsked, &uses(&[yes]));
+        assert_eq!(judged.why, "/srv/a.raw is in use: process 7 (qemu)");
+    }
+
+    #[test]
+    fn a_hook_freezes_or_leaves_nothing_to_claim() {
+        let busy = uses(&[InUse::Yes("a guest".into())]);
+        assert_eq!(
+            judge(&Freeze::Done, &busy).consistency,
+            Consistency::FileSystem
+        );
+        let failed = judge(&Freeze::Failed("exit 4".into()), &uses(&[InUse::No]));
+        assert_eq!(failed.consistency, Consistency::None);
+        assert_eq!(failed.why, "the before hook failed: exit 4");
+    }
+
+    #[test]
+    fn less_than_asked_is_a_finding_and_more_is_none() {
+        let had = |consistency| Judged {
+            consistency,
+            why: "why".into(),
+        };
+        let all = [
+            Consistency::None,
+            Consistency::Crash,
+            Consistency::FileSystem,
+            Consistency::Application,
+        ];
+        for (place, asked) in all.into_iter().enumerate() {
+            for (had_place, had_consistency) in all.into_iter().enumerate() {
+                let found = finding("dc01", asked, &had(had_consistency));
+                assert_eq!(
+                    found.is_some(),
+                    had_place < place,
+                    "{had_consistency}/{asked}"
+                );
+            }
+        }
+        let found = finding("dc01", Consistency::Crash, &had(Consistency::None)).expect("found");
+        assert_eq!(found.what, "consistency is none, crash was asked");
+        assert_eq!(found.on, "VM dc01");
+    }
+}

@@ -1,0 +1,103 @@
+//! What most commands begin with: the configuration, the gateway key, the vault behind its meter.
+
+use std::{fs::File, io::Read, path::Path, sync::Arc};
+
+use console::{Failure, OrFailure};
+use vault_format::gateway_key::GatewayKey;
+use vault_store::{
+    StoreError,
+    gateway::{Gateway, GatewayOptions},
+    objects::{Meter, ObjectError, Objects, OpenOptions, open_vault_url},
+};
+use zeroize::Zeroizing;
+
+use crate::config::{Config, Vm};
+
+/// A key file has about two KiB.
+const MOST_KEY_BYTES: u64 = 1 << 20;
+
+pub fn load_config(file: &Path) -> Result<Config, Failure> {
+    Config::load(file).map_err(|error| Failure::usage(error.to_string()))
+}
+
+pub fn read_key(path: &Path) -> Result<GatewayKey, Failure> {
+    let shown = path.display();
+    let unreadable = || Failure::failed(format!("cannot read the gateway key {shown}"));
+    let mut bytes = Zeroizing::new(Vec::with_capacity(16 << 10));
+    File::open(path)
+        .and_then(|file| file.take(MOST_KEY_BYTES).read_to_end(&mut bytes))
+        .or_failure(|| {
+            unreadable().remedy(
+                "run as the user that owns it, or make it with `sparesite-gateway init`",
+            )
+        })?;
+    GatewayKey::parse(&bytes).or_failure(|| {
+        unreadable().remedy(
+            "name the file that `init` wrote as `key` in [vault], or have a new key issued with \
+             `sparesite-restore gateway-key issue`",
+        )
+    })
+}
+
+/// An opened vault; the meter counts every request made through `objects`.
+#[derive(Debug)]
+pub struct VaultAccess {
+    pub objects: Arc<dyn Objects>,
+    pub meter: Meter,
+}
+
+impl VaultAccess {
+    pub async fn open(url: &str, options: OpenOptions) -> Result<Self, Failure> {
+        let meter = options.meter.clone();
+        let objects = open_vault_url(url, options).await.map_err(|error| {
+            let failure = match error {
+                ObjectError::BadUrl { .. } => Failure::usage,
+                _ => Failure::failed,
+            };
+            failure(error.to_string())
+        })?;
+        Ok(VaultAccess { objects, meter })
+    }
+}
+
+/// The gateway over `objects`, its state locked.
+pub fn open_gateway(config: &Config, objects: Arc<dyn Objects>) -> anyhow::Result<Gateway> {
+    let key = read_key(&config.vault.key)?;
+    Ok(Gateway::open(
+        objects,
+        key,
+        &config.state,
+        GatewayOptions::default(),
+    )?)
+}
+
+/// Whether the store's answer means that the vault is not there or not in reach, and for all VMs.
+pub fn concerns_every_vm(error: &StoreError) -> bool {
+    matches!(
+        error,
+        StoreError::Revoked { .. } | StoreError::TakenOver { .. } | StoreError::State { .. }
+    )
+}
+
+/// The VMs called `names`, all of them if there are none, in the order in which they are synced.
+pub fn choose<'c>(config: &'c Config, names: &[String]) -> Result<Vec<&'c Vm>, Failure> {
+    let vms = config.vms_by_priority();
+    let unknown: Vec<_> = names
+        .iter()
+        .filter(|name| !vms.iter().any(|vm| vm.name == **name))
+        .map(|name| {
+            let known: Vec<_> = vms.iter().map(|vm| vm.name.as_str()).collect();
+            format!(
+                "no VM is called {name:?} in the configuration; there are {}",
+                known.join(", ")
+            )
+        })
+        .collect();
+    if !unknown.is_empty() {
+        return Err(Failure::usage(unknown.join("\n")));
+    }
+    Ok(vms
+        .into_iter()
+        .filter(|vm| names.is_empty() || names.contains(&vm.name))
+        .collect())
+}

@@ -1,0 +1,98 @@
+//! Damage that the control log names: nothing new builds on it, and what the site's disks still hold is sent again, full.
+
+use super::Gateway;
+use super::rows::LayerRow;
+use crate::StoreError;
+use std::collections::HashSet;
+use vault_format::ChunkId;
+use vault_format::ids::PackName;
+use vault_format::names::{self, Name};
+
+impl Gateway {
+    /// Heeds damage entries that were not heeded yet.
+    pub(super) async fn heed_damage(&mut self) -> Result<Vec<String>, StoreError> {
+        let header = &self.state.header;
+        let news = header.log.damaged.iter().filter(|(_, entry)| **entry > header.heeded);
+        let objects: Vec<String> = news.map(|(object, _)| object.clone()).collect();
+        if objects.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut findings = Vec::new();
+        let packs: HashSet<PackName> = objects.iter().filter_map(|o| pack_of(o)).collect();
+        if !packs.is_empty() {
+            let lost = self.lose_packs(&packs)?;
+            findings.push(format!(
+                "the control log says that {} packs are lost or damaged: {lost} chunks are sent again wherever a disk still has them",
+                packs.len()
+            ));
+        }
+        self.lose_segments(&objects)?;
+        self.lose_holders(&objects)?;
+        self.state.header.heeded = self.state.header.log.number;
+        self.state.save_header()?;
+        Ok(findings)
+    }
+
+    /// Marks as lost every chunk whose chain needs one of these packs. Returns how many.
+    fn lose_packs(&mut self, packs: &HashSet<PackName>) -> Result<usize, StoreError> {
+        let rows = self.state.packs(|_| true)?;
+        let gone: Vec<u64> = rows.iter().filter(|(_, p)| packs.contains(&p.name)).map(|(ordinal, _)| *ordinal).collect();
+        let gone_set: HashSet<u64> = gone.iter().copied().collect();
+        let snapshot = self.state.snapshot()?;
+        let mut lost: HashSet<ChunkId> = HashSet::new();
+        // A parent's pack may have a higher number than its child's (after a rebuild), hence until nothing is added.
+        loop {
+            let before = lost.len();
+            for (ordinal, _) in &rows {
+                for entry in self.state.entries_of(*ordinal)? {
+                    let used = snapshot.chunk(&entry.id)?.filter(|row| row.pack == *ordinal);
+                    let Some(row) = used else { continue };
+                    if gone_set.contains(ordinal) || row.kind.parent().is_some_and(|parent| lost.contains(&parent)) {
+                        lost.insert(entry.id);
+                    }
+                }
+            }
+            if lost.len() == before {
+                break;
+            }
+        }
+        drop(snapshot);
+        let lost: Vec<ChunkId> = lost.into_iter().collect();
+        self.state.mark_lost(&lost, &gone)?;
+        Ok(lost.len())
+    }
+
+    /// Segments that are lost are written again: their packs count as not indexed.
+    fn lose_segments(&mut self, objects: &[String]) -> Result<(), StoreError> {
+        for (first, segment) in self.state.segments()? {
+            if objects.contains(&segment.name) {
+                let its = self.state.packs(|pack| pack.indexed)?;
+                let packs: Vec<u64> = its.iter().map(|(n, _)| *n).filter(|n| (first..=segment.last).contains(n)).collect();
+                self.state.drop_segment(first, &packs)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Packs whose entries are in a lost manifest are entered again in the next one.
+    fn lose_holders(&mut self, objects: &[String]) -> Result<(), StoreError> {
+        let lost = self.state.packs(|pack| pack.holder.as_ref().is_some_and(|holder| objects.contains(holder)))?;
+        let ordinals: Vec<u64> = lost.iter().map(|(ordinal, _)| *ordinal).collect();
+        self.state.update_packs(&ordinals, |pack| pack.holder = None)
+    }
+
+    /// Whether a layer is one that the log calls damaged: then the disk's whole map is written anew.
+    pub(super) fn is_damaged_layer(&self, layer: &LayerRow) -> bool {
+        match layer {
+            LayerRow::Object { name, .. } => self.state.header.log.damaged.contains_key(name),
+            LayerRow::Inline { .. } => false,
+        }
+    }
+}
+
+fn pack_of(object: &str) -> Option<PackName> {
+    match names::parse(object) {
+        Some(Name::Pack(pack)) => Some(pack),
+        _ => None,
+    }
+}

@@ -1,0 +1,149 @@
+//! Map layers of a cycle: what changed, inline while it is small, merged from local copies when there are many.
+
+use super::Gateway;
+use super::rows::{DiskRow, LayerRow};
+use super::state::state_error;
+use crate::StoreError;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use vault_format::layer::{Layer, Run, RunBuilder, Slot, decode_runs, encode_layer, encode_runs};
+use vault_format::layer_plan::{INLINE_LIMIT_BYTES, LayerSize, plan_layers};
+
+/// Positions of one layer object: a base of 16 million positions is written as 16 of these, in bounded memory.
+const POSITIONS_PER_LAYER: u64 = 1 << 20;
+
+impl Gateway {
+    /// Writes this cycle's layers of `disk`, whose changes are in the state's delta, and updates its row.
+    pub(super) async fn write_layers(&mut self, disk: &mut DiskRow) -> Result<(), StoreError> {
+        if disk.layers.iter().any(|layer| self.is_damaged_layer(layer)) {
+            return self.write_whole_map(disk).await;
+        }
+        let (whole, rest) = self.delta_runs(disk.number)?;
+        let Some(own) = rest else {
+            return Ok(());
+        };
+        if !whole.is_empty() {
+            // So much changed that merging would write it all again: the layers stand by themselves.
+            for runs in whole.into_iter().chain([own]) {
+                let layer = self.write_layer(&runs).await?;
+                disk.layers.insert(0, layer);
+            }
+            return Ok(());
+        }
+        let own = LayerRow::inline(&own);
+        let sizes = |row: &LayerRow, inline: bool| LayerSize { positions: row.positions(), bytes: row.bytes(), inline };
+        let mut all = vec![sizes(&own, own.bytes() <= INLINE_LIMIT_BYTES)];
+        all.extend(disk.layers.iter().map(|row| sizes(row, matches!(row, LayerRow::Inline { .. }))));
+        let plan = plan_layers(&all, disk.mapped);
+        let merged = self.merge_layers(&own, &disk.layers[..plan.merge - 1]).await?;
+        let layer = match plan.object {
+            true => self.write_layer(&merged).await?,
+            false => LayerRow::inline(&merged),
+        };
+        disk.layers.splice(..plan.merge - 1, [layer]);
+        Ok(())
+    }
+
+    /// The delta's runs: groups of a layer object's size, and the last, smaller one (`None` if nothing changed).
+    fn delta_runs(&self, disk: u32) -> Result<(Vec<Vec<Run>>, Option<Vec<Run>>), StoreError> {
+        let (mut whole, mut builder) = (Vec::new(), RunBuilder::default());
+        self.state.each_delta(disk, |position, slot| {
+            builder.push(position, slot);
+            if builder.positions() == POSITIONS_PER_LAYER {
+                whole.push(std::mem::take(&mut builder).runs());
+            }
+        })?;
+        let rest = builder.runs();
+        let rest = if rest.is_empty() { whole.pop() } else { Some(rest) };
+        Ok((whole, rest))
+    }
+
+    /// The disk's map as it will be, from the state: heals a lost layer.
+    async fn write_whole_map(&mut self, disk: &mut DiskRow) -> Result<(), StoreError> {
+        let mut map: BTreeMap<u64, Slot> = BTreeMap::new();
+        self.state.each_mapped(disk.number, |position, id| {
+            map.insert(position, Slot::Chunk(id));
+        })?;
+        self.state.each_delta(disk.number, |position, slot| {
+            map.insert(position, slot);
+        })?;
+        disk.layers.clear();
+        let mut builder = RunBuilder::default();
+        let mut groups = Vec::new();
+        for (position, slot) in map.into_iter().filter(|(_, slot)| *slot != Slot::Hole) {
+            builder.push(position, slot);
+            if builder.positions() == POSITIONS_PER_LAYER {
+                groups.push(std::mem::take(&mut builder).runs());
+            }
+        }
+        groups.push(builder.runs());
+        for runs in groups.into_iter().filter(|runs| !runs.is_empty()) {
+            let layer = self.write_layer(&runs).await?;
+            disk.layers.insert(0, layer);
+        }
+        Ok(())
+    }
+
+    async fn write_layer(&self, runs: &[Run]) -> Result<LayerRow, StoreError> {
+        let encode = || encode_layer(&self.key.writer, self.key.trust.keys.newest(), runs);
+        let (name, bytes) = tokio::task::block_in_place(encode);
+        let size = bytes.len() as u64;
+        self.objects.create(&name, bytes.into()).await?;
+        self.keep_copy(&name, runs)?;
+        Ok(LayerRow::Object { name, size, positions: runs.iter().map(Run::count).sum() })
+    }
+
+    /// One layer of `own` over `older` (newest first).
+    async fn merge_layers(&self, own: &LayerRow, older: &[LayerRow]) -> Result<Vec<Run>, StoreError> {
+        let mut slots: BTreeMap<u64, Slot> = BTreeMap::new();
+        for layer in older.iter().rev().chain([own]) {
+            for run in self.runs_of(layer).await? {
+                slots.extend((run.first()..run.end()).filter_map(|at| run.slot(at).map(|slot| (at, slot))));
+            }
+        }
+        let mut builder = RunBuilder::default();
+        slots.into_iter().for_each(|(position, slot)| builder.push(position, slot));
+        Ok(builder.runs())
+    }
+
+    /// A layer's runs: from itself, from the copy in the state, or (after a rebuild) from the vault.
+    pub(super) async fn runs_of(&self, layer: &LayerRow) -> Result<Vec<Run>, StoreError> {
+        let LayerRow::Object { name, .. } = layer else {
+            return layer.runs().map_err(state_error(self.state.directory()));
+        };
+        let copy = std::fs::read(self.copy_path(name)).ok().and_then(|bytes| checked_copy(&bytes));
+        if let Some(runs) = copy {
+            return Ok(runs);
+        }
+        let bytes = self.objects.get(name).await?;
+        let layer = Layer::open_whole(&self.key.trust, name, &bytes).map_err(StoreError::format(name))?;
+        let mut runs = Vec::new();
+        for (number, row) in layer.root.parts.iter().enumerate() {
+            let sealed = bytes.get(row.offset as usize..row.offset as usize + row.sealed_bytes as usize);
+            runs.extend(layer.runs_of(number, sealed.unwrap_or_default()).map_err(StoreError::format(name))?);
+        }
+        self.keep_copy(name, &runs)?;
+        Ok(runs)
+    }
+
+    fn copy_path(&self, name: &str) -> PathBuf {
+        self.state.directory().join("layers").join(name.rsplit('/').next().unwrap_or(name))
+    }
+
+    /// Keeps a layer's runs, so that merging costs no download; a lost copy costs one.
+    fn keep_copy(&self, name: &str, runs: &[Run]) -> Result<(), StoreError> {
+        let path = self.copy_path(name);
+        let bytes = encode_runs(runs);
+        let checksum = vault_format::ids::object_hash(&bytes);
+        let write = || {
+            std::fs::create_dir_all(self.state.directory().join("layers"))?;
+            std::fs::write(&path, [&checksum.0[..], &bytes].concat())
+        };
+        write().map_err(state_error(&path))
+    }
+}
+
+fn checked_copy(bytes: &[u8]) -> Option<Vec<Run>> {
+    let (checksum, runs) = bytes.split_at_checked(32)?;
+    (vault_format::ids::object_hash(runs).0 == checksum).then(|| decode_runs(runs).ok())?
+}

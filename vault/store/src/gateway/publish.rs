@@ -1,0 +1,133 @@
+//! Publishing: everything that a point needs is stored; then its manifest goes under the VM's next number, by conditional
+//! create. What it will be is noted in the state first, so that a process that dies in between knows what it sent.
+
+use super::rows::{DiskRow, PackRow, PendingRow, VmRow};
+use super::{Gateway, PointReport, VmCapture};
+use crate::StoreError;
+use crate::objects::Created;
+use std::collections::BTreeMap;
+use vault_format::entry::Entry;
+use vault_format::ids::{CaptureId, PackName, PointId, object_hash};
+use vault_format::manifest::{Disk, Facts, Manifest, NewestPoint, ObjectRef, PointBytes, Unindexed};
+use vault_format::segment::ListedPack;
+use vault_format::{VmId, names};
+
+impl Gateway {
+    pub(super) async fn publish(
+        &mut self,
+        vm: &VmCapture,
+        vm_id: VmId,
+        mut disks: Vec<DiskRow>,
+        dropped_disks: Vec<u32>,
+        capture: [u8; 16],
+        report: &mut PointReport,
+    ) -> Result<(), StoreError> {
+        for disk in &mut disks {
+            self.write_layers(disk).await?;
+        }
+        let before = self.state.vm(&vm_id)?;
+        let sequence = before.as_ref().map_or(1, |vm| vm.point.sequence + 1);
+        let point = PointId { epoch: self.state.header.epoch, sequence };
+        let open = self.state.packs(|pack| pack.arrived && !pack.indexed)?;
+        let (held, own): (Vec<_>, Vec<_>) = open.into_iter().partition(|(_, pack)| pack.holder.is_some());
+        let facts = Facts {
+            vm: vm.name.clone(),
+            vm_id,
+            point,
+            captured_at: vm.captured_at.to_string(),
+            store_time: self.objects.store_time().map(|time| time.to_string()),
+            consistency: vm.consistency,
+            capture: CaptureId(capture),
+            previous: previous(before.as_ref()),
+            newest: self.newest_points()?,
+            log: self.state.header.log.number,
+            expires_at: None,
+            hold: false,
+            bytes: PointBytes {
+                read: report.read_bytes,
+                changed: report.changed_bytes,
+                sent: report.stored_bytes,
+            },
+            software: vm.software.clone(),
+            hardware: None,
+            packs: own.iter().map(|(_, pack)| ListedPack { name: pack.name, size: pack.size }).collect(),
+            unindexed: by_holder(&held),
+        };
+        let manifest = Manifest { facts, disks: disk_refs(&disks)?, entries: self.entries_for(&own)? };
+        let object = manifest.object_name();
+        let bytes = manifest.encode(&self.key.writer, self.key.trust.keys.newest());
+        let row = VmRow {
+            name: vm.name.clone(),
+            vm_id,
+            point,
+            hash: object_hash(&bytes),
+            object,
+            captured_at: vm.captured_at.to_string(),
+            capture: CaptureId(capture),
+            consistency: vm.consistency.to_string(),
+            disks,
+        };
+        let packs = own.iter().map(|(ordinal, _)| *ordinal).collect();
+        self.state.put_pending(&PendingRow { manifest: bytes, vm: row, packs, dropped_disks })?;
+        self.settle_pending().await?;
+        report.point = Some(point);
+        Ok(())
+    }
+
+    fn entries_for(&self, packs: &[(u64, PackRow)]) -> Result<Vec<Entry>, StoreError> {
+        let mut entries = Vec::new();
+        for (number, (ordinal, _)) in packs.iter().enumerate() {
+            let its = self.state.entries_of(*ordinal)?;
+            entries.extend(its.into_iter().map(|entry| Entry { pack: number as u32, ..entry }));
+        }
+        Ok(entries)
+    }
+
+    fn newest_points(&self) -> Result<Vec<NewestPoint>, StoreError> {
+        let newest = |vm: VmRow| NewestPoint { vm_id: vm.vm_id, point: vm.point, hash: vm.hash };
+        Ok(self.state.vms()?.into_iter().filter(|vm| !vm.object.is_empty()).map(newest).collect())
+    }
+
+    /// Sends manifests that are noted as on their way, whether for the first time or again.
+    pub(super) async fn settle_pending(&mut self) -> Result<(), StoreError> {
+        for pending in self.state.pending()? {
+            let object = pending.vm.object.clone();
+            let created = self.objects.create(&object, pending.manifest.clone().into()).await?;
+            let ours = match created {
+                Created::New => true,
+                // A lost answer, or somebody else: the bytes tell.
+                Created::Exists => self.objects.get(&object).await? == pending.manifest,
+            };
+            if !ours {
+                self.state.drop_pending(&pending.vm.vm_id)?;
+                self.state.header.epoch = 0;
+                self.state.save_header()?;
+                return Err(StoreError::Conflict { object });
+            }
+            self.state.apply_pending(&pending)?;
+        }
+        Ok(())
+    }
+}
+
+fn previous(before: Option<&VmRow>) -> Option<ObjectRef> {
+    let before = before.filter(|vm| !vm.object.is_empty())?;
+    Some(ObjectRef { object: before.object.clone(), hash: before.hash })
+}
+
+fn by_holder(held: &[(u64, PackRow)]) -> Vec<Unindexed> {
+    let mut groups: BTreeMap<&str, Vec<PackName>> = BTreeMap::new();
+    for (_, pack) in held {
+        groups.entry(pack.holder.as_deref().unwrap_or_default()).or_default().push(pack.name);
+    }
+    groups.into_iter().map(|(object, packs)| Unindexed { object: object.to_owned(), packs }).collect()
+}
+
+fn disk_refs(disks: &[DiskRow]) -> Result<Vec<Disk>, StoreError> {
+    let disk = |row: &DiskRow| {
+        let layers = row.layers.iter().map(|layer| layer.to_ref()).collect::<Result<_, _>>();
+        let layers = layers.map_err(StoreError::format(names::MAPS))?;
+        Ok(Disk { name: row.name.clone(), size_bytes: row.size_bytes, excluded: row.excluded, layers })
+    };
+    disks.iter().map(disk).collect()
+}

@@ -1,0 +1,32 @@
+//! What the gateway knows of its VMs without asking the vault.
+
+use super::Gateway;
+use crate::StoreError;
+use vault_format::PointId;
+
+/// A VM's last published point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmStatus {
+    pub name: String,
+    pub point: PointId,
+    /// RFC 3339, the gateway's clock.
+    pub captured_at: String,
+    pub consistency: String,
+    /// Name and size in bytes of each disk.
+    pub disks: Vec<(String, u64)>,
+}
+
+impl Gateway {
+    /// The last point of each VM, as the state has it.
+    pub fn status(&self) -> Result<Vec<VmStatus>, StoreError> {
+        let known = self.state.vms()?.into_iter().filter(|vm| !vm.object.is_empty());
+        let status = known.map(|vm| VmStatus {
+            name: vm.name,
+            point: vm.point,
+            captured_at: vm.captured_at,
+            consistency: vm.consistency,
+            disks: vm.disks.into_iter().map(|disk| (disk.name, disk.size_bytes)).collect(),
+        });
+        Ok(status.collect())
+    }
+}
