@@ -1,1 +1,58 @@
-fn main() {}
+//! `sparesite-restore`: reads the vault with the recovery kit. Lists recovery points, builds disks
+//! from them, verifies what is stored, and keeps kit and gateway keys.
+
+mod access;
+mod arguments;
+mod command;
+mod failure;
+mod local_disk;
+mod outputs;
+mod point_view;
+mod private_file;
+mod vm_point;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{CommandFactory, Parser};
+use console::{Exit, Failure, OrFailure};
+
+use arguments::{Cli, Command, GatewayKeyCommand, KitCommand};
+
+fn main() -> ExitCode {
+    console::run(|| {
+        let cli = Cli::parse();
+        console::init_logging(&cli.output)?;
+        if let Command::Manual(manual) = &cli.command {
+            return manual.run(Cli::command());
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .or_failure(|| Failure::failed("cannot start the program's threads"))?;
+        runtime.block_on(run(cli))
+    })
+}
+
+async fn run(cli: Cli) -> Result<Exit> {
+    let Cli {
+        access,
+        output,
+        command,
+    } = cli;
+    match command {
+        Command::Points(args) => command::points::run(args, &access, &output).await,
+        Command::Assemble(args) => command::assemble::run(args, &access, &output).await,
+        Command::Verify(args) => command::verify::run(args, &access, &output).await,
+        Command::Kit(KitCommand::Check) => command::kit_check::run(&access, &output).await,
+        Command::Kit(KitCommand::New(args)) => command::kit_new::run(args, &access, &output).await,
+        Command::GatewayKey(command) => match command {
+            GatewayKeyCommand::Issue(args) => command::key_issue::run(args, &access, &output).await,
+            GatewayKeyCommand::Revoke(args) => {
+                command::key_revoke::run(args, &access, &output).await
+            }
+            GatewayKeyCommand::List => command::key_list::run(&access, &output).await,
+        },
+        Command::Manual(manual) => manual.run(Cli::command()),
+    }
+}

@@ -5,7 +5,6 @@ use std::{fs::File, io::Read, path::Path, sync::Arc};
 use console::{Failure, OrFailure};
 use vault_format::gateway_key::GatewayKey;
 use vault_store::{
-    StoreError,
     gateway::{Gateway, GatewayOptions},
     objects::{Meter, ObjectError, Objects, OpenOptions, open_vault_url},
 };
@@ -69,14 +68,6 @@ pub fn open_gateway(config: &Config, objects: Arc<dyn Objects>) -> anyhow::Resul
         &config.state,
         GatewayOptions::default(),
     )?)
-}
-
-/// Whether the store's answer means that the vault is not there or not in reach, and for all VMs.
-pub fn concerns_every_vm(error: &StoreError) -> bool {
-    matches!(
-        error,
-        StoreError::Revoked { .. } | StoreError::TakenOver { .. } | StoreError::State { .. }
-    )
 }
 
 /// The VMs called `names`, all of them if there are none, in the order in which they are synced.

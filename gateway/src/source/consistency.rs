@@ -50,10 +50,19 @@ fn in_use((path, used): &(String, InUse)) -> Option<String> {
     }
 }
 
-/// The finding, if the consistency is lower than the policy asks.
-pub fn finding(vm: &str, asked: Consistency, had: &Judged) -> Option<Finding> {
+/// The finding, if the consistency is lower than the policy asks, or a hook did not do its work.
+pub fn finding(
+    vm: &str,
+    asked: Consistency,
+    freeze: &Freeze,
+    had: &Judged,
+) -> Option<Finding> {
     if had.consistency >= asked {
-        return None;
+        let Freeze::Failed(why) = freeze else {
+            return None;
+        };
+        let (what, remedy) = ("the before hook failed", "correct the hook, or remove it");
+        return Some(Finding::new(what, format!("VM {vm}"), why, remedy));
     }
     let remedy = match (had.consistency, asked) {
         (Consistency::None, _) => {
@@ -130,7 +139,8 @@ mod tests {
         ];
         for (place, asked) in all.into_iter().enumerate() {
             for (had_place, had_consistency) in all.into_iter().enumerate() {
-                let found = finding("dc01", asked, &had(had_consistency));
+                let had = had(had_consistency);
+                let found = finding("dc01", asked, &Freeze::NotAsked, &had);
                 assert_eq!(
                     found.is_some(),
                     had_place < place,
@@ -138,7 +148,11 @@ mod tests {
                 );
             }
         }
-        let found = finding("dc01", Consistency::Crash, &had(Consistency::None)).expect("found");
+        let none = had(Consistency::None);
+        let found = |asked, freeze: &Freeze| finding("dc01", asked, freeze, &none);
+        let failed = Freeze::Failed("exit 4".into());
+        assert!(found(Consistency::None, &failed).is_some());
+        let found = found(Consistency::Crash, &failed).expect("found");
         assert_eq!(found.what, "consistency is none, crash was asked");
         assert_eq!(found.on, "VM dc01");
     }

@@ -11,7 +11,7 @@ use vault_format::control_log::{ControlLog, LogEntry};
 use vault_format::gateway_key::{GatewayKey, issue_gateway_key};
 use vault_format::ids::{PointId, WriterId};
 use vault_format::keys::{IdKey, MetadataKey, MetadataKeys, RecoveryKey, Secret, SigningKey};
-use vault_format::kit::{KIT_COSTS, Kit, KitKeys, NewKit, passphrase_words};
+use vault_format::kit::{Argon2idCosts, KIT_COSTS, Kit, KitKeys, NewKit, passphrase_words};
 use vault_format::vault_config::{NewVault, VaultConfig};
 use vault_format::{VaultId, VmId, names};
 
@@ -62,6 +62,11 @@ pub struct PreparedVault {
 
 /// Makes keys, kit and the vault's first objects, in memory. About a second, for Argon2id.
 pub fn prepare_vault(request: &VaultRequest<'_>) -> Result<PreparedVault, StoreError> {
+    prepare_vault_at(request, KIT_COSTS)
+}
+
+/// As [`prepare_vault`], at other costs of guessing the passphrase: tests make many kits.
+pub fn prepare_vault_at(request: &VaultRequest<'_>, costs: Argon2idCosts) -> Result<PreparedVault, StoreError> {
     let wrong = |error| StoreError::Key { what: "making a vault".into(), error };
     let recovery = RecoveryKey::from_bytes(random_secret()?);
     let control = SigningKey::from_seed(random_secret()?).map_err(wrong)?;
@@ -100,7 +105,7 @@ pub fn prepare_vault(request: &VaultRequest<'_>) -> Result<PreparedVault, StoreE
         vault: String::from_utf8_lossy(&config_bytes).into_owned(),
         keys: &keys,
         salt: random()?,
-        costs: KIT_COSTS,
+        costs,
     }
     .close(request.passphrase)
     .map_err(wrong)?;

@@ -13,8 +13,6 @@ fn only(settings: BTreeMap<String, String>) -> OpenOptions {
     OpenOptions {
         settings,
         environment: false,
-        retry: RetryPolicy::none(),
-        timeouts: vault_store::objects::Timeouts{no_progress: std::time::Duration::from_secs(8), ..Default::default()},
         ..OpenOptions::default()
     }
 }

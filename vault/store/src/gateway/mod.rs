@@ -134,6 +134,9 @@ impl Gateway {
         if self.state.header.log.fenced.contains(&vm_id) {
             return Err(StoreError::Fenced { vm: vm.name.clone() });
         }
+        if self.state.header.epoch == 0 {
+            return Err(StoreError::Other("the gateway's state is in doubt: begin a cycle first, which rebuilds it".into()));
+        }
         self.settle_pending().await?;
         self.settle_packs().await?;
         self.meet_vm(&vm.name, &vm_id).await?;

@@ -1,0 +1,147 @@
+//! The command line.
+
+use clap::{Parser, Subcommand};
+use console::OutputArgs;
+
+use crate::{access::AccessArgs, command};
+
+/// Brings VM disks back from a Sparesite vault
+///
+/// Needs the recovery kit, its passphrase, and read access to the vault. The cloud's credentials
+/// come from its own standard chain (profiles, environment, instance role), never from here.
+#[derive(Debug, Parser)]
+#[command(name = "sparesite-restore", version, arg_required_else_help = true)]
+#[command(after_help = "\
+Examples:
+  export SPARESITE_KIT=kit.json
+  sparesite-restore points
+  sparesite-restore assemble dc01 --output dc01.raw
+  sparesite-restore verify --read-data
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done with findings.")]
+pub struct Cli {
+    #[command(flatten)]
+    pub access: AccessArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List protected VMs and their recovery points
+    Points(command::points::PointsArgs),
+    /// Build the disks of a recovery point
+    Assemble(command::assemble::AssembleArgs),
+    /// Check that what is stored is whole, and which recovery points can be restored
+    Verify(command::verify::VerifyArgs),
+    /// Check or renew the recovery kit
+    #[command(subcommand)]
+    Kit(KitCommand),
+    /// Let gateways into the vault, and end their trust
+    #[command(subcommand)]
+    GatewayKey(GatewayKeyCommand),
+    #[command(flatten)]
+    Manual(console::Manual),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KitCommand {
+    /// Prove that kit and passphrase open the vault and each VM's newest recovery point
+    #[command(after_help = "\
+Example:
+  sparesite-restore kit check --kit kit.json
+
+Do it when the kit is made, and once a year from where it is kept.")]
+    Check,
+    /// Make a new kit for the same vault, under a new passphrase
+    New(command::kit_new::KitNewArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum GatewayKeyCommand {
+    /// Make a key for a new gateway
+    Issue(command::key_issue::KeyIssueArgs),
+    /// Stop trusting a gateway's key
+    Revoke(command::key_revoke::KeyRevokeArgs),
+    /// List the gateways that were ever let in
+    #[command(after_help = "\
+Example:
+  sparesite-restore gateway-key list")]
+    List,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{CommandFactory, error::ErrorKind};
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        fn check(command: &clap::Command) {
+            for inner in command.get_subcommands() {
+                check(inner);
+            }
+            let ours = !matches!(command.get_name(), "completions" | "man" | "help");
+            if ours && !command.has_subcommands() {
+                let help = command.get_after_help().map(ToString::to_string);
+                let name = command.get_name();
+                assert!(help.is_some_and(|h| h.contains("Example")), "{name}");
+            }
+        }
+        check(&Cli::command());
+    }
+
+    #[test]
+    fn what_interface_md_writes_is_accepted() {
+        for line in [
+            "sparesite-restore --kit k points",
+            "sparesite-restore points dc01 --kit k --vault file:///v --passphrase-file p --json",
+            "sparesite-restore assemble dc01@latest --output d",
+            "sparesite-restore assemble dc01@7 --output d --disk sda --format raw,vhd,vhdx,vmdk,qcow2",
+            "sparesite-restore assemble dc01@2026-11-22T08:00:00Z --output d --in-place --no-sync",
+            "sparesite-restore verify --read-data --no-log --quiet",
+            "sparesite-restore kit check --log-format json",
+            "sparesite-restore kit new --output k2",
+            "sparesite-restore gateway-key issue --label site2 --output k",
+            "sparesite-restore gateway-key revoke site2 --trust-none",
+            "sparesite-restore gateway-key revoke site2 --trust a@3 --trust b@latest",
+            "sparesite-restore gateway-key list",
+            "sparesite-restore completions bash",
+            "sparesite-restore man /tmp",
+        ] {
+            parse(line).unwrap_or_else(|e| panic!("{line}: {e}"));
+        }
+    }
+
+    #[test]
+    fn wrong_usage_is_refused() {
+        for (line, kind) in [
+            ("sparesite-restore assemble dc01", ErrorKind::MissingRequiredArgument),
+            ("sparesite-restore assemble dc01@ --output d", ErrorKind::ValueValidation),
+            ("sparesite-restore assemble d/c --output d", ErrorKind::ValueValidation),
+            ("sparesite-restore assemble dc01 --output d --format vdi", ErrorKind::ValueValidation),
+            ("sparesite-restore assemble dc01 --output d --format raw,", ErrorKind::ValueValidation),
+            ("sparesite-restore points a/b", ErrorKind::ValueValidation),
+            ("sparesite-restore gateway-key revoke site2", ErrorKind::MissingRequiredArgument),
+            (
+                "sparesite-restore gateway-key revoke site2 --trust-none --trust-existing",
+                ErrorKind::ArgumentConflict,
+            ),
+            ("sparesite-restore gateway-key issue --label a/b --output k", ErrorKind::ValueValidation),
+            ("sparesite-restore serve dc01", ErrorKind::InvalidSubcommand),
+        ] {
+            assert_eq!(parse(line).map(drop).map_err(|e| e.kind()), Err(kind), "{line}");
+        }
+    }
+}

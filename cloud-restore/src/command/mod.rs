@@ -1,0 +1,10 @@
+//! One file a command: its arguments, what it does, what it prints.
+
+pub mod assemble;
+pub mod key_issue;
+pub mod key_list;
+pub mod key_revoke;
+pub mod kit_check;
+pub mod kit_new;
+pub mod points;
+pub mod verify;

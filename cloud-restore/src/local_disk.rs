@@ -1,0 +1,241 @@
+//! The disks of this machine, as the vault's side reads and writes them.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use virtual_disk::{
+    CreateOptions, DiskError, DiskReadWriter, DiskReader, DiskWriter, Format, OpenOptions, create,
+    open_in_place,
+};
+use vault_store::error::DiskFailure;
+use vault_store::{Extents, Sink};
+
+/// One call zeroes at most this much, so that an abandoned disk is let go of soon.
+const ZERO_STEP: u64 = 1 << 30;
+
+/// A disk being written. It can be ended from outside at any time, whoever else still holds it:
+/// an abandoned new image leaves nothing behind.
+pub struct LocalDisk {
+    held: RwLock<Option<Held>>,
+}
+
+enum Held {
+    New(Box<dyn DiskWriter>),
+    Old(Box<dyn DiskReadWriter>),
+}
+
+impl Held {
+    fn writer(&self) -> &dyn DiskWriter {
+        match self {
+            Held::New(disk) => &**disk,
+            Held::Old(disk) => &**disk,
+        }
+    }
+
+    fn reader(&self) -> Option<&dyn DiskReader> {
+        match self {
+            Held::New(_) => None,
+            Held::Old(disk) => Some(&**disk),
+        }
+    }
+}
+
+impl LocalDisk {
+    /// A new image; or a block device, which is cleared first.
+    pub fn create(
+        path: &Path,
+        format: Format,
+        size_bytes: u64,
+        options: &CreateOptions,
+    ) -> Result<Self, DiskError> {
+        let disk = create(path, format, size_bytes, options)?;
+        if !disk.starts_as_zeroes() {
+            clear(&*disk, 0..size_bytes)?;
+        }
+        Ok(LocalDisk::holding(Held::New(disk)))
+    }
+
+    /// An old copy, to be written over. What a VHD holds behind the disk's end becomes zero.
+    pub fn open_old(path: &Path, size_bytes: u64, options: &OpenOptions) -> Result<Self, DiskError> {
+        let disk = open_in_place(path, size_bytes, options)?;
+        let found = disk.size_bytes();
+        clear(&*disk, size_bytes.min(found)..found)?;
+        Ok(LocalDisk::holding(Held::Old(disk)))
+    }
+
+    fn holding(held: Held) -> Self {
+        LocalDisk {
+            held: RwLock::new(Some(held)),
+        }
+    }
+
+    /// Makes all of it zero.
+    pub fn empty(&self, size_bytes: u64) -> Result<(), DiskFailure> {
+        self.with(|held| Ok(clear(held.writer(), 0..size_bytes)?))
+    }
+
+    /// Completes the disk. After it, and after `abandon`, every other call fails.
+    pub fn finish(&self) -> Result<(), DiskFailure> {
+        match self.take() {
+            Some(Held::New(disk)) => Ok(disk.finish()?),
+            Some(Held::Old(disk)) => Ok(disk.finish()?),
+            None => Err(ENDED.into()),
+        }
+    }
+
+    pub fn abandon(&self) {
+        drop(self.take());
+    }
+
+    fn take(&self) -> Option<Held> {
+        self.held.write().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn with<R>(&self, act: impl FnOnce(&Held) -> Result<R, DiskFailure>) -> Result<R, DiskFailure> {
+        match &*self.held.read().unwrap_or_else(PoisonError::into_inner) {
+            Some(held) => act(held),
+            None => Err(ENDED.into()),
+        }
+    }
+
+    fn read<R>(
+        &self,
+        act: impl FnOnce(&dyn DiskReader) -> Result<R, DiskError>,
+    ) -> Result<R, DiskFailure> {
+        self.with(|held| match held.reader() {
+            Some(disk) => Ok(act(disk)?),
+            None => Err("a new disk holds nothing to be read".into()),
+        })
+    }
+}
+
+const ENDED: &str = "the disk was closed before its last write";
+
+fn clear(disk: &dyn DiskWriter, range: Range<u64>) -> Result<(), DiskError> {
+    let mut at = range.start;
+    while at < range.end {
+        let step = ZERO_STEP.min(range.end - at);
+        disk.write_zeroes(at, step)?;
+        at += step;
+    }
+    Ok(())
+}
+
+impl Extents for LocalDisk {
+    fn size_bytes(&self) -> u64 {
+        self.read(|disk| Ok(disk.size_bytes())).unwrap_or(0)
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DiskFailure> {
+        self.read(|disk| disk.read_at(offset, buf))
+    }
+
+    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, DiskFailure> {
+        self.read(|disk| disk.next_data(offset))
+    }
+}
+
+impl Sink for LocalDisk {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskFailure> {
+        self.with(|held| Ok(held.writer().write_at(offset, bytes)?))
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskFailure> {
+        self.with(|held| Ok(held.writer().write_zeroes(offset, length)?))
+    }
+}
+
+/// The same disk in several formats: each chunk is fetched once and written to all.
+pub struct Formats(pub Vec<Arc<LocalDisk>>);
+
+impl Sink for Formats {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskFailure> {
+        self.0.iter().try_for_each(|disk| disk.write_at(offset, bytes))
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskFailure> {
+        self.0.iter().try_for_each(|disk| disk.write_zeroes(offset, length))
+    }
+}
+
+/// Disks under construction: whatever way the work ends, what was not finished is let go.
+#[derive(Default)]
+pub struct UnderConstruction(pub Vec<Arc<LocalDisk>>);
+
+impl UnderConstruction {
+    pub fn finish(mut self) -> Result<(), DiskFailure> {
+        let disks = std::mem::take(&mut self.0);
+        let mut first = Ok(());
+        for disk in &disks {
+            match first {
+                Ok(()) => first = disk.finish(),
+                Err(_) => disk.abandon(),
+            }
+        }
+        first
+    }
+}
+
+impl Drop for UnderConstruction {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|disk| disk.abandon());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    const SIZE: u64 = 3 << 20;
+
+    fn quick() -> CreateOptions {
+        CreateOptions {
+            sync: false,
+            ..CreateOptions::default()
+        }
+    }
+
+    fn new(path: &Path, format: Format) -> Arc<LocalDisk> {
+        Arc::new(LocalDisk::create(path, format, SIZE, &quick()).unwrap())
+    }
+
+    #[test]
+    fn several_formats_get_the_same_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (raw, vhd) = (folder.path().join("d.raw"), folder.path().join("d.vhd"));
+        let disks = vec![new(&raw, Format::Raw), new(&vhd, Format::Vhd)];
+        Formats(disks.clone()).write_at(4096, b"data").unwrap();
+        UnderConstruction(disks).finish().unwrap();
+        let raw = fs::read(raw).unwrap();
+        assert_eq!((raw.len() as u64, &raw[4096..4100]), (SIZE, b"data".as_slice()));
+        assert_eq!(fs::read(vhd).unwrap()[..raw.len()], raw);
+    }
+
+    #[test]
+    fn what_is_abandoned_leaves_nothing_and_takes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = new(&folder.path().join("d.raw"), Format::Raw);
+        disk.write_at(0, b"data").unwrap();
+        // Somebody else still holds the disk, as a task that was not waited for would.
+        drop(UnderConstruction(vec![Arc::clone(&disk)]));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert!(disk.write_at(0, b"data").is_err());
+        assert!(disk.finish().is_err());
+    }
+
+    #[test]
+    fn an_old_copy_is_read_emptied_and_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("d.raw");
+        fs::write(&path, vec![7; SIZE as usize]).unwrap();
+        let disk = LocalDisk::open_old(&path, SIZE, &OpenOptions::default()).unwrap();
+        let mut byte = [0];
+        disk.read_at(SIZE - 1, &mut byte).unwrap();
+        assert_eq!((byte, Extents::size_bytes(&disk)), ([7], SIZE));
+        disk.empty(SIZE).unwrap();
+        disk.finish().unwrap();
+        assert_eq!(fs::read(path).unwrap(), vec![0; SIZE as usize]);
+    }
+}

@@ -1,0 +1,156 @@
+//! `sync`: one cycle, VM after VM. A VM that fails stops no other.
+
+mod report;
+mod vm_sync;
+
+use std::{path::Path, time::Instant};
+
+use console::{Exit, Failure, Finding, Progress};
+use vault_store::{
+    StoreError,
+    gateway::{Gateway, PointReport},
+    objects::OpenOptions,
+};
+
+use super::{VmArgs, finding_in_words, told};
+use crate::{
+    config::{Config, Vm},
+    interrupt::Interrupt,
+    source::disk_list,
+    vault_access::{VaultAccess, choose, load_config, open_gateway},
+};
+use report::{CycleReport, VmReport};
+use vm_sync::{SyncError, VmSync};
+
+pub use report::{requests, used};
+
+pub const EXAMPLES: &str = "\
+The first sync of a VM reads and sends all of it; later ones send what changed.
+
+Examples:
+  sparesite-gateway sync
+  sparesite-gateway sync dc01 files
+  sparesite-gateway sync --json --quiet | jq '.bytes_sent'";
+
+pub async fn run(config: &Path, args: &VmArgs, json: bool) -> anyhow::Result<Exit> {
+    let config = load_config(config)?;
+    let vms = choose(&config, &args.vms)?;
+    let interrupt = Interrupt::listen()?;
+    let began = Instant::now();
+    let access = VaultAccess::open(&config.vault.url, OpenOptions::default()).await?;
+    let gateway = open_gateway(&config, access.objects)?;
+    let mut cycle = Cycle {
+        config: &config,
+        gateway,
+        interrupt,
+        report: CycleReport::default(),
+    };
+    cycle.begin().await?;
+    cycle.sync_all(&vms).await;
+    let Cycle {
+        mut report,
+        interrupt,
+        ..
+    } = cycle;
+    report.finish(access.meter.snapshot(), began.elapsed());
+    tell(&report, json, interrupt.came())
+}
+
+/// Everything that was done is told, whatever came after it.
+fn tell(report: &CycleReport, json: bool, interrupted: bool) -> anyhow::Result<Exit> {
+    let findings = report.all_findings();
+    let exit = if json {
+        console::print_json(report)?;
+        Exit::of(&findings)
+    } else {
+        report.print()?;
+        told(&findings)?
+    };
+    if interrupted {
+        return Err(Interrupt::failure().into());
+    }
+    match report.failures() {
+        failures if failures.is_empty() => Ok(exit),
+        failures => Err(Failure::failed(failures.join("\n")).into()),
+    }
+}
+
+struct Cycle<'c> {
+    config: &'c Config,
+    gateway: Gateway,
+    interrupt: Interrupt,
+    report: CycleReport,
+}
+
+impl Cycle<'_> {
+    async fn begin(&mut self) -> anyhow::Result<()> {
+        let progress = Progress::start("reading the vault's index", None);
+        let count = |bytes| progress.add(bytes);
+        let start = tokio::select! {
+            start = self.gateway.begin_cycle(&count) => start?,
+            () = self.interrupt.wait() => return Err(Interrupt::failure().into()),
+        };
+        let words = start.findings.into_iter();
+        let vault = |words| finding_in_words(&self.config.vault.url, words);
+        self.report.findings.extend(words.map(vault));
+        if let Some(rebuilt) = start.rebuilt {
+            tracing::info!(rebuilt.packs, rebuilt.chunks, "state rebuilt from the vault");
+        }
+        Ok(())
+    }
+
+    async fn sync_all(&mut self, vms: &[&Vm]) {
+        let total = tokio::task::block_in_place(|| disk_list::total_bytes(vms));
+        let progress = Progress::start("sync", Some(total));
+        for vm in vms {
+            if self.interrupt.came() {
+                return;
+            }
+            progress.message(&vm.name);
+            let mut findings = Vec::new();
+            let outcome = self.sync_vm(vm, &progress, &mut findings).await;
+            let report = VmReport::new(&vm.name, outcome, findings);
+            self.report.vms.push(report);
+        }
+        if !self.interrupt.came() {
+            progress.finish();
+        }
+    }
+
+    /// A point that somebody else wrote in this gateway's name means that the state is behind the
+    /// vault: it is rebuilt, and the VM tried again, once.
+    async fn sync_vm(
+        &mut self,
+        vm: &Vm,
+        progress: &Progress,
+        findings: &mut Vec<Finding>,
+    ) -> Result<PointReport, SyncError> {
+        let asked = self.config.policy_of(vm).consistency;
+        let sync = VmSync {
+            vm,
+            asked,
+            interrupt: &self.interrupt,
+        };
+        let count = |bytes| progress.add(bytes);
+        let first = sync.run(&mut self.gateway, &count, findings).await;
+        let Err(SyncError::Store(conflict @ StoreError::Conflict { .. })) = first else {
+            return first;
+        };
+        findings.push(conflict_finding(&vm.name, &conflict));
+        tokio::select! {
+            rebuilt = self.gateway.rebuild(&|_| {}) => drop(rebuilt?),
+            () = self.interrupt.wait() => return Err(SyncError::Interrupted),
+        }
+        // The bar has counted this VM's disks once.
+        sync.run(&mut self.gateway, &|_| {}, findings).await
+    }
+}
+
+fn conflict_finding(vm: &str, conflict: &StoreError) -> Finding {
+    Finding::new(
+        "the state was older than the vault; it was rebuilt and the VM synced again",
+        format!("VM {vm}"),
+        conflict.to_string(),
+        "make sure that no copy of this machine runs with the same gateway key",
+    )
+}

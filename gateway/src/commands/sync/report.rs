@@ -1,0 +1,247 @@
+//! What a cycle came to, for people and as JSON.
+
+use std::time::Duration;
+
+use console::{Finding, show, table::Table};
+use serde::Serialize;
+use vault_store::{gateway::PointReport, objects::Usage};
+
+use super::{super::finding_in_words, vm_sync::SyncError};
+
+#[derive(Debug, Default, Serialize)]
+pub struct CycleReport {
+    pub vms: Vec<VmReport>,
+    pub requests: Requests,
+    pub bytes_sent: u64,
+    pub bytes_received: u64,
+    pub seconds: f64,
+    /// Of the vault as a whole; those of a VM are with it.
+    pub findings: Vec<Finding>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Requests {
+    pub put: u64,
+    pub get: u64,
+    pub head: u64,
+    pub list: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub struct VmReport {
+    pub vm: String,
+    pub sequence: Option<u64>,
+    pub id: Option<String>,
+    pub read_bytes: u64,
+    pub changed_bytes: u64,
+    pub stored_bytes: u64,
+    pub chunks: Chunks,
+    pub findings: Vec<Finding>,
+    pub error: Option<String>,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub struct Chunks {
+    pub read: u64,
+    pub full: u64,
+    pub patched: u64,
+    pub known: u64,
+}
+
+impl VmReport {
+    pub fn new(
+        vm: &str,
+        outcome: Result<PointReport, SyncError>,
+        mut findings: Vec<Finding>,
+    ) -> Self {
+        let (report, error) = match outcome {
+            Ok(report) => (report, None),
+            Err(error) => (PointReport::default(), Some(error.to_string())),
+        };
+        let words = report.findings.iter().cloned();
+        findings.extend(words.map(|words| finding_in_words(&format!("VM {vm}"), words)));
+        VmReport {
+            vm: vm.to_owned(),
+            sequence: report.point.map(|point| point.sequence),
+            id: report.point.map(|point| point.to_string()),
+            read_bytes: report.read_bytes,
+            changed_bytes: report.changed_bytes,
+            stored_bytes: report.stored_bytes,
+            chunks: Chunks {
+                read: report.chunks_read,
+                full: report.chunks_full,
+                patched: report.chunks_patched,
+                known: report.chunks_known,
+            },
+            findings,
+            error,
+        }
+    }
+}
+
+impl CycleReport {
+    pub fn finish(&mut self, usage: Usage, took: Duration) {
+        self.requests = requests(&usage);
+        self.bytes_sent = usage.bytes_sent;
+        self.bytes_received = usage.bytes_received;
+        self.seconds = (took.as_secs_f64() * 1000.0).round() / 1000.0;
+    }
+
+    pub fn all_findings(&self) -> Vec<Finding> {
+        let of_vms = self.vms.iter().flat_map(|vm| &vm.findings);
+        self.findings.iter().chain(of_vms).cloned().collect()
+    }
+
+    /// A line for each VM that failed.
+    pub fn failures(&self) -> Vec<String> {
+        let failed = self.vms.iter();
+        failed
+            .filter_map(|vm| Some(format!("VM {}: {}", vm.vm, vm.error.as_ref()?)))
+            .collect()
+    }
+
+    pub fn print(&self) -> anyhow::Result<()> {
+        let headings = ["VM", "POINT", "READ", "CHANGED", "STORED"];
+        let mut table = Table::new(headings).right([2, 3, 4]);
+        for vm in &self.vms {
+            let point = match (&vm.error, vm.sequence) {
+                (Some(_), _) => "failed".into(),
+                (None, Some(sequence)) => format!("{}@{sequence}", vm.vm),
+                (None, None) => "-".into(),
+            };
+            table.row([
+                vm.vm.clone(),
+                point,
+                show::size(vm.read_bytes),
+                show::size(vm.changed_bytes),
+                show::size(vm.stored_bytes),
+            ]);
+        }
+        if !table.is_empty() {
+            table.print()?;
+        }
+        let usage = Usage {
+            put: self.requests.put,
+            get: self.requests.get,
+            head: self.requests.head,
+            list: self.requests.list,
+            bytes_sent: self.bytes_sent,
+            bytes_received: self.bytes_received,
+        };
+        let took = show::duration(Duration::from_secs_f64(self.seconds));
+        console::print(&format!("{}, {took}", used(&usage)))
+    }
+}
+
+pub fn requests(usage: &Usage) -> Requests {
+    Requests {
+        put: usage.put,
+        get: usage.get,
+        head: usage.head,
+        list: usage.list,
+    }
+}
+
+/// `5 requests (4 put, 1 get), 1.2 MB sent, 300 B received`
+pub fn used(usage: &Usage) -> String {
+    let kinds = [
+        (usage.put, "put"),
+        (usage.get, "get"),
+        (usage.head, "head"),
+        (usage.list, "list"),
+    ];
+    let made: Vec<_> = kinds
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, kind)| format!("{count} {kind}"))
+        .collect();
+    let kinds = match made.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", made.join(", ")),
+    };
+    format!(
+        "{} requests{kinds}, {} sent, {} received",
+        usage.requests(),
+        show::size_decimal(usage.bytes_sent),
+        show::size_decimal(usage.bytes_received),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use vault_format::PointId;
+
+    use super::*;
+
+    #[test]
+    fn the_document_has_the_promised_shape() {
+        let point = PointReport {
+            point: Some(PointId {
+                epoch: 2,
+                sequence: 17,
+            }),
+            read_bytes: 9,
+            chunks_known: 3,
+            findings: vec!["healed".into()],
+            ..PointReport::default()
+        };
+        let mut report = CycleReport::default();
+        report.vms.push(VmReport::new("dc01", Ok(point), vec![]));
+        report
+            .vms
+            .push(VmReport::new("db", Err(SyncError::Interrupted), vec![]));
+        let usage = Usage {
+            put: 4,
+            get: 1,
+            bytes_sent: 1500,
+            ..Usage::default()
+        };
+        report.finish(usage, Duration::from_micros(1_234_567));
+        let document = serde_json::to_value(&report).expect("serializes");
+        assert_eq!(
+            document,
+            serde_json::json!({
+                "vms": [
+                    {
+                        "vm": "dc01", "sequence": 17, "id": "0000000002-0000000017",
+                        "read_bytes": 9, "changed_bytes": 0, "stored_bytes": 0,
+                        "chunks": { "read": 0, "full": 0, "patched": 0, "known": 3 },
+                        "findings": [
+                            { "what": "healed", "on": "VM dc01", "why": "", "remedy": "" }
+                        ],
+                        "error": null,
+                    },
+                    {
+                        "vm": "db", "sequence": null, "id": null,
+                        "read_bytes": 0, "changed_bytes": 0, "stored_bytes": 0,
+                        "chunks": { "read": 0, "full": 0, "patched": 0, "known": 0 },
+                        "findings": [], "error": "interrupted",
+                    },
+                ],
+                "requests": { "put": 4, "get": 1, "head": 0, "list": 0 },
+                "bytes_sent": 1500, "bytes_received": 0, "seconds": 1.235, "findings": [],
+            })
+        );
+        assert_eq!(report.failures(), ["VM db: interrupted"]);
+        assert_eq!(report.all_findings().len(), 1);
+    }
+
+    #[test]
+    fn only_requests_that_were_made_are_named() {
+        let usage = Usage {
+            put: 4,
+            get: 1,
+            bytes_sent: 1_200_000,
+            bytes_received: 300,
+            ..Usage::default()
+        };
+        assert_eq!(
+            used(&usage),
+            "5 requests (4 put, 1 get), 1.2 MB sent, 300 B received"
+        );
+        assert_eq!(
+            used(&Usage::default()),
+            "0 requests, 0 B sent, 0 B received"
+        );
+    }
+}

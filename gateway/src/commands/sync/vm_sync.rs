@@ -1,0 +1,136 @@
+//! One VM of a cycle: hook, disks, capture, hook.
+
+use console::{Failure, Finding};
+use jiff::Timestamp;
+use vault_format::manifest::Consistency;
+use vault_store::{
+    StoreError,
+    gateway::{Gateway, PointReport, VmCapture},
+};
+
+use crate::{
+    config::Vm,
+    interrupt::Interrupt,
+    source::{
+        consistency::{self, Freeze, Judged},
+        disk_list::{self, Observed},
+        hook::{HOOK_TIMEOUT, HookKind, run_hook},
+    },
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum SyncError {
+    #[error("interrupted")]
+    Interrupted,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{}", in_one_line(.0))]
+    Disk(#[from] Failure),
+}
+
+fn in_one_line(failure: &Failure) -> String {
+    match std::error::Error::source(failure) {
+        Some(cause) => format!("{failure}: {cause}"),
+        None => failure.to_string(),
+    }
+}
+
+pub struct VmSync<'s> {
+    pub vm: &'s Vm,
+    pub asked: Consistency,
+    pub interrupt: &'s Interrupt,
+}
+
+impl VmSync<'_> {
+    /// The `after` hook runs whatever comes of the rest: the guest must not stay frozen.
+    pub async fn run(
+        &self,
+        gateway: &mut Gateway,
+        progress: &(dyn Fn(u64) + Sync),
+        findings: &mut Vec<Finding>,
+    ) -> Result<PointReport, SyncError> {
+        let freeze = self.freeze().await;
+        let result = match self.interrupt.came() {
+            true => Err(SyncError::Interrupted),
+            false => self.capture(gateway, &freeze, progress, findings).await,
+        };
+        findings.extend(self.thaw().await);
+        result
+    }
+
+    async fn freeze(&self) -> Freeze {
+        let Some(hook) = &self.vm.before else {
+            return Freeze::NotAsked;
+        };
+        let stop = self.interrupt.wait();
+        match run_hook(hook, HookKind::Before, &self.vm.name, HOOK_TIMEOUT, stop).await {
+            Ok(()) => Freeze::Done,
+            Err(why) => Freeze::Failed(why),
+        }
+    }
+
+    /// Not ended by an interrupt: it is what an interrupt waits for.
+    async fn thaw(&self) -> Option<Finding> {
+        let hook = self.vm.after.as_ref()?;
+        let never = std::future::pending();
+        let ended = run_hook(hook, HookKind::After, &self.vm.name, HOOK_TIMEOUT, never).await;
+        let why = ended.err()?;
+        Some(Finding::new(
+            "the after hook failed: the VM may still be frozen",
+            format!("VM {}", self.vm.name),
+            why,
+            format!("look at the VM now, and run {} by hand", hook.display()),
+        ))
+    }
+
+    async fn capture(
+        &self,
+        gateway: &mut Gateway,
+        freeze: &Freeze,
+        progress: &(dyn Fn(u64) + Sync),
+        findings: &mut Vec<Finding>,
+    ) -> Result<PointReport, SyncError> {
+        // Looked at before we open the disks ourselves.
+        let before = tokio::task::block_in_place(|| Observed::now(self.vm));
+        let judged = consistency::judge(freeze, &before.uses());
+        let lower = consistency::finding(&self.vm.name, self.asked, freeze, &judged);
+        findings.extend(lower);
+        let capture = VmCapture {
+            name: self.vm.name.clone(),
+            consistency: judged.consistency,
+            captured_at: Timestamp::now(),
+            software: concat!("sparesite-gateway ", env!("CARGO_PKG_VERSION")).into(),
+            disks: tokio::task::block_in_place(|| disk_list::open_all(self.vm, self.interrupt))?,
+        };
+        let outcome = tokio::select! {
+            outcome = gateway.sync_vm(&capture, progress) => outcome,
+            () = self.interrupt.wait() => return Err(SyncError::Interrupted),
+        };
+        // Closes them: a qemu-nbd of ours ends here.
+        tokio::task::block_in_place(|| drop(capture));
+        let report = match outcome {
+            // Also when the reading noticed it first.
+            Err(_) if self.interrupt.came() => return Err(SyncError::Interrupted),
+            outcome => outcome?,
+        };
+        findings.extend(self.disturbed(&judged, &before, &report));
+        Ok(report)
+    }
+
+    /// That nothing used the disks was true when we looked. It must still be, or the point is a
+    /// smear that says "crash".
+    fn disturbed(
+        &self,
+        judged: &Judged,
+        before: &Observed,
+        report: &PointReport,
+    ) -> Option<Finding> {
+        if judged.consistency != Consistency::Crash {
+            return None;
+        }
+        let after = tokio::task::block_in_place(|| Observed::now(self.vm));
+        let why = before.disturbed(&after)?;
+        let sequence = report.point?.sequence;
+        Some(disk_list::disturbed_finding(&self.vm.name, sequence, why))
+    }
+}

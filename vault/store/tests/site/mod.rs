@@ -1,0 +1,152 @@
+//! A site in a test: a directory vault, a kit, gateways with their state, and disks in memory.
+#![allow(dead_code)]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tempfile::TempDir;
+use vault_format::gateway_key::GatewayKey;
+use vault_format::kit::{Argon2idCosts, Kit};
+use vault_format::manifest::Consistency;
+use vault_store::extents::MemoryDisk;
+use vault_store::gateway::{CycleStart, DiskCapture, Gateway, GatewayOptions, PointReport, VmCapture};
+use vault_store::objects::{Meter, Objects, OpenOptions, open_vault_url};
+use vault_store::read::{PointSelector, Vault, assemble};
+use vault_store::setup::{VaultRequest, prepare_vault_at};
+use vault_store::{Extents, StoreError};
+
+pub const CHUNK: usize = 65_536;
+pub const BLOCK: usize = 4096;
+const CHEAP: Argon2idCosts = Argon2idCosts { memory_kib: 64, iterations: 1, parallelism: 1 };
+
+pub struct Site {
+    pub folder: TempDir,
+    pub objects: Arc<dyn Objects>,
+    pub meter: Meter,
+    pub kit: Kit,
+    key: String,
+}
+
+/// A gateway that writes small packs, so that small disks have several.
+pub fn small_packs() -> GatewayOptions {
+    GatewayOptions { pack_bytes: 200_000, level: 1, uploads: 2 }
+}
+
+impl Site {
+    pub async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("file://{}/vault", folder.path().display());
+        let meter = Meter::new();
+        let options = OpenOptions { create_directory: true, meter: meter.clone(), ..OpenOptions::default() };
+        let objects = open_vault_url(&url, options).await.unwrap();
+        let request = VaultRequest {
+            url: &url,
+            region: None,
+            chunk_bytes: CHUNK as u32,
+            label: "first",
+            passphrase: "passphrase",
+            now: jiff::Timestamp::now(),
+        };
+        let prepared = prepare_vault_at(&request, CHEAP).unwrap();
+        prepared.publish(&*objects, &[]).await.unwrap();
+        Site { folder, objects, meter, kit: prepared.kit, key: prepared.key.to_json().to_string() }
+    }
+
+    pub fn key(&self) -> GatewayKey {
+        GatewayKey::parse(self.key.as_bytes()).unwrap()
+    }
+
+    pub fn vault_folder(&self) -> PathBuf {
+        self.folder.path().join("vault")
+    }
+
+    pub fn state_folder(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    pub fn gateway(&self) -> Gateway {
+        self.gateway_at(&self.state_folder(), self.objects.clone())
+    }
+
+    pub fn gateway_at(&self, state: &Path, objects: Arc<dyn Objects>) -> Gateway {
+        Gateway::open(objects, self.key(), state, small_packs()).unwrap()
+    }
+
+    /// One cycle of one VM with one disk.
+    pub async fn sync(&self, vm: &str, disk: &[u8]) -> Result<PointReport, StoreError> {
+        let mut gateway = self.gateway();
+        gateway.begin_cycle(&|_| {}).await?;
+        gateway.sync_vm(&capture(vm, disk), &|_| {}).await
+    }
+
+    pub async fn vault(&self) -> Vault {
+        Vault::open(self.objects.clone(), &self.kit, self.kit.open("passphrase").unwrap()).await.unwrap()
+    }
+
+    /// The disk of `vm` at a point.
+    pub async fn restore(&self, vm: &str, selector: PointSelector) -> Result<Vec<u8>, StoreError> {
+        let vault = self.vault().await;
+        let point = vault.find_point(vm, &selector).await?;
+        let size = point.manifest.disks[0].size_bytes as usize;
+        let sink = Arc::new(MemoryDisk::new(vec![0; size]));
+        assemble(&vault, &point, "disk", sink.clone(), None, &|_| {}).await?;
+        Ok(sink.bytes())
+    }
+}
+
+pub fn capture(vm: &str, disk: &[u8]) -> VmCapture {
+    let source: Arc<dyn Extents> = Arc::new(MemoryDisk::new(disk.to_vec()));
+    VmCapture {
+        name: vm.into(),
+        disks: vec![DiskCapture { name: "disk".into(), source: Some(source), size_bytes: disk.len() as u64 }],
+        consistency: Consistency::Crash,
+        captured_at: jiff::Timestamp::now(),
+        software: "test".into(),
+    }
+}
+
+pub async fn cycle(gateway: &mut Gateway, vm: &str, disk: &[u8]) -> Result<(CycleStart, PointReport), StoreError> {
+    let start = gateway.begin_cycle(&|_| {}).await?;
+    Ok((start, gateway.sync_vm(&capture(vm, disk), &|_| {}).await?))
+}
+
+/// splitmix64: seeds give the same test anywhere.
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn roll(&mut self, below: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % below as u64) as usize
+    }
+
+    pub fn fill(&mut self, bytes: &mut [u8]) {
+        bytes.iter_mut().for_each(|byte| *byte = self.roll(256) as u8);
+    }
+}
+
+/// A disk of `chunks` chunks: half of them data, some holes, some equal to others.
+pub fn disk(chunks: usize, seed: u64) -> Vec<u8> {
+    let mut dice = Dice(seed);
+    let mut out = vec![0; chunks * CHUNK];
+    for position in 0..chunks {
+        match dice.roll(4) {
+            0 => {}
+            1 if position > 0 => out.copy_within((position - 1) * CHUNK..position * CHUNK, position * CHUNK),
+            _ => dice.fill(&mut out[position * CHUNK..(position + 1) * CHUNK - BLOCK]),
+        }
+    }
+    out
+}
+
+pub fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_folder(&entry.path(), &to.join(entry.file_name())),
+            false => drop(std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap()),
+        }
+    }
+}
