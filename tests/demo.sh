@@ -70,6 +70,7 @@ key = "$site/gateway.key"
 [[policy]]
 name = "servers"
 rpo = "1h"
+consistency = "none"
 
 [[vm]]
 name = "vm"

@@ -2,37 +2,42 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use console::{Failure, Finding, OrFailure, show::printable};
-use tokio::task::block_in_place;
-use vault_format::kit::{Kit, KitKeys};
-use vault_format::{FormatError, names};
+use console::{Failure, Finding, show::printable};
+use vault_format::kit::Kit;
+use vault_format::names;
 use vault_store::StoreError;
 use vault_store::objects::{Meter, ObjectError, Objects, OpenOptions, open_vault_url};
 use vault_store::read::Vault;
 
 use crate::failure::attempting;
-
-/// A kit has a few kilobytes; what is longer is some other file.
-const MOST_KIT_BYTES: u64 = 1 << 20;
-/// On a terminal; from a file a wrong passphrase stays wrong.
-const ATTEMPTS: usize = 3;
+use crate::kit_file::{read_kit, unlock};
 
 /// With which kit, and which vault.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Recovery kit")]
 pub struct AccessArgs {
     /// The recovery kit
-    #[arg(long, global = true, value_name = "FILE", env = "SPARESITE_KIT", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "SPARESITE_KIT",
+        hide_env_values = true
+    )]
     kit: Option<OsString>,
 
     /// The vault, if it is no longer where the kit says
-    #[arg(long, global = true, value_name = "URL", env = "SPARESITE_VAULT", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "SPARESITE_VAULT",
+        hide_env_values = true
+    )]
     vault: Option<String>,
 
     /// A file with the kit's passphrase on one line; asked for without it
@@ -72,7 +77,10 @@ impl AccessArgs {
         let keys = unlock(&kit, kit_path, path(&self.passphrase_file))?;
         let vault = Vault::open(Arc::clone(&objects), &kit, keys)
             .await
-            .map_err(attempting(format!("cannot open the vault {}", printable(&url))))?;
+            .map_err(attempting(format!(
+                "cannot open the vault {}",
+                printable(&url)
+            )))?;
         refuse_foreign(&vault, &*objects, kit_path).await?;
         Ok(OpenVault {
             vault,
@@ -88,7 +96,12 @@ impl OpenVault {
     /// What opening the vault found.
     pub fn findings(&self) -> Vec<Finding> {
         let note = |text: &String| {
-            Finding::new(text, format!("vault {}", self.url), "", "run `sparesite-restore verify`")
+            Finding::new(
+                text,
+                format!("vault {}", self.url),
+                "",
+                "run `sparesite-restore verify`",
+            )
         };
         self.vault.findings.iter().map(note).collect()
     }
@@ -96,64 +109,10 @@ impl OpenVault {
 
 /// An empty variable is none.
 fn path(given: &Option<OsString>) -> Option<&Path> {
-    given.as_deref().filter(|path| !path.is_empty()).map(Path::new)
-}
-
-fn read_kit(path: &Path) -> Result<Kit, Failure> {
-    let shown = path.display();
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MOST_KIT_BYTES + 1).read_to_end(&mut bytes))
-        .or_failure(|| {
-            Failure::usage(format!("cannot read the recovery kit {shown}"))
-                .remedy("name the kit's file; its printed page has the same as a QR code and as text")
-        })?;
-    if bytes.len() as u64 > MOST_KIT_BYTES {
-        return Err(not_a_kit(path, "it is far too long for one"));
-    }
-    Kit::parse(&bytes).map_err(|error| match error {
-        FormatError::Unknown { .. } => Failure::failed(format!("cannot use the recovery kit {shown}"))
-            .because(error)
-            .remedy("get a newer sparesite-restore; the one of its site is in the vault, under tools/"),
-        FormatError::Checksum => Failure::failed(format!("the recovery kit {shown} is damaged"))
-            .because("its checksum does not match")
-            .remedy("take another copy of it, or its printed page: the QR code or the text there"),
-        other => not_a_kit(path, other.to_string()),
-    })
-}
-
-fn not_a_kit(path: &Path, why: impl Into<String>) -> Failure {
-    Failure::failed(format!("{} is no recovery kit", path.display()))
-        .because(why.into())
-        .remedy("name the file that `sparesite-gateway init` made with --kit, not the gateway key or the page")
-}
-
-fn unlock(kit: &Kit, path: &Path, file: Option<&Path>) -> Result<KitKeys, Failure> {
-    let shown = path.display();
-    let attempts = if file.is_some() { 1 } else { ATTEMPTS };
-    for attempt in 1..=attempts {
-        let prompt = format!("Passphrase of the recovery kit {shown}: ");
-        // Blocks: on the terminal, then on Argon2id for about a second.
-        let opened = block_in_place(|| {
-            let passphrase = console::read_passphrase(file, &prompt)?;
-            Ok::<_, Failure>(kit.open(&passphrase))
-        })?;
-        match opened {
-            Ok(keys) => return Ok(keys),
-            Err(FormatError::Passphrase) if attempt < attempts => {
-                tracing::warn!("that is not the passphrase of this kit");
-            }
-            Err(FormatError::Passphrase) => break,
-            Err(error) => {
-                return Err(Failure::failed(format!("cannot open the recovery kit {shown}"))
-                    .because(error)
-                    .remedy("take another copy of the kit, or its printed page"));
-            }
-        }
-    }
-    Err(Failure::failed(format!("wrong passphrase for the recovery kit {shown}"))
-        .because(format!("it was made {}", printable(&kit.created)))
-        .remedy("take the passphrase that was written down when this kit was made, as it was typed"))
+    given
+        .as_deref()
+        .filter(|path| !path.is_empty())
+        .map(Path::new)
 }
 
 async fn open_objects(
@@ -167,10 +126,12 @@ async fn open_objects(
         meter,
         ..OpenOptions::default()
     };
-    open_vault_url(url, options).await.map_err(|error| match error {
-        ObjectError::BadUrl { .. } => Failure::usage(error.to_string()),
-        other => attempting(format!("cannot open the vault {}", printable(url)))(other.into()),
-    })
+    open_vault_url(url, options)
+        .await
+        .map_err(|error| match error {
+            ObjectError::BadUrl { .. } => Failure::usage(error.to_string()),
+            other => attempting(format!("cannot open the vault {}", printable(url)))(other.into()),
+        })
 }
 
 /// A vault that lost its first object opens with the kit's copy of it, and so would any bucket:
@@ -184,38 +145,23 @@ async fn refuse_foreign(vault: &Vault, objects: &dyn Objects, kit: &Path) -> Res
         attempting(format!("cannot open the vault {store}"))(StoreError::from(error))
     })?;
     let what = match found {
-        Some(_) => format!("{store} is not the vault of the recovery kit {}", kit.display()),
+        Some(_) => format!(
+            "{store} is not the vault of the recovery kit {}",
+            kit.display()
+        ),
         None => format!("there is no vault at {store}"),
     };
     Err(Failure::failed(what)
         .because(vault.findings.join("; "))
-        .remedy("check --vault (without it, the kit's own URL is used), or take the kit of this vault"))
+        .remedy(
+            "check --vault (without it, the kit's own URL is used), or take the kit of this vault",
+        ))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use console::Exit;
-
-    fn refused(bytes: &[u8]) -> Failure {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("kit");
-        std::fs::write(&path, bytes).unwrap();
-        read_kit(&path).expect_err("no kit")
-    }
-
-    #[test]
-    fn what_is_no_kit_is_told() {
-        for bytes in [b"".as_slice(), b"{}", b"\x7fELF", br#"{"kind":"sparesite gateway key","format":1}"#] {
-            let failure = refused(bytes);
-            assert!(failure.to_string().ends_with("is no recovery kit"), "{failure}");
-            assert_eq!(failure.exit(), Exit::Failed);
-        }
-        let newer = refused(br#"{"kind":"sparesite recovery kit","format":2}"#);
-        assert!(newer.to_string().starts_with("cannot use the recovery kit"), "{newer}");
-        let long = refused(&vec![b' '; MOST_KIT_BYTES as usize + 1]);
-        assert!(long.to_string().ends_with("is no recovery kit"), "{long}");
-    }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_missing_kit_is_wrong_usage() {

@@ -127,21 +127,46 @@ mod tests {
     #[test]
     fn wrong_usage_is_refused() {
         for (line, kind) in [
-            ("sparesite-restore assemble dc01", ErrorKind::MissingRequiredArgument),
-            ("sparesite-restore assemble dc01@ --output d", ErrorKind::ValueValidation),
-            ("sparesite-restore assemble d/c --output d", ErrorKind::ValueValidation),
-            ("sparesite-restore assemble dc01 --output d --format vdi", ErrorKind::ValueValidation),
-            ("sparesite-restore assemble dc01 --output d --format raw,", ErrorKind::ValueValidation),
+            (
+                "sparesite-restore assemble dc01",
+                ErrorKind::MissingRequiredArgument,
+            ),
+            (
+                "sparesite-restore assemble dc01@ --output d",
+                ErrorKind::ValueValidation,
+            ),
+            (
+                "sparesite-restore assemble d/c --output d",
+                ErrorKind::ValueValidation,
+            ),
+            (
+                "sparesite-restore assemble dc01 --output d --format vdi",
+                ErrorKind::ValueValidation,
+            ),
+            (
+                "sparesite-restore assemble dc01 --output d --format raw,",
+                ErrorKind::ValueValidation,
+            ),
             ("sparesite-restore points a/b", ErrorKind::ValueValidation),
-            ("sparesite-restore gateway-key revoke site2", ErrorKind::MissingRequiredArgument),
+            (
+                "sparesite-restore gateway-key revoke site2",
+                ErrorKind::MissingRequiredArgument,
+            ),
             (
                 "sparesite-restore gateway-key revoke site2 --trust-none --trust-existing",
                 ErrorKind::ArgumentConflict,
             ),
-            ("sparesite-restore gateway-key issue --label a/b --output k", ErrorKind::ValueValidation),
+            (
+                "sparesite-restore gateway-key issue --label a/b --output k",
+                ErrorKind::ValueValidation,
+            ),
             ("sparesite-restore serve dc01", ErrorKind::InvalidSubcommand),
         ] {
-            assert_eq!(parse(line).map(drop).map_err(|e| e.kind()), Err(kind), "{line}");
+            assert_eq!(
+                parse(line).map(drop).map_err(|e| e.kind()),
+                Err(kind),
+                "{line}"
+            );
         }
     }
 }

@@ -3,7 +3,6 @@
 use console::Failure;
 use vault_format::FormatError;
 use vault_store::StoreError;
-use vault_store::objects::ObjectError;
 
 /// Most of the store's errors carry their remedy; this adds what was attempted, and the remedy
 /// where only this program knows it.
@@ -40,9 +39,4 @@ fn newer(attempt: String, name: &str, what: &str, found: &str) -> Failure {
             env!("CARGO_PKG_VERSION")
         ))
         .remedy("get a newer sparesite-restore; the newest that this site used is in the vault, under tools/")
-}
-
-/// Whether the store refused for lack of a right.
-pub fn is_denied(error: &StoreError) -> bool {
-    matches!(error, StoreError::Object(ObjectError::Denied { .. }))
 }

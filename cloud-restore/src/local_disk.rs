@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock};
 
+use vault_store::error::DiskFailure;
+use vault_store::{Extents, Sink};
 use virtual_disk::{
     CreateOptions, DiskError, DiskReadWriter, DiskReader, DiskWriter, Format, OpenOptions, create,
     open_in_place,
 };
-use vault_store::error::DiskFailure;
-use vault_store::{Extents, Sink};
 
 /// One call zeroes at most this much, so that an abandoned disk is let go of soon.
 const ZERO_STEP: u64 = 1 << 30;
@@ -57,7 +57,11 @@ impl LocalDisk {
     }
 
     /// An old copy, to be written over. What a VHD holds behind the disk's end becomes zero.
-    pub fn open_old(path: &Path, size_bytes: u64, options: &OpenOptions) -> Result<Self, DiskError> {
+    pub fn open_old(
+        path: &Path,
+        size_bytes: u64,
+        options: &OpenOptions,
+    ) -> Result<Self, DiskError> {
         let disk = open_in_place(path, size_bytes, options)?;
         let found = disk.size_bytes();
         clear(&*disk, size_bytes.min(found)..found)?;
@@ -89,7 +93,10 @@ impl LocalDisk {
     }
 
     fn take(&self) -> Option<Held> {
-        self.held.write().unwrap_or_else(PoisonError::into_inner).take()
+        self.held
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     fn with<R>(&self, act: impl FnOnce(&Held) -> Result<R, DiskFailure>) -> Result<R, DiskFailure> {
@@ -146,84 +153,12 @@ impl Sink for LocalDisk {
     }
 }
 
-/// The same disk in several formats: each chunk is fetched once and written to all.
-pub struct Formats(pub Vec<Arc<LocalDisk>>);
-
-impl Sink for Formats {
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskFailure> {
-        self.0.iter().try_for_each(|disk| disk.write_at(offset, bytes))
-    }
-
-    fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskFailure> {
-        self.0.iter().try_for_each(|disk| disk.write_zeroes(offset, length))
-    }
-}
-
-/// Disks under construction: whatever way the work ends, what was not finished is let go.
-#[derive(Default)]
-pub struct UnderConstruction(pub Vec<Arc<LocalDisk>>);
-
-impl UnderConstruction {
-    pub fn finish(mut self) -> Result<(), DiskFailure> {
-        let disks = std::mem::take(&mut self.0);
-        let mut first = Ok(());
-        for disk in &disks {
-            match first {
-                Ok(()) => first = disk.finish(),
-                Err(_) => disk.abandon(),
-            }
-        }
-        first
-    }
-}
-
-impl Drop for UnderConstruction {
-    fn drop(&mut self) {
-        self.0.iter().for_each(|disk| disk.abandon());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
 
     const SIZE: u64 = 3 << 20;
-
-    fn quick() -> CreateOptions {
-        CreateOptions {
-            sync: false,
-            ..CreateOptions::default()
-        }
-    }
-
-    fn new(path: &Path, format: Format) -> Arc<LocalDisk> {
-        Arc::new(LocalDisk::create(path, format, SIZE, &quick()).unwrap())
-    }
-
-    #[test]
-    fn several_formats_get_the_same_bytes() {
-        let folder = tempfile::tempdir().unwrap();
-        let (raw, vhd) = (folder.path().join("d.raw"), folder.path().join("d.vhd"));
-        let disks = vec![new(&raw, Format::Raw), new(&vhd, Format::Vhd)];
-        Formats(disks.clone()).write_at(4096, b"data").unwrap();
-        UnderConstruction(disks).finish().unwrap();
-        let raw = fs::read(raw).unwrap();
-        assert_eq!((raw.len() as u64, &raw[4096..4100]), (SIZE, b"data".as_slice()));
-        assert_eq!(fs::read(vhd).unwrap()[..raw.len()], raw);
-    }
-
-    #[test]
-    fn what_is_abandoned_leaves_nothing_and_takes_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        let disk = new(&folder.path().join("d.raw"), Format::Raw);
-        disk.write_at(0, b"data").unwrap();
-        // Somebody else still holds the disk, as a task that was not waited for would.
-        drop(UnderConstruction(vec![Arc::clone(&disk)]));
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-        assert!(disk.write_at(0, b"data").is_err());
-        assert!(disk.finish().is_err());
-    }
 
     #[test]
     fn an_old_copy_is_read_emptied_and_kept() {

@@ -5,10 +5,14 @@ mod access;
 mod arguments;
 mod command;
 mod failure;
+mod fetched;
+mod gateway_name;
+mod kit_file;
 mod local_disk;
 mod outputs;
 mod point_view;
 mod private_file;
+mod under_construction;
 mod vm_point;
 
 use std::process::ExitCode;

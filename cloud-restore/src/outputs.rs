@@ -84,7 +84,9 @@ pub fn plan(
     if in_folder && matches!(place, Place::File | Place::Device) {
         return Err(match disks.len() {
             0 | 1 => format!("{shown} is no folder"),
-            n => format!("{n} disks need a folder, and {shown} is none: name one, or choose with --disk"),
+            n => format!(
+                "{n} disks need a folder, and {shown} is none: name one, or choose with --disk"
+            ),
         });
     }
     let named = Format::of_name(path).filter(|format| *format != Format::Vdi);
@@ -94,7 +96,9 @@ pub fn plan(
         None => vec![named.unwrap_or(Format::Raw)],
     };
     if place == Place::Device && formats != [Format::Raw] {
-        return Err(format!("{shown} is a block device, which takes format raw alone"));
+        return Err(format!(
+            "{shown} is a block device, which takes format raw alone"
+        ));
     }
     let file = |disk: usize, format: Format| {
         let path = match (in_folder, formats.len()) {
@@ -135,7 +139,12 @@ mod tests {
     use super::*;
     use Place::{Device, File, Folder, Missing};
 
-    fn names(disks: &[&str], path: &str, place: Place, formats: Option<&str>) -> Result<Vec<String>, String> {
+    fn names(
+        disks: &[&str],
+        path: &str,
+        place: Place,
+        formats: Option<&str>,
+    ) -> Result<Vec<String>, String> {
         let formats = formats.map(|f| f.parse().unwrap());
         let outputs = plan(disks, Path::new(path), place, formats.as_ref())?;
         let text = |o: &Output| format!("{} {}", o.path.display(), o.format);
@@ -154,20 +163,33 @@ mod tests {
             ("d.old", None, "d.old raw"),
         ] {
             for place in [Missing, File] {
-                assert_eq!(names(&["sda"], path, place, formats), Ok(vec![expected.into()]));
+                assert_eq!(
+                    names(&["sda"], path, place, formats),
+                    Ok(vec![expected.into()])
+                );
             }
         }
-        assert_eq!(names(&["sda"], "/dev/x.qcow2", Device, None), Ok(vec!["/dev/x.qcow2 raw".into()]));
+        assert_eq!(
+            names(&["sda"], "/dev/x.qcow2", Device, None),
+            Ok(vec!["/dev/x.qcow2 raw".into()])
+        );
     }
 
     #[test]
     fn several_formats_of_one_disk_differ_in_their_ending() {
         for path in ["d", "d.raw", "d.vhd"] {
             let files = names(&["sda"], path, Missing, Some("raw,vhd,raw"));
-            assert_eq!(files, Ok(vec!["d.raw raw".into(), "d.vhd vhd".into()]), "{path}");
+            assert_eq!(
+                files,
+                Ok(vec!["d.raw raw".into(), "d.vhd vhd".into()]),
+                "{path}"
+            );
         }
         let files = names(&["sda"], "d.old", Missing, Some("raw,vhd"));
-        assert_eq!(files, Ok(vec!["d.old.raw raw".into(), "d.old.vhd vhd".into()]));
+        assert_eq!(
+            files,
+            Ok(vec!["d.old.raw raw".into(), "d.old.vhd vhd".into()])
+        );
     }
 
     #[test]
@@ -175,13 +197,19 @@ mod tests {
         let both = ["sda", "sdb.1"];
         for place in [Missing, Folder] {
             let files = names(&both, "out", place, None);
-            assert_eq!(files, Ok(vec!["out/sda.raw raw".into(), "out/sdb.1.raw raw".into()]));
+            assert_eq!(
+                files,
+                Ok(vec!["out/sda.raw raw".into(), "out/sdb.1.raw raw".into()])
+            );
         }
         let files = names(&both, "out.vhd", Missing, Some("qcow2,vmdk")).unwrap();
         assert_eq!(files.len(), 4);
         assert_eq!(files[3], "out.vhd/sdb.1.vmdk vmdk");
         for (path, place) in [("out", Folder), ("out/", Missing)] {
-            assert_eq!(names(&["sda"], path, place, None), Ok(vec!["out/sda.raw raw".into()]));
+            assert_eq!(
+                names(&["sda"], path, place, None),
+                Ok(vec!["out/sda.raw raw".into()])
+            );
         }
     }
 

@@ -6,7 +6,6 @@ use console::{Finding, show};
 use jiff::Timestamp;
 use serde::Serialize;
 use vault_format::manifest::{Consistency, Facts};
-use vault_store::objects::Usage;
 use vault_store::read::{Point, PointList};
 
 #[derive(Debug, Serialize)]
@@ -121,32 +120,9 @@ pub fn findings(list: &PointList) -> Vec<Finding> {
 /// What was found while this point was looked for.
 pub fn of_point(point: &Point) -> impl Iterator<Item = Finding> {
     let on = name(&point.manifest.facts);
-    let finding = move |what: &String| Finding::new(what, &on, "", "run `sparesite-restore verify`");
+    let finding =
+        move |what: &String| Finding::new(what, &on, "", "run `sparesite-restore verify`");
     point.findings.iter().map(finding)
-}
-
-/// What the store was asked for, and gave.
-#[derive(Debug, Serialize)]
-pub struct FetchedJson {
-    pub bytes: u64,
-    pub requests: u64,
-    pub get: u64,
-    pub list: u64,
-    pub head: u64,
-    pub put: u64,
-}
-
-impl FetchedJson {
-    pub fn of(usage: Usage) -> Self {
-        FetchedJson {
-            bytes: usage.bytes_received,
-            requests: usage.requests(),
-            get: usage.get,
-            list: usage.list,
-            head: usage.head,
-            put: usage.put,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -176,7 +152,10 @@ pub mod tests {
             log: 1,
             expires_at: None,
             hold: false,
-            bytes: PointBytes { sent: 42, ..PointBytes::default() },
+            bytes: PointBytes {
+                sent: 42,
+                ..PointBytes::default()
+            },
             software: String::new(),
             hardware: None,
             packs: Vec::new(),
@@ -219,15 +198,29 @@ pub mod tests {
         assert_eq!(age(facts, at("2026-11-22T11:12:00Z")), "3h 12m");
         assert_eq!(age(facts, at("2026-11-22T07:55:00Z")), "in 5m");
         facts.captured_at = "yesterday".into();
-        assert_eq!((age(facts, at("2026-11-22T11:12:00Z")), captured(facts)), ("?".into(), "yesterday".into()));
+        assert_eq!(
+            (age(facts, at("2026-11-22T11:12:00Z")), captured(facts)),
+            ("?".into(), "yesterday".into())
+        );
     }
 
     #[test]
     fn the_newest_is_by_order_and_not_by_clock() {
-        let mut points = vec![point("b", 1, 9, &[]), point("a", 2, 3, &[]), point("a", 1, 8, &[])];
+        let mut points = vec![
+            point("b", 1, 9, &[]),
+            point("a", 2, 3, &[]),
+            point("a", 1, 8, &[]),
+        ];
         points[1].manifest.facts.captured_at = "2001-01-01T00:00:00Z".into();
-        let list = PointList { points, damaged: Vec::new(), untrusted: Vec::new() };
-        let newest: Vec<String> = newest_by_vm(&list).values().map(|p| name(&p.manifest.facts)).collect();
+        let list = PointList {
+            points,
+            damaged: Vec::new(),
+            untrusted: Vec::new(),
+        };
+        let newest: Vec<String> = newest_by_vm(&list)
+            .values()
+            .map(|p| name(&p.manifest.facts))
+            .collect();
         assert_eq!(newest, ["a@3", "b@9"]);
     }
 }

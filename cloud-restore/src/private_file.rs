@@ -22,9 +22,9 @@ impl PrivateFile {
         if target.symlink_metadata().is_ok() {
             return Err(exists(target));
         }
-        let name = target.file_name().ok_or_else(|| {
-            Failure::usage(format!("{} is no file name", target.display()))
-        })?;
+        let name = target
+            .file_name()
+            .ok_or_else(|| Failure::usage(format!("{} is no file name", target.display())))?;
         let mut part = std::ffi::OsString::from(".");
         part.push(name);
         part.push(format!(".part-{}", std::process::id()));
@@ -55,7 +55,13 @@ impl PrivateFile {
     }
 
     fn rename(&self) -> io::Result<()> {
-        match renameat_with(CWD, &self.partial, CWD, &self.target, RenameFlags::NOREPLACE) {
+        match renameat_with(
+            CWD,
+            &self.partial,
+            CWD,
+            &self.target,
+            RenameFlags::NOREPLACE,
+        ) {
             Ok(()) => {}
             // File systems that do not know the flag; a hard link never replaces either.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
@@ -78,8 +84,11 @@ impl Drop for PrivateFile {
 }
 
 fn exists(target: &Path) -> Failure {
-    Failure::failed(format!("{} exists already; nothing was written", target.display()))
-        .remedy("name another file")
+    Failure::failed(format!(
+        "{} exists already; nothing was written",
+        target.display()
+    ))
+    .remedy("name another file")
 }
 
 fn cannot_write(target: &Path) -> Failure {
@@ -96,7 +105,10 @@ mod tests {
     fn it_is_for_its_owner_alone_and_leaves_no_trace() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("kit");
-        PrivateFile::prepare(&path).unwrap().publish(b"secret").unwrap();
+        PrivateFile::prepare(&path)
+            .unwrap()
+            .publish(b"secret")
+            .unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"secret");
         assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);

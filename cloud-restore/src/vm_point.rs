@@ -61,7 +61,10 @@ mod tests {
             assert_eq!(vm, "dc01");
             assert!(matches!(selector, PointSelector::Latest), "{text}");
         }
-        assert!(matches!(parse("a.b-c@17").unwrap().1, PointSelector::Sequence(17)));
+        assert!(matches!(
+            parse("a.b-c@17").unwrap().1,
+            PointSelector::Sequence(17)
+        ));
     }
 
     #[test]
@@ -76,7 +79,18 @@ mod tests {
 
     #[test]
     fn what_names_nothing_is_refused() {
-        for text in ["", "@7", "vm@", "vm@yesterday", "vm@-1", "vm@7@8", "../vm", "-vm", ".vm@7", "v m"] {
+        for text in [
+            "",
+            "@7",
+            "vm@",
+            "vm@yesterday",
+            "vm@-1",
+            "vm@7@8",
+            "../vm",
+            "-vm",
+            ".vm@7",
+            "v m",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

@@ -10,45 +10,57 @@ use tokio::{
 
 /// Clones ask about the same signal.
 #[derive(Debug, Clone)]
-pub struct Interrupt(watch::Receiver<bool>);
+pub struct Interrupt {
+    came: watch::Receiver<bool>,
+    /// What the failure says about going on.
+    then: &'static str,
+}
 
 impl Interrupt {
     /// From now on the signals end nothing by themselves. Needs the runtime.
-    pub fn listen() -> io::Result<Self> {
+    pub fn listen(then: &'static str) -> io::Result<Self> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
-        let (came, receiver) = watch::channel(false);
+        let (sender, came) = watch::channel(false);
         tokio::spawn(async move {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
-            came.send_replace(true);
+            sender.send_replace(true);
             // A dropped sender would wake those who wait for no reason.
             std::future::pending::<()>().await;
         });
-        Ok(Interrupt(receiver))
+        Ok(Interrupt { came, then })
     }
 
     pub fn came(&self) -> bool {
-        *self.0.borrow()
+        *self.came.borrow()
     }
 
     /// Ends when the signal comes.
     pub async fn wait(&self) {
-        let mut receiver = self.0.clone();
-        if receiver.wait_for(|came| *came).await.is_err() {
+        let mut came = self.came.clone();
+        if came.wait_for(|came| *came).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
+    /// What comes of `work`, or the failure if the signal comes first.
+    pub async fn or<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
+        tokio::select! {
+            done = work => Ok(done),
+            () = self.wait() => Err(self.failure()),
+        }
+    }
+
     /// What the program says when it ends for it.
-    pub fn failure() -> Failure {
-        Failure::failed("interrupted; the next sync goes on")
+    pub fn failure(&self) -> Failure {
+        Failure::failed(format!("interrupted; {}", self.then))
     }
 
     #[cfg(test)]
-    pub fn of(receiver: watch::Receiver<bool>) -> Self {
-        Interrupt(receiver)
+    pub fn of(came: watch::Receiver<bool>) -> Self {
+        Interrupt { came, then: "" }
     }
 }

@@ -26,9 +26,8 @@ pub fn read_key(path: &Path) -> Result<GatewayKey, Failure> {
     File::open(path)
         .and_then(|file| file.take(MOST_KEY_BYTES).read_to_end(&mut bytes))
         .or_failure(|| {
-            unreadable().remedy(
-                "run as the user that owns it, or make it with `sparesite-gateway init`",
-            )
+            unreadable()
+                .remedy("run as the user that owns it, or make it with `sparesite-gateway init`")
         })?;
     GatewayKey::parse(&bytes).or_failure(|| {
         unreadable().remedy(

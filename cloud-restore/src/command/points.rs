@@ -52,7 +52,12 @@ pub async fn run(args: PointsArgs, access: &AccessArgs, output: &OutputArgs) -> 
 
 /// A VM without any point at all is a mistake in its name.
 async fn list(open: &OpenVault, vm: Option<&str>) -> Result<PointList, Failure> {
-    let failed = || attempting(format!("cannot list the recovery points in {}", printable(&open.url)));
+    let failed = || {
+        attempting(format!(
+            "cannot list the recovery points in {}",
+            printable(&open.url)
+        ))
+    };
     let Some(vm) = vm else {
         return open.vault.points().await.map_err(failed());
     };
@@ -75,8 +80,16 @@ fn unknown_vm(vm: &str, known: &[&str]) -> Failure {
 
 fn print(list: &PointList) -> Result<()> {
     let now = Timestamp::now();
-    let mut table =
-        Table::new(["VM", "POINT", "CAPTURED", "AGE", "CONSISTENCY", "DISKS", "ID"]).right([1, 3]);
+    let mut table = Table::new([
+        "VM",
+        "POINT",
+        "CAPTURED",
+        "AGE",
+        "CONSISTENCY",
+        "DISKS",
+        "ID",
+    ])
+    .right([1, 3]);
     for point in &list.points {
         let facts = &point.manifest.facts;
         table.row([
@@ -106,10 +119,20 @@ mod tests {
         let document = |findings| {
             let points = vec![PointJson::of(&point)];
             let value = serde_json::to_value(Document { points, findings }).unwrap();
-            value.as_object().unwrap().keys().cloned().collect::<Vec<_>>()
+            value
+                .as_object()
+                .unwrap()
+                .keys()
+                .cloned()
+                .collect::<Vec<_>>()
         };
         assert_eq!(document(&[]), ["points"]);
-        let found = [Finding::new("recovery point does not open", "points/a", "damaged", "")];
+        let found = [Finding::new(
+            "recovery point does not open",
+            "points/a",
+            "damaged",
+            "",
+        )];
         assert_eq!(document(&found), ["findings", "points"]);
     }
 }

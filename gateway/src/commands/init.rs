@@ -88,8 +88,22 @@ async fn make(args: &InitArgs, kit: &Path, json: bool) -> anyhow::Result<Exit> {
     place::check_outside(&args.vault, &[&args.key, kit])?;
     let (passphrase, shown) = passphrase(args.passphrase_file.as_deref())?;
     let tools = Tools::collect()?;
-    let place = Place::open(&args.vault, args.region.as_deref()).await?;
-    let made = match make_in(&place, args, kit, &page, chunk_bytes, &passphrase).await {
+    // From here on a signal must not leave files without a vault, nor a vault without its passphrase.
+    let interrupt = Interrupt::listen("no vault was made")?;
+    let place = interrupt
+        .or(Place::open(&args.vault, args.region.as_deref()))
+        .await??;
+    let label = args.label.clone().unwrap_or_else(machine_name);
+    let request = VaultRequest {
+        url: &args.vault,
+        region: args.region.as_deref(),
+        chunk_bytes,
+        label: &label,
+        passphrase: &passphrase,
+        now: Timestamp::now(),
+    };
+    let paths = [kit, &page, &args.key];
+    let made = match make_in(&place, &request, paths, &interrupt).await {
         Ok(made) => made,
         Err(failure) => {
             place.leave();
@@ -97,9 +111,11 @@ async fn make(args: &InitArgs, kit: &Path, json: bool) -> anyhow::Result<Exit> {
         }
     };
     let mut findings: Vec<Finding> = tools.finding.into_iter().collect();
-    if let Err(error) = made.publish(&*place.objects, &tools.files).await {
-        findings.push(tools::not_stored(&error));
-    }
+    let stored = tokio::select! {
+        stored = made.publish(&*place.objects, &tools.files) => stored.map_err(|e| e.to_string()),
+        () = interrupt.wait() => Err("interrupted".into()),
+    };
+    findings.extend(stored.err().map(tools::not_stored));
     let passphrase = shown.then_some(passphrase);
     let vault_id = made.kit.vault_id.to_string();
     if json {
@@ -112,7 +128,13 @@ async fn make(args: &InitArgs, kit: &Path, json: bool) -> anyhow::Result<Exit> {
         }))?;
         return Ok(Exit::of(&findings));
     }
-    console::print(&told_text(args, kit, &page, &vault_id, passphrase.as_ref().map(|w| w.as_str())))?;
+    console::print(&told_text(
+        args,
+        kit,
+        &page,
+        &vault_id,
+        passphrase.as_ref().map(|w| w.as_str()),
+    ))?;
     told(&findings)
 }
 
@@ -120,35 +142,25 @@ async fn make(args: &InitArgs, kit: &Path, json: bool) -> anyhow::Result<Exit> {
 /// to them and they go again.
 async fn make_in(
     place: &Place,
-    args: &InitArgs,
-    kit: &Path,
-    page: &Path,
-    chunk_bytes: u32,
-    passphrase: &str,
+    request: &VaultRequest<'_>,
+    [kit, page, key]: [&Path; 3],
+    interrupt: &Interrupt,
 ) -> Result<PreparedVault, Failure> {
-    let label = args.label.clone().unwrap_or_else(machine_name);
-    let request = VaultRequest {
-        url: &args.vault,
-        region: args.region.as_deref(),
-        chunk_bytes,
-        label: &label,
-        passphrase,
-        now: Timestamp::now(),
-    };
-    let failed = || Failure::failed(format!("cannot make the vault {}", args.vault));
-    let made = tokio::task::block_in_place(|| prepare_vault(&request)).or_failure(failed)?;
+    let failed = || Failure::failed(format!("cannot make the vault {}", request.url));
+    let made = tokio::task::block_in_place(|| prepare_vault(request)).or_failure(failed)?;
     let html = kit_page(&made.kit)
         .or_failure(|| Failure::failed("cannot make the recovery kit's page"))?;
     let mut written = Written::default();
     let (key_text, kit_text) = (made.key.to_json(), made.kit.to_json());
-    for (path, text) in [(kit, &kit_text), (page, &html), (&args.key, &*key_text)] {
-        let file = NewFile { path, bytes: text.as_bytes() };
+    for (path, text) in [(kit, &kit_text), (page, &html), (key, &*key_text)] {
+        let file = NewFile {
+            path,
+            bytes: text.as_bytes(),
+        };
         if let Err(failure) = written.write(&file) {
             return Err(written.take_back(failure));
         }
     }
-    // From here on a signal must not leave files without a vault.
-    let interrupt = Interrupt::listen().or_failure(failed)?;
     let published = tokio::select! {
         published = made.publish(&*place.objects, &[]) => published.or_failure(failed),
         () = interrupt.wait() => Err(failed().because("interrupted")),
@@ -176,8 +188,8 @@ fn passphrase(file: Option<&Path>) -> Result<(Zeroizing<String>, bool), Failure>
     match file {
         Some(_) => Ok((console::read_new_passphrase(file, "")?, false)),
         None => {
-            let words = generate_passphrase()
-                .or_failure(|| Failure::failed("cannot make a passphrase"))?;
+            let words =
+                generate_passphrase().or_failure(|| Failure::failed("cannot make a passphrase"))?;
             Ok((words, true))
         }
     }
@@ -204,7 +216,12 @@ fn told_text(
     vault_id: &str,
     passphrase: Option<&str>,
 ) -> String {
-    let (url, key, kit, page) = (&args.vault, args.key.display(), kit.display(), page.display());
+    let (url, key, kit, page) = (
+        &args.vault,
+        args.key.display(),
+        kit.display(),
+        page.display(),
+    );
     let words = passphrase.map(|words| {
         format!(
             "\nThe recovery kit's passphrase, shown this once. Write it down now:\n\n    {words}\n"
@@ -238,7 +255,10 @@ mod tests {
 
     #[test]
     fn the_page_lies_beside_the_kit() {
-        assert_eq!(page_path(Path::new("/r/kit.json")), Path::new("/r/kit.json.html"));
+        assert_eq!(
+            page_path(Path::new("/r/kit.json")),
+            Path::new("/r/kit.json.html")
+        );
     }
 
     #[test]
@@ -253,7 +273,15 @@ mod tests {
             label: None,
             join: None,
         };
-        let text = |words| told_text(&args, Path::new("/kit"), Path::new("/kit.html"), "id", words);
+        let text = |words| {
+            told_text(
+                &args,
+                Path::new("/kit"),
+                Path::new("/kit.html"),
+                "id",
+                words,
+            )
+        };
         assert!(text(Some("one two")).contains("\n    one two\n"));
         assert!(!text(None).contains("shown this once"));
     }

@@ -87,7 +87,9 @@ async fn list(
     }
     let mut listed = Vec::new();
     for vm in vms {
-        let found = objects.list(&names::points_of(&key.id_key.vm_id(vm))).await?;
+        let found = objects
+            .list(&names::points_of(&key.id_key.vm_id(vm)))
+            .await?;
         if found.is_empty() {
             return Err(StoreError::Other(format!(
                 "VM {vm} has no recovery points in {}; `points` without a name lists all",
@@ -140,9 +142,8 @@ async fn read_one(
     name: &str,
 ) -> Result<Result<Point, Finding>, StoreError> {
     let bytes = objects.get(name).await.map_err(StoreError::from);
-    let opened = bytes.and_then(|bytes| {
-        Manifest::open(trust, name, &bytes).map_err(StoreError::format(name))
-    });
+    let opened = bytes
+        .and_then(|bytes| Manifest::open(trust, name, &bytes).map_err(StoreError::format(name)));
     match opened {
         Ok((manifest, _, _)) => Ok(Ok(point(manifest))),
         Err(error) if error.is_damage() => Ok(Err(Finding::new(

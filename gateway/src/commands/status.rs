@@ -54,10 +54,7 @@ pub fn run(config: &Path, json: bool) -> anyhow::Result<Exit> {
         .into_iter()
         .map(|vm| standing(&config, vm, known.iter().find(|s| s.name == vm.name), now))
         .collect();
-    let findings: Vec<_> = standings
-        .iter()
-        .flat_map(|s| s.findings.clone())
-        .collect();
+    let findings: Vec<_> = standings.iter().flat_map(|s| s.findings.clone()).collect();
     if json {
         console::print_json(&serde_json::json!({ "vms": standings, "findings": findings }))?;
         return Ok(Exit::of(&findings));

@@ -35,9 +35,10 @@ Examples:
 pub async fn run(config: &Path, args: &VmArgs, json: bool) -> anyhow::Result<Exit> {
     let config = load_config(config)?;
     let vms = choose(&config, &args.vms)?;
-    let interrupt = Interrupt::listen()?;
+    let interrupt = Interrupt::listen("the next sync goes on")?;
     let began = Instant::now();
-    let access = VaultAccess::open(&config.vault.url, OpenOptions::default()).await?;
+    let open = VaultAccess::open(&config.vault.url, OpenOptions::default());
+    let access = interrupt.or(open).await??;
     let gateway = open_gateway(&config, access.objects)?;
     let mut cycle = Cycle {
         config: &config,
@@ -53,11 +54,11 @@ pub async fn run(config: &Path, args: &VmArgs, json: bool) -> anyhow::Result<Exi
         ..
     } = cycle;
     report.finish(access.meter.snapshot(), began.elapsed());
-    tell(&report, json, interrupt.came())
+    tell(&report, json, &interrupt)
 }
 
 /// Everything that was done is told, whatever came after it.
-fn tell(report: &CycleReport, json: bool, interrupted: bool) -> anyhow::Result<Exit> {
+fn tell(report: &CycleReport, json: bool, interrupt: &Interrupt) -> anyhow::Result<Exit> {
     let findings = report.all_findings();
     let exit = if json {
         console::print_json(report)?;
@@ -66,8 +67,8 @@ fn tell(report: &CycleReport, json: bool, interrupted: bool) -> anyhow::Result<E
         report.print()?;
         told(&findings)?
     };
-    if interrupted {
-        return Err(Interrupt::failure().into());
+    if interrupt.came() {
+        return Err(interrupt.failure().into());
     }
     match report.failures() {
         failures if failures.is_empty() => Ok(exit),
@@ -86,16 +87,13 @@ impl Cycle<'_> {
     async fn begin(&mut self) -> anyhow::Result<()> {
         let progress = Progress::start("reading the vault's index", None);
         let count = |bytes| progress.add(bytes);
-        let start = tokio::select! {
-            start = self.gateway.begin_cycle(&count) => start?,
-            () = self.interrupt.wait() => return Err(Interrupt::failure().into()),
-        };
-        let words = start.findings.into_iter();
+        let start = self.gateway.begin_cycle(&count);
+        let start = self.interrupt.or(start).await??;
+        let rebuilt = start.rebuilt.into_iter();
+        let words = rebuilt.flat_map(|rebuilt| rebuilt.findings);
         let vault = |words| finding_in_words(&self.config.vault.url, words);
-        self.report.findings.extend(words.map(vault));
-        if let Some(rebuilt) = start.rebuilt {
-            tracing::info!(rebuilt.packs, rebuilt.chunks, "state rebuilt from the vault");
-        }
+        let all = words.chain(start.findings).map(vault);
+        self.report.findings.extend(all);
         Ok(())
     }
 
@@ -138,7 +136,10 @@ impl Cycle<'_> {
         };
         findings.push(conflict_finding(&vm.name, &conflict));
         tokio::select! {
-            rebuilt = self.gateway.rebuild(&|_| {}) => drop(rebuilt?),
+            rebuilt = self.gateway.rebuild(&|_| {}) => {
+                let vault = |words| finding_in_words(&self.config.vault.url, words);
+                findings.extend(rebuilt?.findings.into_iter().map(vault));
+            }
             () = self.interrupt.wait() => return Err(SyncError::Interrupted),
         }
         // The bar has counted this VM's disks once.

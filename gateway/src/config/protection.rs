@@ -275,7 +275,8 @@ fn not_a_name(name: &str) -> Option<&'static str> {
         _ if !name.bytes().all(allowed) => {
             Some("a name is made of A-Z, a-z, 0-9, `.`, `_` and `-`")
         }
-        "." | ".." => Some("this is a folder's name"),
+        // Nor `.` and `..`; and no argument of a command reads as an option.
+        _ if name.starts_with(['.', '-']) => Some("a name does not begin with `.` or `-`"),
         _ => None,
     }
 }

@@ -207,7 +207,12 @@ fn each_mistake_is_named_with_its_place() {
         (
             "name = \"dc01\"",
             "name = \"..\"",
-            "23:8: \"..\" is no name for a VM: this is a folder's name",
+            "23:8: \"..\" is no name for a VM: a name does not begin with `.` or `-`",
+        ),
+        (
+            "name = \"dc01\"",
+            "name = \"-dc01\"",
+            "23:8: \"-dc01\" is no name for a VM: a name does not begin with `.` or `-`",
         ),
         (
             "name = \"dc01\"",

@@ -51,12 +51,7 @@ fn in_use((path, used): &(String, InUse)) -> Option<String> {
 }
 
 /// The finding, if the consistency is lower than the policy asks, or a hook did not do its work.
-pub fn finding(
-    vm: &str,
-    asked: Consistency,
-    freeze: &Freeze,
-    had: &Judged,
-) -> Option<Finding> {
+pub fn finding(vm: &str, asked: Consistency, freeze: &Freeze, had: &Judged) -> Option<Finding> {
     if had.consistency >= asked {
         let Freeze::Failed(why) = freeze else {
             return None;

@@ -19,9 +19,8 @@ pub fn open(vm: &Vm, disk: &Disk) -> Result<Box<dyn DiskReader>, Failure> {
         format: disk.format,
         ..OpenOptions::default()
     };
-    virtual_disk::open(&disk.path, &options).or_failure(|| {
-        Failure::failed(format!("cannot open disk {} of VM {}", disk.name, vm.name))
-    })
+    virtual_disk::open(&disk.path, &options)
+        .or_failure(|| Failure::failed(format!("cannot open disk {} of VM {}", disk.name, vm.name)))
 }
 
 /// Opens all disks for capture. Of an excluded one only the size is read. Blocks.

@@ -1,7 +1,8 @@
 //! The bench's own tools: a disk and its changes from a fixed seed, the least
 //! bytes that a change can cost, and the same work in a minimal loop.
 //!
-//! Nothing here depends on the product: what judges it must not share its code.
+//! Nothing here depends on the product: what judges it must not share its code. (`bench-synthetic`
+//! does: it makes a vault too large to sync, in the product's own format.)
 
 pub mod bound;
 pub mod change;

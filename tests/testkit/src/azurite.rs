@@ -31,8 +31,15 @@ impl AzuriteServer {
         let arguments = |directory: &std::path::Path| {
             let location = directory.join("data").display().to_string();
             let arguments = [
-                "--blobHost", "127.0.0.1", "--blobPort", "0", "--disableTelemetry",
-                "--skipApiVersionCheck", "--silent", "--location", &location,
+                "--blobHost",
+                "127.0.0.1",
+                "--blobPort",
+                "0",
+                "--disableTelemetry",
+                "--skipApiVersionCheck",
+                "--silent",
+                "--location",
+                &location,
             ];
             arguments.map(str::to_owned).to_vec()
         };
@@ -75,7 +82,11 @@ impl AzuriteServer {
     pub fn create_container(&self) -> String {
         let container = unique("sparesite");
         let response = self.send("PUT", &container, &[("restype", "container")]);
-        assert_eq!(response.status(), 201, "container {container}: {response:?}");
+        assert_eq!(
+            response.status(),
+            201,
+            "container {container}: {response:?}"
+        );
         container
     }
 

@@ -13,7 +13,10 @@ pub struct Message {
 
 impl Message {
     pub fn header(&self, name: &str) -> Option<&str> {
-        let found = self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
+        let found = self
+            .headers
+            .iter()
+            .find(|(n, _)| n.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     }
 
@@ -141,7 +144,8 @@ mod tests {
         let parse = |text: &str| read(&mut text.as_bytes(), true, false).unwrap().unwrap();
         let sized = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcdef";
         assert_eq!(parse(sized).body, b"abc");
-        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1\r\nd\r\n0\r\n\r\n";
+        let chunked =
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1\r\nd\r\n0\r\n\r\n";
         assert_eq!(parse(chunked).body, b"abcd");
         assert_eq!(parse("HTTP/1.0 404 No\r\n\r\nabc").body, b"abc");
         assert_eq!(parse("HTTP/1.0 404 No\r\n\r\nabc").status(), 404);

@@ -72,7 +72,11 @@ impl Drop for Server {
 }
 
 fn listening_port(log: &str) -> Option<u16> {
-    let digits = |rest: &str| rest.chars().take_while(char::is_ascii_digit).collect::<String>();
+    let digits = |rest: &str| {
+        rest.chars()
+            .take_while(char::is_ascii_digit)
+            .collect::<String>()
+    };
     log.match_indices("http://127.0.0.1:")
         .filter_map(|(at, found)| {
             let rest = &log[at + found.len()..];

@@ -12,7 +12,11 @@ pub type BlockValue = [u8; 32];
 
 /// The values of all blocks of `chunk`, whose length is a power of two, at least two blocks.
 pub fn of_chunk(key: &IdKey, chunk: &[u8]) -> Vec<BlockValue> {
-    chunk.chunks_exact(BLOCK_BYTES).enumerate().map(|(i, block)| of_block(key, i, block)).collect()
+    chunk
+        .chunks_exact(BLOCK_BYTES)
+        .enumerate()
+        .map(|(i, block)| of_block(key, i, block))
+        .collect()
 }
 
 /// The value of block number `index` of its chunk.
@@ -31,9 +35,14 @@ pub fn merge(key: &IdKey, values: &[BlockValue]) -> Option<ChunkId> {
     let mode = Mode::KeyedHash(&key.secret().0);
     let mut row = values.to_vec();
     while row.len() > 2 {
-        row = row.chunks_exact(2).map(|pair| merge_subtrees_non_root(&pair[0], &pair[1], mode)).collect();
+        row = row
+            .chunks_exact(2)
+            .map(|pair| merge_subtrees_non_root(&pair[0], &pair[1], mode))
+            .collect();
     }
-    Some(ChunkId(*merge_subtrees_root(&row[0], &row[1], mode).as_bytes()))
+    Some(ChunkId(
+        *merge_subtrees_root(&row[0], &row[1], mode).as_bytes(),
+    ))
 }
 
 #[cfg(test)]
@@ -43,7 +52,10 @@ mod tests {
 
     fn chunk(len: usize) -> Vec<u8> {
         let mut out = vec![0; len];
-        blake3::Hasher::new().update(b"chunk").finalize_xof().fill(&mut out);
+        blake3::Hasher::new()
+            .update(b"chunk")
+            .finalize_xof()
+            .fill(&mut out);
         out
     }
 
@@ -52,7 +64,11 @@ mod tests {
         let key = IdKey::new(&Secret([5; 32]));
         for shift in 16..=22 {
             let chunk = chunk(1 << shift);
-            assert_eq!(merge(&key, &of_chunk(&key, &chunk)), Some(key.chunk_id(&chunk)), "chunk of 2^{shift}");
+            assert_eq!(
+                merge(&key, &of_chunk(&key, &chunk)),
+                Some(key.chunk_id(&chunk)),
+                "chunk of 2^{shift}"
+            );
         }
     }
 

@@ -23,7 +23,12 @@ pub struct Chain {
 impl Chain {
     /// Of a chunk stored full.
     pub fn full(id: ChunkId, blocks: usize) -> Self {
-        Chain { depth: 0, patch_bytes: 0, base: id, since_base: BlockMask::empty(blocks) }
+        Chain {
+            depth: 0,
+            patch_bytes: 0,
+            base: id,
+            since_base: BlockMask::empty(blocks),
+        }
     }
 }
 
@@ -32,31 +37,66 @@ impl Chain {
 pub enum Storing {
     Full,
     /// These blocks, over the parent.
-    Patch { kind: Kind, blocks: BlockMask },
+    Patch {
+        kind: Kind,
+        blocks: BlockMask,
+    },
 }
 
 /// Decides for a chunk whose `changed` blocks differ from those of `parent`, whose chain is `chain`.
-pub fn plan_storing(parent: ChunkId, chain: &Chain, changed: &BlockMask, chunk_bytes: u64) -> Storing {
+pub fn plan_storing(
+    parent: ChunkId,
+    chain: &Chain,
+    changed: &BlockMask,
+    chunk_bytes: u64,
+) -> Storing {
     let blocks = (chunk_bytes / crate::BLOCK_BYTES as u64) as usize;
     let bytes = |mask: &BlockMask| (mask.count() * crate::BLOCK_BYTES) as u64;
     // Judged before compression, which is known only after it: a chain never exceeds two chunks, seldom reaches them.
     let fits = chain.patch_bytes + bytes(changed) <= 2 * chunk_bytes;
     if chain.depth < MAX_DEPTH && fits && 4 * changed.count() <= 3 * blocks {
-        return Storing::Patch { kind: Kind::Patch { parent, depth: chain.depth + 1 }, blocks: changed.clone() };
+        return Storing::Patch {
+            kind: Kind::Patch {
+                parent,
+                depth: chain.depth + 1,
+            },
+            blocks: changed.clone(),
+        };
     }
     let since_base = chain.since_base.union(changed);
     if chain.depth > 0 && 2 * bytes(&since_base) <= chunk_bytes {
-        return Storing::Patch { kind: Kind::Patch { parent: chain.base, depth: 1 }, blocks: since_base };
+        return Storing::Patch {
+            kind: Kind::Patch {
+                parent: chain.base,
+                depth: 1,
+            },
+            blocks: since_base,
+        };
     }
     Storing::Full
 }
 
 /// The chain of the chunk after it was stored so, its record being `record_bytes` long.
-pub fn chain_after(id: ChunkId, storing: &Storing, before: Option<&Chain>, record_bytes: u64, blocks: usize) -> Chain {
+pub fn chain_after(
+    id: ChunkId,
+    storing: &Storing,
+    before: Option<&Chain>,
+    record_bytes: u64,
+    blocks: usize,
+) -> Chain {
     match (storing, before) {
-        (Storing::Patch { kind: Kind::Patch { depth: 1, parent }, blocks }, _) => {
-            Chain { depth: 1, patch_bytes: record_bytes, base: *parent, since_base: blocks.clone() }
-        }
+        (
+            Storing::Patch {
+                kind: Kind::Patch { depth: 1, parent },
+                blocks,
+            },
+            _,
+        ) => Chain {
+            depth: 1,
+            patch_bytes: record_bytes,
+            base: *parent,
+            since_base: blocks.clone(),
+        },
         (Storing::Patch { kind, blocks }, Some(before)) => Chain {
             depth: kind.depth(),
             patch_bytes: before.patch_bytes + record_bytes,
@@ -81,32 +121,72 @@ mod tests {
     }
 
     fn chain(depth: u8, patch_bytes: u64, since_base: BlockMask) -> Chain {
-        Chain { depth, patch_bytes, base: ChunkId([0; 32]), since_base }
+        Chain {
+            depth,
+            patch_bytes,
+            base: ChunkId([0; 32]),
+            since_base,
+        }
     }
 
     #[test]
     fn a_small_change_is_a_patch_over_its_parent() {
         let parent = ChunkId([1; 32]);
         let storing = plan_storing(parent, &chain(3, 9000, mask(0..9)), &mask(5..7), CHUNK);
-        assert_eq!(storing, Storing::Patch { kind: Kind::Patch { parent, depth: 4 }, blocks: mask(5..7) });
+        assert_eq!(
+            storing,
+            Storing::Patch {
+                kind: Kind::Patch { parent, depth: 4 },
+                blocks: mask(5..7)
+            }
+        );
     }
 
     #[test]
     fn a_full_chain_is_folded_over_its_base_or_stored_full() {
         let parent = ChunkId([1; 32]);
         let folded = plan_storing(parent, &chain(64, 9000, mask(0..9)), &mask(20..22), CHUNK);
-        let kind = Kind::Patch { parent: ChunkId([0; 32]), depth: 1 };
-        assert_eq!(folded, Storing::Patch { kind, blocks: mask(0..9).union(&mask(20..22)) });
-        assert_eq!(plan_storing(parent, &chain(64, 9000, mask(0..40)), &mask(0..2), CHUNK), Storing::Full);
-        let heavy = plan_storing(parent, &chain(5, 2 * CHUNK - 4096, mask(0..4)), &mask(0..2), CHUNK);
-        assert_eq!(heavy, Storing::Patch { kind, blocks: mask(0..4) });
+        let kind = Kind::Patch {
+            parent: ChunkId([0; 32]),
+            depth: 1,
+        };
+        assert_eq!(
+            folded,
+            Storing::Patch {
+                kind,
+                blocks: mask(0..9).union(&mask(20..22))
+            }
+        );
+        assert_eq!(
+            plan_storing(parent, &chain(64, 9000, mask(0..40)), &mask(0..2), CHUNK),
+            Storing::Full
+        );
+        let heavy = plan_storing(
+            parent,
+            &chain(5, 2 * CHUNK - 4096, mask(0..4)),
+            &mask(0..2),
+            CHUNK,
+        );
+        assert_eq!(
+            heavy,
+            Storing::Patch {
+                kind,
+                blocks: mask(0..4)
+            }
+        );
     }
 
     #[test]
     fn a_chunk_changed_nearly_whole_is_stored_full() {
         let base = chain(0, 0, mask(0..0));
-        assert_eq!(plan_storing(ChunkId([1; 32]), &base, &mask(0..49), CHUNK), Storing::Full);
-        assert_ne!(plan_storing(ChunkId([1; 32]), &base, &mask(0..48), CHUNK), Storing::Full);
+        assert_eq!(
+            plan_storing(ChunkId([1; 32]), &base, &mask(0..49), CHUNK),
+            Storing::Full
+        );
+        assert_ne!(
+            plan_storing(ChunkId([1; 32]), &base, &mask(0..48), CHUNK),
+            Storing::Full
+        );
     }
 
     #[test]
@@ -115,10 +195,29 @@ mod tests {
         let full = Chain::full(a, BLOCKS);
         let first = plan_storing(a, &full, &mask(0..2), CHUNK);
         let after = chain_after(b, &first, Some(&full), 5000, BLOCKS);
-        assert_eq!(after, Chain { depth: 1, patch_bytes: 5000, base: a, since_base: mask(0..2) });
+        assert_eq!(
+            after,
+            Chain {
+                depth: 1,
+                patch_bytes: 5000,
+                base: a,
+                since_base: mask(0..2)
+            }
+        );
         let second = plan_storing(b, &after, &mask(1..4), CHUNK);
         let after = chain_after(c, &second, Some(&after), 600, BLOCKS);
-        assert_eq!(after, Chain { depth: 2, patch_bytes: 5600, base: a, since_base: mask(0..4) });
-        assert_eq!(chain_after(c, &Storing::Full, Some(&after), 600, BLOCKS), Chain::full(c, BLOCKS));
+        assert_eq!(
+            after,
+            Chain {
+                depth: 2,
+                patch_bytes: 5600,
+                base: a,
+                since_base: mask(0..4)
+            }
+        );
+        assert_eq!(
+            chain_after(c, &Storing::Full, Some(&after), 600, BLOCKS),
+            Chain::full(c, BLOCKS)
+        );
     }
 }

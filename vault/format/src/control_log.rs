@@ -12,12 +12,27 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum LogEntry {
-    Writer { writer: WriterId, public_key: String, label: String },
-    Revoke { writer: WriterId, trusted: BTreeMap<VmId, String> },
-    Epoch { writer: WriterId },
-    Fence { vms: Vec<VmId> },
-    Unfence { vms: Vec<VmId> },
-    Damage { objects: Vec<String> },
+    Writer {
+        writer: WriterId,
+        public_key: String,
+        label: String,
+    },
+    Revoke {
+        writer: WriterId,
+        trusted: BTreeMap<VmId, String>,
+    },
+    Epoch {
+        writer: WriterId,
+    },
+    Fence {
+        vms: Vec<VmId>,
+    },
+    Unfence {
+        vms: Vec<VmId>,
+    },
+    Damage {
+        objects: Vec<String>,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -70,7 +85,13 @@ impl ControlLog {
     }
 
     fn payload(&self, entry: &LogEntry, time: &str) -> String {
-        let payload = Payload { number: self.number + 1, previous: self.last, time: time.into(), critical: true, entry };
+        let payload = Payload {
+            number: self.number + 1,
+            previous: self.last,
+            time: time.into(),
+            critical: true,
+            entry,
+        };
         match serde_json::to_string(&payload) {
             Ok(text) => text,
             Err(_) => unreachable!("a log entry is JSON"),
@@ -79,7 +100,12 @@ impl ControlLog {
 
     /// The bytes of the next entry, signed by the control key.
     pub fn encode_as_control(&self, control: &SigningKey, entry: &LogEntry, time: &str) -> Vec<u8> {
-        sign_as_control(control, &self.vault, &self.next_name(), self.payload(entry, time))
+        sign_as_control(
+            control,
+            &self.vault,
+            &self.next_name(),
+            self.payload(entry, time),
+        )
     }
 
     /// The bytes of the next entry, signed by a writer.
@@ -111,14 +137,19 @@ impl ControlLog {
     }
 
     fn check(&self, control: &VerifyingKey, bytes: &[u8]) -> Result<Option<LogEntry>, FormatError> {
-        let (payload, signer) = Unverified::parse(bytes)?.verify(control, &self.vault, &self.next_name())?;
+        let (payload, signer) =
+            Unverified::parse(bytes)?.verify(control, &self.vault, &self.next_name())?;
         let payload: Payload<serde_json::Value> = from_json(payload.as_bytes(), "a log entry")?;
         if payload.number != self.number + 1 {
-            return Err(FormatError::damaged("it speaks of another number than its name"));
+            return Err(FormatError::damaged(
+                "it speaks of another number than its name",
+            ));
         }
         let after_lost = self.void.contains_key(&self.number);
         if payload.previous != self.last && !after_lost {
-            return Err(FormatError::damaged("it does not follow on the entry before it"));
+            return Err(FormatError::damaged(
+                "it does not follow on the entry before it",
+            ));
         }
         let kind = payload.entry["kind"].as_str().unwrap_or("none").to_owned();
         let entry: LogEntry = match serde_json::from_value(payload.entry) {
@@ -126,19 +157,25 @@ impl ControlLog {
             Err(_) if !payload.critical => return Ok(None),
             // Else a stolen gateway key could stop every reader.
             Err(_) if signer != Signer::Control => {
-                return Err(FormatError::Signature("a writer may not say something critical".into()));
+                return Err(FormatError::Signature(
+                    "a writer may not say something critical".into(),
+                ));
             }
             Err(_) => return Err(FormatError::unknown("control log entry", kind)),
         };
         let allowed = match (&signer, &entry) {
             (Signer::Control, LogEntry::Epoch { .. }) => false,
             (Signer::Control, _) => true,
-            (Signer::Writer(id, _), LogEntry::Epoch { writer }) => id == writer && !self.revoked.contains_key(id),
+            (Signer::Writer(id, _), LogEntry::Epoch { writer }) => {
+                id == writer && !self.revoked.contains_key(id)
+            }
             (Signer::Writer(..), _) => false,
         };
         match allowed {
             true => Ok(Some(entry)),
-            false => Err(FormatError::Signature("its signer has no right to say this".into())),
+            false => Err(FormatError::Signature(
+                "its signer has no right to say this".into(),
+            )),
         }
     }
 
@@ -147,20 +184,24 @@ impl ControlLog {
             LogEntry::Writer { writer, label, .. } => drop(self.writers.insert(writer, label)),
             LogEntry::Revoke { writer, trusted } => {
                 let parse = |(vm, point): (VmId, String)| Some((vm, PointId::parse(&point).ok()?));
-                self.revoked.insert(writer, trusted.into_iter().filter_map(parse).collect());
+                self.revoked
+                    .insert(writer, trusted.into_iter().filter_map(parse).collect());
             }
             LogEntry::Epoch { writer } => drop(self.epochs.insert(writer, self.number)),
             LogEntry::Fence { vms } => self.fenced.extend(vms),
             LogEntry::Unfence { vms } => self.fenced.retain(|vm| !vms.contains(vm)),
             LogEntry::Damage { objects } => {
-                self.damaged.extend(objects.into_iter().map(|object| (object, self.number)));
+                self.damaged
+                    .extend(objects.into_iter().map(|object| (object, self.number)));
             }
         }
     }
 
     /// Whether a point of `writer` is to be trusted.
     pub fn trusts(&self, writer: &WriterId, vm: &VmId, point: PointId) -> bool {
-        self.revoked.get(writer).is_none_or(|trusted| trusted.get(vm).is_some_and(|last| point <= *last))
+        self.revoked
+            .get(writer)
+            .is_none_or(|trusted| trusted.get(vm).is_some_and(|last| point <= *last))
     }
 }
 
@@ -176,12 +217,25 @@ mod tests {
         let key = SigningKey::from_seed(Secret([2; 32])).unwrap();
         let (vault, id) = (VaultId([3; 32]), WriterId([4; 16]));
         let certificate = Certificate::issue(&control, &vault, &id, key.public());
-        (control, Writer { vault, id, key, certificate }, ControlLog::new(vault))
+        (
+            control,
+            Writer {
+                vault,
+                id,
+                key,
+                certificate,
+            },
+            ControlLog::new(vault),
+        )
     }
 
     fn writer_entry(writer: &Writer) -> LogEntry {
         let public_key = hex::encode(writer.key.public().0);
-        LogEntry::Writer { writer: writer.id, public_key, label: "gateway".into() }
+        LogEntry::Writer {
+            writer: writer.id,
+            public_key,
+            label: "gateway".into(),
+        }
     }
 
     #[test]
@@ -199,27 +253,49 @@ mod tests {
     fn a_writer_commands_nothing() {
         let (control, writer, log) = setting();
         for entry in [
-            LogEntry::Fence { vms: vec![VmId([1; 16])] },
-            LogEntry::Damage { objects: vec!["packs/x".into()] },
-            LogEntry::Revoke { writer: WriterId([9; 16]), trusted: BTreeMap::new() },
-            LogEntry::Epoch { writer: WriterId([9; 16]) },
+            LogEntry::Fence {
+                vms: vec![VmId([1; 16])],
+            },
+            LogEntry::Damage {
+                objects: vec!["packs/x".into()],
+            },
+            LogEntry::Revoke {
+                writer: WriterId([9; 16]),
+                trusted: BTreeMap::new(),
+            },
+            LogEntry::Epoch {
+                writer: WriterId([9; 16]),
+            },
             writer_entry(&writer),
         ] {
             let mut log = log.clone();
             let bytes = log.encode_as_writer(&writer, &entry, TIME);
             log.read(&control.public(), &bytes).unwrap();
             assert_eq!(log.void.len(), 1, "{entry:?}");
-            assert!(log.fenced.is_empty() && log.damaged.is_empty() && log.revoked.is_empty() && log.epochs.is_empty());
+            assert!(
+                log.fenced.is_empty()
+                    && log.damaged.is_empty()
+                    && log.revoked.is_empty()
+                    && log.epochs.is_empty()
+            );
         }
     }
 
     #[test]
     fn an_entry_of_another_number_vault_or_chain_is_void() {
         let (control, writer, log) = setting();
-        let fence = LogEntry::Fence { vms: vec![VmId([1; 16])] };
-        let other_vault = ControlLog::new(VaultId([7; 32])).encode_as_control(&control, &fence, TIME);
+        let fence = LogEntry::Fence {
+            vms: vec![VmId([1; 16])],
+        };
+        let other_vault =
+            ControlLog::new(VaultId([7; 32])).encode_as_control(&control, &fence, TIME);
         let mut later = log.clone();
-        later.read(&control.public(), &log.encode_as_control(&control, &writer_entry(&writer), TIME)).unwrap();
+        later
+            .read(
+                &control.public(),
+                &log.encode_as_control(&control, &writer_entry(&writer), TIME),
+            )
+            .unwrap();
         let other_number = later.encode_as_control(&control, &fence, TIME);
         let mut flipped = log.encode_as_control(&control, &fence, TIME);
         flipped[30] ^= 1;
@@ -234,14 +310,38 @@ mod tests {
     fn a_revoked_writer_is_trusted_up_to_the_named_points_only() {
         let (control, writer, mut log) = setting();
         let (known, other) = (VmId([1; 16]), VmId([2; 16]));
-        let last = PointId { epoch: 2, sequence: 5 };
+        let last = PointId {
+            epoch: 2,
+            sequence: 5,
+        };
         let trusted = BTreeMap::from([(known, last.to_string())]);
-        let bytes = log.encode_as_control(&control, &LogEntry::Revoke { writer: writer.id, trusted }, TIME);
+        let bytes = log.encode_as_control(
+            &control,
+            &LogEntry::Revoke {
+                writer: writer.id,
+                trusted,
+            },
+            TIME,
+        );
         log.read(&control.public(), &bytes).unwrap();
         assert!(log.trusts(&writer.id, &known, last));
-        assert!(!log.trusts(&writer.id, &known, PointId { sequence: 6, ..last }));
+        assert!(!log.trusts(
+            &writer.id,
+            &known,
+            PointId {
+                sequence: 6,
+                ..last
+            }
+        ));
         assert!(!log.trusts(&writer.id, &other, last));
-        assert!(log.trusts(&WriterId([8; 16]), &known, PointId { sequence: 6, ..last }));
+        assert!(log.trusts(
+            &WriterId([8; 16]),
+            &known,
+            PointId {
+                sequence: 6,
+                ..last
+            }
+        ));
         let bytes = log.encode_as_writer(&writer, &LogEntry::Epoch { writer: writer.id }, TIME);
         log.read(&control.public(), &bytes).unwrap();
         assert!(log.epochs.is_empty(), "a revoked writer takes no epoch");
@@ -253,7 +353,8 @@ mod tests {
         for (critical, stops) in [(true, true), (false, false)] {
             let payload = serde_json::json!({"number": 1, "previous": ObjectHash(log.vault.0), "time": TIME,
                 "critical": critical, "entry": {"kind": "teleport"}});
-            let bytes = sign_as_control(&control, &log.vault, &log.next_name(), payload.to_string());
+            let bytes =
+                sign_as_control(&control, &log.vault, &log.next_name(), payload.to_string());
             let mut log = log.clone();
             assert_eq!(log.read(&control.public(), &bytes).is_err(), stops);
             assert_eq!(log.number, u64::from(!stops));

@@ -41,17 +41,34 @@ impl Entry {
         let (pack, offset, length) = (r.u32(WHAT)?, r.u32(WHAT)?, r.u32(WHAT)?);
         let kind = match (number, depth) {
             (0, 0) => Kind::Full,
-            (1, 1..) => Kind::Patch { parent: ChunkId(r.array(WHAT)?), depth },
-            (0 | 1, _) => return Err(FormatError::damaged("an index entry's depth does not go with its kind")),
+            (1, 1..) => Kind::Patch {
+                parent: ChunkId(r.array(WHAT)?),
+                depth,
+            },
+            (0 | 1, _) => {
+                return Err(FormatError::damaged(
+                    "an index entry's depth does not go with its kind",
+                ));
+            }
             _ => return Err(FormatError::unknown("record kind", number)),
         };
         if pack >= packs {
-            return Err(FormatError::damaged("an index entry names a pack that its list lacks"));
+            return Err(FormatError::damaged(
+                "an index entry names a pack that its list lacks",
+            ));
         }
         if !(RECORD_OVERHEAD..=MAX_RECORD_BYTES).contains(&(length as usize)) {
-            return Err(FormatError::damaged("an index entry's length is no record's length"));
+            return Err(FormatError::damaged(
+                "an index entry's length is no record's length",
+            ));
         }
-        Ok(Entry { id, kind, pack, offset, length })
+        Ok(Entry {
+            id,
+            kind,
+            pack,
+            offset,
+            length,
+        })
     }
 }
 
@@ -86,15 +103,30 @@ mod tests {
     use proptest::prelude::*;
 
     pub(crate) fn full(id: u8, pack: u32) -> Entry {
-        Entry { id: ChunkId([id; 32]), kind: Kind::Full, pack, offset: 96, length: 100 }
+        Entry {
+            id: ChunkId([id; 32]),
+            kind: Kind::Full,
+            pack,
+            offset: 96,
+            length: 100,
+        }
     }
 
     #[test]
     fn entries_are_read_back_and_their_order_is_checked() {
-        let patch = Entry { kind: Kind::Patch { parent: ChunkId([9; 32]), depth: 2 }, ..full(2, 1) };
+        let patch = Entry {
+            kind: Kind::Patch {
+                parent: ChunkId([9; 32]),
+                depth: 2,
+            },
+            ..full(2, 1)
+        };
         let bytes = encode_entries(&[full(1, 0), patch]);
         assert_eq!(bytes.len(), 46 + 78);
-        assert_eq!(decode_sorted_entries(&bytes, 2).unwrap(), [full(1, 0), patch]);
+        assert_eq!(
+            decode_sorted_entries(&bytes, 2).unwrap(),
+            [full(1, 0), patch]
+        );
         assert!(decode_entries(&bytes, 1).is_err(), "pack 1 of 1");
         assert!(decode_sorted_entries(&encode_entries(&[patch, full(1, 0)]), 2).is_err());
         assert!(decode_entries(&bytes[..bytes.len() - 1], 2).is_err());

@@ -4,13 +4,21 @@
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
     #[error("truncated: {what} needs {needed} bytes, {left} are left")]
-    Truncated { what: &'static str, needed: u64, left: u64 },
+    Truncated {
+        what: &'static str,
+        needed: u64,
+        left: u64,
+    },
     #[error("not {what}: it does not begin as one")]
     Magic { what: &'static str },
     #[error("{what} {found} is unknown to this version; a newer sparesite-restore may know it")]
     Unknown { what: &'static str, found: String },
     #[error("{what} is {found}, more than the limit of {limit}")]
-    Limit { what: &'static str, found: u64, limit: u64 },
+    Limit {
+        what: &'static str,
+        found: u64,
+        limit: u64,
+    },
     #[error("damaged: {0}")]
     Damaged(String),
     #[error("checksum does not match: the object is damaged")]
@@ -21,7 +29,9 @@ pub enum FormatError {
     Sealed(&'static str),
     #[error("wrong passphrase for this recovery kit")]
     Passphrase,
-    #[error("no {kind} key number {number}: it was made after this key file was issued; issue a new gateway key")]
+    #[error(
+        "no {kind} key number {number}: it was made after this key file was issued; issue a new gateway key"
+    )]
     MissingKey { kind: &'static str, number: u32 },
 }
 
@@ -31,6 +41,9 @@ impl FormatError {
     }
 
     pub(crate) fn unknown(what: &'static str, found: impl std::fmt::Display) -> Self {
-        FormatError::Unknown { what, found: found.to_string() }
+        FormatError::Unknown {
+            what,
+            found: found.to_string(),
+        }
     }
 }

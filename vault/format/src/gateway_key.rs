@@ -1,5 +1,6 @@
 //! A gateway's key file (section 4): enough to add and to find, not enough to open chunk data.
 
+use crate::FormatError;
 use crate::ids::{VaultId, WriterId, hex_array};
 use crate::keys::{
     Certificate, IdKey, MetadataKey, MetadataKeys, RecoveryPublic, Secret, SigningKey, VerifyingKey,
@@ -7,7 +8,6 @@ use crate::keys::{
 use crate::metadata_object::{Trust, Writer, from_json};
 use crate::record::check_chunk_bytes;
 use crate::vault_config::VaultConfig;
-use crate::FormatError;
 use serde::{Deserialize, Serialize};
 
 const KIND: &str = "sparesite gateway key";
@@ -67,8 +67,17 @@ pub fn issue_gateway_key(
         chunk_bytes: config.chunk_bytes,
         recovery: config.recovery,
         id_key: id_key.clone(),
-        writer: Writer { vault: config.id, id: writer, key, certificate },
-        trust: Trust { vault: config.id, control: config.control, keys: metadata_keys.clone() },
+        writer: Writer {
+            vault: config.id,
+            id: writer,
+            key,
+            certificate,
+        },
+        trust: Trust {
+            vault: config.id,
+            control: config.control,
+            keys: metadata_keys.clone(),
+        },
     })
 }
 
@@ -81,7 +90,10 @@ impl GatewayKey {
         }
         let head: Head = from_json(bytes, "a gateway key")?;
         if head.kind != KIND {
-            return Err(FormatError::damaged(format!("this is a `{}`, not a `{KIND}`", head.kind.escape_debug())));
+            return Err(FormatError::damaged(format!(
+                "this is a `{}`, not a `{KIND}`",
+                head.kind.escape_debug()
+            )));
         }
         if head.format != 1 {
             return Err(FormatError::unknown("gateway key version", head.format));
@@ -90,25 +102,50 @@ impl GatewayKey {
         check_chunk_bytes(file.chunk_bytes)?;
         let key = SigningKey::from_seed(Secret::from_hex(&file.signing_seed)?)?;
         let signature = hex_array(&file.certificate, "a certificate")?;
-        let certificate = Certificate { public_key: key.public(), signature };
+        let certificate = Certificate {
+            public_key: key.public(),
+            signature,
+        };
         let control = VerifyingKey(hex_array(&file.control_key, "the control key")?);
         certificate.verify(&control, &file.vault_id, &file.writer)?;
-        let metadata = |k: &MetadataKeyJson| Ok(MetadataKey { number: k.number, secret: Secret::from_hex(&k.key)? });
-        let keys = MetadataKeys::new(file.metadata_keys.iter().map(metadata).collect::<Result<_, FormatError>>()?)?;
+        let metadata = |k: &MetadataKeyJson| {
+            Ok(MetadataKey {
+                number: k.number,
+                secret: Secret::from_hex(&k.key)?,
+            })
+        };
+        let keys = MetadataKeys::new(
+            file.metadata_keys
+                .iter()
+                .map(metadata)
+                .collect::<Result<_, FormatError>>()?,
+        )?;
         Ok(GatewayKey {
             label: file.label,
             vault_url: file.vault_url,
             chunk_bytes: file.chunk_bytes,
             recovery: RecoveryPublic(hex_array(&file.recovery_key, "the recovery key")?),
             id_key: IdKey::new(&Secret::from_hex(&file.id_key)?),
-            writer: Writer { vault: file.vault_id, id: file.writer, key, certificate },
-            trust: Trust { vault: file.vault_id, control, keys },
+            writer: Writer {
+                vault: file.vault_id,
+                id: file.writer,
+                key,
+                certificate,
+            },
+            trust: Trust {
+                vault: file.vault_id,
+                control,
+                keys,
+            },
         })
     }
 
     /// The text of the key file, which is to be readable by its owner alone.
     pub fn to_json(&self) -> zeroize::Zeroizing<String> {
-        let metadata = |k: &MetadataKey| MetadataKeyJson { number: k.number, key: k.secret.to_hex() };
+        let metadata = |k: &MetadataKey| MetadataKeyJson {
+            number: k.number,
+            key: k.secret.to_hex(),
+        };
         let file = KeyFile {
             kind: KIND.into(),
             format: 1,

@@ -62,11 +62,18 @@ id!(/// Random id of one capture.
     CaptureId, 16);
 
 /// Fixed-size lower-case hex; the error names what was expected.
-pub(crate) fn hex_array<const N: usize>(text: &str, what: &'static str) -> Result<[u8; N], FormatError> {
+pub(crate) fn hex_array<const N: usize>(
+    text: &str,
+    what: &'static str,
+) -> Result<[u8; N], FormatError> {
     let mut out = [0; N];
-    if text.bytes().any(|b| b.is_ascii_uppercase()) || hex::decode_to_slice(text, &mut out).is_err() {
+    if text.bytes().any(|b| b.is_ascii_uppercase()) || hex::decode_to_slice(text, &mut out).is_err()
+    {
         let shown: String = text.chars().take(16).collect();
-        return Err(FormatError::damaged(format!("`{shown}` is not {what}: {} hex digits are expected", 2 * N)));
+        return Err(FormatError::damaged(format!(
+            "`{shown}` is not {what}: {} hex digits are expected",
+            2 * N
+        )));
     }
     Ok(out)
 }
@@ -94,7 +101,10 @@ impl PointId {
     pub fn parse(text: &str) -> Result<Self, FormatError> {
         let wrong = || FormatError::damaged(format!("`{text}` is not <epoch>-<sequence>"));
         let (epoch, sequence) = text.split_once('-').ok_or_else(wrong)?;
-        Ok(PointId { epoch: decimal(epoch).ok_or_else(wrong)?, sequence: decimal(sequence).ok_or_else(wrong)? })
+        Ok(PointId {
+            epoch: decimal(epoch).ok_or_else(wrong)?,
+            sequence: decimal(sequence).ok_or_else(wrong)?,
+        })
     }
 }
 

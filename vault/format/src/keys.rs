@@ -23,7 +23,8 @@ impl Secret {
     /// Reads 64 hex digits; the error says what was expected, never what was found.
     pub fn from_hex(text: &str) -> Result<Self, FormatError> {
         let mut out = [0; 32];
-        hex::decode_to_slice(text, &mut out).map_err(|_| FormatError::damaged("a key is not 64 hex digits"))?;
+        hex::decode_to_slice(text, &mut out)
+            .map_err(|_| FormatError::damaged("a key is not 64 hex digits"))?;
         Ok(Secret(out))
     }
 
@@ -41,7 +42,10 @@ pub struct IdKey {
 
 impl IdKey {
     pub fn new(key: &Secret) -> Self {
-        IdKey { chunk: key.clone(), vm: Secret(blake3::derive_key("sparesite/1 vm name", &key.0)) }
+        IdKey {
+            chunk: key.clone(),
+            vm: Secret(blake3::derive_key("sparesite/1 vm name", &key.0)),
+        }
     }
 
     /// The key itself, for hashing chunks and for key files.
@@ -94,7 +98,10 @@ impl MetadataKeys {
 
     pub fn number(&self, number: u32) -> Result<&MetadataKey, FormatError> {
         let found = self.0.iter().find(|k| k.number == number);
-        found.ok_or(FormatError::MissingKey { kind: "metadata", number })
+        found.ok_or(FormatError::MissingKey {
+            kind: "metadata",
+            number,
+        })
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &MetadataKey> {
@@ -121,17 +128,23 @@ pub const SEALED_KEY_BYTES: usize = 80;
 
 impl RecoveryPublic {
     /// Seals a 32-byte key (section 1, HPKE). `seed` is 32 random bytes, used for nothing else.
-    pub fn seal(&self, key: &Secret, info: &[u8], seed: Secret) -> Result<[u8; SEALED_KEY_BYTES], FormatError> {
+    pub fn seal(
+        &self,
+        key: &Secret,
+        info: &[u8],
+        seed: Secret,
+    ) -> Result<[u8; SEALED_KEY_BYTES], FormatError> {
         let public = <X25519HkdfSha256 as Kem>::PublicKey::from_bytes(&self.0)
             .map_err(|_| FormatError::damaged("the recovery public key is no X25519 key"))?;
-        let (enc, mut context) = hpke::setup_sender_with_rng::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(
-            &OpModeS::Base,
-            &public,
-            info,
-            &mut SeedRng::new(seed),
-        )
+        let (enc, mut context) = hpke::setup_sender_with_rng::<
+            ChaCha20Poly1305,
+            HkdfSha256,
+            X25519HkdfSha256,
+        >(&OpModeS::Base, &public, info, &mut SeedRng::new(seed))
         .map_err(|_| FormatError::Sealed("a key for the recovery key"))?;
-        let sealed = context.seal(&key.0, &[]).map_err(|_| FormatError::Sealed("a key for the recovery key"))?;
+        let sealed = context
+            .seal(&key.0, &[])
+            .map_err(|_| FormatError::Sealed("a key for the recovery key"))?;
         let mut out = [0; SEALED_KEY_BYTES];
         out[..32].copy_from_slice(&enc.to_bytes());
         out[32..].copy_from_slice(&sealed);
@@ -161,7 +174,11 @@ impl RecoveryKey {
     }
 
     /// Opens a key sealed by [`RecoveryPublic::seal`] with the same `info`.
-    pub fn open(&self, sealed: &[u8; SEALED_KEY_BYTES], info: &[u8]) -> Result<Secret, FormatError> {
+    pub fn open(
+        &self,
+        sealed: &[u8; SEALED_KEY_BYTES],
+        info: &[u8],
+    ) -> Result<Secret, FormatError> {
         const WHAT: &str = "a key sealed to the recovery key";
         let enc = <X25519HkdfSha256 as Kem>::EncappedKey::from_bytes(&sealed[..32])
             .map_err(|_| FormatError::Sealed(WHAT))?;
@@ -172,7 +189,9 @@ impl RecoveryKey {
             info,
         )
         .map_err(|_| FormatError::Sealed(WHAT))?;
-        let mut plain = context.open(&sealed[32..], &[]).map_err(|_| FormatError::Sealed(WHAT))?;
+        let mut plain = context
+            .open(&sealed[32..], &[])
+            .map_err(|_| FormatError::Sealed(WHAT))?;
         let key: Result<[u8; 32], _> = plain.as_slice().try_into();
         plain.zeroize();
         key.map(Secret).map_err(|_| FormatError::Sealed(WHAT))
@@ -253,7 +272,12 @@ impl SigningKey {
 pub struct VerifyingKey(pub [u8; 32]);
 
 impl VerifyingKey {
-    pub fn verify(&self, message: &[u8], signature: &[u8; 64], what: &str) -> Result<(), FormatError> {
+    pub fn verify(
+        &self,
+        message: &[u8],
+        signature: &[u8; 64],
+        what: &str,
+    ) -> Result<(), FormatError> {
         UnparsedPublicKey::new(&ED25519, self.0)
             .verify(message, signature)
             .map_err(|_| FormatError::Signature(what.to_owned()))
@@ -268,18 +292,41 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    pub fn issue(control: &SigningKey, vault: &VaultId, writer: &WriterId, public_key: VerifyingKey) -> Self {
-        Certificate { public_key, signature: control.sign(&certificate_message(vault, writer, &public_key)) }
+    pub fn issue(
+        control: &SigningKey,
+        vault: &VaultId,
+        writer: &WriterId,
+        public_key: VerifyingKey,
+    ) -> Self {
+        Certificate {
+            public_key,
+            signature: control.sign(&certificate_message(vault, writer, &public_key)),
+        }
     }
 
-    pub fn verify(&self, control: &VerifyingKey, vault: &VaultId, writer: &WriterId) -> Result<(), FormatError> {
+    pub fn verify(
+        &self,
+        control: &VerifyingKey,
+        vault: &VaultId,
+        writer: &WriterId,
+    ) -> Result<(), FormatError> {
         let message = certificate_message(vault, writer, &self.public_key);
-        control.verify(&message, &self.signature, "this writer has no valid certificate of this vault")
+        control.verify(
+            &message,
+            &self.signature,
+            "this writer has no valid certificate of this vault",
+        )
     }
 }
 
 fn certificate_message(vault: &VaultId, writer: &WriterId, public_key: &VerifyingKey) -> Vec<u8> {
-    [b"sparesite/1 writer certificate\0".as_slice(), &vault.0, &writer.0, &public_key.0].concat()
+    [
+        b"sparesite/1 writer certificate\0".as_slice(),
+        &vault.0,
+        &writer.0,
+        &public_key.0,
+    ]
+    .concat()
 }
 
 #[cfg(test)]
@@ -289,10 +336,18 @@ mod tests {
     #[test]
     fn a_key_sealed_to_the_recovery_key_is_opened_by_it_alone() {
         let recovery = RecoveryKey::from_bytes(Secret([7; 32]));
-        let sealed = recovery.public().unwrap().seal(&Secret([9; 32]), b"info", Secret([1; 32])).unwrap();
+        let sealed = recovery
+            .public()
+            .unwrap()
+            .seal(&Secret([9; 32]), b"info", Secret([1; 32]))
+            .unwrap();
         assert_eq!(recovery.open(&sealed, b"info").unwrap(), Secret([9; 32]));
         assert!(recovery.open(&sealed, b"other").is_err());
-        assert!(RecoveryKey::from_bytes(Secret([8; 32])).open(&sealed, b"info").is_err());
+        assert!(
+            RecoveryKey::from_bytes(Secret([8; 32]))
+                .open(&sealed, b"info")
+                .is_err()
+        );
         let mut flipped = sealed;
         flipped[40] ^= 1;
         assert!(recovery.open(&flipped, b"info").is_err());
@@ -304,10 +359,26 @@ mod tests {
         let writer_key = SigningKey::from_seed(Secret([2; 32])).unwrap();
         let (vault, writer) = (VaultId([3; 32]), WriterId([4; 16]));
         let certificate = Certificate::issue(&control, &vault, &writer, writer_key.public());
-        assert!(certificate.verify(&control.public(), &vault, &writer).is_ok());
-        assert!(certificate.verify(&control.public(), &VaultId([5; 32]), &writer).is_err());
-        assert!(certificate.verify(&control.public(), &vault, &WriterId([5; 16])).is_err());
-        assert!(certificate.verify(&writer_key.public(), &vault, &writer).is_err());
+        assert!(
+            certificate
+                .verify(&control.public(), &vault, &writer)
+                .is_ok()
+        );
+        assert!(
+            certificate
+                .verify(&control.public(), &VaultId([5; 32]), &writer)
+                .is_err()
+        );
+        assert!(
+            certificate
+                .verify(&control.public(), &vault, &WriterId([5; 16]))
+                .is_err()
+        );
+        assert!(
+            certificate
+                .verify(&writer_key.public(), &vault, &writer)
+                .is_err()
+        );
     }
 
     #[test]

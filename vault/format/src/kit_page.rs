@@ -7,9 +7,14 @@ use std::fmt::Write;
 
 /// The page; `notes` is what only the moment of making knows (such as where the passphrase is kept).
 pub fn kit_page(kit: &Kit) -> Result<String, FormatError> {
-    let qr = QrCode::encode_text(&kit.to_qr_text(), QrCodeEcc::Medium)
-        .map_err(|_| FormatError::damaged("the kit is too long for a QR code: shorten the vault's URL"))?;
-    let region = kit.region.as_deref().map(|r| format!("<dt>Region</dt><dd>{}</dd>", escape(r))).unwrap_or_default();
+    let qr = QrCode::encode_text(&kit.to_qr_text(), QrCodeEcc::Medium).map_err(|_| {
+        FormatError::damaged("the kit is too long for a QR code: shorten the vault's URL")
+    })?;
+    let region = kit
+        .region
+        .as_deref()
+        .map(|r| format!("<dt>Region</dt><dd>{}</dd>", escape(r)))
+        .unwrap_or_default();
     Ok(PAGE
         .replace("{url}", &escape(&kit.vault_url))
         .replace("{region}", &region)
@@ -70,10 +75,17 @@ fn svg(qr: &QrCode) -> String {
 }
 
 fn group(hex: &str) -> String {
-    let fours: Vec<&str> = hex.as_bytes().chunks(8).filter_map(|c| std::str::from_utf8(c).ok()).collect();
+    let fours: Vec<&str> = hex
+        .as_bytes()
+        .chunks(8)
+        .filter_map(|c| std::str::from_utf8(c).ok())
+        .collect();
     fours.join(" ")
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }

@@ -3,7 +3,9 @@
 use crate::FormatError;
 use crate::ids::{ChunkId, WriterId};
 use crate::keys::MetadataKey;
-use crate::metadata_object::{Naming, ObjectKind, PlainPart, Root, Trust, Writer, encode, from_json};
+use crate::metadata_object::{
+    Naming, ObjectKind, PlainPart, Root, Trust, Writer, encode, from_json,
+};
 use crate::names;
 use crate::reader::Reader;
 use serde::Deserialize;
@@ -48,7 +50,9 @@ impl Run {
 
     /// What stands at `position`, if this run has it.
     pub fn slot(&self, position: u64) -> Option<Slot> {
-        let at = position.checked_sub(self.first()).filter(|at| *at < self.count())?;
+        let at = position
+            .checked_sub(self.first())
+            .filter(|at| *at < self.count())?;
         match self {
             Run::Holes { .. } => Some(Slot::Hole),
             Run::Chunks { ids, .. } => ids.get(at as usize).copied().map(Slot::Chunk),
@@ -78,8 +82,14 @@ impl RunBuilder {
             {
                 ids.push(id);
             }
-            (_, Slot::Hole) => self.runs.push(Run::Holes { first: position, count: 1 }),
-            (_, Slot::Chunk(id)) => self.runs.push(Run::Chunks { first: position, ids: vec![id] }),
+            (_, Slot::Hole) => self.runs.push(Run::Holes {
+                first: position,
+                count: 1,
+            }),
+            (_, Slot::Chunk(id)) => self.runs.push(Run::Chunks {
+                first: position,
+                ids: vec![id],
+            }),
         }
     }
 
@@ -119,13 +129,20 @@ pub fn decode_runs(bytes: &[u8]) -> Result<Vec<Run>, FormatError> {
             0 => Run::Holes { first, count },
             1 => {
                 let ids = r.take(count as usize * 32, WHAT)?.chunks_exact(32);
-                Run::Chunks { first, ids: ids.map(|id| ChunkId(std::array::from_fn(|i| id[i]))).collect() }
+                Run::Chunks {
+                    first,
+                    ids: ids
+                        .map(|id| ChunkId(std::array::from_fn(|i| id[i])))
+                        .collect(),
+                }
             }
             other => return Err(FormatError::unknown("map run kind", other)),
         };
         let after = runs.last().map_or(0, Run::end);
         if count == 0 || first < after || first.checked_add(u64::from(count)).is_none() {
-            return Err(FormatError::damaged("map runs overlap, are empty or not sorted"));
+            return Err(FormatError::damaged(
+                "map runs overlap, are empty or not sorted",
+            ));
         }
         runs.push(run);
     }
@@ -136,20 +153,44 @@ pub fn decode_runs(bytes: &[u8]) -> Result<Vec<Run>, FormatError> {
 pub fn encode_layer(writer: &Writer, key: &MetadataKey, runs: &[Run]) -> (String, Vec<u8>) {
     let parts: Vec<PlainPart> = split(runs).into_iter().map(plain_part).collect();
     let mut json = serde_json::Map::new();
-    json.insert("positions".into(), runs.iter().map(Run::count).sum::<u64>().into());
-    encode(writer, key, ObjectKind::Layer, Naming::Tagged(names::maps_of(&writer.id)), &parts, json, &[])
+    json.insert(
+        "positions".into(),
+        runs.iter().map(Run::count).sum::<u64>().into(),
+    );
+    encode(
+        writer,
+        key,
+        ObjectKind::Layer,
+        Naming::Tagged(names::maps_of(&writer.id)),
+        &parts,
+        json,
+        &[],
+    )
 }
 
 fn plain_part(runs: &[Run]) -> PlainPart {
-    let entries = runs.iter().map(Run::count).sum::<u64>().try_into().unwrap_or(u32::MAX);
-    PlainPart { first_key: position_key(runs[0].first()), entries, plain: encode_runs(runs) }
+    let entries = runs
+        .iter()
+        .map(Run::count)
+        .sum::<u64>()
+        .try_into()
+        .unwrap_or(u32::MAX);
+    PlainPart {
+        first_key: position_key(runs[0].first()),
+        entries,
+        plain: encode_runs(runs),
+    }
 }
 
 /// Groups of runs, each of a part's size at most (a run of ids is never longer than that).
 fn split(runs: &[Run]) -> Vec<&[Run]> {
     let (mut out, mut begin, mut ids) = (Vec::new(), 0, 0);
     for (i, run) in runs.iter().enumerate() {
-        let more = if let Run::Chunks { ids, .. } = run { ids.len() } else { 0 };
+        let more = if let Run::Chunks { ids, .. } = run {
+            ids.len()
+        } else {
+            0
+        };
         if i > begin && (ids + more > IDS_PER_PART || i - begin == RUNS_PER_PART) {
             out.push(&runs[begin..i]);
             (begin, ids) = (i, 0);
@@ -184,7 +225,11 @@ impl Layer {
             positions: u64,
         }
         let head: LayerRoot = from_json(&root.json, "a layer")?;
-        Ok(Layer { writer: root.writer, root, positions: head.positions })
+        Ok(Layer {
+            writer: root.writer,
+            root,
+            positions: head.positions,
+        })
     }
 
     pub fn open_whole(trust: &Trust, name: &str, bytes: &[u8]) -> Result<Self, FormatError> {
@@ -209,12 +254,23 @@ mod tests {
     #[test]
     fn slots_are_gathered_into_runs_and_read_back() {
         let mut builder = RunBuilder::default();
-        let slots = [(0, Slot::Hole), (1, Slot::Hole), (2, id(1)), (3, id(2)), (7, id(3)), (8, Slot::Hole)];
+        let slots = [
+            (0, Slot::Hole),
+            (1, Slot::Hole),
+            (2, id(1)),
+            (3, id(2)),
+            (7, id(3)),
+            (8, Slot::Hole),
+        ];
         slots.iter().for_each(|(p, s)| builder.push(*p, *s));
         let runs = decode_runs(&encode_runs(&builder.runs())).unwrap();
         assert_eq!(runs.len(), 4);
         for (position, slot) in slots {
-            assert_eq!(runs.iter().find_map(|r| r.slot(position)), Some(slot), "position {position}");
+            assert_eq!(
+                runs.iter().find_map(|r| r.slot(position)),
+                Some(slot),
+                "position {position}"
+            );
         }
         assert_eq!(runs.iter().find_map(|r| r.slot(4)), None);
     }
@@ -222,7 +278,12 @@ mod tests {
     #[test]
     fn runs_that_overlap_or_are_empty_are_refused() {
         let hole = |first, count| Run::Holes { first, count };
-        for bad in [vec![hole(5, 2), hole(6, 1)], vec![hole(5, 0)], vec![hole(5, 1), hole(0, 1)], vec![hole(u64::MAX, 2)]] {
+        for bad in [
+            vec![hole(5, 2), hole(6, 1)],
+            vec![hole(5, 0)],
+            vec![hole(5, 1), hole(0, 1)],
+            vec![hole(u64::MAX, 2)],
+        ] {
             assert!(decode_runs(&encode_runs(&bad)).is_err(), "{bad:?}");
         }
     }

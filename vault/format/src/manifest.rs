@@ -155,8 +155,11 @@ fn add_section(binary: &mut Vec<u8>, bytes: &[u8]) -> Section {
 }
 
 fn section(binary: &[u8], [offset, length]: Section) -> Result<&[u8], FormatError> {
-    let end = offset.checked_add(length).filter(|end| *end <= binary.len() as u64);
-    let end = end.ok_or_else(|| FormatError::damaged("a section lies behind the manifest's end"))?;
+    let end = offset
+        .checked_add(length)
+        .filter(|end| *end <= binary.len() as u64);
+    let end =
+        end.ok_or_else(|| FormatError::damaged("a section lies behind the manifest's end"))?;
     Ok(&binary[offset as usize..end as usize])
 }
 
@@ -173,8 +176,13 @@ impl Manifest {
         entries.sort_unstable_by_key(Entry::key);
         let entries = add_section(&mut binary, &encode_entries(&entries));
         let layer = |binary: &mut Vec<u8>, layer: &LayerRef| match layer {
-            LayerRef::Object { name, size } => LayerJson::Object { object: name.clone(), size: *size },
-            LayerRef::Inline(runs) => LayerJson::Inline { inline: add_section(binary, &encode_runs(runs)) },
+            LayerRef::Object { name, size } => LayerJson::Object {
+                object: name.clone(),
+                size: *size,
+            },
+            LayerRef::Inline(runs) => LayerJson::Inline {
+                inline: add_section(binary, &encode_runs(runs)),
+            },
         };
         let disk = |disk: &Disk| DiskJson {
             name: disk.name.clone(),
@@ -183,7 +191,11 @@ impl Manifest {
             layers: disk.layers.iter().map(|l| layer(&mut binary, l)).collect(),
         };
         let disks = self.disks.iter().map(disk).collect();
-        let json = ManifestJson { facts: self.facts.clone(), disks, entries };
+        let json = ManifestJson {
+            facts: self.facts.clone(),
+            disks,
+            entries,
+        };
         let Ok(serde_json::Value::Object(json)) = serde_json::to_value(&json) else {
             unreachable!("a struct of strings and numbers is a JSON object")
         };
@@ -192,17 +204,30 @@ impl Manifest {
     }
 
     /// Opens the manifest `name`; what it says of itself must go with its name. Returns its writer and hash as well.
-    pub fn open(trust: &Trust, name: &str, bytes: &[u8]) -> Result<(Self, WriterId, ObjectHash), FormatError> {
+    pub fn open(
+        trust: &Trust,
+        name: &str,
+        bytes: &[u8],
+    ) -> Result<(Self, WriterId, ObjectHash), FormatError> {
         let root = Root::open_whole(trust, ObjectKind::Manifest, name, bytes)?;
-        let ManifestJson { facts, disks, entries } = from_json(&root.json, "a manifest")?;
+        let ManifestJson {
+            facts,
+            disks,
+            entries,
+        } = from_json(&root.json, "a manifest")?;
         if names::point(&facts.vm_id, facts.point) != name {
-            return Err(FormatError::damaged("a manifest speaks of another point than its name"));
+            return Err(FormatError::damaged(
+                "a manifest speaks of another point than its name",
+            ));
         }
-        let entries = decode_sorted_entries(section(&root.binary, entries)?, facts.packs.len() as u32)?;
+        let entries =
+            decode_sorted_entries(section(&root.binary, entries)?, facts.packs.len() as u32)?;
         let layer = |layer: LayerJson| -> Result<LayerRef, FormatError> {
             Ok(match layer {
                 LayerJson::Object { object, size } => LayerRef::Object { name: object, size },
-                LayerJson::Inline { inline } => LayerRef::Inline(decode_runs(section(&root.binary, inline)?)?),
+                LayerJson::Inline { inline } => {
+                    LayerRef::Inline(decode_runs(section(&root.binary, inline)?)?)
+                }
             })
         };
         let disk = |disk: DiskJson| -> Result<Disk, FormatError> {
@@ -210,19 +235,37 @@ impl Manifest {
                 name: disk.name,
                 size_bytes: disk.size_bytes,
                 excluded: disk.excluded,
-                layers: disk.layers.into_iter().map(layer).collect::<Result<_, _>>()?,
+                layers: disk
+                    .layers
+                    .into_iter()
+                    .map(layer)
+                    .collect::<Result<_, _>>()?,
             })
         };
         let disks: Vec<Disk> = disks.into_iter().map(disk).collect::<Result<_, _>>()?;
         check_names(&facts.vm, &disks)?;
-        Ok((Manifest { facts, disks, entries }, root.writer, object_hash(bytes)))
+        Ok((
+            Manifest {
+                facts,
+                disks,
+                entries,
+            },
+            root.writer,
+            object_hash(bytes),
+        ))
     }
 }
 
 /// Names become file names at a restore, so they are checked again there, whoever signed them.
 fn check_names(vm: &str, disks: &[Disk]) -> Result<(), FormatError> {
-    match std::iter::once(vm).chain(disks.iter().map(|d| d.name.as_str())).find(|name| !is_name(name)) {
-        Some(name) => Err(FormatError::damaged(format!("`{}` is no name of a VM or disk", name.escape_debug()))),
+    match std::iter::once(vm)
+        .chain(disks.iter().map(|d| d.name.as_str()))
+        .find(|name| !is_name(name))
+    {
+        Some(name) => Err(FormatError::damaged(format!(
+            "`{}` is no name of a VM or disk",
+            name.escape_debug()
+        ))),
         None => Ok(()),
     }
 }

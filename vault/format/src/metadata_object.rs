@@ -3,9 +3,9 @@
 
 use crate::ids::{Tag, VaultId, WriterId};
 use crate::keys::{Certificate, MetadataKey, MetadataKeys, SigningKey, VerifyingKey};
+use crate::names::{self, Name};
 use crate::reader::Reader;
 use crate::seal::{Coder, SEAL_BYTES, Sealer, decode};
-use crate::names::{self, Name};
 use crate::{FORMAT, FormatError};
 
 pub const HEADER_BYTES: usize = 128;
@@ -72,7 +72,13 @@ pub fn encode(
     let bound = match &naming {
         Naming::Whole(name) | Naming::Tagged(name) => name.clone(),
     };
-    let sealing = Sealing { sealer: Sealer::new(&key.secret), vault: &writer.vault, kind, writer: &writer.id, bound: &bound };
+    let sealing = Sealing {
+        sealer: Sealer::new(&key.secret),
+        vault: &writer.vault,
+        kind,
+        writer: &writer.id,
+        bound: &bound,
+    };
     let mut out = header(writer, key.number, kind);
     let mut table = Vec::with_capacity(parts.len() * ROW_BYTES);
     let mut coder = Coder::new(3);
@@ -86,7 +92,13 @@ pub fn encode(
     }
     json.insert("parts".into(), parts.len().into());
     let json = serde_json::Value::Object(json).to_string();
-    let root = [&(json.len() as u32).to_le_bytes(), json.as_bytes(), &table, binary].concat();
+    let root = [
+        &(json.len() as u32).to_le_bytes(),
+        json.as_bytes(),
+        &table,
+        binary,
+    ]
+    .concat();
     let name = match naming {
         Naming::Whole(name) => name,
         Naming::Tagged(prefix) => format!("{prefix}{}", key.tag(&root)),
@@ -118,7 +130,14 @@ fn header(writer: &Writer, key_number: u32, kind: ObjectKind) -> Vec<u8> {
 fn signed_message(vault: &VaultId, name: &str, header: &[u8], root: &[u8]) -> Vec<u8> {
     let hash = blake3::Hasher::new().update(header).update(root).finalize();
     let length = (name.len() as u16).to_le_bytes();
-    [b"sparesite/1 metadata\0".as_slice(), &vault.0, &length, name.as_bytes(), hash.as_bytes()].concat()
+    [
+        b"sparesite/1 metadata\0".as_slice(),
+        &vault.0,
+        &length,
+        name.as_bytes(),
+        hash.as_bytes(),
+    ]
+    .concat()
 }
 
 /// What binds a sealed part to its place; pack trailers use it too.
@@ -142,25 +161,47 @@ impl<K: Into<u8> + Copy> Sealing<'_, K> {
         let length = plain.len() as u32;
         out.extend_from_slice(&[codec, 0, 0, 0]);
         out.extend_from_slice(&length.to_le_bytes());
-        self.sealer.seal(&self.associated(part, codec, length), coded, out);
+        self.sealer
+            .seal(&self.associated(part, codec, length), coded, out);
     }
 
-    pub(crate) fn open(&self, part: u32, sealed: &[u8], limit: u64, what: &'static str) -> Result<Vec<u8>, FormatError> {
+    pub(crate) fn open(
+        &self,
+        part: u32,
+        sealed: &[u8],
+        limit: u64,
+        what: &'static str,
+    ) -> Result<Vec<u8>, FormatError> {
         let mut r = Reader::new(sealed);
         let codec = r.u8(what)?;
         r.reserved(3)?;
         let plain = r.u32(what)?;
         if u64::from(plain) > limit {
-            return Err(FormatError::Limit { what, found: plain.into(), limit });
+            return Err(FormatError::Limit {
+                what,
+                found: plain.into(),
+                limit,
+            });
         }
         let mut sealed = r.take(r.left(), what)?.to_vec();
-        let coded = self.sealer.open(&self.associated(part, codec, plain), &mut sealed, what)?;
+        let coded = self
+            .sealer
+            .open(&self.associated(part, codec, plain), &mut sealed, what)?;
         decode(codec, coded, plain as usize, what)
     }
 
     fn associated(&self, part: u32, codec: u8, plain: u32) -> Vec<u8> {
         let (part, plain) = (part.to_le_bytes(), plain.to_le_bytes());
-        [&self.vault.0[..], &[self.kind.into()], &part, &[codec], &plain, &self.writer.0, self.bound.as_bytes()].concat()
+        [
+            &self.vault.0[..],
+            &[self.kind.into()],
+            &part,
+            &[codec],
+            &plain,
+            &self.writer.0,
+            self.bound.as_bytes(),
+        ]
+        .concat()
     }
 }
 
@@ -183,9 +224,15 @@ impl Tail {
         r.end("an object's tail")?;
         let end = root_offset.checked_add(u64::from(root_bytes) + TAIL_BYTES as u64);
         if root_offset < HEADER_BYTES as u64 || end != Some(size) {
-            return Err(FormatError::damaged("the tail does not go with the object's length"));
+            return Err(FormatError::damaged(
+                "the tail does not go with the object's length",
+            ));
         }
-        Ok(Tail { root_offset, root_bytes, signature })
+        Ok(Tail {
+            root_offset,
+            root_bytes,
+            signature,
+        })
     }
 }
 
@@ -229,29 +276,60 @@ impl Root {
             return Err(FormatError::unknown("format version", format));
         }
         if found != kind as u8 {
-            return Err(FormatError::unknown("object kind", format!("{found} in place of {}", kind as u8)));
+            return Err(FormatError::unknown(
+                "object kind",
+                format!("{found} in place of {}", kind as u8),
+            ));
         }
         let key = trust.keys.number(r.u32("a header")?)?.clone();
         let writer = WriterId(r.array("a header")?);
         let public_key = VerifyingKey(r.array("a header")?);
-        let certificate = Certificate { public_key, signature: r.array("a header")? };
+        let certificate = Certificate {
+            public_key,
+            signature: r.array("a header")?,
+        };
         r.end("a header")?;
         certificate.verify(&trust.control, &trust.vault, &writer)?;
         let message = signed_message(&trust.vault, name, header, sealed_root);
-        public_key.verify(&message, &tail.signature, "the writer did not sign these bytes under this name")?;
+        public_key.verify(
+            &message,
+            &tail.signature,
+            "the writer did not sign these bytes under this name",
+        )?;
         let (bound, tag) = bound_name(kind, name, &writer)?;
-        let sealing =
-            Sealing { sealer: Sealer::new(&key.secret), vault: &trust.vault, kind, writer: &writer, bound: &bound };
+        let sealing = Sealing {
+            sealer: Sealer::new(&key.secret),
+            vault: &trust.vault,
+            kind,
+            writer: &writer,
+            bound: &bound,
+        };
         let plain = sealing.open(ROOT_PART, sealed_root, MAX_ROOT_BYTES, "an object's root")?;
         if tag.is_some_and(|tag| tag != key.tag(&plain)) {
-            return Err(FormatError::damaged("its name is not the one that its content gives"));
+            return Err(FormatError::damaged(
+                "its name is not the one that its content gives",
+            ));
         }
         let (json, parts, binary) = parse_root(&plain)?;
-        Ok(Root { kind, writer, parts, json, binary, key, vault: trust.vault, bound })
+        Ok(Root {
+            kind,
+            writer,
+            parts,
+            json,
+            binary,
+            key,
+            vault: trust.vault,
+            bound,
+        })
     }
 
     /// Opens the root of a whole object, its checksum first.
-    pub fn open_whole(trust: &Trust, kind: ObjectKind, name: &str, bytes: &[u8]) -> Result<Self, FormatError> {
+    pub fn open_whole(
+        trust: &Trust,
+        kind: ObjectKind,
+        name: &str,
+        bytes: &[u8],
+    ) -> Result<Self, FormatError> {
         check(bytes)?;
         let tail = Tail::parse(&bytes[bytes.len() - TAIL_BYTES..], bytes.len() as u64)?;
         let root = &bytes[tail.root_offset as usize..bytes.len() - TAIL_BYTES];
@@ -260,19 +338,32 @@ impl Root {
 
     /// Opens part `number`, from the bytes at its row's offset and length.
     pub fn open_part(&self, number: usize, sealed: &[u8]) -> Result<Vec<u8>, FormatError> {
-        let row = self.parts.get(number).ok_or_else(|| FormatError::damaged("no such part"))?;
+        let row = self
+            .parts
+            .get(number)
+            .ok_or_else(|| FormatError::damaged("no such part"))?;
         if blake3::hash(sealed) != row.hash {
             return Err(FormatError::Checksum);
         }
         let sealer = Sealer::new(&self.key.secret);
-        let sealing = Sealing { sealer, vault: &self.vault, kind: self.kind, writer: &self.writer, bound: &self.bound };
+        let sealing = Sealing {
+            sealer,
+            vault: &self.vault,
+            kind: self.kind,
+            writer: &self.writer,
+            bound: &self.bound,
+        };
         sealing.open(number as u32, sealed, MAX_PART_BYTES, "an object's part")
     }
 }
 
 /// What sealing is bound to: a manifest's whole name; a segment's or layer's without its tag, which comes from the root.
 /// A writer has only its own names.
-fn bound_name(kind: ObjectKind, name: &str, writer: &WriterId) -> Result<(String, Option<Tag>), FormatError> {
+fn bound_name(
+    kind: ObjectKind,
+    name: &str,
+    writer: &WriterId,
+) -> Result<(String, Option<Tag>), FormatError> {
     let (owner, tag) = match (kind, names::parse(name)) {
         (ObjectKind::Manifest, Some(Name::Point(..))) => return Ok((name.to_owned(), None)),
         (ObjectKind::Segment, Some(Name::Segment(span, tag))) => (span.writer, tag),
@@ -280,7 +371,9 @@ fn bound_name(kind: ObjectKind, name: &str, writer: &WriterId) -> Result<(String
         _ => return Err(FormatError::damaged("its name is not one of its kind")),
     };
     if owner != *writer {
-        return Err(FormatError::Signature("a writer wrote under another writer's name".into()));
+        return Err(FormatError::Signature(
+            "a writer wrote under another writer's name".into(),
+        ));
     }
     Ok((name[..name.len() - 32].to_owned(), Some(tag)))
 }
@@ -289,7 +382,11 @@ fn bound_name(kind: ObjectKind, name: &str, writer: &WriterId) -> Result<(String
 pub fn check(bytes: &[u8]) -> Result<(), FormatError> {
     let needed = (HEADER_BYTES + PART_HEADER_BYTES + SEAL_BYTES + TAIL_BYTES) as u64;
     if (bytes.len() as u64) < needed {
-        return Err(FormatError::Truncated { what: "a metadata object", needed, left: bytes.len() as u64 });
+        return Err(FormatError::Truncated {
+            what: "a metadata object",
+            needed,
+            left: bytes.len() as u64,
+        });
     }
     Reader::new(bytes).magic(MAGIC, "a metadata object")?;
     let (body, checksum) = bytes.split_at(bytes.len() - 32);
@@ -315,7 +412,13 @@ fn parse_root(plain: &[u8]) -> Result<RootPieces, FormatError> {
     for _ in 0..parts.parts {
         let first_key = r.array("a part table")?;
         let sealed_bytes = r.u32("a part table")?;
-        rows.push(PartRow { first_key, offset, sealed_bytes, entries: r.u32("a part table")?, hash: r.array("a part table")? });
+        rows.push(PartRow {
+            first_key,
+            offset,
+            sealed_bytes,
+            entries: r.u32("a part table")?,
+            hash: r.array("a part table")?,
+        });
         offset += u64::from(sealed_bytes);
     }
     if !rows.is_sorted_by_key(|row| row.first_key) {
@@ -325,6 +428,9 @@ fn parse_root(plain: &[u8]) -> Result<RootPieces, FormatError> {
 }
 
 /// JSON of the format; the error says where it is wrong.
-pub(crate) fn from_json<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8], what: &str) -> Result<T, FormatError> {
+pub(crate) fn from_json<'a, T: serde::Deserialize<'a>>(
+    bytes: &'a [u8],
+    what: &str,
+) -> Result<T, FormatError> {
     serde_json::from_slice(bytes).map_err(|e| FormatError::damaged(format!("{what}: {e}")))
 }

@@ -52,7 +52,10 @@ impl Span {
 
     /// The name without its tag: what the sealing is bound to.
     pub fn prefix(&self) -> String {
-        format!("{INDEX}{}/{:010}-{:010}-{:010}-", self.writer, self.epoch, self.first, self.last)
+        format!(
+            "{INDEX}{}/{:010}-{:010}-{:010}-",
+            self.writer, self.epoch, self.first, self.last
+        )
     }
 }
 
@@ -91,15 +94,25 @@ pub fn parse(name: &str) -> Option<Name> {
     if let Some(rest) = name.strip_prefix(PACKS) {
         let (short, whole) = rest.split_once('/')?;
         let pack = PackName::from_hex(whole).ok()?;
-        return whole.starts_with(short).then_some(()).filter(|_| short.len() == 2).map(|_| Name::Pack(pack));
+        return whole
+            .starts_with(short)
+            .then_some(())
+            .filter(|_| short.len() == 2)
+            .map(|_| Name::Pack(pack));
     }
     if let Some(rest) = name.strip_prefix(POINTS) {
         let (vm, point) = rest.split_once('/')?;
-        return Some(Name::Point(VmId::from_hex(vm).ok()?, PointId::parse(point).ok()?));
+        return Some(Name::Point(
+            VmId::from_hex(vm).ok()?,
+            PointId::parse(point).ok()?,
+        ));
     }
     if let Some(rest) = name.strip_prefix(MAPS) {
         let (writer, tag) = rest.split_once('/')?;
-        return Some(Name::Layer(WriterId::from_hex(writer).ok()?, Tag::from_hex(tag).ok()?));
+        return Some(Name::Layer(
+            WriterId::from_hex(writer).ok()?,
+            Tag::from_hex(tag).ok()?,
+        ));
     }
     if let Some(rest) = name.strip_prefix(INDEX) {
         return parse_segment(rest);
@@ -110,7 +123,9 @@ pub fn parse(name: &str) -> Option<Name> {
 fn parse_segment(rest: &str) -> Option<Name> {
     let (writer, rest) = rest.split_once('/')?;
     let parts: Vec<&str> = rest.split('-').collect();
-    let [epoch, first, last, tag] = parts[..] else { return None };
+    let [epoch, first, last, tag] = parts[..] else {
+        return None;
+    };
     let span = Span {
         writer: WriterId::from_hex(writer).ok()?,
         epoch: decimal(epoch)?,
@@ -127,14 +142,31 @@ mod tests {
     #[test]
     fn every_kind_of_name_is_read_back() {
         let writer = WriterId([0xab; 16]);
-        let span = Span { writer, epoch: 3, first: 0, last: 63 };
-        let id = PointId { epoch: 2, sequence: 17 };
+        let span = Span {
+            writer,
+            epoch: 3,
+            first: 0,
+            last: 63,
+        };
+        let id = PointId {
+            epoch: 2,
+            sequence: 17,
+        };
         for (text, name) in [
             (vault(1), Name::Vault(1)),
             (log(42), Name::Log(42)),
-            (pack(&PackName([0x5a; 32])), Name::Pack(PackName([0x5a; 32]))),
-            (segment(&span, &Tag([1; 16])), Name::Segment(span, Tag([1; 16]))),
-            (layer(&writer, &Tag([2; 16])), Name::Layer(writer, Tag([2; 16]))),
+            (
+                pack(&PackName([0x5a; 32])),
+                Name::Pack(PackName([0x5a; 32])),
+            ),
+            (
+                segment(&span, &Tag([1; 16])),
+                Name::Segment(span, Tag([1; 16])),
+            ),
+            (
+                layer(&writer, &Tag([2; 16])),
+                Name::Layer(writer, Tag([2; 16])),
+            ),
             (point(&VmId([9; 16]), id), Name::Point(VmId([9; 16]), id)),
             ("tools/0.1.0/SHA256SUMS".into(), Name::Tool),
         ] {
@@ -145,15 +177,33 @@ mod tests {
     #[test]
     fn what_is_no_name_is_told() {
         let upper = format!("packs/5A/{}", "5A".repeat(32));
-        for text in ["", "packs/", "packs/ab/cd", "vault/1.json", "control/log/1", "points/x/1-1", "maps/", upper.as_str()] {
+        for text in [
+            "",
+            "packs/",
+            "packs/ab/cd",
+            "vault/1.json",
+            "control/log/1",
+            "points/x/1-1",
+            "maps/",
+            upper.as_str(),
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }
 
     #[test]
     fn a_wider_span_supersedes_and_an_equal_one_does_not() {
-        let wide = Span { writer: WriterId([1; 16]), epoch: 1, first: 0, last: 511 };
-        let narrow = Span { first: 64, last: 127, ..wide };
+        let wide = Span {
+            writer: WriterId([1; 16]),
+            epoch: 1,
+            first: 0,
+            last: 511,
+        };
+        let narrow = Span {
+            first: 64,
+            last: 127,
+            ..wide
+        };
         assert!(wide.supersedes(&narrow));
         assert!(!narrow.supersedes(&wide));
         assert!(!wide.supersedes(&wide));

@@ -52,14 +52,23 @@ impl PackBuilder {
         bytes.extend_from_slice(&1u16.to_le_bytes());
         bytes.extend_from_slice(&[0; 4]);
         bytes.extend_from_slice(sealed_key);
-        PackBuilder { bytes, entries: Vec::new() }
+        PackBuilder {
+            bytes,
+            entries: Vec::new(),
+        }
     }
 
     /// Appends a whole sealed record.
     pub fn push(&mut self, id: ChunkId, kind: Kind, record: &[u8]) {
         let (offset, length) = (self.bytes.len() as u32, record.len() as u32);
         self.bytes.extend_from_slice(record);
-        self.entries.push(Entry { id, kind, pack: 0, offset, length });
+        self.entries.push(Entry {
+            id,
+            kind,
+            pack: 0,
+            offset,
+            length,
+        });
     }
 
     /// Bytes so far, header included.
@@ -75,19 +84,38 @@ impl PackBuilder {
     pub fn finish(mut self, vault: &VaultId, writer: &WriterId, key: &MetadataKey) -> FinishedPack {
         let sealing = trailer_sealing(vault, writer, key);
         let begin = self.bytes.len();
-        sealing.seal(0, &encode_entries(&self.entries), &mut Coder::new(1), &mut self.bytes);
+        sealing.seal(
+            0,
+            &encode_entries(&self.entries),
+            &mut Coder::new(1),
+            &mut self.bytes,
+        );
         let length = (self.bytes.len() - begin) as u32;
         self.bytes.extend_from_slice(&length.to_le_bytes());
         self.bytes.extend_from_slice(&key.number.to_le_bytes());
         self.bytes.extend_from_slice(&writer.0);
         self.bytes.extend_from_slice(END);
         let name = PackName(*blake3::hash(&self.bytes).as_bytes());
-        FinishedPack { name, bytes: self.bytes, entries: self.entries }
+        FinishedPack {
+            name,
+            bytes: self.bytes,
+            entries: self.entries,
+        }
     }
 }
 
-fn trailer_sealing<'a>(vault: &'a VaultId, writer: &'a WriterId, key: &MetadataKey) -> Sealing<'a, u8> {
-    Sealing { sealer: Sealer::new(&key.secret), vault, kind: TRAILER_KIND, writer, bound: crate::names::PACKS }
+fn trailer_sealing<'a>(
+    vault: &'a VaultId,
+    writer: &'a WriterId,
+    key: &MetadataKey,
+) -> Sealing<'a, u8> {
+    Sealing {
+        sealer: Sealer::new(&key.secret),
+        vault,
+        kind: TRAILER_KIND,
+        writer,
+        bound: crate::names::PACKS,
+    }
 }
 
 /// The sealed data keys of a pack, from its first bytes ([`MAX_HEADER_BYTES`] always suffice).
@@ -100,13 +128,21 @@ pub fn sealed_keys(head: &[u8]) -> Result<Vec<[u8; SEALED_KEY_BYTES]>, FormatErr
     }
     r.reserved(4)?;
     if !(1..=MAX_KEYS).contains(&keys) {
-        return Err(FormatError::Limit { what: "a pack's number of data keys", found: keys.into(), limit: MAX_KEYS.into() });
+        return Err(FormatError::Limit {
+            what: "a pack's number of data keys",
+            found: keys.into(),
+            limit: MAX_KEYS.into(),
+        });
     }
     (0..keys).map(|_| r.array("a pack's data keys")).collect()
 }
 
 /// The data keys of a pack, opened and made ready.
-pub fn open_keys(head: &[u8], vault: &VaultId, recovery: &RecoveryKey) -> Result<Vec<Sealer>, FormatError> {
+pub fn open_keys(
+    head: &[u8],
+    vault: &VaultId,
+    recovery: &RecoveryKey,
+) -> Result<Vec<Sealer>, FormatError> {
     let info = data_key_info(vault);
     let open = |sealed: [u8; SEALED_KEY_BYTES]| -> Result<Sealer, FormatError> {
         let key: Secret = recovery.open(&sealed, &info)?;
@@ -130,14 +166,26 @@ impl Footer {
         let writer = WriterId(r.array("a pack's end")?);
         r.magic(END, "a whole pack")?;
         r.end("a pack")?;
-        if u64::from(trailer_bytes) + FOOTER_BYTES as u64 + ONE_KEY_HEADER_BYTES as u64 > pack_bytes {
-            return Err(FormatError::damaged("a pack's trailer is longer than the pack"));
+        if u64::from(trailer_bytes) + FOOTER_BYTES as u64 + ONE_KEY_HEADER_BYTES as u64 > pack_bytes
+        {
+            return Err(FormatError::damaged(
+                "a pack's trailer is longer than the pack",
+            ));
         }
-        Ok(Footer { trailer_bytes, key_number, writer })
+        Ok(Footer {
+            trailer_bytes,
+            key_number,
+            writer,
+        })
     }
 
     /// The pack's entries, from its sealed trailer, which ends [`FOOTER_BYTES`] before the pack does.
-    pub fn open_trailer(&self, vault: &VaultId, keys: &MetadataKeys, trailer: &[u8]) -> Result<Vec<Entry>, FormatError> {
+    pub fn open_trailer(
+        &self,
+        vault: &VaultId,
+        keys: &MetadataKeys,
+        trailer: &[u8],
+    ) -> Result<Vec<Entry>, FormatError> {
         let sealing = trailer_sealing(vault, &self.writer, keys.number(self.key_number)?);
         decode_entries(&sealing.open(0, trailer, 256 << 20, "a pack's trailer")?, 1)
     }

@@ -17,14 +17,21 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn take(&mut self, n: usize, what: &'static str) -> Result<&'a [u8], FormatError> {
         if n > self.bytes.len() {
-            return Err(FormatError::Truncated { what, needed: n as u64, left: self.bytes.len() as u64 });
+            return Err(FormatError::Truncated {
+                what,
+                needed: n as u64,
+                left: self.bytes.len() as u64,
+            });
         }
         let (head, tail) = self.bytes.split_at(n);
         self.bytes = tail;
         Ok(head)
     }
 
-    pub(crate) fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], FormatError> {
+    pub(crate) fn array<const N: usize>(
+        &mut self,
+        what: &'static str,
+    ) -> Result<[u8; N], FormatError> {
         let mut out = [0; N];
         out.copy_from_slice(self.take(N, what)?);
         Ok(out)
@@ -65,6 +72,9 @@ impl<'a> Reader<'a> {
         if self.bytes.is_empty() {
             return Ok(());
         }
-        Err(FormatError::damaged(format!("{} bytes too many behind {what}", self.bytes.len())))
+        Err(FormatError::damaged(format!(
+            "{} bytes too many behind {what}",
+            self.bytes.len()
+        )))
     }
 }

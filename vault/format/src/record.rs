@@ -55,12 +55,22 @@ pub fn seal_record(
     payload: &[u8],
 ) {
     let (codec, coded) = coder.code(payload);
-    let head = [kind.number(), codec, CIPHER_SYNTHETIC_AES_256_GCM, ID_KEYED_BLAKE3, kind.depth()];
+    let head = [
+        kind.number(),
+        codec,
+        CIPHER_SYNTHETIC_AES_256_GCM,
+        ID_KEYED_BLAKE3,
+        kind.depth(),
+    ];
     out.extend_from_slice(&head);
     out.extend_from_slice(&[data_key, 0, 0]);
     out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
     out.extend_from_slice(&(coded.len() as u32).to_le_bytes());
-    sealer.seal(&associated(vault, &head, payload.len() as u32, id, &kind), coded, out);
+    sealer.seal(
+        &associated(vault, &head, payload.len() as u32, id, &kind),
+        coded,
+        out,
+    );
 }
 
 /// Opens a whole record, found under `id` with `kind` by its index entry. `sealer` gives the data key of a number.
@@ -87,17 +97,26 @@ pub fn open_record<'k>(
         return Err(FormatError::unknown("id algorithm", algorithm));
     }
     if (number, depth) != (kind.number(), kind.depth()) {
-        return Err(FormatError::damaged("a record is not of the kind and depth that its index entry states"));
+        return Err(FormatError::damaged(
+            "a record is not of the kind and depth that its index entry states",
+        ));
     }
-    let limit = u64::from(chunk_bytes) + 2 * u64::from(chunk_bytes).div_ceil(8 * BLOCK_BYTES as u64);
+    let limit =
+        u64::from(chunk_bytes) + 2 * u64::from(chunk_bytes).div_ceil(8 * BLOCK_BYTES as u64);
     if u64::from(plain) > limit {
-        return Err(FormatError::Limit { what: "a record's plain length", found: plain.into(), limit });
+        return Err(FormatError::Limit {
+            what: "a record's plain length",
+            found: plain.into(),
+            limit,
+        });
     }
     if record.len() - RECORD_HEADER_BYTES != coded as usize + SEAL_BYTES {
-        return Err(FormatError::damaged("a record's length is not the stated one"));
+        return Err(FormatError::damaged(
+            "a record's length is not the stated one",
+        ));
     }
-    let sealer =
-        sealer(data_key).ok_or_else(|| FormatError::damaged("a record names a data key that its pack lacks"))?;
+    let sealer = sealer(data_key)
+        .ok_or_else(|| FormatError::damaged("a record names a data key that its pack lacks"))?;
     let associated = associated(vault, &head, plain, id, &kind);
     let coded = sealer.open(&associated, &mut record[RECORD_HEADER_BYTES..], "a record")?;
     decode(codec, coded, plain as usize, "a record")
@@ -137,7 +156,9 @@ impl BlockMask {
     }
 
     pub fn has(&self, block: usize) -> bool {
-        self.0.get(block / 8).is_some_and(|byte| byte >> (block % 8) & 1 == 1)
+        self.0
+            .get(block / 8)
+            .is_some_and(|byte| byte >> (block % 8) & 1 == 1)
     }
 
     pub fn count(&self) -> usize {
@@ -159,10 +180,16 @@ pub fn patch_payload(chunk: &[u8], changed: &BlockMask) -> Vec<u8> {
     let block = |i: usize| &chunk[i * BLOCK_BYTES..(i + 1) * BLOCK_BYTES];
     let mut zero = BlockMask(vec![0; changed.0.len()]);
     let mut out = Vec::with_capacity(2 * zero.0.len() + changed.count() * BLOCK_BYTES);
-    changed.iter().filter(|i| is_zero(block(*i))).for_each(|i| zero.set(i));
+    changed
+        .iter()
+        .filter(|i| is_zero(block(*i)))
+        .for_each(|i| zero.set(i));
     out.extend_from_slice(&changed.0);
     out.extend_from_slice(&zero.0);
-    changed.iter().filter(|i| !zero.has(*i)).for_each(|i| out.extend_from_slice(block(i)));
+    changed
+        .iter()
+        .filter(|i| !zero.has(*i))
+        .for_each(|i| out.extend_from_slice(block(i)));
     out
 }
 
@@ -173,10 +200,14 @@ pub fn apply_patch(payload: &[u8], chunk: &mut [u8]) -> Result<(), FormatError> 
     let changed = BlockMask::from_bytes(r.take(blocks.div_ceil(8), "a patch's mask")?);
     let zero = BlockMask::from_bytes(r.take(blocks.div_ceil(8), "a patch's mask")?);
     if zero.union(&changed) != changed {
-        return Err(FormatError::damaged("a patch clears a block that it does not change"));
+        return Err(FormatError::damaged(
+            "a patch clears a block that it does not change",
+        ));
     }
     if changed.iter().any(|i| i >= blocks) {
-        return Err(FormatError::damaged("a patch changes a block behind its chunk"));
+        return Err(FormatError::damaged(
+            "a patch changes a block behind its chunk",
+        ));
     }
     for i in changed.iter() {
         let block = &mut chunk[i * BLOCK_BYTES..(i + 1) * BLOCK_BYTES];
@@ -190,7 +221,9 @@ pub fn apply_patch(payload: &[u8], chunk: &mut [u8]) -> Result<(), FormatError> 
 
 /// Whether all bytes are zero; 80 GB/s, so holes are looked for before anything else.
 pub fn is_zero(bytes: &[u8]) -> bool {
-    bytes.chunks(256).all(|part| part.iter().fold(0, |all, byte| all | byte) == 0)
+    bytes
+        .chunks(256)
+        .all(|part| part.iter().fold(0, |all, byte| all | byte) == 0)
 }
 
 /// Whether `bytes` is a chunk size that this format allows.
@@ -198,7 +231,10 @@ pub fn check_chunk_bytes(bytes: u32) -> Result<(), FormatError> {
     if CHUNK_BYTES_RANGE.contains(&bytes) && bytes.is_power_of_two() {
         return Ok(());
     }
-    Err(FormatError::unknown("chunk size", format!("{bytes} (a power of two from 64 KiB to 4 MiB is expected)")))
+    Err(FormatError::unknown(
+        "chunk size",
+        format!("{bytes} (a power of two from 64 KiB to 4 MiB is expected)"),
+    ))
 }
 
 #[cfg(test)]
@@ -223,7 +259,11 @@ mod tests {
         chunk[5 * BLOCK_BYTES..6 * BLOCK_BYTES].fill(0);
         chunk[CHUNK - 1] = 7;
         let payload = patch_payload(&chunk, &mask(&[0, 5, 15]));
-        assert_eq!(payload.len(), 4 + 2 * BLOCK_BYTES, "the zero block is a bit, not a block");
+        assert_eq!(
+            payload.len(),
+            4 + 2 * BLOCK_BYTES,
+            "the zero block is a bit, not a block"
+        );
         let mut built = parent;
         apply_patch(&payload, &mut built).unwrap();
         assert!(built == chunk);
@@ -233,9 +273,20 @@ mod tests {
     fn a_record_opens_only_as_what_it_is() {
         let sealer = Sealer::new(&Secret([3; 32]));
         let (vault, id, other) = (VaultId([1; 32]), ChunkId([2; 32]), ChunkId([4; 32]));
-        let kind = Kind::Patch { parent: other, depth: 3 };
+        let kind = Kind::Patch {
+            parent: other,
+            depth: 3,
+        };
         let mut record = Vec::new();
-        seal_record(&mut record, &mut Coder::new(1), (&sealer, 0), &vault, &id, kind, b"payload");
+        seal_record(
+            &mut record,
+            &mut Coder::new(1),
+            (&sealer, 0),
+            &vault,
+            &id,
+            kind,
+            b"payload",
+        );
         assert_eq!(record.len(), RECORD_OVERHEAD + 7);
         let open = |vault, id, kind| {
             let keys = |n| (n == 0).then_some(&sealer);
@@ -244,14 +295,37 @@ mod tests {
         assert_eq!(open(&vault, &id, kind).unwrap(), b"payload");
         assert!(open(&VaultId([9; 32]), &id, kind).is_err());
         assert!(open(&vault, &other, kind).is_err());
-        assert!(open(&vault, &id, Kind::Patch { parent: id, depth: 3 }).is_err());
-        assert!(open(&vault, &id, Kind::Patch { parent: other, depth: 2 }).is_err());
+        assert!(
+            open(
+                &vault,
+                &id,
+                Kind::Patch {
+                    parent: id,
+                    depth: 3
+                }
+            )
+            .is_err()
+        );
+        assert!(
+            open(
+                &vault,
+                &id,
+                Kind::Patch {
+                    parent: other,
+                    depth: 2
+                }
+            )
+            .is_err()
+        );
         assert!(open(&vault, &id, Kind::Full).is_err());
         for byte in 0..record.len() {
             let mut bad = record.clone();
             bad[byte] ^= 0x40;
             let keys = |n| (n == 0).then_some(&sealer);
-            assert!(open_record(&mut bad, keys, &vault, &id, kind, CHUNK as u32).is_err(), "byte {byte}");
+            assert!(
+                open_record(&mut bad, keys, &vault, &id, kind, CHUNK as u32).is_err(),
+                "byte {byte}"
+            );
         }
     }
 

@@ -33,7 +33,10 @@ impl Sealer {
     /// Appends `s ‖ C ‖ T` to `out`.
     pub fn seal(&self, associated: &[u8], payload: &[u8], out: &mut Vec<u8>) {
         let mut hasher = blake3::Hasher::new_keyed(&self.synthetic.0);
-        hasher.update(&(associated.len() as u64).to_le_bytes()).update(associated).update(payload);
+        hasher
+            .update(&(associated.len() as u64).to_le_bytes())
+            .update(associated)
+            .update(payload);
         let mut s = [0; S];
         s.copy_from_slice(&hasher.finalize().as_bytes()[..S]);
         out.reserve(payload.len() + SEAL_BYTES);
@@ -41,9 +44,9 @@ impl Sealer {
         let begin = out.len();
         out.extend_from_slice(payload);
         // AES-256-GCM refuses only payloads of 64 GiB and more; the largest here is a root of 256 MiB.
-        let tag = self
-            .key(&s)
-            .and_then(|key| key.seal_in_place_separate_tag(nonce(), Aad::from(associated), &mut out[begin..]));
+        let tag = self.key(&s).and_then(|key| {
+            key.seal_in_place_separate_tag(nonce(), Aad::from(associated), &mut out[begin..])
+        });
         match tag {
             Ok(tag) => out.extend_from_slice(tag.as_ref()),
             Err(_) => unreachable!("AES-256-GCM takes any payload below 64 GiB"),
@@ -59,7 +62,11 @@ impl Sealer {
     ) -> Result<&'a [u8], FormatError> {
         if sealed.len() < SEAL_BYTES {
             let left = sealed.len() as u64;
-            return Err(FormatError::Truncated { what, needed: SEAL_BYTES as u64, left });
+            return Err(FormatError::Truncated {
+                what,
+                needed: SEAL_BYTES as u64,
+                left,
+            });
         }
         let mut s = [0; S];
         s.copy_from_slice(&sealed[..S]);
@@ -73,7 +80,10 @@ impl Sealer {
 
     fn key(&self, s: &[u8; S]) -> Result<LessSafeKey, ring::error::Unspecified> {
         let key = blake3::keyed_hash(&self.sealing.0, s);
-        Ok(LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key.as_bytes())?))
+        Ok(LessSafeKey::new(UnboundKey::new(
+            &AES_256_GCM,
+            key.as_bytes(),
+        )?))
     }
 }
 
@@ -101,13 +111,19 @@ impl std::fmt::Debug for Coder {
 impl Coder {
     /// `level` 1 to 19; 1 is what the targets are set at.
     pub fn new(level: i32) -> Self {
-        Coder { zstd: zstd::bulk::Compressor::new(level).ok(), buffer: Vec::new() }
+        Coder {
+            zstd: zstd::bulk::Compressor::new(level).ok(),
+            buffer: Vec::new(),
+        }
     }
 
     /// The coded payload and its codec: zstd where that is shorter, else the payload itself.
     pub fn code<'a>(&'a mut self, payload: &'a [u8]) -> (u8, &'a [u8]) {
         self.buffer.resize(payload.len().saturating_sub(1), 0);
-        let coded = self.zstd.as_mut().and_then(|z| z.compress_to_buffer(payload, &mut self.buffer[..]).ok());
+        let coded = self
+            .zstd
+            .as_mut()
+            .and_then(|z| z.compress_to_buffer(payload, &mut self.buffer[..]).ok());
         match coded {
             Some(n) if n < payload.len() => (CODEC_ZSTD, &self.buffer[..n]),
             _ => (CODEC_NONE, payload),
@@ -116,15 +132,24 @@ impl Coder {
 }
 
 /// Undoes [`Coder::code`]: `coded` must give exactly `plain_bytes`, never more (a decompression bomb is an error).
-pub fn decode(codec: u8, coded: &[u8], plain_bytes: usize, what: &'static str) -> Result<Vec<u8>, FormatError> {
+pub fn decode(
+    codec: u8,
+    coded: &[u8],
+    plain_bytes: usize,
+    what: &'static str,
+) -> Result<Vec<u8>, FormatError> {
     match codec {
         CODEC_NONE if coded.len() == plain_bytes => Ok(coded.to_vec()),
-        CODEC_NONE => Err(FormatError::damaged(format!("{what}: its length is not the stated one"))),
+        CODEC_NONE => Err(FormatError::damaged(format!(
+            "{what}: its length is not the stated one"
+        ))),
         CODEC_ZSTD => {
             let plain = zstd::bulk::decompress(coded, plain_bytes)
                 .map_err(|e| FormatError::damaged(format!("{what}: zstd: {e}")))?;
             if plain.len() != plain_bytes {
-                return Err(FormatError::damaged(format!("{what}: its length is not the stated one")));
+                return Err(FormatError::damaged(format!(
+                    "{what}: its length is not the stated one"
+                )));
             }
             Ok(plain)
         }
@@ -145,9 +170,22 @@ mod tests {
     #[test]
     fn what_is_sealed_opens_only_with_the_same_key_and_associated_data() {
         let sealer = Sealer::new(&Secret([1; 32]));
-        assert_eq!(sealer.open(b"ad", &mut sealed(1, b"ad", b"payload"), "x").unwrap(), b"payload");
-        assert!(sealer.open(b"ae", &mut sealed(1, b"ad", b"payload"), "x").is_err());
-        assert!(sealer.open(b"ad", &mut sealed(2, b"ad", b"payload"), "x").is_err());
+        assert_eq!(
+            sealer
+                .open(b"ad", &mut sealed(1, b"ad", b"payload"), "x")
+                .unwrap(),
+            b"payload"
+        );
+        assert!(
+            sealer
+                .open(b"ae", &mut sealed(1, b"ad", b"payload"), "x")
+                .is_err()
+        );
+        assert!(
+            sealer
+                .open(b"ad", &mut sealed(2, b"ad", b"payload"), "x")
+                .is_err()
+        );
         assert!(sealer.open(b"ad", &mut [0; 39], "x").is_err());
     }
 
@@ -176,10 +214,16 @@ mod tests {
         let (codec, coded) = coder.code(&zeros);
         assert_eq!(codec, CODEC_ZSTD);
         assert_eq!(decode(codec, coded, 5000, "x").unwrap(), zeros);
-        assert!(decode(codec, coded, 4999, "x").is_err(), "a bomb by one byte");
+        assert!(
+            decode(codec, coded, 4999, "x").is_err(),
+            "a bomb by one byte"
+        );
         assert!(decode(codec, coded, 5001, "x").is_err());
         let noise = blake3::hash(b"noise");
-        assert_eq!(coder.code(noise.as_bytes()), (CODEC_NONE, noise.as_bytes().as_slice()));
+        assert_eq!(
+            coder.code(noise.as_bytes()),
+            (CODEC_NONE, noise.as_bytes().as_slice())
+        );
         assert_eq!(coder.code(b"").0, CODEC_NONE);
     }
 }

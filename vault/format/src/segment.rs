@@ -4,7 +4,9 @@ use crate::FormatError;
 use crate::entry::{Entry, decode_sorted_entries, encode_entries};
 use crate::ids::{ChunkId, PackName};
 use crate::keys::MetadataKey;
-use crate::metadata_object::{Naming, ObjectKind, PlainPart, Root, Trust, Writer, encode, from_json};
+use crate::metadata_object::{
+    Naming, ObjectKind, PlainPart, Root, Trust, Writer, encode, from_json,
+};
 use crate::names::Span;
 use crate::reader::Reader;
 use serde::{Deserialize, Serialize};
@@ -56,7 +58,15 @@ pub fn encode_segment(
         binary.extend_from_slice(&pack.name.0);
         binary.extend_from_slice(&pack.size.to_le_bytes());
     }
-    encode(writer, key, ObjectKind::Segment, Naming::Tagged(span.prefix()), &parts, json, &binary)
+    encode(
+        writer,
+        key,
+        ObjectKind::Segment,
+        Naming::Tagged(span.prefix()),
+        &parts,
+        json,
+        &binary,
+    )
 }
 
 /// An opened segment: its packs and its part table, about 5 bytes an entry... of which the parts are read on demand.
@@ -73,10 +83,17 @@ impl Segment {
         let mut r = Reader::new(&root.binary);
         let mut packs = Vec::new();
         for _ in 0..head.packs {
-            packs.push(ListedPack { name: PackName(r.array("a segment's packs")?), size: r.u64("a segment's packs")? });
+            packs.push(ListedPack {
+                name: PackName(r.array("a segment's packs")?),
+                size: r.u64("a segment's packs")?,
+            });
         }
         r.end("a segment's packs")?;
-        Ok(Segment { root, packs, entries: head.entries })
+        Ok(Segment {
+            root,
+            packs,
+            entries: head.entries,
+        })
     }
 
     pub fn open_whole(trust: &Trust, name: &str, bytes: &[u8]) -> Result<Self, FormatError> {
@@ -93,6 +110,9 @@ impl Segment {
 
     /// The entries of part `number`, from its sealed bytes.
     pub fn entries_of(&self, number: usize, sealed: &[u8]) -> Result<Vec<Entry>, FormatError> {
-        decode_sorted_entries(&self.root.open_part(number, sealed)?, self.packs.len() as u32)
+        decode_sorted_entries(
+            &self.root.open_part(number, sealed)?,
+            self.packs.len() as u32,
+        )
     }
 }

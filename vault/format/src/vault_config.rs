@@ -2,7 +2,8 @@
 
 use crate::ids::{ObjectHash, VaultId, hex_array, object_hash};
 use crate::keys::{
-    IdKey, MetadataKey, MetadataKeys, RecoveryKey, RecoveryPublic, SEALED_KEY_BYTES, Secret, SigningKey, VerifyingKey,
+    IdKey, MetadataKey, MetadataKeys, RecoveryKey, RecoveryPublic, SEALED_KEY_BYTES, Secret,
+    SigningKey, VerifyingKey,
 };
 use crate::metadata_object::from_json;
 use crate::record::check_chunk_bytes;
@@ -58,7 +59,13 @@ fn key_info(kind: KeyKind, number: u32, nonce: &[u8; 16]) -> Vec<u8> {
         KeyKind::Id => b"id".as_slice(),
         KeyKind::Metadata => b"metadata",
     };
-    [b"sparesite/1 shared key\0".as_slice(), kind, &number.to_le_bytes(), nonce].concat()
+    [
+        b"sparesite/1 shared key\0".as_slice(),
+        kind,
+        &number.to_le_bytes(),
+        nonce,
+    ]
+    .concat()
 }
 
 impl NewVault<'_> {
@@ -67,8 +74,14 @@ impl NewVault<'_> {
         check_chunk_bytes(self.chunk_bytes)?;
         let [seed_id, seed_metadata] = self.seeds;
         let seal = |kind, key: &Secret, seed| -> Result<SharedKey, FormatError> {
-            let sealed = self.recovery.seal(key, &key_info(kind, 1, &self.nonce), seed)?;
-            Ok(SharedKey { kind, number: 1, sealed: hex::encode(sealed) })
+            let sealed = self
+                .recovery
+                .seal(key, &key_info(kind, 1, &self.nonce), seed)?;
+            Ok(SharedKey {
+                kind,
+                number: 1,
+                sealed: hex::encode(sealed),
+            })
         };
         let payload = Payload {
             format: FORMAT,
@@ -86,8 +99,14 @@ impl NewVault<'_> {
                 seal(KeyKind::Metadata, self.metadata_key, seed_metadata)?,
             ],
         };
-        let payload = serde_json::to_string(&payload).map_err(|e| FormatError::damaged(e.to_string()))?;
-        Ok(sign_as_control(self.control, &VaultId([0; 32]), &names::vault(1), payload))
+        let payload =
+            serde_json::to_string(&payload).map_err(|e| FormatError::damaged(e.to_string()))?;
+        Ok(sign_as_control(
+            self.control,
+            &VaultId([0; 32]),
+            &names::vault(1),
+            payload,
+        ))
     }
 }
 
@@ -113,7 +132,9 @@ impl VaultConfig {
         let claimed: Payload = check_payload(unverified.unproved_payload(), 1)?;
         let control = VerifyingKey(hex_array(&claimed.control_key, "the control key")?);
         if claimed.previous.is_some() {
-            return Err(FormatError::damaged("the vault's first number names a previous one"));
+            return Err(FormatError::damaged(
+                "the vault's first number names a previous one",
+            ));
         }
         verify(unverified, &control, 1)?;
         Self::from_payload(VaultId(object_hash(bytes).0), claimed, bytes)
@@ -125,7 +146,9 @@ impl VaultConfig {
         let payload = verify(Unverified::parse(bytes)?, &self.control, number)?;
         let payload = check_payload(&payload, number)?;
         if payload.previous != Some(self.last) {
-            return Err(FormatError::damaged("a vault number does not follow on the one before"));
+            return Err(FormatError::damaged(
+                "a vault number does not follow on the one before",
+            ));
         }
         Self::from_payload(self.id, payload, bytes)
     }
@@ -153,7 +176,10 @@ impl VaultConfig {
             let secret = recovery.open(&sealed, &key_info(key.kind, key.number, &self.nonce))?;
             match key.kind {
                 KeyKind::Id => id_key = Some(IdKey::new(&secret)),
-                KeyKind::Metadata => metadata.push(MetadataKey { number: key.number, secret }),
+                KeyKind::Metadata => metadata.push(MetadataKey {
+                    number: key.number,
+                    secret,
+                }),
             }
         }
         let id_key = id_key.ok_or_else(|| FormatError::damaged("the vault names no id key"))?;
@@ -161,10 +187,16 @@ impl VaultConfig {
     }
 }
 
-fn verify(unverified: Unverified, control: &VerifyingKey, number: u64) -> Result<String, FormatError> {
+fn verify(
+    unverified: Unverified,
+    control: &VerifyingKey,
+    number: u64,
+) -> Result<String, FormatError> {
     match unverified.verify(control, &VaultId([0; 32]), &names::vault(number))? {
         (payload, Signer::Control) => Ok(payload),
-        (_, Signer::Writer(..)) => Err(FormatError::Signature("a writer may not write vault numbers".into())),
+        (_, Signer::Writer(..)) => Err(FormatError::Signature(
+            "a writer may not write vault numbers".into(),
+        )),
     }
 }
 
@@ -182,7 +214,9 @@ fn check_payload(payload: &str, number: u64) -> Result<Payload, FormatError> {
         return Err(FormatError::unknown("vault feature", feature));
     }
     if payload.number != number {
-        return Err(FormatError::damaged("a vault number speaks of another number than its name"));
+        return Err(FormatError::damaged(
+            "a vault number speaks of another number than its name",
+        ));
     }
     check_chunk_bytes(payload.chunk_bytes)?;
     if payload.block_bytes != BLOCK_BYTES as u32 {

@@ -20,12 +20,19 @@ fn files_below(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut out = BTreeMap::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())) {
+        for entry in
+            std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
+        {
             let path = entry.unwrap().path();
             match path.is_dir() {
                 true => folders.push(path),
                 false => {
-                    let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+                    let name = path
+                        .strip_prefix(root)
+                        .unwrap()
+                        .to_str()
+                        .unwrap()
+                        .to_owned();
                     out.insert(name, std::fs::read(&path).unwrap());
                 }
             }
@@ -48,13 +55,23 @@ fn the_bytes_of_this_version_do_not_change() {
     let built = GoldenVault::build().files();
     if !root.exists() {
         write(&root, &built);
-        panic!("{} was missing and has been written: look at it, let the second reader read it, commit it", root.display());
+        panic!(
+            "{} was missing and has been written: look at it, let the second reader read it, commit it",
+            root.display()
+        );
     }
     let stored = files_below(&root);
     let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(&built), names(&stored), "objects of the golden vault of version {FORMAT}");
+    assert_eq!(
+        names(&built),
+        names(&stored),
+        "objects of the golden vault of version {FORMAT}"
+    );
     for (name, bytes) in &built {
-        assert!(&stored[name] == bytes, "{name}: its bytes changed, but the format version did not");
+        assert!(
+            &stored[name] == bytes,
+            "{name}: its bytes changed, but the format version did not"
+        );
     }
 }
 
@@ -66,7 +83,10 @@ fn every_golden_vault_is_of_a_version_that_a_test_knows() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     found.sort();
-    assert_eq!(found, known, "each folder of tests/fixtures/golden needs a test, and each version a folder");
+    assert_eq!(
+        found, known,
+        "each folder of tests/fixtures/golden needs a test, and each version a folder"
+    );
 }
 
 #[test]
@@ -76,8 +96,16 @@ fn the_golden_vault_opens_with_its_kit_alone() {
     let keys = kit.open(golden_vault::PASSPHRASE).unwrap();
     let config = VaultConfig::first(&vault.objects[&names::vault(1)]).unwrap();
     let (_, metadata) = config.open_keys(&keys.recovery).unwrap();
-    let trust = Trust { vault: config.id, control: config.control, keys: metadata };
-    let points: Vec<&String> = vault.objects.keys().filter(|name| name.starts_with(names::POINTS)).collect();
+    let trust = Trust {
+        vault: config.id,
+        control: config.control,
+        keys: metadata,
+    };
+    let points: Vec<&String> = vault
+        .objects
+        .keys()
+        .filter(|name| name.starts_with(names::POINTS))
+        .collect();
     assert_eq!(points.len(), 4);
     for name in points {
         let (manifest, _, _) = Manifest::open(&trust, name, &vault.objects[name]).unwrap();

@@ -17,13 +17,19 @@ pub enum StoreError {
     #[error("{what}: {error}")]
     Key { what: String, error: FormatError },
 
-    #[error("this is the vault {found}, not {expected}: the key or kit is of another vault; check the vault URL")]
+    #[error(
+        "this is the vault {found}, not {expected}: the key or kit is of another vault; check the vault URL"
+    )]
     OtherVault { expected: String, found: String },
 
-    #[error("there is a vault at {0} already; nothing was changed. Choose an empty place, or add a gateway with --join")]
+    #[error(
+        "there is a vault at {0} already; nothing was changed. Choose an empty place, or add a gateway with --join"
+    )]
     VaultExists(String),
 
-    #[error("state {path}: {cause}; if it persists, run `sparesite-gateway rebuild`, which costs time and no data")]
+    #[error(
+        "state {path}: {cause}; if it persists, run `sparesite-gateway rebuild`, which costs time and no data"
+    )]
     State { path: String, cause: String },
 
     #[error("state {0} is in use by another sparesite-gateway; wait for it, or end it")]
@@ -48,18 +54,33 @@ pub enum StoreError {
     Fenced { vm: String },
 
     #[error("disk {disk} of VM {vm}, offset {offset}: {cause}")]
-    Disk { vm: String, disk: String, offset: u64, cause: String },
+    Disk {
+        vm: String,
+        disk: String,
+        offset: u64,
+        cause: String,
+    },
 
     #[error("writing disk {disk}, offset {offset}: {cause}")]
-    Sink { disk: String, offset: u64, cause: String },
+    Sink {
+        disk: String,
+        offset: u64,
+        cause: String,
+    },
 
     #[error("VM {vm} is not in this vault; it has {known}")]
     NoSuchVm { vm: String, known: String },
 
     #[error("VM {vm} has no recovery point {asked}; it has {known}")]
-    NoSuchPoint { vm: String, asked: String, known: String },
+    NoSuchPoint {
+        vm: String,
+        asked: String,
+        known: String,
+    },
 
-    #[error("chunk {id} is not restorable: {why}; run `sparesite-restore verify` to learn which recovery points are whole")]
+    #[error(
+        "chunk {id} is not restorable: {why}; run `sparesite-restore verify` to learn which recovery points are whole"
+    )]
     LostChunk { id: String, why: String },
 
     #[error("{0}")]
@@ -77,7 +98,11 @@ impl StoreError {
         match self {
             StoreError::Format { .. } | StoreError::LostChunk { .. } => true,
             StoreError::Object(e) => {
-                e.is_not_found() || matches!(e, ObjectError::Truncated { .. } | ObjectError::TooLarge { .. })
+                e.is_not_found()
+                    || matches!(
+                        e,
+                        ObjectError::Truncated { .. } | ObjectError::TooLarge { .. }
+                    )
             }
             _ => false,
         }

@@ -42,7 +42,9 @@ impl Extents for MemoryDisk {
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DiskFailure> {
         let bytes = self.0.read().unwrap_or_else(|e| e.into_inner());
-        let from = bytes.get(offset as usize..offset as usize + buf.len()).ok_or("read behind the end")?;
+        let from = bytes
+            .get(offset as usize..offset as usize + buf.len())
+            .ok_or("read behind the end")?;
         buf.copy_from_slice(from);
         Ok(())
     }
@@ -56,7 +58,9 @@ impl Extents for MemoryDisk {
 impl Sink for MemoryDisk {
     fn write_at(&self, offset: u64, from: &[u8]) -> Result<(), DiskFailure> {
         let mut bytes = self.0.write().unwrap_or_else(|e| e.into_inner());
-        let to = bytes.get_mut(offset as usize..offset as usize + from.len()).ok_or("write behind the end")?;
+        let to = bytes
+            .get_mut(offset as usize..offset as usize + from.len())
+            .ok_or("write behind the end")?;
         to.copy_from_slice(from);
         Ok(())
     }

@@ -18,7 +18,9 @@ use vault_format::{VaultId, VmId, names};
 /// Random bytes from the operating system.
 pub fn random<const N: usize>() -> Result<[u8; N], StoreError> {
     let mut out = [0; N];
-    SystemRandom::new().fill(&mut out).map_err(|_| StoreError::Other("the system gives no random bytes".into()))?;
+    SystemRandom::new()
+        .fill(&mut out)
+        .map_err(|_| StoreError::Other("the system gives no random bytes".into()))?;
     Ok(out)
 }
 
@@ -66,8 +68,14 @@ pub fn prepare_vault(request: &VaultRequest<'_>) -> Result<PreparedVault, StoreE
 }
 
 /// As [`prepare_vault`], at other costs of guessing the passphrase: tests make many kits.
-pub fn prepare_vault_at(request: &VaultRequest<'_>, costs: Argon2idCosts) -> Result<PreparedVault, StoreError> {
-    let wrong = |error| StoreError::Key { what: "making a vault".into(), error };
+pub fn prepare_vault_at(
+    request: &VaultRequest<'_>,
+    costs: Argon2idCosts,
+) -> Result<PreparedVault, StoreError> {
+    let wrong = |error| StoreError::Key {
+        what: "making a vault".into(),
+        error,
+    };
     let recovery = RecoveryKey::from_bytes(random_secret()?);
     let control = SigningKey::from_seed(random_secret()?).map_err(wrong)?;
     let (id_secret, metadata_secret) = (random_secret()?, random_secret()?);
@@ -84,7 +92,11 @@ pub fn prepare_vault_at(request: &VaultRequest<'_>, costs: Argon2idCosts) -> Res
     .encode()
     .map_err(wrong)?;
     let config = VaultConfig::first(&config_bytes).map_err(wrong)?;
-    let metadata = MetadataKeys::new(vec![MetadataKey { number: 1, secret: metadata_secret }]).map_err(wrong)?;
+    let metadata = MetadataKeys::new(vec![MetadataKey {
+        number: 1,
+        secret: metadata_secret,
+    }])
+    .map_err(wrong)?;
     let keys = KitKeys { recovery, control };
     let key = issue_gateway_key(
         &keys.control,
@@ -96,7 +108,11 @@ pub fn prepare_vault_at(request: &VaultRequest<'_>, costs: Argon2idCosts) -> Res
     )
     .map_err(wrong)?;
     let entry = writer_entry(&key);
-    let writer_entry = ControlLog::new(config.id).encode_as_control(&keys.control, &entry, &request.now.to_string());
+    let writer_entry = ControlLog::new(config.id).encode_as_control(
+        &keys.control,
+        &entry,
+        &request.now.to_string(),
+    );
     let kit = NewKit {
         vault_url: request.url.to_owned(),
         region: request.region.map(str::to_owned),
@@ -109,20 +125,35 @@ pub fn prepare_vault_at(request: &VaultRequest<'_>, costs: Argon2idCosts) -> Res
     }
     .close(request.passphrase)
     .map_err(wrong)?;
-    Ok(PreparedVault { kit, key, config: config_bytes, writer_entry })
+    Ok(PreparedVault {
+        kit,
+        key,
+        config: config_bytes,
+        writer_entry,
+    })
 }
 
 impl PreparedVault {
     /// Creates the vault, and stores the tools in it.
     pub async fn publish(&self, objects: &dyn Objects, tools: &[Tool]) -> Result<(), StoreError> {
-        match objects.create(&names::vault(1), self.config.clone().into()).await? {
+        match objects
+            .create(&names::vault(1), self.config.clone().into())
+            .await?
+        {
             Created::New => {}
             Created::Exists if same(objects, &names::vault(1), &self.config).await? => {}
             Created::Exists => return Err(StoreError::VaultExists(objects.describe())),
         }
-        objects.create(&names::log(1), self.writer_entry.clone().into()).await?;
+        objects
+            .create(&names::log(1), self.writer_entry.clone().into())
+            .await?;
         for tool in tools {
-            objects.create(&format!("{}{}", names::TOOLS, tool.name), tool.bytes.clone()).await?;
+            objects
+                .create(
+                    &format!("{}{}", names::TOOLS, tool.name),
+                    tool.bytes.clone(),
+                )
+                .await?;
         }
         Ok(())
     }
@@ -172,7 +203,10 @@ pub async fn read_config(
 fn parse_first(name: &str, bytes: &[u8], expected: VaultId) -> Result<VaultConfig, StoreError> {
     let config = VaultConfig::first(bytes).map_err(StoreError::format(name))?;
     if config.id != expected {
-        return Err(StoreError::OtherVault { expected: short(&expected), found: short(&config.id) });
+        return Err(StoreError::OtherVault {
+            expected: short(&expected),
+            found: short(&config.id),
+        });
     }
     Ok(config)
 }
@@ -182,8 +216,19 @@ fn short(id: &VaultId) -> String {
 }
 
 fn writer_entry(key: &GatewayKey) -> LogEntry {
-    let public_key = key.writer.certificate.public_key.0.iter().map(|b| format!("{b:02x}")).collect();
-    LogEntry::Writer { writer: key.writer.id, public_key, label: key.label.clone() }
+    let public_key = key
+        .writer
+        .certificate
+        .public_key
+        .0
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    LogEntry::Writer {
+        writer: key.writer.id,
+        public_key,
+        label: key.label.clone(),
+    }
 }
 
 /// Appends `entry`, signed by the control key, under the next free number.
@@ -195,13 +240,17 @@ pub async fn append_to_log(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     loop {
-        let (name, bytes) = (log.next_name(), log.encode_as_control(control, entry, &now.to_string()));
+        let (name, bytes) = (
+            log.next_name(),
+            log.encode_as_control(control, entry, &now.to_string()),
+        );
         let created = objects.create(&name, bytes.clone().into()).await?;
         let stored = match created {
             Created::New => Bytes::from(bytes.clone()),
             Created::Exists => objects.get(&name).await?,
         };
-        log.read(&control.public(), &stored).map_err(StoreError::format(&name))?;
+        log.read(&control.public(), &stored)
+            .map_err(StoreError::format(&name))?;
         if stored == bytes {
             return Ok(());
         }
@@ -209,12 +258,34 @@ pub async fn append_to_log(
 }
 
 /// Lets a new gateway in, and gives its key.
-pub async fn issue_key(vault: &mut Vault, label: &str, url: &str, now: Timestamp) -> Result<GatewayKey, StoreError> {
+pub async fn issue_key(
+    vault: &mut Vault,
+    label: &str,
+    url: &str,
+    now: Timestamp,
+) -> Result<GatewayKey, StoreError> {
     let (keys, config) = (&vault.keys, &vault.config);
     let shared = (&vault.id_key, &vault.trust.keys);
-    let key = issue_gateway_key(&keys.control, config, shared, (label, url), WriterId(random()?), random_secret()?)
-        .map_err(|error| StoreError::Key { what: "issuing a gateway key".into(), error })?;
-    append_to_log(&*vault.objects, &mut vault.log, &vault.keys.control, &writer_entry(&key), now).await?;
+    let key = issue_gateway_key(
+        &keys.control,
+        config,
+        shared,
+        (label, url),
+        WriterId(random()?),
+        random_secret()?,
+    )
+    .map_err(|error| StoreError::Key {
+        what: "issuing a gateway key".into(),
+        error,
+    })?;
+    append_to_log(
+        &*vault.objects,
+        &mut vault.log,
+        &vault.keys.control,
+        &writer_entry(&key),
+        now,
+    )
+    .await?;
     Ok(key)
 }
 
@@ -225,9 +296,19 @@ pub async fn revoke_key(
     trusted: BTreeMap<VmId, PointId>,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let trusted = trusted.into_iter().map(|(vm, point)| (vm, point.to_string())).collect();
+    let trusted = trusted
+        .into_iter()
+        .map(|(vm, point)| (vm, point.to_string()))
+        .collect();
     let entry = LogEntry::Revoke { writer, trusted };
-    append_to_log(&*vault.objects, &mut vault.log, &vault.keys.control, &entry, now).await
+    append_to_log(
+        &*vault.objects,
+        &mut vault.log,
+        &vault.keys.control,
+        &entry,
+        now,
+    )
+    .await
 }
 
 /// A new kit for the same vault: same keys, new passphrase.
@@ -249,5 +330,8 @@ pub fn new_kit(
         costs: KIT_COSTS,
     }
     .close(passphrase)
-    .map_err(|error| StoreError::Key { what: "closing the kit".into(), error })
+    .map_err(|error| StoreError::Key {
+        what: "closing the kit".into(),
+        error,
+    })
 }

@@ -33,7 +33,11 @@ async fn a_cycle_with_changes_costs_one_put_and_its_packs() {
     Dice(5).fill(&mut disk[CHUNK + 10..CHUNK + 50]);
     let report = site.sync("vm", &disk).await.unwrap();
     let used = site.meter.snapshot() - before;
-    assert_eq!((used.put, used.get, used.head, used.list), (2, 1, 0, 0), "{report:?}");
+    assert_eq!(
+        (used.put, used.get, used.head, used.list),
+        (2, 1, 0, 0),
+        "{report:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -48,7 +52,10 @@ async fn a_small_change_is_sent_as_the_blocks_that_changed() {
     assert_eq!((report.chunks_patched, report.chunks_full), (1, 0));
     assert_eq!(report.changed_bytes, 2 * BLOCK as u64);
     let sent = (site.meter.snapshot() - before).bytes_sent;
-    assert!(sent < 2 * BLOCK as u64 + 2500, "{sent} bytes for two blocks");
+    assert!(
+        sent < 2 * BLOCK as u64 + 2500,
+        "{sent} bytes for two blocks"
+    );
     assert!(site.restore("vm", PointSelector::Latest).await.unwrap() == disk);
 }
 
@@ -65,7 +72,10 @@ async fn long_chains_are_bounded_and_every_point_of_them_restores() {
         versions.push(disk.clone());
     }
     for (at, version) in versions.iter().enumerate().step_by(7) {
-        let restored = site.restore("vm", PointSelector::Sequence(at as u64 + 1)).await.unwrap();
+        let restored = site
+            .restore("vm", PointSelector::Sequence(at as u64 + 1))
+            .await
+            .unwrap();
         assert!(restored == *version, "point {}", at + 1);
     }
 }
@@ -77,12 +87,20 @@ async fn a_lost_state_costs_no_chunk_twice() {
     site.sync("vm", &disk).await.unwrap();
     std::fs::remove_dir_all(site.state_folder()).unwrap();
     let report = site.sync("vm", &disk).await.unwrap();
-    assert_eq!((report.chunks_full, report.chunks_patched), (0, 0), "all of it was in the vault");
+    assert_eq!(
+        (report.chunks_full, report.chunks_patched),
+        (0, 0),
+        "all of it was in the vault"
+    );
     assert_eq!(report.point.unwrap().sequence, 2, "the numbers go on");
     std::fs::remove_dir_all(site.state_folder()).unwrap();
     Dice(9).fill(&mut disk[..BLOCK]);
     let report = site.sync("vm", &disk).await.unwrap();
-    assert_eq!((report.chunks_full, report.chunks_patched), (1, 0), "without block values, full");
+    assert_eq!(
+        (report.chunks_full, report.chunks_patched),
+        (1, 0),
+        "without block values, full"
+    );
     assert!(site.restore("vm", PointSelector::Latest).await.unwrap() == disk);
 }
 
@@ -91,7 +109,7 @@ async fn a_gateway_set_back_to_an_older_copy_of_its_disk_is_told_and_goes_on_rig
     let site = Site::new().await;
     let mut disk = disk(10, 4);
     site.sync("vm", &disk).await.unwrap();
-    let old = site.folder.path().join("old");
+    let old = site.folder.join("old");
     copy_folder(&site.state_folder(), &old);
     Dice(1).fill(&mut disk[..BLOCK]);
     site.sync("vm", &disk).await.unwrap();
@@ -110,7 +128,7 @@ async fn of_two_clones_one_is_refused_loudly() {
     let site = Site::new().await;
     let mut disk = disk(10, 4);
     site.sync("vm", &disk).await.unwrap();
-    let clone = site.folder.path().join("clone");
+    let clone = site.folder.join("clone");
     copy_folder(&site.state_folder(), &clone);
     Dice(1).fill(&mut disk[..BLOCK]);
     site.sync("vm", &disk).await.unwrap();
@@ -125,7 +143,10 @@ async fn of_two_clones_one_is_refused_loudly() {
     assert!(site.restore("vm", PointSelector::Latest).await.unwrap() == other);
     let error = site.sync("vm", &disk).await.unwrap_err();
     assert!(matches!(error, StoreError::TakenOver { .. }), "{error}");
-    assert!(site.restore("vm", PointSelector::Latest).await.unwrap() == other, "nothing was added");
+    assert!(
+        site.restore("vm", PointSelector::Latest).await.unwrap() == other,
+        "nothing was added"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,10 +156,13 @@ async fn another_gateway_with_an_issued_key_takes_a_vm_over_and_sends_only_chang
     site.sync("vm", &disk).await.unwrap();
     let mut vault = site.vault().await;
     let now = jiff::Timestamp::now();
-    let key = vault_store::setup::issue_key(&mut vault, "second", "file:///x", now).await.unwrap();
-    let state = site.folder.path().join("second");
+    let key = vault_store::setup::issue_key(&mut vault, "second", "file:///x", now)
+        .await
+        .unwrap();
+    let state = site.folder.join("second");
     let mut second =
-        vault_store::gateway::Gateway::open(site.objects.clone(), key, &state, small_packs()).unwrap();
+        vault_store::gateway::Gateway::open(site.objects.clone(), key, &state, small_packs())
+            .unwrap();
     Dice(6).fill(&mut disk[2 * CHUNK..2 * CHUNK + BLOCK]);
     let (start, report) = cycle(&mut second, "vm", &disk).await.unwrap();
     assert!(start.rebuilt.is_some());
@@ -153,13 +177,24 @@ async fn a_revoked_gateway_is_refused_and_its_later_points_are_not_trusted() {
     let first = disk(6, 6);
     site.sync("vm", &first).await.unwrap();
     let mut vault = site.vault().await;
-    let point = vault.find_point("vm", &PointSelector::Latest).await.unwrap();
-    let trusted = std::collections::BTreeMap::from([(point.manifest.facts.vm_id, point.manifest.facts.point)]);
+    let point = vault
+        .find_point("vm", &PointSelector::Latest)
+        .await
+        .unwrap();
+    let trusted = std::collections::BTreeMap::from([(
+        point.manifest.facts.vm_id,
+        point.manifest.facts.point,
+    )]);
     // A thief's gateway is at work while the key is revoked.
     let mut thief = site.gateway();
     thief.begin_cycle(&|_| {}).await.unwrap();
-    vault_store::setup::revoke_key(&mut vault, point.writer, trusted, jiff::Timestamp::now()).await.unwrap();
-    thief.sync_vm(&capture("vm", &disk(6, 7)), &|_| {}).await.unwrap();
+    vault_store::setup::revoke_key(&mut vault, point.writer, trusted, jiff::Timestamp::now())
+        .await
+        .unwrap();
+    thief
+        .sync_vm(&capture("vm", &disk(6, 7)), &|_| {})
+        .await
+        .unwrap();
     assert!(site.restore("vm", PointSelector::Latest).await.unwrap() == first);
     drop(thief);
     let error = site.sync("vm", &first).await.unwrap_err();
@@ -170,13 +205,29 @@ async fn a_revoked_gateway_is_refused_and_its_later_points_are_not_trusted() {
 async fn a_disk_that_grows_shrinks_comes_and_goes_is_right_in_every_point() {
     let site = Site::new().await;
     let mut versions = Vec::new();
-    for (round, length) in [7 * CHUNK + 5000, 9 * CHUNK + 100, 3 * CHUNK + 512, 3 * CHUNK + 4096, 12 * CHUNK].iter().enumerate() {
+    for (round, length) in [
+        7 * CHUNK + 5000,
+        9 * CHUNK + 100,
+        3 * CHUNK + 512,
+        3 * CHUNK + 4096,
+        12 * CHUNK,
+    ]
+    .iter()
+    .enumerate()
+    {
         let mut disk = disk(13, round as u64);
         disk.truncate(*length);
         site.sync("vm", &disk).await.unwrap();
         versions.push(disk);
     }
     for (at, version) in versions.iter().enumerate() {
-        assert!(site.restore("vm", PointSelector::Sequence(at as u64 + 1)).await.unwrap() == *version, "point {}", at + 1);
+        assert!(
+            site.restore("vm", PointSelector::Sequence(at as u64 + 1))
+                .await
+                .unwrap()
+                == *version,
+            "point {}",
+            at + 1
+        );
     }
 }

@@ -23,7 +23,10 @@ async fn full_records(site: &Site) -> HashMap<vault_format::ChunkId, usize> {
         let at = bytes.len() - FOOTER_BYTES;
         let footer = Footer::parse(&bytes[at..], bytes.len() as u64).unwrap();
         let trailer = &bytes[at - footer.trailer_bytes as usize..at];
-        for entry in footer.open_trailer(&trust.vault, &trust.keys, trailer).unwrap() {
+        for entry in footer
+            .open_trailer(&trust.vault, &trust.keys, trailer)
+            .unwrap()
+        {
             *count.entry(entry.id).or_default() += usize::from(entry.kind.depth() == 0);
         }
     }
@@ -37,7 +40,8 @@ async fn dying_sync(applied: bool) {
         let mut disk = disk(14, 11);
         site.sync("vm", &disk).await.unwrap();
         for position in [2, 5, 9] {
-            Dice(at + position).fill(&mut disk[position as usize * CHUNK..(position as usize + 1) * CHUNK]);
+            Dice(at + position)
+                .fill(&mut disk[position as usize * CHUNK..(position as usize + 1) * CHUNK]);
         }
         let plan = FaultPlan::seeded(at).dies_at(at, applied);
         let faulty: Arc<dyn Objects> = Arc::new(Faulty::new(site.objects.clone(), plan));
@@ -45,10 +49,24 @@ async fn dying_sync(applied: bool) {
             let mut gateway = site.gateway_at(&site.state_folder(), faulty);
             cycle(&mut gateway, "vm", &disk).await.is_ok()
         };
-        let report = site.sync("vm", &disk).await.unwrap_or_else(|e| panic!("died at {at}: {e}"));
-        assert!(site.restore("vm", PointSelector::Latest).await.unwrap() == disk, "died at {at}");
-        let twice: Vec<_> = full_records(&site).await.into_iter().filter(|(_, n)| *n > 1).collect();
-        assert!(twice.is_empty(), "died at {at}: {} chunks were sent twice; {report:?}", twice.len());
+        let report = site
+            .sync("vm", &disk)
+            .await
+            .unwrap_or_else(|e| panic!("died at {at}: {e}"));
+        assert!(
+            site.restore("vm", PointSelector::Latest).await.unwrap() == disk,
+            "died at {at}"
+        );
+        let twice: Vec<_> = full_records(&site)
+            .await
+            .into_iter()
+            .filter(|(_, n)| *n > 1)
+            .collect();
+        assert!(
+            twice.is_empty(),
+            "died at {at}: {} chunks were sent twice; {report:?}",
+            twice.len()
+        );
         at += 1;
         assert!(at < 60, "a sync has not so many operations");
     }
@@ -72,13 +90,25 @@ async fn a_first_sync_that_dies_and_loses_its_state_sends_nothing_twice() {
         let disk = disk(14, 12);
         let plan = FaultPlan::seeded(at).dies_at(at, at % 2 == 0);
         let faulty: Arc<dyn Objects> = Arc::new(Faulty::new(site.objects.clone(), plan));
-        let died = cycle(&mut site.gateway_at(&site.state_folder(), faulty), "vm", &disk).await.is_err();
+        let died = cycle(
+            &mut site.gateway_at(&site.state_folder(), faulty),
+            "vm",
+            &disk,
+        )
+        .await
+        .is_err();
         if died {
             std::fs::remove_dir_all(site.state_folder()).unwrap();
         }
         site.sync("vm", &disk).await.unwrap();
-        assert!(site.restore("vm", PointSelector::Latest).await.unwrap() == disk, "died at {at}");
-        assert!(full_records(&site).await.values().all(|n| *n < 2), "died at {at}");
+        assert!(
+            site.restore("vm", PointSelector::Latest).await.unwrap() == disk,
+            "died at {at}"
+        );
+        assert!(
+            full_records(&site).await.values().all(|n| *n < 2),
+            "died at {at}"
+        );
     }
 }
 
@@ -108,7 +138,10 @@ async fn a_weak_store_leads_to_a_right_point_or_a_plain_error() {
             match cycle(&mut gateway, "vm", &disk).await {
                 Ok(_) => {
                     drop(gateway);
-                    assert!(site.restore("vm", PointSelector::Latest).await.unwrap() == disk, "{fault:?} {round}");
+                    assert!(
+                        site.restore("vm", PointSelector::Latest).await.unwrap() == disk,
+                        "{fault:?} {round}"
+                    );
                 }
                 Err(e) => {
                     assert!(!e.to_string().is_empty());
@@ -116,7 +149,12 @@ async fn a_weak_store_leads_to_a_right_point_or_a_plain_error() {
                 }
             }
         }
-        site.sync("vm", &disk).await.unwrap_or_else(|e| panic!("{fault:?}, after {failed} failures: {e}"));
-        assert!(site.restore("vm", PointSelector::Latest).await.unwrap() == disk, "{fault:?}");
+        site.sync("vm", &disk)
+            .await
+            .unwrap_or_else(|e| panic!("{fault:?}, after {failed} failures: {e}"));
+        assert!(
+            site.restore("vm", PointSelector::Latest).await.unwrap() == disk,
+            "{fault:?}"
+        );
     }
 }

@@ -16,7 +16,12 @@ struct Model {
 impl Model {
     async fn new(seed: u64) -> Self {
         let disks = vec![disk(9, seed), disk(5, seed + 1)];
-        Model { site: Site::new().await, dice: Dice(seed), disks, points: vec![Vec::new(); 2] }
+        Model {
+            site: Site::new().await,
+            dice: Dice(seed),
+            disks,
+            points: vec![Vec::new(); 2],
+        }
     }
 
     async fn step(&mut self) {
@@ -39,7 +44,9 @@ impl Model {
     fn write(&mut self, vm: usize) {
         for _ in 0..self.dice.roll(6) + 1 {
             let length = self.dice.roll(9000) + 1;
-            let at = self.dice.roll(self.disks[vm].len() - length.min(self.disks[vm].len() - 1));
+            let at = self
+                .dice
+                .roll(self.disks[vm].len() - length.min(self.disks[vm].len() - 1));
             let end = (at + length).min(self.disks[vm].len());
             self.dice.fill(&mut self.disks[vm][at..end]);
         }
@@ -54,7 +61,10 @@ impl Model {
     /// From one VM to the other: the vault has it already.
     fn copy_chunk(&mut self, vm: usize) {
         let chunks = self.disks[0].len().min(self.disks[1].len()) / CHUNK;
-        let (from, to) = (self.dice.roll(chunks) * CHUNK, self.dice.roll(chunks) * CHUNK);
+        let (from, to) = (
+            self.dice.roll(chunks) * CHUNK,
+            self.dice.roll(chunks) * CHUNK,
+        );
         let chunk = self.disks[1 - vm][from..from + CHUNK].to_vec();
         self.disks[vm][to..to + CHUNK].copy_from_slice(&chunk);
     }
@@ -65,7 +75,11 @@ impl Model {
     }
 
     async fn sync(&mut self, vm: usize) {
-        let report = self.site.sync(["one", "two"][vm], &self.disks[vm]).await.unwrap();
+        let report = self
+            .site
+            .sync(["one", "two"][vm], &self.disks[vm])
+            .await
+            .unwrap();
         self.points[vm].push(self.disks[vm].clone());
         assert_eq!(report.point.unwrap().sequence, self.points[vm].len() as u64);
     }
@@ -73,8 +87,16 @@ impl Model {
     async fn check(&mut self, vm: usize) {
         let sequence = self.dice.roll(self.points[vm].len());
         let selector = PointSelector::Sequence(sequence as u64 + 1);
-        let restored = self.site.restore(["one", "two"][vm], selector).await.unwrap();
-        assert!(restored == self.points[vm][sequence], "VM {vm}, point {}", sequence + 1);
+        let restored = self
+            .site
+            .restore(["one", "two"][vm], selector)
+            .await
+            .unwrap();
+        assert!(
+            restored == self.points[vm][sequence],
+            "VM {vm}, point {}",
+            sequence + 1
+        );
     }
 }
 

@@ -127,8 +127,13 @@ async fn a_missing_directory_is_named_and_not_made() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("vault");
     let url = format!("file://{}", path.display());
-    let error = open_vault_url(&url, only(BTreeMap::new())).await.unwrap_err();
-    assert!(matches!(error, ObjectError::BucketMissing { .. }), "{error}");
+    let error = open_vault_url(&url, only(BTreeMap::new()))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, ObjectError::BucketMissing { .. }),
+        "{error}"
+    );
     assert!(error.to_string().contains(&url), "{error}");
     assert!(!path.exists());
 
@@ -146,7 +151,10 @@ async fn a_missing_directory_is_named_and_not_made() {
         objects.size("a").await.unwrap_err(),
         objects.list("").await.unwrap_err(),
     ] {
-        assert!(matches!(error, ObjectError::BucketMissing { .. }), "{error}");
+        assert!(
+            matches!(error, ObjectError::BucketMissing { .. }),
+            "{error}"
+        );
     }
     assert!(!path.exists());
 }

@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 use testkit::{AzuriteServer, CountingProxy, ProxyFault, S3Server};
 use vault_store::objects::{
-    Created, Meter, ObjectError, Objects, OpenOptions, RetryPolicy, Timeouts, Usage,
-    open_vault_url,
+    Created, Meter, ObjectError, Objects, OpenOptions, RetryPolicy, Timeouts, Usage, open_vault_url,
 };
 
 fn only(settings: BTreeMap<String, String>) -> OpenOptions {
@@ -50,12 +49,20 @@ async fn bucket() -> Bucket {
 fn assert_counts(usage: Usage, proxy: &CountingProxy) {
     let counts = proxy.counts();
     let method = |wanted: &str| {
-        let lines = counts.requests.iter().filter(|line| line.starts_with(wanted));
+        let lines = counts
+            .requests
+            .iter()
+            .filter(|line| line.starts_with(wanted));
         lines.count() as u64
     };
     assert_eq!(usage.put, method("PUT "), "{:?}", counts.requests);
     assert_eq!(usage.head, method("HEAD "), "{:?}", counts.requests);
-    assert_eq!(usage.get + usage.list, method("GET "), "{:?}", counts.requests);
+    assert_eq!(
+        usage.get + usage.list,
+        method("GET "),
+        "{:?}",
+        counts.requests
+    );
     assert_eq!(usage.requests(), counts.requests.len() as u64);
     assert_eq!(usage.bytes_sent, counts.request_body_bytes);
     assert_eq!(usage.bytes_received, counts.response_body_bytes);
@@ -96,7 +103,11 @@ async fn azure_counts_are_what_the_server_saw() {
     let proxy = CountingProxy::start(server.port());
     let options = only(server.env_through(proxy.port));
     let meter = options.meter.clone();
-    let url = format!("azure://{}/{}/v", server.account(), server.create_container());
+    let url = format!(
+        "azure://{}/{}/v",
+        server.account(),
+        server.create_container()
+    );
     let objects = open_vault_url(&url, options).await.unwrap();
     one_of_each(&objects).await;
     assert_eq!(by_kind(meter.snapshot()), ONE_OF_EACH);
@@ -154,7 +165,11 @@ async fn a_conflict_is_retried_and_is_no_exists() {
 async fn a_body_that_breaks_off_is_read_again() {
     let bucket = bucket().await;
     let bytes = vec![3u8; 100_000];
-    bucket.objects.create("a", bytes.clone().into()).await.unwrap();
+    bucket
+        .objects
+        .create("a", bytes.clone().into())
+        .await
+        .unwrap();
     bucket.proxy.next(ProxyFault::CutBody(60_000));
     assert_eq!(bucket.objects.get("a").await.unwrap(), bytes);
     bucket.proxy.next(ProxyFault::CutBody(10));
@@ -164,20 +179,44 @@ async fn a_body_that_breaks_off_is_read_again() {
     for _ in 0..RetryPolicy::default().attempts {
         bucket.proxy.next(ProxyFault::CutBody(50_000));
     }
-    match bucket.objects.get("a").await {
-        Err(ObjectError::Truncated { expected, got, .. }) => {
-            assert_eq!(expected, 100_000);
-            assert!(got <= 50_000);
+    let error = bucket.objects.get("a").await.unwrap_err();
+    let lost = matches!(
+        error,
+        ObjectError::Unreachable {
+            connected: true,
+            ..
         }
-        other => panic!("{other:?}"),
+    );
+    assert!(lost && error.to_string().contains("broke off"), "{error}");
+    assert_eq!(bucket.meter.snapshot().get, 4 + 7);
+}
+
+/// A range past the end is the object's fault: asking again would only take time.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_is_too_short_is_asked_once() {
+    let bucket = bucket().await;
+    bucket
+        .objects
+        .create("a", "0123456789".into())
+        .await
+        .unwrap();
+    for range in [8..12, 10..14, 100..104] {
+        match bucket.objects.get_range("a", range.clone()).await {
+            Err(ObjectError::Truncated { expected: 4, .. }) => {}
+            other => panic!("{range:?}: {other:?}"),
+        }
     }
+    assert_eq!(bucket.meter.snapshot().get, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_store_time_is_the_servers_date() {
     let bucket = bucket().await;
     assert_eq!(bucket.objects.store_time(), None);
-    let date = ("Date".to_owned(), "Sat, 23 Nov 2126 10:00:00 GMT".to_owned());
+    let date = (
+        "Date".to_owned(),
+        "Sat, 23 Nov 2126 10:00:00 GMT".to_owned(),
+    );
     bucket.proxy.next(ProxyFault::Answer {
         status: 404,
         headers: vec![date],
@@ -208,13 +247,20 @@ async fn nobody_listening_shows_fast() {
     let objects = open_vault_url("s3://b/v", options).await.unwrap();
     let start = Instant::now();
     let error = objects.get("a").await.unwrap_err();
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        start.elapsed()
+    );
     let text = error.to_string();
     match error {
         ObjectError::Unreachable { connected, .. } => assert!(!connected),
         other => panic!("{other}"),
     }
-    assert!(text.contains("refused") && text.contains("s3://b/v"), "{text}");
+    assert!(
+        text.contains("refused") && text.contains("s3://b/v"),
+        "{text}"
+    );
     assert_eq!(meter.snapshot().get, 3);
 }
 
@@ -233,10 +279,61 @@ async fn a_server_that_says_nothing_is_given_up() {
     };
     let objects = open_vault_url("s3://b/v", options).await.unwrap();
     let start = Instant::now();
-    let error = objects.create("a", vec![0; 1 << 20].into()).await.unwrap_err();
+    let error = objects
+        .create("a", vec![0; 1 << 20].into())
+        .await
+        .unwrap_err();
     assert!(start.elapsed() < Duration::from_secs(10));
-    let lost = matches!(error, ObjectError::Unreachable { connected: true, .. });
-    assert!(lost && error.to_string().contains("no byte moved"), "{error}");
+    let lost = matches!(
+        error,
+        ObjectError::Unreachable {
+            connected: true,
+            ..
+        }
+    );
+    assert!(
+        lost && error.to_string().contains("no byte moved"),
+        "{error}"
+    );
+}
+
+/// A slow uplink is no stalled one: a body that takes four times the limit, but moves, arrives.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_upload_that_moves_is_not_given_up() {
+    use std::io::{Read, Write};
+    const BODY: usize = 24 << 20;
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let (mut buffer, mut got) = (vec![0; 1 << 20], 0);
+        while got < BODY {
+            // 1 MiB each 170 ms: 4 s in all.
+            stream.read_exact(&mut buffer).unwrap();
+            got += buffer.len();
+            std::thread::sleep(Duration::from_millis(170));
+        }
+        let answer = "HTTP/1.1 200 OK\r\nETag: \"e\"\r\nContent-Length: 0\r\n\r\n";
+        stream.write_all(answer.as_bytes()).unwrap();
+        // The request's head is still unread; closing now would reset the connection.
+        std::thread::sleep(Duration::from_millis(500));
+    });
+    let options = OpenOptions {
+        retry: RetryPolicy::none(),
+        timeouts: Timeouts {
+            no_progress: Duration::from_millis(2000),
+            ..Timeouts::default()
+        },
+        ..only(S3Server::fixed_env(port))
+    };
+    let meter = options.meter.clone();
+    let objects = open_vault_url("s3://b/v", options).await.unwrap();
+    let start = Instant::now();
+    let created = objects.create("a", vec![1; BODY].into()).await.unwrap();
+    assert_eq!(created, Created::New);
+    assert!(start.elapsed() > Duration::from_millis(3500));
+    assert_eq!(meter.snapshot().bytes_sent, BODY as u64);
+    server.join().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -275,7 +372,11 @@ async fn bad_credentials_are_denied_without_a_retry() {
     assert_eq!(meter.snapshot().requests(), 2);
 
     let azurite = AzuriteServer::start();
-    let url = format!("azure://{}/{}", azurite.account(), azurite.create_container());
+    let url = format!(
+        "azure://{}/{}",
+        azurite.account(),
+        azurite.create_container()
+    );
     let mut settings = azurite.env();
     let wrong = "d3Jvbmcga2V5IHdyb25nIGtleQ==".to_owned();
     settings.insert("AZURE_STORAGE_ACCOUNT_KEY".to_owned(), wrong.clone());

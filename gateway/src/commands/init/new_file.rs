@@ -32,7 +32,10 @@ pub fn check_new(paths: &[&Path]) -> Result<(), Failure> {
             Err(Failure::usage(format!("{shown} {why}")).remedy(remedy))
         };
         if path.file_name().is_none() {
-            return refuse("names no file", "give a path that ends in a file's name".into());
+            return refuse(
+                "names no file",
+                "give a path that ends in a file's name".into(),
+            );
         }
         if paths[..place].contains(path) {
             return refuse("is named twice", "give each file its own path".into());

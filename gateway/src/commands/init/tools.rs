@@ -6,7 +6,7 @@ use std::{fs, io, path::PathBuf};
 use bytes::Bytes;
 use console::{Failure, Finding, OrFailure};
 use ring::digest::{SHA256, digest};
-use vault_store::{StoreError, setup::Tool};
+use vault_store::setup::Tool;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const RESTORE: &str = "sparesite-restore";
@@ -77,8 +77,8 @@ fn no_program(why: String) -> Finding {
 }
 
 /// The vault is made, and its tools did not get there.
-pub fn not_stored(error: &StoreError) -> Finding {
-    no_program(format!("they could not be stored: {error}"))
+pub fn not_stored(why: String) -> Finding {
+    no_program(format!("they could not be stored: {why}"))
 }
 
 #[cfg(test)]

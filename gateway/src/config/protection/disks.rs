@@ -220,6 +220,7 @@ mod tests {
                 (&long, None),
                 (&long, None),
                 ("/", None),
+                ("/srv/.hidden.raw", None),
             ]),
             [
                 "a",
@@ -230,7 +231,8 @@ mod tests {
                 "a-4",
                 &"x".repeat(64),
                 &format!("{}-2", "x".repeat(62)),
-                "disk"
+                "disk",
+                "disk-2"
             ]
         );
     }

@@ -14,7 +14,7 @@ use vault_format::layer::Slot;
 use vault_format::{ChunkId, VmId};
 
 /// Disk bytes judged at once: enough for all CPUs, little memory.
-const BATCH_BYTES: u64 = 32 << 20;
+const BATCH_BYTES: u64 = 16 << 20;
 /// Map changes kept in memory before they go to the state.
 const DELTA_SLOTS: usize = 65_536;
 
@@ -35,26 +35,44 @@ impl Gateway {
         let mut uploads = Uploads::new();
         let mut disks = Vec::new();
         for disk in &vm.disks {
-            let mut row = self.disk_row(before.as_ref(), disk)?;
+            let mut row = self.disk_row(vm_id, before.as_ref(), disk)?;
             if let Some(source) = &disk.source {
-                self.capture_disk(vm, &mut row, &**source, &mut uploads, &mut report, progress).await?;
+                self.capture_disk(vm, &mut row, &**source, &mut uploads, &mut report, progress)
+                    .await?;
             }
             disks.push(row);
         }
         self.finish_uploads(&mut uploads).await?;
         let gone = |row: &&DiskRow| !disks.iter().any(|disk| disk.number == row.number);
-        let dropped = before.iter().flat_map(|vm| &vm.disks).filter(gone).map(|row| row.number).collect();
+        let dropped = before
+            .iter()
+            .flat_map(|vm| &vm.disks)
+            .filter(gone)
+            .map(|row| row.number)
+            .collect();
         Ok((disks, dropped, report))
     }
 
-    fn disk_row(&mut self, before: Option<&VmRow>, disk: &DiskCapture) -> Result<DiskRow, StoreError> {
+    fn disk_row(
+        &mut self,
+        vm_id: &VmId,
+        before: Option<&VmRow>,
+        disk: &DiskCapture,
+    ) -> Result<DiskRow, StoreError> {
         let excluded = disk.source.is_none();
-        let known = before.and_then(|vm| vm.disks.iter().find(|row| row.name == disk.name && row.excluded == excluded));
+        let known = before.and_then(|vm| {
+            vm.disks
+                .iter()
+                .find(|row| row.name == disk.name && row.excluded == excluded)
+        });
         match known {
-            Some(row) => Ok(DiskRow { size_bytes: disk.size_bytes, ..row.clone() }),
+            Some(row) => Ok(DiskRow {
+                size_bytes: disk.size_bytes,
+                ..row.clone()
+            }),
             None => Ok(DiskRow {
                 name: disk.name.clone(),
-                number: self.state.new_disk_number()?,
+                number: self.state.disk_number(vm_id, &disk.name, false)?,
                 size_bytes: disk.size_bytes,
                 excluded,
                 layers: Vec::new(),
@@ -83,9 +101,12 @@ impl Gateway {
         };
         let mut delta: Vec<(u64, Slot)> = Vec::new();
         let mut cursor = 0;
-        while let Some((batch, holes, next)) = self.next_batch(row.number, source, cursor, end).map_err(|e| failed(cursor * chunk_bytes, e))? {
+        while let Some((batch, holes, next)) = self
+            .next_batch(row.number, source, cursor, end)
+            .map_err(|e| failed(cursor * chunk_bytes, e))?
+        {
             delta.extend(holes.iter().map(|position| (*position, Slot::Hole)));
-            row.mapped -= holes.len() as u64;
+            row.mapped = row.mapped.saturating_sub(holes.len() as u64);
             let outcomes = {
                 let snapshot = self.state.snapshot()?;
                 let jobs = ChunkJobs {
@@ -122,7 +143,7 @@ impl Gateway {
         progress(row.size_bytes.saturating_sub(cursor * chunk_bytes));
         // A disk that shrank: what lay behind its end is gone.
         let behind = self.state.snapshot()?.mapped(row.number, end..u64::MAX)?;
-        row.mapped -= behind.len() as u64;
+        row.mapped = row.mapped.saturating_sub(behind.len() as u64);
         delta.extend(behind.iter().map(|(position, _)| (*position, Slot::Hole)));
         delta.sort_unstable_by_key(|(position, _)| *position);
         self.state.add_delta(row.number, &delta)
@@ -147,7 +168,13 @@ impl Gateway {
                 report.chunks_known += 1;
                 Ok(Some(Slot::Chunk(id)))
             }
-            Outcome::Stored { id, kind, mask, record, changed_bytes } => {
+            Outcome::Stored {
+                id,
+                kind,
+                mask,
+                record,
+                changed_bytes,
+            } => {
                 match kind.depth() {
                     0 => report.chunks_full += 1,
                     _ => report.chunks_patched += 1,
@@ -176,26 +203,52 @@ impl Gateway {
             return Ok(None);
         }
         let snapshot = self.state.snapshot().map_err(words)?;
-        let data = source.next_data(cursor * chunk_bytes).map_err(|e| e.to_string())?;
-        let data_begin = data.as_ref().map(|range| (range.start / chunk_bytes).max(cursor));
-        let mapped_begin = snapshot.next_mapped(disk, cursor).map_err(words)?.filter(|position| *position < end);
-        let Some(begin) = data_begin.into_iter().chain(mapped_begin).min().filter(|begin| *begin < end) else {
+        let data = source
+            .next_data(cursor * chunk_bytes)
+            .map_err(|e| e.to_string())?;
+        let data_begin = data
+            .as_ref()
+            .map(|range| (range.start / chunk_bytes).max(cursor));
+        let mapped_begin = snapshot
+            .next_mapped(disk, cursor)
+            .map_err(words)?
+            .filter(|position| *position < end);
+        let Some(begin) = data_begin
+            .into_iter()
+            .chain(mapped_begin)
+            .min()
+            .filter(|begin| *begin < end)
+        else {
             return Ok(None);
         };
         let next = (begin + (BATCH_BYTES / chunk_bytes).max(2)).min(end);
-        let old: HashMap<u64, ChunkId> = snapshot.mapped(disk, begin..next).map_err(words)?.into_iter().collect();
+        let old: HashMap<u64, ChunkId> = snapshot
+            .mapped(disk, begin..next)
+            .map_err(words)?
+            .into_iter()
+            .collect();
         let mut batch = Batch::new();
         let mut range = data;
         while let Some(data) = range.filter(|data| data.start < next * chunk_bytes) {
-            let first = batch.last().map_or(begin, |(position, _)| position + 1).max(data.start / chunk_bytes);
+            let first = batch
+                .last()
+                .map_or(begin, |(position, _)| position + 1)
+                .max(data.start / chunk_bytes);
             let last = data.end.div_ceil(chunk_bytes).min(next);
             batch.extend((first..last).map(|position| (position, old.get(&position).copied())));
             // Whatever else lies in the last chunk's rest is read with it.
             let seen = last.max(first) * chunk_bytes;
-            range = source.next_data(data.end.max(seen.min(source.size_bytes()))).map_err(|e| e.to_string())?;
+            range = source
+                .next_data(data.end.max(seen.min(source.size_bytes())))
+                .map_err(|e| e.to_string())?;
         }
-        let read: std::collections::HashSet<u64> = batch.iter().map(|(position, _)| *position).collect();
-        let mut holes: Vec<u64> = old.keys().copied().filter(|position| !read.contains(position)).collect();
+        let read: std::collections::HashSet<u64> =
+            batch.iter().map(|(position, _)| *position).collect();
+        let mut holes: Vec<u64> = old
+            .keys()
+            .copied()
+            .filter(|position| !read.contains(position))
+            .collect();
         holes.sort_unstable();
         Ok(Some((batch, holes, next)))
     }
@@ -204,7 +257,7 @@ impl Gateway {
 fn count_mapped(mapped: &mut u64, was_chunk: bool, slot: Slot) {
     match (was_chunk, slot) {
         (false, Slot::Chunk(_)) => *mapped += 1,
-        (true, Slot::Hole) => *mapped -= 1,
+        (true, Slot::Hole) => *mapped = mapped.saturating_sub(1),
         _ => {}
     }
 }

@@ -34,7 +34,13 @@ pub(super) enum Outcome {
     Hole,
     /// Changed, to a chunk that the vault has.
     Known(ChunkId),
-    Stored { id: ChunkId, kind: Kind, mask: Option<BlockMask>, record: Vec<u8>, changed_bytes: u64 },
+    Stored {
+        id: ChunkId,
+        kind: Kind,
+        mask: Option<BlockMask>,
+        record: Vec<u8>,
+        changed_bytes: u64,
+    },
 }
 
 thread_local! {
@@ -45,20 +51,35 @@ thread_local! {
 impl ChunkJobs<'_> {
     pub fn run(&self, position: u64, old: Option<ChunkId>) -> Result<Outcome, (u64, String)> {
         BENCH.with_borrow_mut(|bench| {
-            let fresh = || (self.level, vec![0; self.chunk_bytes], Coder::new(self.level));
+            let fresh = || {
+                (
+                    self.level,
+                    vec![0; self.chunk_bytes],
+                    Coder::new(self.level),
+                )
+            };
             let (level, chunk, coder) = bench.get_or_insert_with(fresh);
             if (*level, chunk.len()) != (self.level, self.chunk_bytes) {
                 (*level, *chunk, *coder) = fresh();
             }
             let offset = position * self.chunk_bytes as u64;
             let length = (self.size_bytes - offset).min(self.chunk_bytes as u64) as usize;
-            self.source.read_at(offset, &mut chunk[..length]).map_err(|e| (offset, e.to_string()))?;
+            self.source
+                .read_at(offset, &mut chunk[..length])
+                .map_err(|e| (offset, e.to_string()))?;
             chunk[length..].fill(0);
-            self.judge(position, old, chunk, coder).map_err(|e| (offset, e.to_string()))
+            self.judge(position, old, chunk, coder)
+                .map_err(|e| (offset, e.to_string()))
         })
     }
 
-    fn judge(&self, position: u64, old: Option<ChunkId>, chunk: &[u8], coder: &mut Coder) -> Result<Outcome, StoreError> {
+    fn judge(
+        &self,
+        position: u64,
+        old: Option<ChunkId>,
+        chunk: &[u8],
+        coder: &mut Coder,
+    ) -> Result<Outcome, StoreError> {
         if is_zero(chunk) {
             return Ok(Outcome::Hole);
         }
@@ -70,7 +91,14 @@ impl ChunkJobs<'_> {
         let outcome = match self.chunk(&id)? {
             Some(_) if old == Some(id) => Outcome::Unchanged,
             Some(_) => Outcome::Known(id),
-            None => self.store(id, position, old.filter(|old| *old != id), chunk, &values, coder)?,
+            None => self.store(
+                id,
+                position,
+                old.filter(|old| *old != id),
+                chunk,
+                &values,
+                coder,
+            )?,
         };
         // After `store`, which needs the parent's row.
         self.values.write(position, &values)?;
@@ -106,19 +134,44 @@ impl ChunkJobs<'_> {
         }
         let (kind, mask, payload) = match storing {
             Storing::Full => (Kind::Full, None, None),
-            Storing::Patch { kind, blocks } => (kind, Some(blocks.clone()), Some(patch_payload(chunk, &blocks))),
+            Storing::Patch { kind, blocks } => (
+                kind,
+                Some(blocks.clone()),
+                Some(patch_payload(chunk, &blocks)),
+            ),
         };
         let mut record = Vec::new();
         let payload = payload.as_deref().unwrap_or(chunk);
-        seal_record(&mut record, coder, (self.sealer, 0), &self.key.trust.vault, &id, kind, payload);
-        Ok(Outcome::Stored { id, kind, mask, record, changed_bytes })
+        seal_record(
+            &mut record,
+            coder,
+            (self.sealer, 0),
+            &self.key.trust.vault,
+            &id,
+            kind,
+            payload,
+        );
+        Ok(Outcome::Stored {
+            id,
+            kind,
+            mask,
+            record,
+            changed_bytes,
+        })
     }
 
     /// The chain that ends in `id`; `None` if a link of it is not known, so that nothing may build on it.
     fn chain(&self, id: &ChunkId) -> Result<Option<Chain>, StoreError> {
         let blocks = self.chunk_bytes / BLOCK_BYTES;
-        let Some(mut row) = self.chunk(id)? else { return Ok(None) };
-        let mut chain = Chain { depth: row.kind.depth(), patch_bytes: 0, base: *id, since_base: BlockMask::empty(blocks) };
+        let Some(mut row) = self.chunk(id)? else {
+            return Ok(None);
+        };
+        let mut chain = Chain {
+            depth: row.kind.depth(),
+            patch_bytes: 0,
+            base: *id,
+            since_base: BlockMask::empty(blocks),
+        };
         while let Some(parent) = row.kind.parent() {
             chain.patch_bytes += u64::from(row.length);
             // An unknown mask is every block: then the chain is never folded into one patch, only stored full.
@@ -136,6 +189,8 @@ impl ChunkJobs<'_> {
 
 fn differing(before: &[BlockValue], after: &[BlockValue]) -> BlockMask {
     let mut mask = BlockMask::empty(after.len());
-    (0..after.len()).filter(|i| before.get(*i) != Some(&after[*i])).for_each(|i| mask.set(i));
+    (0..after.len())
+        .filter(|i| before.get(*i) != Some(&after[*i]))
+        .for_each(|i| mask.set(i));
     mask
 }

@@ -1,7 +1,7 @@
 //! A cycle's begin: the control log's news, whether this gateway may still write, and the epoch under which it does.
 
-use super::rebuild::RebuildReport;
 use super::Gateway;
+use super::rebuild::RebuildReport;
 use crate::StoreError;
 use crate::objects::Created;
 use jiff::{SignedDuration, Timestamp};
@@ -20,7 +20,10 @@ pub struct CycleStart {
 
 impl Gateway {
     /// One GET, for the control log's next number; more only if there is news, or an earlier cycle was cut off.
-    pub async fn begin_cycle(&mut self, progress: &(dyn Fn(u64) + Sync)) -> Result<CycleStart, StoreError> {
+    pub async fn begin_cycle(
+        &mut self,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<CycleStart, StoreError> {
         let mut start = CycleStart::default();
         if self.state.header.epoch == 0 {
             start.rebuilt = Some(self.rebuild(progress).await?);
@@ -50,24 +53,35 @@ impl Gateway {
                 Err(e) if e.is_not_found() => break,
                 Err(e) => return Err(e.into()),
             };
-            self.state.header.log.read(&self.key.trust.control, &bytes).map_err(StoreError::format(&name))?;
+            self.state
+                .header
+                .log
+                .read(&self.key.trust.control, &bytes)
+                .map_err(StoreError::format(&name))?;
         }
         if self.state.header.log.number > before {
             self.state.save_header()?;
         }
         let void = self.state.header.log.void.range(before + 1..);
-        Ok(void.map(|(number, why)| format!("control log entry {number} is void: {why}")).collect())
+        Ok(void
+            .map(|(number, why)| format!("control log entry {number} is void: {why}"))
+            .collect())
     }
 
     /// Whether this gateway may go on: not revoked, and nobody else has taken an epoch with its key.
     pub(super) fn check_standing(&self) -> Result<(), StoreError> {
         let header = &self.state.header;
         if header.log.revoked.contains_key(&header.writer) {
-            return Err(StoreError::Revoked { writer: header.writer.to_string() });
+            return Err(StoreError::Revoked {
+                writer: header.writer.to_string(),
+            });
         }
         match header.log.epochs.get(&header.writer) {
             Some(found) if *found != header.epoch && header.epoch != 0 => {
-                Err(StoreError::TakenOver { own: header.epoch, found: *found })
+                Err(StoreError::TakenOver {
+                    own: header.epoch,
+                    found: *found,
+                })
             }
             _ => Ok(()),
         }
@@ -75,21 +89,29 @@ impl Gateway {
 
     /// Takes a new epoch: the number of its log entry, so above all that were taken before.
     pub(super) async fn take_epoch(&mut self) -> Result<(), StoreError> {
-        let entry = LogEntry::Epoch { writer: self.key.writer.id };
+        let entry = LogEntry::Epoch {
+            writer: self.key.writer.id,
+        };
         loop {
             let log = &mut self.state.header.log;
-            let (name, bytes) = (log.next_name(), log.encode_as_writer(&self.key.writer, &entry, &Timestamp::now().to_string()));
+            let (name, bytes) = (
+                log.next_name(),
+                log.encode_as_writer(&self.key.writer, &entry, &Timestamp::now().to_string()),
+            );
             let stored = match self.objects.create(&name, bytes.clone().into()).await? {
                 Created::New => bytes.clone().into(),
                 Created::Exists => self.objects.get(&name).await?,
             };
-            log.read(&self.key.trust.control, &stored).map_err(StoreError::format(&name))?;
+            log.read(&self.key.trust.control, &stored)
+                .map_err(StoreError::format(&name))?;
             if stored == bytes {
                 self.state.header.epoch = log.number;
                 return self.state.save_header();
             }
             if log.revoked.contains_key(&self.key.writer.id) {
-                return Err(StoreError::Revoked { writer: self.key.writer.id.to_string() });
+                return Err(StoreError::Revoked {
+                    writer: self.key.writer.id.to_string(),
+                });
             }
         }
     }

@@ -12,7 +12,11 @@ impl Gateway {
     /// Heeds damage entries that were not heeded yet.
     pub(super) async fn heed_damage(&mut self) -> Result<Vec<String>, StoreError> {
         let header = &self.state.header;
-        let news = header.log.damaged.iter().filter(|(_, entry)| **entry > header.heeded);
+        let news = header
+            .log
+            .damaged
+            .iter()
+            .filter(|(_, entry)| **entry > header.heeded);
         let objects: Vec<String> = news.map(|(object, _)| object.clone()).collect();
         if objects.is_empty() {
             return Ok(Vec::new());
@@ -35,8 +39,12 @@ impl Gateway {
 
     /// Marks as lost every chunk whose chain needs one of these packs. Returns how many.
     fn lose_packs(&mut self, packs: &HashSet<PackName>) -> Result<usize, StoreError> {
-        let rows = self.state.packs(|_| true)?;
-        let gone: Vec<u64> = rows.iter().filter(|(_, p)| packs.contains(&p.name)).map(|(ordinal, _)| *ordinal).collect();
+        let rows = self.state.packs()?;
+        let gone: Vec<u64> = rows
+            .iter()
+            .filter(|(_, p)| packs.contains(&p.name))
+            .map(|(ordinal, _)| *ordinal)
+            .collect();
         let gone_set: HashSet<u64> = gone.iter().copied().collect();
         let snapshot = self.state.snapshot()?;
         let mut lost: HashSet<ChunkId> = HashSet::new();
@@ -45,9 +53,16 @@ impl Gateway {
             let before = lost.len();
             for (ordinal, _) in &rows {
                 for entry in self.state.entries_of(*ordinal)? {
-                    let used = snapshot.chunk(&entry.id)?.filter(|row| row.pack == *ordinal);
+                    let used = snapshot
+                        .chunk(&entry.id)?
+                        .filter(|row| row.pack == *ordinal);
                     let Some(row) = used else { continue };
-                    if gone_set.contains(ordinal) || row.kind.parent().is_some_and(|parent| lost.contains(&parent)) {
+                    if gone_set.contains(ordinal)
+                        || row
+                            .kind
+                            .parent()
+                            .is_some_and(|parent| lost.contains(&parent))
+                    {
                         lost.insert(entry.id);
                     }
                 }
@@ -62,12 +77,79 @@ impl Gateway {
         Ok(lost.len())
     }
 
+    /// After a rebuild: a patch whose parent is nowhere, or not of a smaller depth, is as good as lost.
+    pub(super) fn lose_broken_chains(&mut self) -> Result<(), StoreError> {
+        let rows = self.state.packs()?;
+        let snapshot = self.state.snapshot()?;
+        let mut lost: HashSet<ChunkId> = HashSet::new();
+        loop {
+            let before = lost.len();
+            for (ordinal, _) in &rows {
+                let patches = self
+                    .state
+                    .entries_of(*ordinal)?
+                    .into_iter()
+                    .filter(|entry| entry.kind.depth() > 0);
+                for entry in patches
+                    .filter(|entry| !lost.contains(&entry.id))
+                    .collect::<Vec<_>>()
+                {
+                    let Some(row) = snapshot
+                        .chunk(&entry.id)?
+                        .filter(|row| row.pack == *ordinal)
+                    else {
+                        continue;
+                    };
+                    let Some(parent) = row.kind.parent() else {
+                        continue;
+                    };
+                    let whole = snapshot
+                        .chunk(&parent)?
+                        .is_some_and(|p| p.kind.depth() < row.kind.depth());
+                    if !whole || lost.contains(&parent) {
+                        lost.insert(entry.id);
+                    }
+                }
+            }
+            if lost.len() == before {
+                break;
+            }
+        }
+        drop(snapshot);
+        match lost.is_empty() {
+            true => Ok(()),
+            false => self
+                .state
+                .mark_lost(&lost.into_iter().collect::<Vec<_>>(), &[]),
+        }
+    }
+
+    /// After a rebuild: what a map names and no pack has is lost, and sent again if the disk still has it.
+    pub(super) fn lose_unknown(&mut self, slots: &[(u64, ChunkId)]) -> Result<(), StoreError> {
+        let snapshot = self.state.snapshot()?;
+        let mut lost = Vec::new();
+        for (_, id) in slots {
+            if snapshot.chunk(id)?.is_none() {
+                lost.push(*id);
+            }
+        }
+        drop(snapshot);
+        match lost.is_empty() {
+            true => Ok(()),
+            false => self.state.mark_lost(&lost, &[]),
+        }
+    }
+
     /// Segments that are lost are written again: their packs count as not indexed.
     fn lose_segments(&mut self, objects: &[String]) -> Result<(), StoreError> {
         for (first, segment) in self.state.segments()? {
             if objects.contains(&segment.name) {
-                let its = self.state.packs(|pack| pack.indexed)?;
-                let packs: Vec<u64> = its.iter().map(|(n, _)| *n).filter(|n| (first..=segment.last).contains(n)).collect();
+                let its = self
+                    .state
+                    .packs()?
+                    .into_iter()
+                    .filter(|(n, pack)| pack.indexed && (first..=segment.last).contains(n));
+                let packs: Vec<u64> = its.map(|(ordinal, _)| ordinal).collect();
                 self.state.drop_segment(first, &packs)?;
             }
         }
@@ -76,9 +158,15 @@ impl Gateway {
 
     /// Packs whose entries are in a lost manifest are entered again in the next one.
     fn lose_holders(&mut self, objects: &[String]) -> Result<(), StoreError> {
-        let lost = self.state.packs(|pack| pack.holder.as_ref().is_some_and(|holder| objects.contains(holder)))?;
-        let ordinals: Vec<u64> = lost.iter().map(|(ordinal, _)| *ordinal).collect();
-        self.state.update_packs(&ordinals, |pack| pack.holder = None)
+        let open = self.state.open_packs()?.into_iter();
+        let lost = open.filter(|(_, pack)| {
+            pack.holder
+                .as_ref()
+                .is_some_and(|holder| objects.contains(holder))
+        });
+        let ordinals: Vec<u64> = lost.map(|(ordinal, _)| ordinal).collect();
+        self.state
+            .update_packs(&ordinals, |pack| pack.holder = None)
     }
 
     /// Whether a layer is one that the log calls damaged: then the disk's whole map is written anew.

@@ -17,50 +17,91 @@ impl Gateway {
     /// Writes the segments that are due.
     pub(super) async fn write_due_segments(&mut self) -> Result<(), StoreError> {
         loop {
-            let open = self.state.packs(|pack| !pack.indexed)?;
+            let open = self.state.open_packs()?;
             // Only packs that certainly arrived, and in order: a segment's span has no gaps that fill up later.
-            let arrived: Vec<(u64, PackRow)> = open.into_iter().take_while(|(_, pack)| pack.arrived).collect();
+            let arrived: Vec<(u64, PackRow)> = open
+                .into_iter()
+                .take_while(|(_, pack)| pack.arrived)
+                .collect();
             if arrived.len() < PACKS_PER_SEGMENT {
                 return Ok(());
             }
-            self.write_segment(&[], &arrived[..PACKS_PER_SEGMENT], false).await?;
+            self.write_segment(&[], &arrived[..PACKS_PER_SEGMENT], false)
+                .await?;
             self.merge_segments().await?;
         }
     }
 
     async fn merge_segments(&mut self) -> Result<(), StoreError> {
         let segments = self.state.segments()?;
-        let small: Vec<&(u64, SegmentRow)> = segments.iter().filter(|(_, segment)| !segment.merged).collect();
+        let small: Vec<&(u64, SegmentRow)> = segments
+            .iter()
+            .filter(|(_, segment)| !segment.merged)
+            .collect();
         if small.len() < FAN_OUT {
             return Ok(());
         }
-        let (first, last) = (small[0].0, small[FAN_OUT - 1].1.last);
         let gone: Vec<u64> = small[..FAN_OUT].iter().map(|(first, _)| *first).collect();
-        let spans: Vec<(u64, u64)> = small[..FAN_OUT].iter().map(|(first, row)| (*first, row.last)).collect();
-        let inside = |n: u64| spans.iter().any(|(first, last)| (*first..=*last).contains(&n));
-        let packs = self.state.packs(|pack| pack.indexed)?;
-        let packs: Vec<(u64, PackRow)> =
-            packs.into_iter().filter(|(n, _)| (first..=last).contains(n) && inside(*n)).collect();
+        let spans: Vec<(u64, u64)> = small[..FAN_OUT]
+            .iter()
+            .map(|(first, row)| (*first, row.last))
+            .collect();
+        let inside = |n: u64| {
+            spans
+                .iter()
+                .any(|(first, last)| (*first..=*last).contains(&n))
+        };
+        let packs = self.state.packs()?.into_iter();
+        let packs: Vec<(u64, PackRow)> = packs
+            .filter(|(n, pack)| pack.indexed && inside(*n))
+            .collect();
         self.write_segment(&gone, &packs, true).await
     }
 
-    async fn write_segment(&mut self, gone: &[u64], packs: &[(u64, PackRow)], merged: bool) -> Result<(), StoreError> {
-        let (Some((first, _)), Some((last, _))) = (packs.first(), packs.last()) else { return Ok(()) };
+    async fn write_segment(
+        &mut self,
+        gone: &[u64],
+        packs: &[(u64, PackRow)],
+        merged: bool,
+    ) -> Result<(), StoreError> {
+        let (Some((first, _)), Some((last, _))) = (packs.first(), packs.last()) else {
+            return Ok(());
+        };
         let (first, last) = (gone.first().copied().unwrap_or(*first), *last);
         let mut entries: Vec<Entry> = Vec::new();
         for (number, (ordinal, _)) in packs.iter().enumerate() {
             let its = self.state.entries_of(*ordinal)?;
-            entries.extend(its.into_iter().map(|entry| Entry { pack: number as u32, ..entry }));
+            entries.extend(its.into_iter().map(|entry| Entry {
+                pack: number as u32,
+                ..entry
+            }));
         }
-        let listed: Vec<ListedPack> =
-            packs.iter().map(|(_, pack)| ListedPack { name: pack.name, size: pack.size }).collect();
-        let span = Span { writer: self.key.writer.id, epoch: self.state.header.epoch, first, last };
+        let listed: Vec<ListedPack> = packs
+            .iter()
+            .map(|(_, pack)| ListedPack {
+                name: pack.name,
+                size: pack.size,
+            })
+            .collect();
+        let span = Span {
+            writer: self.key.writer.id,
+            epoch: self.state.header.epoch,
+            first,
+            last,
+        };
         let (name, bytes) = tokio::task::block_in_place(|| {
-            encode_segment(&self.key.writer, self.key.trust.keys.newest(), &span, &listed, entries)
+            encode_segment(
+                &self.key.writer,
+                self.key.trust.keys.newest(),
+                &span,
+                &listed,
+                entries,
+            )
         });
         // "Exists": an earlier run wrote the same; the name comes from the content.
         self.objects.create(&name, bytes.into()).await?;
         let ordinals: Vec<u64> = packs.iter().map(|(ordinal, _)| *ordinal).collect();
-        self.state.put_segment(gone, first, &SegmentRow { name, last, merged }, &ordinals)
+        self.state
+            .put_segment(gone, first, &SegmentRow { name, last, merged }, &ordinals)
     }
 }

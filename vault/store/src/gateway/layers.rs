@@ -31,11 +31,21 @@ impl Gateway {
             return Ok(());
         }
         let own = LayerRow::inline(&own);
-        let sizes = |row: &LayerRow, inline: bool| LayerSize { positions: row.positions(), bytes: row.bytes(), inline };
+        let sizes = |row: &LayerRow, inline: bool| LayerSize {
+            positions: row.positions(),
+            bytes: row.bytes(),
+            inline,
+        };
         let mut all = vec![sizes(&own, own.bytes() <= INLINE_LIMIT_BYTES)];
-        all.extend(disk.layers.iter().map(|row| sizes(row, matches!(row, LayerRow::Inline { .. }))));
+        all.extend(
+            disk.layers
+                .iter()
+                .map(|row| sizes(row, matches!(row, LayerRow::Inline { .. }))),
+        );
         let plan = plan_layers(&all, disk.mapped);
-        let merged = self.merge_layers(&own, &disk.layers[..plan.merge - 1]).await?;
+        let merged = self
+            .merge_layers(&own, &disk.layers[..plan.merge - 1])
+            .await?;
         let layer = match plan.object {
             true => self.write_layer(&merged).await?,
             false => LayerRow::inline(&merged),
@@ -54,7 +64,11 @@ impl Gateway {
             }
         })?;
         let rest = builder.runs();
-        let rest = if rest.is_empty() { whole.pop() } else { Some(rest) };
+        let rest = if rest.is_empty() {
+            whole.pop()
+        } else {
+            Some(rest)
+        };
         Ok((whole, rest))
     }
 
@@ -90,19 +104,31 @@ impl Gateway {
         let size = bytes.len() as u64;
         self.objects.create(&name, bytes.into()).await?;
         self.keep_copy(&name, runs)?;
-        Ok(LayerRow::Object { name, size, positions: runs.iter().map(Run::count).sum() })
+        Ok(LayerRow::Object {
+            name,
+            size,
+            positions: runs.iter().map(Run::count).sum(),
+        })
     }
 
     /// One layer of `own` over `older` (newest first).
-    async fn merge_layers(&self, own: &LayerRow, older: &[LayerRow]) -> Result<Vec<Run>, StoreError> {
+    async fn merge_layers(
+        &self,
+        own: &LayerRow,
+        older: &[LayerRow],
+    ) -> Result<Vec<Run>, StoreError> {
         let mut slots: BTreeMap<u64, Slot> = BTreeMap::new();
         for layer in older.iter().rev().chain([own]) {
             for run in self.runs_of(layer).await? {
-                slots.extend((run.first()..run.end()).filter_map(|at| run.slot(at).map(|slot| (at, slot))));
+                slots.extend(
+                    (run.first()..run.end()).filter_map(|at| run.slot(at).map(|slot| (at, slot))),
+                );
             }
         }
         let mut builder = RunBuilder::default();
-        slots.into_iter().for_each(|(position, slot)| builder.push(position, slot));
+        slots
+            .into_iter()
+            .for_each(|(position, slot)| builder.push(position, slot));
         Ok(builder.runs())
     }
 
@@ -111,23 +137,34 @@ impl Gateway {
         let LayerRow::Object { name, .. } = layer else {
             return layer.runs().map_err(state_error(self.state.directory()));
         };
-        let copy = std::fs::read(self.copy_path(name)).ok().and_then(|bytes| checked_copy(&bytes));
+        let copy = std::fs::read(self.copy_path(name))
+            .ok()
+            .and_then(|bytes| checked_copy(&bytes));
         if let Some(runs) = copy {
             return Ok(runs);
         }
         let bytes = self.objects.get(name).await?;
-        let layer = Layer::open_whole(&self.key.trust, name, &bytes).map_err(StoreError::format(name))?;
+        let layer =
+            Layer::open_whole(&self.key.trust, name, &bytes).map_err(StoreError::format(name))?;
         let mut runs = Vec::new();
         for (number, row) in layer.root.parts.iter().enumerate() {
-            let sealed = bytes.get(row.offset as usize..row.offset as usize + row.sealed_bytes as usize);
-            runs.extend(layer.runs_of(number, sealed.unwrap_or_default()).map_err(StoreError::format(name))?);
+            let sealed =
+                bytes.get(row.offset as usize..row.offset as usize + row.sealed_bytes as usize);
+            runs.extend(
+                layer
+                    .runs_of(number, sealed.unwrap_or_default())
+                    .map_err(StoreError::format(name))?,
+            );
         }
         self.keep_copy(name, &runs)?;
         Ok(runs)
     }
 
     fn copy_path(&self, name: &str) -> PathBuf {
-        self.state.directory().join("layers").join(name.rsplit('/').next().unwrap_or(name))
+        self.state
+            .directory()
+            .join("layers")
+            .join(name.rsplit('/').next().unwrap_or(name))
     }
 
     /// Keeps a layer's runs, so that merging costs no download; a lost copy costs one.

@@ -11,6 +11,8 @@ mod publish;
 mod rebuild;
 mod rows;
 mod state;
+mod state_map;
+mod state_packs;
 mod status;
 mod uploads;
 mod values;
@@ -21,12 +23,12 @@ use crate::objects::Objects;
 use crate::setup::{random, random_secret};
 use std::path::Path;
 use std::sync::Arc;
+use vault_format::PointId;
 use vault_format::gateway_key::GatewayKey;
 use vault_format::keys::SEALED_KEY_BYTES;
 use vault_format::manifest::Consistency;
 use vault_format::pack::data_key_info;
 use vault_format::seal::Sealer;
-use vault_format::PointId;
 
 pub use epoch::CycleStart;
 pub use rebuild::RebuildReport;
@@ -45,7 +47,11 @@ pub struct GatewayOptions {
 
 impl Default for GatewayOptions {
     fn default() -> Self {
-        GatewayOptions { pack_bytes: 32 << 20, level: 1, uploads: 2 }
+        GatewayOptions {
+            pack_bytes: 32 << 20,
+            level: 1,
+            uploads: 2,
+        }
     }
 }
 
@@ -96,7 +102,12 @@ pub struct Gateway {
 
 impl std::fmt::Debug for Gateway {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Gateway({}, {})", self.key.writer.id, self.objects.describe())
+        write!(
+            f,
+            "Gateway({}, {})",
+            self.key.writer.id,
+            self.objects.describe()
+        )
     }
 }
 
@@ -112,11 +123,26 @@ impl Gateway {
         let data_key = random_secret()?;
         let sealed_key = key
             .recovery
-            .seal(&data_key, &data_key_info(&key.trust.vault), random_secret()?)
-            .map_err(|error| StoreError::Key { what: "sealing a data key".into(), error })?;
+            .seal(
+                &data_key,
+                &data_key_info(&key.trust.vault),
+                random_secret()?,
+            )
+            .map_err(|error| StoreError::Key {
+                what: "sealing a data key".into(),
+                error,
+            })?;
         let sealer = Sealer::new(&data_key);
         let pack_bytes = options.pack_bytes.min(16 << 20);
-        Ok(Gateway { objects, key, state, options, sealer, sealed_key, pack_bytes })
+        Ok(Gateway {
+            objects,
+            key,
+            state,
+            options,
+            sealer,
+            sealed_key,
+            pack_bytes,
+        })
     }
 
     pub fn key(&self) -> &GatewayKey {
@@ -132,10 +158,14 @@ impl Gateway {
     ) -> Result<PointReport, StoreError> {
         let vm_id = self.key.id_key.vm_id(&vm.name);
         if self.state.header.log.fenced.contains(&vm_id) {
-            return Err(StoreError::Fenced { vm: vm.name.clone() });
+            return Err(StoreError::Fenced {
+                vm: vm.name.clone(),
+            });
         }
         if self.state.header.epoch == 0 {
-            return Err(StoreError::Other("the gateway's state is in doubt: begin a cycle first, which rebuilds it".into()));
+            return Err(StoreError::Other(
+                "the gateway's state is in doubt: begin a cycle first, which rebuilds it".into(),
+            ));
         }
         self.settle_pending().await?;
         self.settle_packs().await?;
@@ -143,7 +173,8 @@ impl Gateway {
         self.state.clear_delta()?;
         let (disks, dropped, mut report) = self.capture_vm(vm, &vm_id, progress).await?;
         self.write_due_segments().await?;
-        self.publish(vm, vm_id, disks, dropped, random()?, &mut report).await?;
+        self.publish(vm, vm_id, disks, dropped, random()?, &mut report)
+            .await?;
         Ok(report)
     }
 }

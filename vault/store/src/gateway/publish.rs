@@ -8,7 +8,9 @@ use crate::objects::Created;
 use std::collections::BTreeMap;
 use vault_format::entry::Entry;
 use vault_format::ids::{CaptureId, PackName, PointId, object_hash};
-use vault_format::manifest::{Disk, Facts, Manifest, NewestPoint, ObjectRef, PointBytes, Unindexed};
+use vault_format::manifest::{
+    Disk, Facts, Manifest, NewestPoint, ObjectRef, PointBytes, Unindexed,
+};
 use vault_format::segment::ListedPack;
 use vault_format::{VmId, names};
 
@@ -27,9 +29,16 @@ impl Gateway {
         }
         let before = self.state.vm(&vm_id)?;
         let sequence = before.as_ref().map_or(1, |vm| vm.point.sequence + 1);
-        let point = PointId { epoch: self.state.header.epoch, sequence };
-        let open = self.state.packs(|pack| pack.arrived && !pack.indexed)?;
-        let (held, own): (Vec<_>, Vec<_>) = open.into_iter().partition(|(_, pack)| pack.holder.is_some());
+        let point = PointId {
+            epoch: self.state.header.epoch,
+            sequence,
+        };
+        let open = self
+            .state
+            .open_packs()?
+            .into_iter()
+            .filter(|(_, pack)| pack.arrived);
+        let (held, own): (Vec<_>, Vec<_>) = open.partition(|(_, pack)| pack.holder.is_some());
         let facts = Facts {
             vm: vm.name.clone(),
             vm_id,
@@ -50,10 +59,20 @@ impl Gateway {
             },
             software: vm.software.clone(),
             hardware: None,
-            packs: own.iter().map(|(_, pack)| ListedPack { name: pack.name, size: pack.size }).collect(),
+            packs: own
+                .iter()
+                .map(|(_, pack)| ListedPack {
+                    name: pack.name,
+                    size: pack.size,
+                })
+                .collect(),
             unindexed: by_holder(&held),
         };
-        let manifest = Manifest { facts, disks: disk_refs(&disks)?, entries: self.entries_for(&own)? };
+        let manifest = Manifest {
+            facts,
+            disks: disk_refs(&disks)?,
+            entries: self.entries_for(&own)?,
+        };
         let object = manifest.object_name();
         let bytes = manifest.encode(&self.key.writer, self.key.trust.keys.newest());
         let row = VmRow {
@@ -68,7 +87,12 @@ impl Gateway {
             disks,
         };
         let packs = own.iter().map(|(ordinal, _)| *ordinal).collect();
-        self.state.put_pending(&PendingRow { manifest: bytes, vm: row, packs, dropped_disks })?;
+        self.state.put_pending(&PendingRow {
+            manifest: bytes,
+            vm: row,
+            packs,
+            dropped_disks,
+        })?;
         self.settle_pending().await?;
         report.point = Some(point);
         Ok(())
@@ -78,21 +102,37 @@ impl Gateway {
         let mut entries = Vec::new();
         for (number, (ordinal, _)) in packs.iter().enumerate() {
             let its = self.state.entries_of(*ordinal)?;
-            entries.extend(its.into_iter().map(|entry| Entry { pack: number as u32, ..entry }));
+            entries.extend(its.into_iter().map(|entry| Entry {
+                pack: number as u32,
+                ..entry
+            }));
         }
         Ok(entries)
     }
 
     fn newest_points(&self) -> Result<Vec<NewestPoint>, StoreError> {
-        let newest = |vm: VmRow| NewestPoint { vm_id: vm.vm_id, point: vm.point, hash: vm.hash };
-        Ok(self.state.vms()?.into_iter().filter(|vm| !vm.object.is_empty()).map(newest).collect())
+        let newest = |vm: VmRow| NewestPoint {
+            vm_id: vm.vm_id,
+            point: vm.point,
+            hash: vm.hash,
+        };
+        Ok(self
+            .state
+            .vms()?
+            .into_iter()
+            .filter(|vm| !vm.object.is_empty())
+            .map(newest)
+            .collect())
     }
 
     /// Sends manifests that are noted as on their way, whether for the first time or again.
     pub(super) async fn settle_pending(&mut self) -> Result<(), StoreError> {
         for pending in self.state.pending()? {
             let object = pending.vm.object.clone();
-            let created = self.objects.create(&object, pending.manifest.clone().into()).await?;
+            let created = self
+                .objects
+                .create(&object, pending.manifest.clone().into())
+                .await?;
             let ours = match created {
                 Created::New => true,
                 // A lost answer, or somebody else: the bytes tell.
@@ -112,22 +152,43 @@ impl Gateway {
 
 fn previous(before: Option<&VmRow>) -> Option<ObjectRef> {
     let before = before.filter(|vm| !vm.object.is_empty())?;
-    Some(ObjectRef { object: before.object.clone(), hash: before.hash })
+    Some(ObjectRef {
+        object: before.object.clone(),
+        hash: before.hash,
+    })
 }
 
 fn by_holder(held: &[(u64, PackRow)]) -> Vec<Unindexed> {
     let mut groups: BTreeMap<&str, Vec<PackName>> = BTreeMap::new();
     for (_, pack) in held {
-        groups.entry(pack.holder.as_deref().unwrap_or_default()).or_default().push(pack.name);
+        groups
+            .entry(pack.holder.as_deref().unwrap_or_default())
+            .or_default()
+            .push(pack.name);
     }
-    groups.into_iter().map(|(object, packs)| Unindexed { object: object.to_owned(), packs }).collect()
+    groups
+        .into_iter()
+        .map(|(object, packs)| Unindexed {
+            object: object.to_owned(),
+            packs,
+        })
+        .collect()
 }
 
 fn disk_refs(disks: &[DiskRow]) -> Result<Vec<Disk>, StoreError> {
     let disk = |row: &DiskRow| {
-        let layers = row.layers.iter().map(|layer| layer.to_ref()).collect::<Result<_, _>>();
+        let layers = row
+            .layers
+            .iter()
+            .map(|layer| layer.to_ref())
+            .collect::<Result<_, _>>();
         let layers = layers.map_err(StoreError::format(names::MAPS))?;
-        Ok(Disk { name: row.name.clone(), size_bytes: row.size_bytes, excluded: row.excluded, layers })
+        Ok(Disk {
+            name: row.name.clone(),
+            size_bytes: row.size_bytes,
+            excluded: row.excluded,
+            layers,
+        })
     };
     disks.iter().map(disk).collect()
 }

@@ -1,8 +1,8 @@
 //! Rebuilding the state from the vault: a lost state directory, a new machine, a state in doubt. Costs time and a few
 //! requests; nothing is stored twice, because packs that no index names are found by their trailers.
 
-use super::rows::{DiskRow, LayerRow, PackRow, VmRow};
 use super::Gateway;
+use super::rows::{DiskRow, LayerRow, PackRow, VmRow};
 use crate::StoreError;
 use crate::objects::Listed;
 use crate::setup::read_config;
@@ -33,14 +33,20 @@ type Adopted = Vec<(PackRow, Vec<Entry>)>;
 
 impl Gateway {
     /// Forgets the state, learns the vault anew and takes a new epoch. `progress` counts objects read.
-    pub async fn rebuild(&mut self, progress: &(dyn Fn(u64) + Sync)) -> Result<RebuildReport, StoreError> {
+    pub async fn rebuild(
+        &mut self,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<RebuildReport, StoreError> {
         match read_config(&*self.objects, self.key.trust.vault, None).await {
             // Only the kit needs it; a gateway goes on without.
             Err(e) if e.is_damage() => tracing::warn!("{e}"),
             read => drop(read?),
         }
         self.state.clear()?;
-        let mut report = RebuildReport { findings: self.read_whole_log().await?, ..RebuildReport::default() };
+        let mut report = RebuildReport {
+            findings: self.read_whole_log().await?,
+            ..RebuildReport::default()
+        };
         self.state.header.epoch = 0;
         self.check_standing()?;
         self.learn_packs(progress, &mut report).await?;
@@ -66,15 +72,19 @@ impl Gateway {
     async fn read_whole_log(&mut self) -> Result<Vec<String>, StoreError> {
         let mut findings = self.read_log().await?;
         let numbers = self.objects.list(names::LOG).await?;
-        let last = numbers.iter().filter_map(|listed| match names::parse(&listed.name) {
-            Some(Name::Log(number)) => Some(number),
-            _ => None,
-        });
+        let last = numbers
+            .iter()
+            .filter_map(|listed| match names::parse(&listed.name) {
+                Some(Name::Log(number)) => Some(number),
+                _ => None,
+            });
         let last = last.max().unwrap_or(0);
         while self.state.header.log.number < last {
             let lost = self.state.header.log.number + 1;
             self.state.header.log.skip_lost("it is missing");
-            findings.push(format!("control log entry {lost} is missing; what it said is unknown"));
+            findings.push(format!(
+                "control log entry {lost} is missing; what it said is unknown"
+            ));
             findings.extend(self.read_log().await?);
         }
         Ok(findings)
@@ -91,7 +101,14 @@ impl Gateway {
                 stored.insert(pack, listed.size);
             }
         }
-        stored.retain(|pack, _| !self.state.header.log.damaged.contains_key(&names::pack(pack)));
+        stored.retain(|pack, _| {
+            !self
+                .state
+                .header
+                .log
+                .damaged
+                .contains_key(&names::pack(pack))
+        });
         let segments = self.objects.list(names::INDEX).await?;
         let mut read: Vec<Span> = Vec::new();
         for (span, name) in usable(segments, &self.state.header.log.damaged) {
@@ -122,36 +139,56 @@ impl Gateway {
             }
             progress(1);
         }
-        Ok(())
+        self.lose_broken_chains()
     }
 
-    fn adopt(&mut self, adopted: &[(PackRow, Vec<Entry>)], report: &mut RebuildReport) -> Result<(), StoreError> {
+    fn adopt(
+        &mut self,
+        adopted: &[(PackRow, Vec<Entry>)],
+        report: &mut RebuildReport,
+    ) -> Result<(), StoreError> {
         report.packs += adopted.len() as u64;
-        report.chunks += adopted.iter().map(|(_, entries)| entries.len() as u64).sum::<u64>();
-        self.state.adopt(adopted, true)
+        report.chunks += adopted
+            .iter()
+            .map(|(_, entries)| entries.len() as u64)
+            .sum::<u64>();
+        self.state.adopt(adopted)
     }
 
     /// A segment's packs that are stored with their stated size, each with its entries.
-    async fn read_segment(&self, name: &str, stored: &HashMap<PackName, u64>) -> Result<Adopted, StoreError> {
+    async fn read_segment(
+        &self,
+        name: &str,
+        stored: &HashMap<PackName, u64>,
+    ) -> Result<Adopted, StoreError> {
         let bytes = self.objects.get(name).await?;
-        let segment = Segment::open_whole(&self.key.trust, name, &bytes).map_err(StoreError::format(name))?;
+        let segment =
+            Segment::open_whole(&self.key.trust, name, &bytes).map_err(StoreError::format(name))?;
         let mut entries: Vec<Vec<Entry>> = vec![Vec::new(); segment.packs.len()];
         for (number, row) in segment.root.parts.iter().enumerate() {
-            let sealed = bytes.get(row.offset as usize..row.offset as usize + row.sealed_bytes as usize);
-            for entry in segment.entries_of(number, sealed.unwrap_or_default()).map_err(StoreError::format(name))? {
+            let sealed =
+                bytes.get(row.offset as usize..row.offset as usize + row.sealed_bytes as usize);
+            for entry in segment
+                .entries_of(number, sealed.unwrap_or_default())
+                .map_err(StoreError::format(name))?
+            {
                 entries[entry.pack as usize].push(Entry { pack: 0, ..entry });
             }
         }
         let both = segment.packs.iter().zip(entries);
         let there = both.filter(|(pack, _)| stored.get(&pack.name) == Some(&pack.size));
-        Ok(there.map(|(pack, entries)| (found(pack.name, pack.size, true), entries)).collect())
+        Ok(there
+            .map(|(pack, entries)| (found(pack.name, pack.size, true), entries))
+            .collect())
     }
 
     async fn read_trailer(&self, pack: &PackName, size: u64) -> Result<Vec<Entry>, StoreError> {
         let name = names::pack(pack);
         let wrong = StoreError::format(&name);
         if size < FOOTER_BYTES as u64 {
-            return Err(wrong(vault_format::FormatError::Damaged("too short for a pack".into())));
+            return Err(wrong(vault_format::FormatError::Damaged(
+                "too short for a pack".into(),
+            )));
         }
         let begin = size.saturating_sub(TAIL_BYTES);
         let tail = self.objects.get_range(&name, begin..size).await?;
@@ -162,11 +199,15 @@ impl Gateway {
             true => tail.slice(rest.len() - length..rest.len()),
             false => {
                 let end = size - FOOTER_BYTES as u64;
-                self.objects.get_range(&name, end - length as u64..end).await?
+                self.objects
+                    .get_range(&name, end - length as u64..end)
+                    .await?
             }
         };
         let trust = &self.key.trust;
-        footer.open_trailer(&trust.vault, &trust.keys, &trailer).map_err(StoreError::format(&name))
+        footer
+            .open_trailer(&trust.vault, &trust.keys, &trailer)
+            .map_err(StoreError::format(&name))
     }
 
     /// Learns a VM that this state does not know: its newest point may be another gateway's.
@@ -180,7 +221,9 @@ impl Gateway {
                 points.push(point);
             }
         }
-        let Some(last) = points.iter().max().copied() else { return Ok(()) };
+        let Some(last) = points.iter().max().copied() else {
+            return Ok(());
+        };
         tracing::info!("VM {vm} is in the vault already, up to {last}");
         self.learn_vm(*vm_id, points).await?;
         if last.epoch >= self.state.header.epoch {
@@ -193,12 +236,17 @@ impl Gateway {
     /// or not.
     async fn learn_vm(&mut self, vm_id: VmId, mut points: Vec<PointId>) -> Result<(), StoreError> {
         points.sort_unstable();
-        let Some(last) = points.last().copied() else { return Ok(()) };
+        let Some(last) = points.last().copied() else {
+            return Ok(());
+        };
         let highest = points.iter().map(|point| point.sequence).max().unwrap_or(0);
         let mut row = VmRow {
             name: String::new(),
             vm_id,
-            point: PointId { epoch: last.epoch, sequence: highest },
+            point: PointId {
+                epoch: last.epoch,
+                sequence: highest,
+            },
             hash: ObjectHash([0; 32]),
             object: String::new(),
             captured_at: String::new(),
@@ -221,14 +269,14 @@ impl Gateway {
     async fn learn_point(&mut self, row: &mut VmRow, point: PointId) -> Result<bool, StoreError> {
         let object = names::point(&row.vm_id, point);
         let bytes = self.objects.get(&object).await?;
-        let (manifest, writer, hash) =
-            Manifest::open(&self.key.trust, &object, &bytes).map_err(StoreError::format(&object))?;
+        let (manifest, writer, hash) = Manifest::open(&self.key.trust, &object, &bytes)
+            .map_err(StoreError::format(&object))?;
         if !self.state.header.log.trusts(&writer, &row.vm_id, point) {
             return Ok(false);
         }
         let mut disks = Vec::new();
         for disk in &manifest.disks {
-            let number = self.state.new_disk_number()?;
+            let number = self.state.disk_number(&row.vm_id, &disk.name, false)?;
             let layers = disk.layers.iter().map(layer_row).collect();
             let mut disk = DiskRow {
                 name: disk.name.clone(),
@@ -238,7 +286,7 @@ impl Gateway {
                 layers,
                 mapped: 0,
             };
-            self.learn_map(&mut disk).await?;
+            self.learn_map(&row.vm_id, &mut disk).await?;
             disks.push(disk);
         }
         row.name = manifest.facts.vm;
@@ -250,7 +298,7 @@ impl Gateway {
 
     /// Overlays a disk's layers into the state's map. A lost layer means a disk that is not known: it is then written
     /// whole, as a new one.
-    async fn learn_map(&mut self, disk: &mut DiskRow) -> Result<(), StoreError> {
+    async fn learn_map(&mut self, vm_id: &VmId, disk: &mut DiskRow) -> Result<(), StoreError> {
         let mut seen: HashSet<u64> = HashSet::new();
         let covered: Vec<LayerRow> = disk.layers.clone();
         let older_count = covered.len();
@@ -260,7 +308,7 @@ impl Gateway {
                 Err(e) if !e.is_damage() => return Err(e),
                 _ => {
                     disk.layers.clear();
-                    disk.number = self.state.new_disk_number()?;
+                    disk.number = self.state.disk_number(vm_id, &disk.name, true)?;
                     disk.mapped = 0;
                     return Ok(());
                 }
@@ -269,7 +317,11 @@ impl Gateway {
             for run in runs {
                 for at in run.first()..run.end() {
                     // The oldest layer hides nothing: its positions need not be remembered.
-                    let new = if nth + 1 == older_count { !seen.contains(&at) } else { seen.insert(at) };
+                    let new = if nth + 1 == older_count {
+                        !seen.contains(&at)
+                    } else {
+                        seen.insert(at)
+                    };
                     match run.slot(at) {
                         Some(Slot::Chunk(id)) if new => slots.push((at, id)),
                         _ => {}
@@ -277,6 +329,7 @@ impl Gateway {
                 }
             }
             disk.mapped += slots.len() as u64;
+            self.lose_unknown(&slots)?;
             self.state.fill_map(disk.number, &slots)?;
         }
         Ok(())
@@ -285,20 +338,32 @@ impl Gateway {
 
 fn layer_row(layer: &LayerRef) -> LayerRow {
     match layer {
-        LayerRef::Object { name, size } => LayerRow::Object { name: name.clone(), size: *size, positions: size / 33 },
+        LayerRef::Object { name, size } => LayerRow::Object {
+            name: name.clone(),
+            size: *size,
+            positions: size / 33,
+        },
         LayerRef::Inline(runs) => LayerRow::inline(runs),
     }
 }
 
 fn found(name: PackName, size: u64, indexed: bool) -> PackRow {
-    PackRow { name, size, arrived: true, holder: None, indexed }
+    PackRow {
+        name,
+        size,
+        arrived: true,
+        holder: None,
+        indexed,
+    }
 }
 
 /// The segments to read, widest first, without the damaged ones. Narrow ones stay: they cost little, and a wide one may
 /// turn out damaged.
 fn usable(listed: Vec<Listed>, damaged: &BTreeMap<String, u64>) -> Vec<(Span, String)> {
     let parse = |listed: Listed| match names::parse(&listed.name) {
-        Some(Name::Segment(span, _)) if !damaged.contains_key(&listed.name) => Some((span, listed.name)),
+        Some(Name::Segment(span, _)) if !damaged.contains_key(&listed.name) => {
+            Some((span, listed.name))
+        }
         _ => None,
     };
     let mut out: Vec<(Span, String)> = listed.into_iter().filter_map(parse).collect();

@@ -56,11 +56,21 @@ impl ChunkRow {
         let length = u32::from_le_bytes(bytes.get(8..12)?.try_into().ok()?);
         let depth = *bytes.get(12)?;
         if depth == 0 {
-            return Some(ChunkRow { pack, length, kind: Kind::Full, mask: None });
+            return Some(ChunkRow {
+                pack,
+                length,
+                kind: Kind::Full,
+                mask: None,
+            });
         }
         let parent = ChunkId(bytes.get(13..45)?.try_into().ok()?);
         let mask = (bytes.len() > 45).then(|| BlockMask::from_bytes(&bytes[45..]));
-        Some(ChunkRow { pack, length, kind: Kind::Patch { parent, depth }, mask })
+        Some(ChunkRow {
+            pack,
+            length,
+            kind: Kind::Patch { parent, depth },
+            mask,
+        })
     }
 }
 
@@ -102,15 +112,25 @@ pub(super) struct DiskRow {
 /// One layer of a disk.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum LayerRow {
-    Object { name: String, size: u64, positions: u64 },
+    Object {
+        name: String,
+        size: u64,
+        positions: u64,
+    },
     /// Encoded runs, as hex: small, and the row stays JSON.
     Inline { runs: String, positions: u64 },
 }
 
 impl LayerRow {
     pub fn inline(runs: &[Run]) -> Self {
-        let hex = encode_runs(runs).iter().map(|b| format!("{b:02x}")).collect();
-        LayerRow::Inline { runs: hex, positions: runs.iter().map(Run::count).sum() }
+        let hex = encode_runs(runs)
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        LayerRow::Inline {
+            runs: hex,
+            positions: runs.iter().map(Run::count).sum(),
+        }
     }
 
     pub fn runs(&self) -> Result<Vec<Run>, FormatError> {
@@ -139,7 +159,10 @@ impl LayerRow {
 
     pub fn to_ref(&self) -> Result<LayerRef, FormatError> {
         match self {
-            LayerRow::Object { name, size, .. } => Ok(LayerRef::Object { name: name.clone(), size: *size }),
+            LayerRow::Object { name, size, .. } => Ok(LayerRef::Object {
+                name: name.clone(),
+                size: *size,
+            }),
             LayerRow::Inline { .. } => Ok(LayerRef::Inline(self.runs()?)),
         }
     }

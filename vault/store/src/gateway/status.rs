@@ -19,13 +19,21 @@ pub struct VmStatus {
 impl Gateway {
     /// The last point of each VM, as the state has it.
     pub fn status(&self) -> Result<Vec<VmStatus>, StoreError> {
-        let known = self.state.vms()?.into_iter().filter(|vm| !vm.object.is_empty());
+        let known = self
+            .state
+            .vms()?
+            .into_iter()
+            .filter(|vm| !vm.object.is_empty());
         let status = known.map(|vm| VmStatus {
             name: vm.name,
             point: vm.point,
             captured_at: vm.captured_at,
             consistency: vm.consistency,
-            disks: vm.disks.into_iter().map(|disk| (disk.name, disk.size_bytes)).collect(),
+            disks: vm
+                .disks
+                .into_iter()
+                .map(|disk| (disk.name, disk.size_bytes))
+                .collect(),
         });
         Ok(status.collect())
     }

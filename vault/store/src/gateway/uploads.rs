@@ -1,7 +1,7 @@
 //! Packs on their way: filled one at a time, noted in the state before they are sent, a few sent at once.
 
-use super::rows::{ChunkRow, PackRow};
 use super::Gateway;
+use super::rows::{ChunkRow, PackRow};
 use crate::StoreError;
 use crate::objects::ObjectError;
 use std::collections::HashMap;
@@ -28,7 +28,12 @@ pub(super) struct Uploads {
 
 impl Uploads {
     pub fn new() -> Self {
-        Uploads { builder: None, filling: HashMap::new(), flying: JoinSet::new(), arrived: Vec::new() }
+        Uploads {
+            builder: None,
+            filling: HashMap::new(),
+            flying: JoinSet::new(),
+            arrived: Vec::new(),
+        }
     }
 }
 
@@ -42,7 +47,9 @@ impl Gateway {
         record: &[u8],
     ) -> Result<(), StoreError> {
         let capacity = self.pack_bytes;
-        let builder = uploads.builder.get_or_insert_with(|| PackBuilder::new(&self.sealed_key, capacity));
+        let builder = uploads
+            .builder
+            .get_or_insert_with(|| PackBuilder::new(&self.sealed_key, capacity));
         builder.push(id, row.kind, record);
         uploads.filling.insert(id, row);
         if builder.len() >= capacity {
@@ -52,14 +59,22 @@ impl Gateway {
     }
 
     async fn send_pack(&mut self, uploads: &mut Uploads) -> Result<(), StoreError> {
-        let Some(builder) = uploads.builder.take() else { return Ok(()) };
+        let Some(builder) = uploads.builder.take() else {
+            return Ok(());
+        };
         while uploads.flying.len() >= self.options.uploads {
             self.land_one(uploads).await?;
         }
         let (key, keys) = (&self.key, self.key.trust.keys.newest());
-        let pack = tokio::task::block_in_place(|| builder.finish(&key.trust.vault, &key.writer.id, keys));
-        let row =
-            PackRow { name: pack.name, size: pack.bytes.len() as u64, arrived: false, holder: None, indexed: false };
+        let pack =
+            tokio::task::block_in_place(|| builder.finish(&key.trust.vault, &key.writer.id, keys));
+        let row = PackRow {
+            name: pack.name,
+            size: pack.bytes.len() as u64,
+            arrived: false,
+            holder: None,
+            indexed: false,
+        };
         let chunks: Vec<(ChunkId, ChunkRow)> = uploads.filling.drain().collect();
         // Noted before it is sent: whoever finds this row asks the store whether the pack arrived.
         let ordinal = self.state.add_pack(&row, &pack.entries, &chunks)?;
@@ -73,11 +88,18 @@ impl Gateway {
     }
 
     async fn land_one(&mut self, uploads: &mut Uploads) -> Result<(), StoreError> {
-        let Some(landed) = uploads.flying.join_next().await else { return Ok(()) };
-        let landed = landed.map_err(|e| StoreError::Other(format!("an upload ended unexpectedly: {e}")))?;
+        let Some(landed) = uploads.flying.join_next().await else {
+            return Ok(());
+        };
+        let landed =
+            landed.map_err(|e| StoreError::Other(format!("an upload ended unexpectedly: {e}")))?;
         let (ordinal, bytes, seconds) = landed?;
         uploads.arrived.push(ordinal);
-        self.pack_bytes = next_pack_bytes(self.options.pack_bytes, bytes, seconds * self.options.uploads as f64);
+        self.pack_bytes = next_pack_bytes(
+            self.options.pack_bytes,
+            bytes,
+            seconds * self.options.uploads as f64,
+        );
         self.write_segment_on_the_way(uploads).await
     }
 
@@ -95,7 +117,8 @@ impl Gateway {
         if uploads.arrived.is_empty() {
             return Ok(());
         }
-        self.state.update_packs(&uploads.arrived, |pack| pack.arrived = true)?;
+        self.state
+            .update_packs(&uploads.arrived, |pack| pack.arrived = true)?;
         uploads.arrived.clear();
         Ok(())
     }
@@ -111,9 +134,16 @@ impl Gateway {
 
     /// Asks the store about packs of which nobody knows whether they arrived: an earlier sync died or failed.
     pub(super) async fn settle_packs(&mut self) -> Result<(), StoreError> {
-        for (ordinal, pack) in self.state.packs(|pack| !pack.arrived)? {
+        for (ordinal, pack) in self
+            .state
+            .open_packs()?
+            .into_iter()
+            .filter(|(_, pack)| !pack.arrived)
+        {
             match self.objects.size(&names::pack(&pack.name)).await? {
-                Some(size) if size == pack.size => self.state.update_packs(&[ordinal], |pack| pack.arrived = true)?,
+                Some(size) if size == pack.size => self
+                    .state
+                    .update_packs(&[ordinal], |pack| pack.arrived = true)?,
                 _ => self.state.forget_pack(ordinal)?,
             }
         }
@@ -128,8 +158,17 @@ fn next_pack_bytes(most: usize, bytes: usize, seconds: f64) -> usize {
 }
 
 /// What the state keeps of a record just sealed; its pack's number is filled in when the pack is noted.
-pub(super) fn chunk_row(kind: Kind, length: usize, mask: Option<vault_format::record::BlockMask>) -> ChunkRow {
-    ChunkRow { pack: u64::MAX, length: length as u32, kind, mask }
+pub(super) fn chunk_row(
+    kind: Kind,
+    length: usize,
+    mask: Option<vault_format::record::BlockMask>,
+) -> ChunkRow {
+    ChunkRow {
+        pack: u64::MAX,
+        length: length as u32,
+        kind,
+        mask,
+    }
 }
 
 #[cfg(test)]
@@ -139,7 +178,11 @@ mod tests {
     #[test]
     fn packs_are_as_large_as_half_a_minute_of_uplink() {
         assert_eq!(next_pack_bytes(32 << 20, 16 << 20, 0.1), 32 << 20);
-        assert_eq!(next_pack_bytes(32 << 20, 1_250_000, 10.0), 3_750_000, "1 Mbit/s");
+        assert_eq!(
+            next_pack_bytes(32 << 20, 1_250_000, 10.0),
+            3_750_000,
+            "1 Mbit/s"
+        );
         assert_eq!(next_pack_bytes(32 << 20, 1000, 10.0), LEAST_PACK_BYTES);
     }
 }

@@ -6,9 +6,9 @@ use crate::gateway::state::state_error;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use vault_format::ChunkId;
 use vault_format::block_values::{BlockValue, merge};
 use vault_format::keys::IdKey;
-use vault_format::ChunkId;
 
 #[derive(Debug)]
 pub(super) struct Values {
@@ -23,10 +23,19 @@ impl Values {
         let path = directory.join(disk.to_string());
         let open = || {
             std::fs::create_dir_all(&directory)?;
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&path)
         };
         let file = open().map_err(state_error(&path))?;
-        Ok(Values { file, blocks: chunk_bytes as usize / vault_format::BLOCK_BYTES, path })
+        Ok(Values {
+            file,
+            blocks: chunk_bytes as usize / vault_format::BLOCK_BYTES,
+            path,
+        })
     }
 
     /// The values at `position`, if they are those of `id`.
@@ -34,12 +43,17 @@ impl Values {
         let mut row = vec![0; self.blocks * 32];
         let offset = position * row.len() as u64;
         self.file.read_exact_at(&mut row, offset).ok()?;
-        let values: Vec<BlockValue> = row.chunks_exact(32).map(|v| std::array::from_fn(|i| v[i])).collect();
+        let values: Vec<BlockValue> = row
+            .chunks_exact(32)
+            .map(|v| std::array::from_fn(|i| v[i]))
+            .collect();
         (merge(key, &values) == Some(*id)).then_some(values)
     }
 
     pub fn write(&self, position: u64, values: &[BlockValue]) -> Result<(), StoreError> {
         let row = values.concat();
-        self.file.write_all_at(&row, position * row.len() as u64).map_err(state_error(&self.path))
+        self.file
+            .write_all_at(&row, position * row.len() as u64)
+            .map_err(state_error(&self.path))
     }
 }

@@ -16,7 +16,7 @@ use object_store::{
     PutMode, PutOptions, PutPayload,
 };
 
-use super::classify::{Answer, answer_of, classify};
+use super::classify::{Answer, answer_of, classify, deepest};
 use super::credentials::ChainCredentials;
 use super::http::StoreClock;
 use super::name::{check_name, check_prefix};
@@ -164,9 +164,7 @@ impl StoreObjects {
                 // `expected` is bounded by the callers, so this allocation is too.
                 let mut bytes = BytesMut::with_capacity(expected as usize);
                 while let Some(part) = stream.next().await {
-                    let Ok(part) = part else {
-                        return Err(truncated(bytes.len() as u64));
-                    };
+                    let part = part.map_err(|error| self.broke_off(name, &error, bytes.len()))?;
                     if (bytes.len() + part.len()) as u64 > expected {
                         break;
                     }
@@ -182,6 +180,16 @@ impl StoreObjects {
         }
     }
 
+    /// The connection's fault, not the object's: unlike `Truncated`, it may go better again.
+    fn broke_off(&self, name: &str, error: &object_store::Error, got: usize) -> ObjectError {
+        ObjectError::Unreachable {
+            name: name.to_owned(),
+            store: self.url.clone(),
+            cause: format!("the answer broke off after {got} bytes: {}", deepest(error)),
+            connected: true,
+        }
+    }
+
     fn listed(&self, meta: ObjectMeta) -> Result<Option<Listed>, ObjectError> {
         let full = meta.location.as_ref();
         let name = match self.prefix.as_str() {
@@ -194,13 +202,11 @@ impl StoreObjects {
             return Ok(None);
         };
         let at = meta.last_modified;
-        let store_time =
-            Timestamp::new(at.timestamp(), at.timestamp_subsec_nanos() as i32).map_err(|error| {
-                ObjectError::Other {
-                    name: name.to_owned(),
-                    store: self.url.clone(),
-                    cause: format!("its time is out of range: {error}"),
-                }
+        let store_time = Timestamp::new(at.timestamp(), at.timestamp_subsec_nanos() as i32)
+            .map_err(|error| ObjectError::Other {
+                name: name.to_owned(),
+                store: self.url.clone(),
+                cause: format!("its time is out of range: {error}"),
             })?;
         Ok(Some(Listed {
             name: name.to_owned(),

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use object_store::ClientOptions;
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 
+use super::ObjectError;
 use super::adapter::{Backend, StoreObjects};
 use super::endpoint::Endpoint;
 use super::http::{MeteredHttp, StoreClock};
 use super::open::OpenOptions;
 use super::settings::Settings;
-use super::ObjectError;
 
 pub(super) fn open_azure(
     account: &str,

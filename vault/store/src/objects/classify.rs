@@ -196,7 +196,9 @@ fn classify_io(name: String, store: String, error: &io::Error) -> ObjectError {
         io::ErrorKind::Unsupported | io::ErrorKind::TooManyLinks => ObjectError::Other {
             name,
             store,
-            cause: format!("{cause}: the file system must have hard links, to create without overwriting"),
+            cause: format!(
+                "{cause}: the file system must have hard links, to create without overwriting"
+            ),
         },
         _ => ObjectError::Other { name, store, cause },
     }

@@ -130,7 +130,13 @@ async fn listing_is_by_segments(objects: &dyn Objects) {
 }
 
 async fn bad_names(objects: &dyn Objects) {
-    for name in ["", "../suite/once", "suite//once", "suite/once/", "suite/a#1"] {
+    for name in [
+        "",
+        "../suite/once",
+        "suite//once",
+        "suite/once/",
+        "suite/a#1",
+    ] {
         let refused = objects.create(name, Bytes::new()).await;
         assert!(
             matches!(refused, Err(ObjectError::BadName { .. })),
@@ -152,14 +158,19 @@ async fn big_object(objects: &dyn Objects, size: usize) {
     assert_eq!(created, Created::New);
     assert!(objects.get(name).await.expect("get") == bytes, "big object");
     let middle = (size as u64 / 2)..(size as u64 / 2 + 65_536);
-    let read = objects.get_range(name, middle.clone()).await.expect("range");
+    let read = objects
+        .get_range(name, middle.clone())
+        .await
+        .expect("range");
     assert!(read == bytes.slice(middle.start as usize..middle.end as usize));
 }
 
 async fn many_objects(objects: &dyn Objects, count: usize) {
     let names: Vec<_> = (0..count).map(|i| format!("suite/many/{i:06}")).collect();
     for some in names.chunks(32) {
-        let creates = some.iter().map(|name| objects.create(name, Bytes::from_static(b"x")));
+        let creates = some
+            .iter()
+            .map(|name| objects.create(name, Bytes::from_static(b"x")));
         for created in join_all(creates).await {
             assert_eq!(created.expect("create"), Created::New);
         }

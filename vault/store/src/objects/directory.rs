@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use object_store::local::LocalFileSystem;
 
-use super::adapter::{Backend, StoreObjects};
 use super::ObjectError;
+use super::adapter::{Backend, StoreObjects};
 use super::open::OpenOptions;
 
 /// Opens `root`, which must exist unless it is to be created (only `init` sets it).

@@ -52,8 +52,12 @@ mod tests {
         assert!(Endpoint::parse("http://localhost:1").unwrap().loopback);
         assert!(!Endpoint::parse("https://s3.example.org").unwrap().loopback);
         for url in [
-            "http://10.0.0.7:9000", "http://s3.example.org", "ftp://127.0.0.1", "s3.example.org",
-            "https://user:secret@s3.example.org", "",
+            "http://10.0.0.7:9000",
+            "http://s3.example.org",
+            "ftp://127.0.0.1",
+            "s3.example.org",
+            "https://user:secret@s3.example.org",
+            "",
         ] {
             let cause = Endpoint::parse(url).unwrap_err();
             assert!(!cause.contains("secret"), "{cause}");

@@ -43,13 +43,16 @@ pub enum ObjectError {
     },
 
     /// Too many requests, or a failure on the store's side (5xx).
-    #[error("{store} is busy or failing at {name}: {cause}; try again later, or with fewer requests at a time")]
+    #[error(
+        "{store} is busy or failing at {name}: {cause}; try again later, or with fewer requests at a time"
+    )]
     Throttled {
         name: String,
         store: String,
         cause: String,
     },
 
+    /// The object itself is shorter than asked for; a broken connection is `Unreachable`.
     #[error(
         "object {name} in {store} ends too early: {expected} bytes expected, {got} there; run verify to learn what is damaged"
     )]
@@ -60,7 +63,9 @@ pub enum ObjectError {
         got: u64,
     },
 
-    #[error("object {name} in {store} has {size} bytes, {limit} are read at most; it is no object of a vault")]
+    #[error(
+        "object {name} in {store} has {size} bytes, {limit} are read at most; it is no object of a vault"
+    )]
     TooLarge {
         name: String,
         store: String,
@@ -75,20 +80,28 @@ pub enum ObjectError {
         cause: String,
     },
 
-    #[error("vault URL {url}: {cause}; write file:///directory, s3://bucket/prefix or azure://account/container/prefix")]
+    #[error(
+        "vault URL {url}: {cause}; write file:///directory, s3://bucket/prefix or azure://account/container/prefix"
+    )]
     BadUrl { url: String, cause: String },
 
     #[error("{store} cannot be opened: {cause}")]
     Misconfigured { store: String, cause: String },
 
-    #[error("{name:?} cannot be an object's name: {cause}; this is a fault of the program or of the vault")]
+    #[error(
+        "{name:?} cannot be an object's name: {cause}; this is a fault of the program or of the vault"
+    )]
     BadName { name: String, cause: String },
 
     /// Only from `objects::faulty`: the process whose death is simulated does nothing more.
-    #[error("simulated death at operation {operation}; nothing is done after it, restart from the store")]
+    #[error(
+        "simulated death at operation {operation}; nothing is done after it, restart from the store"
+    )]
     Dead { operation: u64 },
 
-    #[error("{store} answered unexpectedly about {name}: {cause}; if it persists, check the endpoint and the region")]
+    #[error(
+        "{store} answered unexpectedly about {name}: {cause}; if it persists, check the endpoint and the region"
+    )]
     Other {
         name: String,
         store: String,
@@ -112,7 +125,7 @@ pub enum Retry {
 impl ObjectError {
     pub fn retry(&self) -> Retry {
         match self {
-            Self::Throttled { .. } | Self::Truncated { .. } => Retry::Patiently,
+            Self::Throttled { .. } => Retry::Patiently,
             Self::Unreachable { connected, .. } => match connected {
                 true => Retry::Patiently,
                 false => Retry::Briefly,

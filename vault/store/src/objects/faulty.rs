@@ -170,7 +170,10 @@ impl<O: Objects> Faulty<O> {
         let mut state = self.state();
         let operation = state.operations;
         state.operations += 1;
-        let times = state.asked.entry((kind as u8, name.to_owned())).or_default();
+        let times = state
+            .asked
+            .entry((kind as u8, name.to_owned()))
+            .or_default();
         let random = draw(self.plan.seed, kind, name, *times);
         *times += 1;
         let dead = self.plan.death.and_then(|death| {
@@ -263,7 +266,12 @@ impl<O: Objects> Faulty<O> {
     }
 
     /// Bytes of another object of the same top folder; for a range, of one that has it.
-    async fn other(&self, name: &str, range: Option<Range<u64>>, verdict: Verdict) -> Option<Bytes> {
+    async fn other(
+        &self,
+        name: &str,
+        range: Option<Range<u64>>,
+        verdict: Verdict,
+    ) -> Option<Bytes> {
         let folder = name.split('/').next().unwrap_or_default();
         let mut others = self.inner.list(folder).await.ok()?;
         let end = range.as_ref().map_or(0, |range| range.end);
@@ -279,7 +287,8 @@ impl<O: Objects> Faulty<O> {
 
 fn draw(seed: u64, kind: RequestKind, name: &str, times: u64) -> u64 {
     let start = mix(mix(seed) ^ mix(kind as u64 + 1) ^ mix(!times));
-    name.bytes().fold(start, |value, byte| mix(value ^ u64::from(byte)))
+    name.bytes()
+        .fold(start, |value, byte| mix(value ^ u64::from(byte)))
 }
 
 #[async_trait]

@@ -58,7 +58,9 @@ impl StoreClock {
     }
 
     fn read(&self, headers: &HeaderMap) {
-        let date = headers.get(http::header::DATE).and_then(|d| d.to_str().ok());
+        let date = headers
+            .get(http::header::DATE)
+            .and_then(|d| d.to_str().ok());
         if let Some(zoned) = date.and_then(|d| jiff::fmt::rfc2822::parse(d).ok()) {
             self.0.fetch_max(zoned.timestamp().as_second(), Relaxed);
         }
@@ -105,10 +107,12 @@ impl HttpConnector for MeteredHttp {
         {
             builder = builder.tcp_user_timeout(self.timeouts.no_progress);
         }
-        let client = builder.build().map_err(|error| object_store::Error::Generic {
-            store: "http",
-            source: Box::new(error),
-        })?;
+        let client = builder
+            .build()
+            .map_err(|error| object_store::Error::Generic {
+                store: "http",
+                source: Box::new(error),
+            })?;
         Ok(HttpClient::new(Service {
             http: self.clone(),
             client,
@@ -126,7 +130,9 @@ struct Service {
 impl HttpService for Service {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let uri = request.uri().clone();
-        let ours = uri.authority().is_some_and(|a| a.as_str() == self.http.authority);
+        let ours = uri
+            .authority()
+            .is_some_and(|a| a.as_str() == self.http.authority);
         let method = request.method().clone();
         // Token and metadata services count into a meter that nobody reads.
         let meter = match ours {
@@ -217,15 +223,22 @@ async fn note(response: HttpResponse, ours: bool, method: &Method) -> HttpRespon
     };
     let text = String::from_utf8_lossy(&body);
     let header = parts.headers.get("x-ms-error-code");
-    let header = header.and_then(|code| code.to_str().ok()).map(str::to_owned);
-    let message = [element(&text, "Message"), element(&text, "AuthenticationErrorDetail")];
+    let header = header
+        .and_then(|code| code.to_str().ok())
+        .map(str::to_owned);
+    let message = [
+        element(&text, "Message"),
+        element(&text, "AuthenticationErrorDetail"),
+    ];
     let message = match ours {
         true => message.into_iter().flatten().collect::<Vec<_>>().join(" "),
         false => text.chars().take(300).collect(),
     };
     note_refusal(Answer {
         status: parts.status.as_u16(),
-        code: header.or_else(|| element(&text, "Code")).unwrap_or_default(),
+        code: header
+            .or_else(|| element(&text, "Code"))
+            .unwrap_or_default(),
         message: message.split_whitespace().collect::<Vec<_>>().join(" "),
         from_token_service: !ours,
     });
@@ -284,7 +297,10 @@ mod tests {
         let list = "http://h/c?restype=container&comp=list";
         assert_eq!(kind(Method::GET, list), RequestKind::List);
         // An object whose name merely looks like it.
-        assert_eq!(kind(Method::GET, "http://h/b/list-type=2"), RequestKind::Get);
+        assert_eq!(
+            kind(Method::GET, "http://h/b/list-type=2"),
+            RequestKind::Get
+        );
     }
 
     #[test]

@@ -56,8 +56,20 @@ mod tests {
     fn names_that_a_store_would_change_are_refused() {
         let long = "a".repeat(201);
         for name in [
-            "", "/a", "a/", "a//b", "../a", "a/../b", "a/.hidden", "a#1", "a b", "a%2f", "ä",
-            "a\0", "a\\b", &long,
+            "",
+            "/a",
+            "a/",
+            "a//b",
+            "../a",
+            "a/../b",
+            "a/.hidden",
+            "a#1",
+            "a b",
+            "a%2f",
+            "ä",
+            "a\0",
+            "a\\b",
+            &long,
         ] {
             assert!(
                 matches!(check_name(name), Err(ObjectError::BadName { .. })),

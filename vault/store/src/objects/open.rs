@@ -149,8 +149,17 @@ mod tests {
     #[test]
     fn bad_urls_are_refused_without_their_secrets() {
         for url in [
-            "/srv/vault", "file://srv", "s3://", "s3:///p", "azure://a", "azure://a/",
-            "ftp://x/y", "s3://b/../c", "s3://b//c", "s3://key:secret@b/p", "s3://b/p?sig=secret",
+            "/srv/vault",
+            "file://srv",
+            "s3://",
+            "s3:///p",
+            "azure://a",
+            "azure://a/",
+            "ftp://x/y",
+            "s3://b/../c",
+            "s3://b//c",
+            "s3://key:secret@b/p",
+            "s3://b/p?sig=secret",
         ] {
             let text = parse(url).unwrap_err().to_string();
             assert!(!text.contains("sig=secret"), "{text}");

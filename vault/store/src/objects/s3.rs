@@ -12,13 +12,13 @@ use aws_types::service_config::ServiceConfigKey;
 use object_store::aws::{AmazonS3Builder, Checksum, S3ConditionalPut};
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 
+use super::ObjectError;
 use super::adapter::{Backend, StoreObjects};
 use super::credentials::ChainCredentials;
 use super::endpoint::Endpoint;
 use super::http::{MeteredHttp, StoreClock};
 use super::open::OpenOptions;
 use super::settings::Settings;
-use super::ObjectError;
 
 pub(super) async fn open_s3(
     bucket: &str,
@@ -116,7 +116,10 @@ async fn load_config(settings: &Settings) -> SdkConfig {
     let mut any = false;
     for (name, kind) in [
         ("AWS_CONFIG_FILE", EnvConfigFileKind::Config),
-        ("AWS_SHARED_CREDENTIALS_FILE", EnvConfigFileKind::Credentials),
+        (
+            "AWS_SHARED_CREDENTIALS_FILE",
+            EnvConfigFileKind::Credentials,
+        ),
     ] {
         if let Some(path) = settings.overridden(name) {
             files = files.with_file(kind, path);

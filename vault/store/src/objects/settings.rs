@@ -40,7 +40,9 @@ impl Settings {
         let mut found = Vec::new();
         if self.environment {
             let all = std::env::vars_os();
-            found.extend(all.filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))));
+            found.extend(
+                all.filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))),
+            );
         }
         found.extend(self.overrides.clone());
         found.retain(|(name, value)| name.starts_with(prefix) && !value.is_empty());

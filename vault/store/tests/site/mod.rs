@@ -8,7 +8,9 @@ use vault_format::gateway_key::GatewayKey;
 use vault_format::kit::{Argon2idCosts, Kit};
 use vault_format::manifest::Consistency;
 use vault_store::extents::MemoryDisk;
-use vault_store::gateway::{CycleStart, DiskCapture, Gateway, GatewayOptions, PointReport, VmCapture};
+use vault_store::gateway::{
+    CycleStart, DiskCapture, Gateway, GatewayOptions, PointReport, VmCapture,
+};
 use vault_store::objects::{Meter, Objects, OpenOptions, open_vault_url};
 use vault_store::read::{PointSelector, Vault, assemble};
 use vault_store::setup::{VaultRequest, prepare_vault_at};
@@ -16,10 +18,15 @@ use vault_store::{Extents, StoreError};
 
 pub const CHUNK: usize = 65_536;
 pub const BLOCK: usize = 4096;
-const CHEAP: Argon2idCosts = Argon2idCosts { memory_kib: 64, iterations: 1, parallelism: 1 };
+const CHEAP: Argon2idCosts = Argon2idCosts {
+    memory_kib: 64,
+    iterations: 1,
+    parallelism: 1,
+};
 
 pub struct Site {
-    pub folder: TempDir,
+    _owned: Option<TempDir>,
+    pub folder: PathBuf,
     pub objects: Arc<dyn Objects>,
     pub meter: Meter,
     pub kit: Kit,
@@ -28,7 +35,11 @@ pub struct Site {
 
 /// A gateway that writes small packs, so that small disks have several.
 pub fn small_packs() -> GatewayOptions {
-    GatewayOptions { pack_bytes: 200_000, level: 1, uploads: 2 }
+    GatewayOptions {
+        pack_bytes: 200_000,
+        level: 1,
+        uploads: 2,
+    }
 }
 
 impl Site {
@@ -36,7 +47,11 @@ impl Site {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("file://{}/vault", folder.path().display());
         let meter = Meter::new();
-        let options = OpenOptions { create_directory: true, meter: meter.clone(), ..OpenOptions::default() };
+        let options = OpenOptions {
+            create_directory: true,
+            meter: meter.clone(),
+            ..OpenOptions::default()
+        };
         let objects = open_vault_url(&url, options).await.unwrap();
         let request = VaultRequest {
             url: &url,
@@ -48,7 +63,35 @@ impl Site {
         };
         let prepared = prepare_vault_at(&request, CHEAP).unwrap();
         prepared.publish(&*objects, &[]).await.unwrap();
-        Site { folder, objects, meter, kit: prepared.kit, key: prepared.key.to_json().to_string() }
+        let key = prepared.key.to_json().to_string();
+        Site {
+            folder: folder.path().to_owned(),
+            _owned: Some(folder),
+            objects,
+            meter,
+            kit: prepared.kit,
+            key,
+        }
+    }
+
+    /// The same site, its vault and state copied to `folder`.
+    pub async fn at(&self, folder: &Path) -> Site {
+        let url = format!("file://{}/vault", folder.display());
+        let meter = Meter::new();
+        let options = OpenOptions {
+            meter: meter.clone(),
+            ..OpenOptions::default()
+        };
+        let objects = open_vault_url(&url, options).await.unwrap();
+        let (kit, key) = (self.kit.clone(), self.key.clone());
+        Site {
+            _owned: None,
+            folder: folder.to_owned(),
+            objects,
+            meter,
+            kit,
+            key,
+        }
     }
 
     pub fn key(&self) -> GatewayKey {
@@ -56,11 +99,11 @@ impl Site {
     }
 
     pub fn vault_folder(&self) -> PathBuf {
-        self.folder.path().join("vault")
+        self.folder.join("vault")
     }
 
     pub fn state_folder(&self) -> PathBuf {
-        self.folder.path().join("state")
+        self.folder.join("state")
     }
 
     pub fn gateway(&self) -> Gateway {
@@ -79,7 +122,13 @@ impl Site {
     }
 
     pub async fn vault(&self) -> Vault {
-        Vault::open(self.objects.clone(), &self.kit, self.kit.open("passphrase").unwrap()).await.unwrap()
+        Vault::open(
+            self.objects.clone(),
+            &self.kit,
+            self.kit.open("passphrase").unwrap(),
+        )
+        .await
+        .unwrap()
     }
 
     /// The disk of `vm` at a point.
@@ -97,14 +146,22 @@ pub fn capture(vm: &str, disk: &[u8]) -> VmCapture {
     let source: Arc<dyn Extents> = Arc::new(MemoryDisk::new(disk.to_vec()));
     VmCapture {
         name: vm.into(),
-        disks: vec![DiskCapture { name: "disk".into(), source: Some(source), size_bytes: disk.len() as u64 }],
+        disks: vec![DiskCapture {
+            name: "disk".into(),
+            source: Some(source),
+            size_bytes: disk.len() as u64,
+        }],
         consistency: Consistency::Crash,
         captured_at: jiff::Timestamp::now(),
         software: "test".into(),
     }
 }
 
-pub async fn cycle(gateway: &mut Gateway, vm: &str, disk: &[u8]) -> Result<(CycleStart, PointReport), StoreError> {
+pub async fn cycle(
+    gateway: &mut Gateway,
+    vm: &str,
+    disk: &[u8],
+) -> Result<(CycleStart, PointReport), StoreError> {
     let start = gateway.begin_cycle(&|_| {}).await?;
     Ok((start, gateway.sync_vm(&capture(vm, disk), &|_| {}).await?))
 }
@@ -122,7 +179,9 @@ impl Dice {
     }
 
     pub fn fill(&mut self, bytes: &mut [u8]) {
-        bytes.iter_mut().for_each(|byte| *byte = self.roll(256) as u8);
+        bytes
+            .iter_mut()
+            .for_each(|byte| *byte = self.roll(256) as u8);
     }
 }
 
@@ -133,7 +192,9 @@ pub fn disk(chunks: usize, seed: u64) -> Vec<u8> {
     for position in 0..chunks {
         match dice.roll(4) {
             0 => {}
-            1 if position > 0 => out.copy_within((position - 1) * CHUNK..position * CHUNK, position * CHUNK),
+            1 if position > 0 => {
+                out.copy_within((position - 1) * CHUNK..position * CHUNK, position * CHUNK)
+            }
             _ => dice.fill(&mut out[position * CHUNK..(position + 1) * CHUNK - BLOCK]),
         }
     }

@@ -1,0 +1,148 @@
+//! `check`: tries what a sync needs, and looks for what would spoil a recovery. Changes nothing.
+
+mod clock;
+mod disks;
+mod key_file;
+mod kit_on_site;
+mod same_device;
+mod vault_rights;
+
+use std::path::Path;
+
+use console::{Exit, Finding, table::Table};
+use serde::Serialize;
+
+use super::{VmArgs, told};
+use crate::{
+    config::Config,
+    vault_access::{choose, load_config},
+};
+
+pub const EXAMPLES: &str = "\
+Changes nothing, in the vault neither. What is wrong is a finding (exit code 3).
+
+Examples:
+  sparesite-gateway check
+  sparesite-gateway check dc01 --json | jq '.findings'";
+
+/// What a passed check does not prove, and who can.
+const NOT_CHECKED: [&str; 2] = [
+    "whether the credentials may delete or overwrite objects: a gateway needs no such right; look \
+     at the role's policy, and at the bucket's or container's lock",
+    "whether the guests boot in a cloud",
+];
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+struct Checked {
+    what: &'static str,
+    on: String,
+    ok: bool,
+    detail: String,
+}
+
+/// What was looked at so far, and what was found.
+#[derive(Debug, Default)]
+pub struct Checks {
+    done: Vec<Checked>,
+    findings: Vec<Finding>,
+}
+
+impl Checks {
+    pub fn ok(&mut self, what: &'static str, on: impl Into<String>, detail: impl Into<String>) {
+        self.done.push(Checked {
+            what,
+            on: on.into(),
+            ok: true,
+            detail: detail.into(),
+        });
+    }
+
+    pub fn found(&mut self, what: &'static str, finding: Finding) {
+        self.done.push(Checked {
+            what,
+            on: finding.on.clone(),
+            ok: false,
+            detail: finding.what.clone(),
+        });
+        self.findings.push(finding);
+    }
+
+    /// `Ok` is the detail of a check that passed.
+    pub fn add(&mut self, what: &'static str, on: &str, outcome: Result<String, Finding>) {
+        match outcome {
+            Ok(detail) => self.ok(what, on, detail),
+            Err(finding) => self.found(what, finding),
+        }
+    }
+
+    fn tell(self, json: bool) -> anyhow::Result<Exit> {
+        if json {
+            console::print_json(&serde_json::json!({
+                "checks": self.done, "not_checked": NOT_CHECKED, "findings": self.findings,
+            }))?;
+            return Ok(Exit::of(&self.findings));
+        }
+        let mut table = Table::new(["CHECK", "ON", "RESULT"]);
+        for checked in self.done {
+            let result = match checked.ok {
+                true => checked.detail,
+                false => format!("FINDING: {}", checked.detail),
+            };
+            table.row([checked.what.into(), checked.on, result]);
+        }
+        table.print()?;
+        for not in NOT_CHECKED {
+            console::print(&format!("not checked: {not}"))?;
+        }
+        told(&self.findings)
+    }
+}
+
+pub async fn run(file: &Path, args: &VmArgs, json: bool) -> anyhow::Result<Exit> {
+    let config = load_config(file)?;
+    let vms = choose(&config, &args.vms)?;
+    let mut checks = Checks::default();
+    let counts = format!(
+        "{} VMs, {} policies",
+        config.vms.len(),
+        config.policies.len()
+    );
+    checks.ok("configuration", file.display().to_string(), counts);
+    let key = key_file::check(&config.vault.key, &mut checks);
+    let objects = vault_rights::check(&config.vault.url, key.as_ref(), &mut checks).await;
+    let store_time = objects.as_ref().and_then(|objects| objects.store_time());
+    if let Some(store_time) = store_time {
+        let outcome = clock::judge(jiff::Timestamp::now(), store_time);
+        checks.add("clock", "this machine", outcome);
+    }
+    kit_on_site::check(&folders(&config, file), &mut checks);
+    tokio::task::block_in_place(|| {
+        for vm in vms {
+            disks::check(vm, config.policy_of(vm).consistency, &mut checks);
+            same_device::check(&config.vault.url, vm, &mut checks);
+        }
+    });
+    checks.tell(json)
+}
+
+/// Where a kit that was never carried away is likely to lie.
+fn folders<'c>(config: &'c Config, file: &'c Path) -> Vec<&'c Path> {
+    let folders = [
+        config.vault.key.parent(),
+        file.parent(),
+        config.state.parent(),
+        Some(Path::new("/root")),
+    ];
+    let mut folders: Vec<_> = folders
+        .into_iter()
+        .flatten()
+        .map(|folder| match folder.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => folder,
+        })
+        .collect();
+    folders.sort();
+    folders.dedup();
+    folders
+}

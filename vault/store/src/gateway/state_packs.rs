@@ -1,0 +1,209 @@
+//! The state's packs, what is known by them, and the segments that index them.
+
+use super::rows::{ChunkRow, PackRow, SegmentRow};
+use super::state::{CHUNKS, ENTRIES, LOST, OPEN, PACKS, SEGMENTS, State, json, put_header};
+use crate::StoreError;
+use redb::{ReadableTable, WriteTransaction};
+use vault_format::ChunkId;
+use vault_format::entry::{Entry, decode_entries, encode_entries};
+
+impl State {
+    /// Notes a pack that is about to be sent, with what it makes known, in one commit.
+    pub fn add_pack(
+        &mut self,
+        row: &PackRow,
+        entries: &[Entry],
+        chunks: &[(ChunkId, ChunkRow)],
+    ) -> Result<u64, StoreError> {
+        let ordinal = self.header.next_ordinal;
+        self.header.next_ordinal += 1;
+        self.write(|w| {
+            put_header(w, &self.header)?;
+            w.open_table(PACKS)?.insert(ordinal, json(row).as_slice())?;
+            w.open_table(OPEN)?.insert(ordinal, ())?;
+            w.open_table(ENTRIES)?
+                .insert(ordinal, encode_entries(entries).as_slice())?;
+            let mut table = w.open_table(CHUNKS)?;
+            let mut lost = w.open_table(LOST)?;
+            for (id, chunk) in chunks {
+                table.insert(
+                    &id.0,
+                    ChunkRow {
+                        pack: ordinal,
+                        ..chunk.clone()
+                    }
+                    .encode()
+                    .as_slice(),
+                )?;
+                lost.remove(&id.0)?;
+            }
+            Ok(())
+        })?;
+        Ok(ordinal)
+    }
+
+    /// Changes the rows of these packs.
+    pub fn update_packs(
+        &self,
+        ordinals: &[u64],
+        change: impl Fn(&mut PackRow),
+    ) -> Result<(), StoreError> {
+        self.write(|w| update_pack_rows(w, ordinals, &change))
+    }
+
+    /// Forgets a pack that never arrived, and what was to be known by it.
+    pub fn forget_pack(&self, ordinal: u64) -> Result<(), StoreError> {
+        let entries = self.entries_of(ordinal)?;
+        self.write(|w| {
+            let mut chunks = w.open_table(CHUNKS)?;
+            for entry in &entries {
+                let its = chunks
+                    .get(&entry.id.0)?
+                    .and_then(|v| ChunkRow::decode(v.value()));
+                if its.is_some_and(|row| row.pack == ordinal) {
+                    chunks.remove(&entry.id.0)?;
+                }
+            }
+            w.open_table(PACKS)?.remove(ordinal)?;
+            w.open_table(OPEN)?.remove(ordinal)?;
+            w.open_table(ENTRIES)?.remove(ordinal)?;
+            Ok(())
+        })
+    }
+
+    pub fn entries_of(&self, ordinal: u64) -> Result<Vec<Entry>, StoreError> {
+        let bytes = self.read(|r| {
+            Ok(r.open_table(ENTRIES)?
+                .get(ordinal)?
+                .map(|v| v.value().to_vec()))
+        })?;
+        decode_entries(&bytes.unwrap_or_default(), 1).map_err(self.error())
+    }
+
+    /// All packs, by ordinal.
+    pub fn packs(&self) -> Result<Vec<(u64, PackRow)>, StoreError> {
+        self.rows(PACKS, |ordinal| ordinal)
+    }
+
+    /// Packs that no segment has, by ordinal.
+    pub fn open_packs(&self) -> Result<Vec<(u64, PackRow)>, StoreError> {
+        let rows = self.read(|r| {
+            let (open, packs) = (r.open_table(OPEN)?, r.open_table(PACKS)?);
+            let mut out = Vec::new();
+            for item in open.iter()? {
+                let ordinal = item?.0.value();
+                if let Some(row) = packs.get(ordinal)? {
+                    out.push(serde_json::from_slice(row.value()).map(|row| (ordinal, row)));
+                }
+            }
+            Ok(out)
+        })?;
+        rows.into_iter()
+            .collect::<Result<_, serde_json::Error>>()
+            .map_err(self.error())
+    }
+
+    pub fn segments(&self) -> Result<Vec<(u64, SegmentRow)>, StoreError> {
+        self.rows(SEGMENTS, |first| first)
+    }
+
+    /// Replaces the segments that begin at `gone` by one, and marks its packs as indexed.
+    pub fn put_segment(
+        &self,
+        gone: &[u64],
+        first: u64,
+        row: &SegmentRow,
+        packs: &[u64],
+    ) -> Result<(), StoreError> {
+        self.write(|w| {
+            let mut table = w.open_table(SEGMENTS)?;
+            gone.iter()
+                .try_for_each(|first| table.remove(first).map(drop))?;
+            table.insert(first, json(row).as_slice())?;
+            update_pack_rows(w, packs, &|pack| pack.indexed = true)
+        })
+    }
+
+    pub fn drop_segment(&self, first: u64, packs: &[u64]) -> Result<(), StoreError> {
+        self.write(|w| {
+            w.open_table(SEGMENTS)?.remove(first)?;
+            update_pack_rows(w, packs, &|pack| pack.indexed = false)
+        })
+    }
+
+    /// Takes these chunks as lost: not known any more, and to be sent full wherever a disk still has them.
+    pub fn mark_lost(&mut self, ids: &[ChunkId], packs: &[u64]) -> Result<(), StoreError> {
+        self.any_lost |= !ids.is_empty();
+        self.write(|w| {
+            let (mut chunks, mut lost) = (w.open_table(CHUNKS)?, w.open_table(LOST)?);
+            for id in ids {
+                chunks.remove(&id.0)?;
+                lost.insert(&id.0, ())?;
+            }
+            let (mut rows, mut entries) = (w.open_table(PACKS)?, w.open_table(ENTRIES)?);
+            let mut open = w.open_table(OPEN)?;
+            for pack in packs {
+                open.remove(pack)?;
+                rows.remove(pack)?;
+                entries.remove(pack)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Takes in what the vault already holds: packs with their entries, at consecutive ordinals, in one commit.
+    pub fn adopt(&mut self, packs: &[(PackRow, Vec<Entry>)]) -> Result<(), StoreError> {
+        let first = self.header.next_ordinal;
+        self.header.next_ordinal += packs.len() as u64;
+        self.write(|w| {
+            put_header(w, &self.header)?;
+            let (mut rows, mut all) = (w.open_table(PACKS)?, w.open_table(ENTRIES)?);
+            let (mut chunks, mut open) = (w.open_table(CHUNKS)?, w.open_table(OPEN)?);
+            for (ordinal, (row, entries)) in (first..).zip(packs) {
+                if !row.indexed {
+                    open.insert(ordinal, ())?;
+                }
+                rows.insert(ordinal, json(row).as_slice())?;
+                all.insert(ordinal, encode_entries(entries).as_slice())?;
+                for entry in entries {
+                    let known = chunks
+                        .get(&entry.id.0)?
+                        .and_then(|v| ChunkRow::decode(v.value()));
+                    if known.is_none_or(|known| known.kind.depth() > entry.kind.depth()) {
+                        let row = ChunkRow {
+                            pack: ordinal,
+                            length: entry.length,
+                            kind: entry.kind,
+                            mask: None,
+                        };
+                        chunks.insert(&entry.id.0, row.encode().as_slice())?;
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Changes rows, and keeps the list of open ones true.
+pub(super) fn update_pack_rows(
+    w: &WriteTransaction,
+    ordinals: &[u64],
+    change: &impl Fn(&mut PackRow),
+) -> Result<(), redb::Error> {
+    let (mut packs, mut open) = (w.open_table(PACKS)?, w.open_table(OPEN)?);
+    for ordinal in ordinals {
+        let row = packs
+            .get(ordinal)?
+            .and_then(|v| serde_json::from_slice::<PackRow>(v.value()).ok());
+        if let Some(mut row) = row {
+            change(&mut row);
+            packs.insert(ordinal, json(&row).as_slice())?;
+            match row.indexed {
+                true => open.remove(ordinal)?,
+                false => open.insert(ordinal, ())?,
+            };
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,242 @@
+//! Fetching sealed records from packs: ordered, neighbours together, several requests at once, data keys opened once.
+
+use super::chains::Located;
+use super::ranges::{MAX_GAP_BYTES, MAX_RANGE_BYTES, coalesce};
+use crate::StoreError;
+use crate::objects::Objects;
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt, stream};
+use lru::LruCache;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use vault_format::keys::{RecoveryKey, SEALED_KEY_BYTES};
+use vault_format::pack::{MAX_HEADER_BYTES, data_key_info, sealed_keys};
+use vault_format::seal::Sealer;
+use vault_format::{FormatError, PackName, VaultId, names};
+
+/// Ranged reads at the same time.
+const REQUESTS: usize = 8;
+/// Packs whose data keys are kept.
+const PACKS_KEPT: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+
+/// The data keys of a pack.
+pub(super) type DataKeys = Arc<Vec<Sealer>>;
+
+/// A sealed record and its pack's data keys, or why it is not to be had.
+pub(super) type Piece = Result<(BytesMut, DataKeys), Missing>;
+
+/// Why a record is not to be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Missing {
+    pub why: String,
+    /// The whole pack is lost, not the record alone.
+    pub pack: bool,
+}
+
+/// Whether neighbours are read together; apart, so that damage of one does not touch the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Grouping {
+    Together,
+    Apart,
+}
+
+/// Reads packs.
+pub(super) struct PackReader {
+    objects: Arc<dyn Objects>,
+    vault: VaultId,
+    recovery: RecoveryKey,
+    packs: Mutex<LruCache<PackName, DataKeys>>,
+    /// By their sealed form: a gateway uses one data key in many packs, and opening one takes 100 µs.
+    keys: Mutex<LruCache<[u8; SEALED_KEY_BYTES], Sealer>>,
+}
+
+/// One request.
+struct Request {
+    bytes: Range<u64>,
+    /// Of all records.
+    records: Range<usize>,
+}
+
+/// The records of one pack.
+struct PackJob {
+    object: String,
+    name: PackName,
+    header: Option<u64>,
+    requests: Vec<Request>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl PackReader {
+    pub fn new(objects: Arc<dyn Objects>, vault: VaultId, recovery: RecoveryKey) -> Self {
+        let keys = Mutex::new(LruCache::new(PACKS_KEPT));
+        PackReader { objects, vault, recovery, packs: Mutex::new(LruCache::new(PACKS_KEPT)), keys }
+    }
+
+    /// Fetches `records`, which are in [`Located::key`] order; the pieces are in the same order. An error is one of
+    /// the store's; damage is in the pieces.
+    pub async fn fetch(&self, records: &[Located], grouping: Grouping) -> Result<Vec<Piece>, StoreError> {
+        let mut pieces: Vec<Piece> = Vec::new();
+        pieces.resize_with(records.len(), || Err(Missing { why: "it lies behind its pack's end".into(), pack: false }));
+        let mut headers = Vec::new();
+        let mut bodies = Vec::new();
+        for job in self.jobs(records, grouping) {
+            let first = bodies.len();
+            bodies.extend(job.requests.into_iter().map(|request| (job.object.clone(), request)));
+            headers.push((job.object, job.name, job.header, first..bodies.len()));
+        }
+        let wanted = headers.iter().filter_map(|(object, name, header, _)| Some((object, *name, (*header)?)));
+        let header_reads = stream::iter(wanted.collect::<Vec<_>>())
+            .map(|(object, name, length)| async move { (name, self.objects.get_range(object, 0..length).await) })
+            .buffered(REQUESTS)
+            .collect::<Vec<_>>();
+        let body_reads = stream::iter(&bodies)
+            .map(|(object, request)| self.objects.get_range(object, request.bytes.clone()))
+            .buffered(REQUESTS)
+            .collect::<Vec<_>>();
+        let (read_headers, read_bodies) = futures::join!(header_reads, body_reads);
+        let mut read_headers = read_headers.into_iter().peekable();
+        let mut read_bodies = read_bodies.into_iter();
+        for (object, name, header, requests) in headers {
+            let header = match header {
+                Some(_) => match read_headers.next_if(|(n, _)| *n == name) {
+                    Some((_, read)) => soften(read)?,
+                    None => continue,
+                },
+                None => Ok(Bytes::new()),
+            };
+            let mut reads = Vec::with_capacity(requests.len());
+            for (_, request) in &bodies[requests] {
+                if let Some(read) = read_bodies.next() {
+                    reads.push((request, soften(read)?));
+                }
+            }
+            let keys = self.keys_of(&object, &name, header, &reads);
+            for (request, read) in reads {
+                let records = &records[request.records.clone()];
+                let split = match (read, &keys) {
+                    (Ok(bytes), Ok(keys)) => {
+                        split(bytes, request.bytes.start, records).into_iter().map(|b| Ok((b, keys.clone()))).collect()
+                    }
+                    (Err(why), _) | (_, Err(why)) => vec![Err(why.clone()); records.len()],
+                };
+                pieces[request.records.clone()].iter_mut().zip(split).for_each(|(to, from)| *to = from);
+            }
+        }
+        Ok(pieces)
+    }
+
+    fn jobs(&self, records: &[Located], grouping: Grouping) -> Vec<PackJob> {
+        let mut jobs = Vec::new();
+        let mut begin = 0;
+        for of_pack in records.chunk_by(|a, b| a.pack.name == b.pack.name) {
+            let pack = &of_pack[0].pack;
+            let known = lock(&self.packs).contains(&pack.name);
+            // Records that end behind the pack are left out; their pieces say so already.
+            let inside: Vec<usize> = (0..of_pack.len()).filter(|i| of_pack[*i].end() <= pack.size).collect();
+            let ranges: Vec<Range<u64>> =
+                inside.iter().map(|i| u64::from(of_pack[*i].offset)..of_pack[*i].end()).collect();
+            let (gap, max) = match grouping {
+                Grouping::Together => (MAX_GAP_BYTES, MAX_RANGE_BYTES),
+                Grouping::Apart => (0, 0),
+            };
+            let mut requests = Vec::new();
+            for group in coalesce(&ranges, gap, max) {
+                // Where a record was left out, the group is taken apart, so that records stay in one row.
+                let rows = &inside[group.items.clone()];
+                match rows.windows(2).all(|w| w[1] == w[0] + 1) {
+                    true => requests.push(Request {
+                        bytes: group.bytes,
+                        records: begin + rows[0]..begin + rows[rows.len() - 1] + 1,
+                    }),
+                    false => requests.extend(group.items.map(|i| Request {
+                        bytes: ranges[i].clone(),
+                        records: begin + inside[i]..begin + inside[i] + 1,
+                    })),
+                }
+            }
+            let mut header = (!known && !requests.is_empty()).then_some(pack.size.min(MAX_HEADER_BYTES as u64));
+            if let Some(first) = requests.first_mut().filter(|r| r.bytes.start <= MAX_GAP_BYTES)
+                && header.is_some()
+                && grouping == Grouping::Together
+            {
+                first.bytes.start = 0;
+                header = None;
+            }
+            jobs.push(PackJob { object: names::pack(&pack.name), name: pack.name, header, requests });
+            begin += of_pack.len();
+        }
+        jobs
+    }
+
+    /// The pack's data keys: kept ones, or from its header, or from a first range that begins with it.
+    fn keys_of(
+        &self,
+        object: &str,
+        name: &PackName,
+        header: Result<Bytes, Missing>,
+        reads: &[(&Request, Result<Bytes, Missing>)],
+    ) -> Result<DataKeys, Missing> {
+        if let Some(keys) = lock(&self.packs).get(name) {
+            return Ok(keys.clone());
+        }
+        let head = header?;
+        let head = match reads.first() {
+            Some((request, read)) if request.bytes.start == 0 && head.is_empty() => read.clone()?,
+            _ => head,
+        };
+        self.open_keys(&head, name).map_err(|e| Missing { why: format!("the data keys of {object}: {e}"), pack: true })
+    }
+
+    /// Opens the data keys in a pack's first bytes.
+    pub fn open_keys(&self, head: &[u8], name: &PackName) -> Result<DataKeys, FormatError> {
+        let info = data_key_info(&self.vault);
+        let open = |sealed: [u8; SEALED_KEY_BYTES]| -> Result<Sealer, FormatError> {
+            if let Some(sealer) = lock(&self.keys).get(&sealed) {
+                return Ok(sealer.clone());
+            }
+            let sealer = Sealer::new(&self.recovery.open(&sealed, &info)?);
+            lock(&self.keys).put(sealed, sealer.clone());
+            Ok(sealer)
+        };
+        let keys: DataKeys = Arc::new(sealed_keys(head)?.into_iter().map(open).collect::<Result<_, _>>()?);
+        lock(&self.packs).put(*name, keys.clone());
+        Ok(keys)
+    }
+}
+
+/// Tells damage, which a chain may get around, from a store out of reach.
+fn soften(read: Result<Bytes, crate::objects::ObjectError>) -> Result<Result<Bytes, Missing>, StoreError> {
+    match read {
+        Ok(bytes) => Ok(Ok(bytes)),
+        Err(e) => {
+            let pack = e.is_not_found();
+            let e = StoreError::from(e);
+            match e.is_damage() {
+                true => Ok(Err(Missing { why: e.to_string(), pack })),
+                false => Err(e),
+            }
+        }
+    }
+}
+
+/// Cuts records out of the bytes read from `start` on: without a copy, unless they overlap or the bytes are shared.
+fn split(bytes: Bytes, start: u64, records: &[Located]) -> Vec<BytesMut> {
+    let range = |r: &Located| (u64::from(r.offset) - start) as usize..(r.end() - start) as usize;
+    let overlap = records.windows(2).any(|w| w[1].offset < w[0].offset.saturating_add(w[0].length));
+    let mut rest = match overlap {
+        false => BytesMut::from(bytes),
+        true => return records.iter().map(|r| BytesMut::from(&bytes[range(r)])).collect(),
+    };
+    let mut at = 0;
+    let cut = |record: &Located| {
+        let range = range(record);
+        drop(rest.split_to(range.start - at));
+        at = range.end;
+        rest.split_to(range.len())
+    };
+    records.iter().map(cut).collect()
+}
