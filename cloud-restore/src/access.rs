@@ -144,24 +144,25 @@ async fn refuse_foreign(vault: &Vault, objects: &dyn Objects, kit: &Path) -> Res
     let found = objects.size(&names::vault(1)).await.map_err(|error| {
         attempting(format!("cannot open the vault {store}"))(StoreError::from(error))
     })?;
-    let what = match found {
-        Some(_) => format!(
+    let failure = match found {
+        Some(_) => Failure::failed(format!(
             "{store} is not the vault of the recovery kit {}",
             kit.display()
-        ),
-        None => format!("there is no vault at {store}"),
-    };
-    Err(Failure::failed(what)
-        .because(vault.findings.join("; "))
-        .remedy(
-            "check --vault (without it, the kit's own URL is used), or take the kit of this vault",
         ))
+        .because(vault.findings.join("; ")),
+        None => Failure::failed(format!("there is no vault at {store}")),
+    };
+    Err(failure.remedy(
+        "check --vault (without it, the kit's own URL is used), or take the kit of this vault",
+    ))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use console::Exit;
+    use vault_format::kit::{Argon2idCosts, NewKit};
+    use vault_store::setup::{self, VaultRequest};
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_missing_kit_is_wrong_usage() {
@@ -173,5 +174,78 @@ mod tests {
             let failure = access.open().await.err().expect("no kit");
             assert_eq!(failure.exit(), Exit::Usage);
         }
+    }
+
+    /// A vault in `folder`, and its kit as `init` makes it.
+    async fn make_vault(folder: &Path) -> Kit {
+        std::fs::create_dir(folder).unwrap();
+        let url = format!("file://{}", folder.display());
+        let made = setup::prepare_vault(&VaultRequest {
+            url: &url,
+            region: None,
+            chunk_bytes: 65536,
+            label: "site1",
+            passphrase: "six words",
+            now: jiff::Timestamp::UNIX_EPOCH,
+        })
+        .unwrap();
+        let objects = open_objects(&url, None, Meter::new()).await.unwrap();
+        made.publish(&*objects, &[]).await.unwrap();
+        made.kit
+    }
+
+    /// The same kit at the cost of nothing: `init`'s takes a second to open.
+    fn cheap(kit: &Kit) -> Kit {
+        NewKit {
+            vault_url: kit.vault_url.clone(),
+            region: None,
+            vault_id: kit.vault_id,
+            created: kit.created.clone(),
+            vault: kit.vault.clone().unwrap(),
+            keys: &kit.open("six words").unwrap(),
+            salt: [1; 16],
+            costs: Argon2idCosts {
+                memory_kib: 64,
+                iterations: 1,
+                parallelism: 1,
+            },
+        }
+        .close("six words")
+        .unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_damaged_vault_opens_and_another_one_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let kit = cheap(&make_vault(&at("a")).await);
+        make_vault(&at("b")).await;
+        std::fs::create_dir(at("empty")).unwrap();
+        std::fs::write(at("kit"), kit.to_json()).unwrap();
+        std::fs::write(at("words"), "six words\n").unwrap();
+        let access = |vault: Option<&str>| AccessArgs {
+            kit: Some(at("kit").into()),
+            vault: vault.map(|name| format!("file://{}", at(name).display())),
+            passphrase_file: Some(at("words").into()),
+        };
+        let refused = async |vault| {
+            let failure = access(vault).open().await.err().expect("does not open");
+            failure.to_string()
+        };
+
+        assert_eq!(access(None).open().await.unwrap().findings(), []);
+        let other = refused(Some("b")).await;
+        assert!(other.contains("is not the vault of"), "{other}");
+        let none = refused(Some("empty")).await;
+        assert!(none.starts_with("there is no vault at"), "{none}");
+        let nowhere = refused(Some("nowhere")).await;
+        assert!(nowhere.starts_with("cannot open the vault"), "{nowhere}");
+
+        std::fs::write(at("a").join(names::vault(1)), b"{}").unwrap();
+        assert_eq!(access(None).open().await.unwrap().findings().len(), 1);
+
+        std::fs::write(at("words"), "other words").unwrap();
+        let wrong = refused(None).await;
+        assert!(wrong.starts_with("wrong passphrase"), "{wrong}");
     }
 }

@@ -18,7 +18,11 @@ const ZERO_STEP: u64 = 1 << 30;
 /// an abandoned new image leaves nothing behind.
 pub struct LocalDisk {
     held: RwLock<Option<Held>>,
+    /// Images are written in whole sectors; the last one of a disk of odd size is filled up.
+    whole_sectors: bool,
 }
+
+const SECTOR_BYTES: usize = 512;
 
 enum Held {
     New(Box<dyn DiskWriter>),
@@ -53,7 +57,8 @@ impl LocalDisk {
         if !disk.starts_as_zeroes() {
             clear(&*disk, 0..size_bytes)?;
         }
-        Ok(LocalDisk::holding(Held::New(disk)))
+        let whole_sectors = matches!(format, Format::Qcow2 | Format::Vhdx | Format::Vmdk);
+        Ok(LocalDisk::holding(Held::New(disk), whole_sectors))
     }
 
     /// An old copy, to be written over. What a VHD holds behind the disk's end becomes zero.
@@ -65,12 +70,13 @@ impl LocalDisk {
         let disk = open_in_place(path, size_bytes, options)?;
         let found = disk.size_bytes();
         clear(&*disk, size_bytes.min(found)..found)?;
-        Ok(LocalDisk::holding(Held::Old(disk)))
+        Ok(LocalDisk::holding(Held::Old(disk), false))
     }
 
-    fn holding(held: Held) -> Self {
+    fn holding(held: Held, whole_sectors: bool) -> Self {
         LocalDisk {
             held: RwLock::new(Some(held)),
+            whole_sectors,
         }
     }
 
@@ -145,7 +151,14 @@ impl Extents for LocalDisk {
 
 impl Sink for LocalDisk {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskFailure> {
-        self.with(|held| Ok(held.writer().write_at(offset, bytes)?))
+        self.with(|held| {
+            if self.whole_sectors && !bytes.len().is_multiple_of(SECTOR_BYTES) {
+                let mut filled = bytes.to_vec();
+                filled.resize(bytes.len().next_multiple_of(SECTOR_BYTES), 0);
+                return Ok(held.writer().write_at(offset, &filled)?);
+            }
+            Ok(held.writer().write_at(offset, bytes)?)
+        })
     }
 
     fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskFailure> {

@@ -84,6 +84,22 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_of_odd_size_fits_an_image() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("d.qcow2");
+        let disk = LocalDisk::create(&path, Format::Qcow2, 4096 + 100, &quick()).unwrap();
+        disk.write_at(4096, &[7; 100]).unwrap();
+        disk.finish().unwrap();
+        let image = virtual_disk::open(&path, &virtual_disk::OpenOptions::default()).unwrap();
+        let mut end = [1; 512];
+        image.read_at(4096, &mut end).unwrap();
+        assert_eq!(
+            (&end[..100], &end[100..]),
+            ([7; 100].as_slice(), [0; 412].as_slice())
+        );
+    }
+
+    #[test]
     fn what_is_abandoned_leaves_nothing_and_takes_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let disk = new(&folder.path().join("d.raw"), Format::Raw);

@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use vault_format::manifest::is_name;
+use vault_store::StoreError;
 use vault_store::read::PointSelector;
 
 /// `dc01`, `dc01@latest`, `dc01@17`, `dc01@2026-11-22T08:00:00Z`.
@@ -18,12 +19,9 @@ impl FromStr for VmPoint {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (vm, point) = text.split_once('@').unwrap_or((text, "latest"));
-        let selector = point.parse().map_err(|error| {
-            format!(
-                "{point:?} names no recovery point ({error}): write latest, a sequence number, or a \
-                 time such as 2026-11-22T08:00:00Z"
-            )
-        })?;
+        let selector = point
+            .parse()
+            .map_err(|error: StoreError| error.to_string())?;
         Ok(VmPoint {
             vm: vm_name(vm)?,
             selector,

@@ -102,11 +102,13 @@ async fn existing(
     writer: WriterId,
     findings: &mut Vec<Finding>,
 ) -> Result<Trusted, Failure> {
-    let list = open
+    let mut list = open
         .vault
         .points()
         .await
         .map_err(attempting("cannot list the recovery points to be trusted"))?;
+    // What was not trusted before is no news here.
+    list.untrusted.clear();
     findings.extend(point_view::findings(&list));
     let own = list
         .points

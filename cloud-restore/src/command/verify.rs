@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use console::{Exit, Finding, OutputArgs, Progress, show::printable};
 use jiff::Timestamp;
-use vault_store::read::{self, Vault, VerifyOptions, VerifyReport};
+use vault_store::read::{self, PointVerdict, Vault, VerifyOptions, VerifyReport};
 
 use crate::access::AccessArgs;
 use crate::failure::attempting;
@@ -92,41 +92,47 @@ fn findings_of(report: &VerifyReport, read_data: bool) -> Vec<Finding> {
         .damaged
         .iter()
         .map(|damaged| Finding::new("object is damaged", &damaged.object, &damaged.why, again));
-    let points = report
-        .points
-        .iter()
-        .filter(|p| !p.restorable || !p.trusted)
-        .map(|point| {
-            let (what, remedy) = match point.trusted {
-                true => (
-                    "recovery point cannot be restored",
-                    "choose another one; the next sync makes a whole one",
-                ),
-                false => (
-                    "recovery point is not trusted",
-                    "its gateway's key was revoked before it: choose another one",
-                ),
-            };
-            let why = point.why.as_deref().unwrap_or_default();
-            Finding::new(
-                what,
-                format!("{}@{}", point.vm, point.point.sequence),
-                why,
-                remedy,
-            )
-        });
-    let others = report
-        .findings
-        .iter()
-        .map(|text| Finding::new(text, "vault", "", ""));
-    damaged.chain(points).chain(others).collect()
+    let lost = report.points.iter().filter(|p| p.trusted && !p.restorable);
+    let lost = lost.map(|point| {
+        let why = point.why.as_deref().unwrap_or_default();
+        let remedy = "choose another one; the next sync makes a whole one";
+        Finding::new(
+            "recovery point cannot be restored",
+            name(point),
+            why,
+            remedy,
+        )
+    });
+    // The report tells of untrusted points too, by their objects' names: said once, by the VM's.
+    let told = |object: &str| report.findings.iter().find(|text| text.contains(object));
+    let untrusted: Vec<&PointVerdict> = report.points.iter().filter(|p| !p.trusted).collect();
+    let others = report.findings.iter().filter(|text| {
+        let mut objects = untrusted.iter().map(|point| point.object.as_str());
+        !objects.any(|object| text.contains(object))
+    });
+    let others = others.map(|text| Finding::new(text, "vault", "", ""));
+    let untrusted = untrusted.iter().map(|point| {
+        let why = told(&point.object).or(point.why.as_ref());
+        let remedy = "it is not restored: choose another one";
+        Finding::new(
+            "recovery point is not trusted",
+            name(point),
+            why.map_or("", String::as_str),
+            remedy,
+        )
+    });
+    damaged.chain(lost).chain(untrusted).chain(others).collect()
+}
+
+fn name(point: &PointVerdict) -> String {
+    format!("{}@{}", point.vm, point.point.sequence)
 }
 
 #[cfg(test)]
 pub mod tests {
     use super::*;
     use vault_format::PointId;
-    use vault_store::read::{DamagedObject, PointVerdict};
+    use vault_store::read::DamagedObject;
 
     pub fn report(restorable: bool, trusted: bool) -> VerifyReport {
         let point = PointVerdict {
@@ -158,7 +164,21 @@ pub mod tests {
             (lost[0].on.as_str(), lost[0].why.as_str()),
             ("dc01@7", "chunk 0a is lost")
         );
-        assert_eq!(findings_of(&report(true, false), false).len(), 1);
+        let mut untrusted = report(true, false);
+        untrusted.findings = vec![
+            "points/a/b is not trusted".into(),
+            "a gap in the log".into(),
+        ];
+        let found = findings_of(&untrusted, false);
+        let told = |f: &Finding| (f.on.clone(), f.why.clone());
+        assert_eq!(
+            told(&found[0]),
+            ("dc01@7".into(), "points/a/b is not trusted".into())
+        );
+        assert_eq!(
+            (found.len(), found[1].what.as_str()),
+            (2, "a gap in the log")
+        );
         let mut damaged = report(true, true);
         damaged.damaged.push(DamagedObject {
             object: "packs/00".into(),

@@ -104,7 +104,7 @@ pub async fn run(file: &Path, args: &VmArgs, json: bool) -> anyhow::Result<Exit>
     let vms = choose(&config, &args.vms)?;
     let mut checks = Checks::default();
     let counts = format!(
-        "{} VMs, {} policies",
+        "VMs: {}, policies: {}",
         config.vms.len(),
         config.policies.len()
     );

@@ -42,7 +42,7 @@ pub async fn run(config: &Path, json: bool) -> anyhow::Result<Exit> {
         return Ok(Exit::of(&findings));
     }
     console::print(&format!(
-        "state rebuilt: {} VMs, {} chunks in {} packs, epoch {}\n{}",
+        "state rebuilt: VMs {}, chunks {}, packs {}, epoch {}\n{}",
         report.vms,
         report.chunks,
         report.packs,

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Opens a disk as the configuration describes it.
-pub fn open(vm: &Vm, disk: &Disk) -> Result<Box<dyn DiskReader>, Failure> {
+pub fn open(disk: &Disk) -> Result<Box<dyn DiskReader>, Failure> {
     let options = OpenOptions {
         format: disk.format,
         ..OpenOptions::default()
@@ -26,7 +26,7 @@ pub fn open(vm: &Vm, disk: &Disk) -> Result<Box<dyn DiskReader>, Failure> {
 /// Opens all disks for capture. Of an excluded one only the size is read. Blocks.
 pub fn open_all(vm: &Vm, interrupt: &Interrupt) -> Result<Vec<DiskCapture>, Failure> {
     let capture = |disk: &Disk| {
-        let reader = open(vm, disk)?;
+        let reader = open(disk)?;
         let size_bytes = reader.size_bytes();
         let source = (!disk.exclude).then(|| {
             let extents: Arc<dyn Extents> = Arc::new(DiskExtents::new(reader, interrupt.clone()));
@@ -46,7 +46,7 @@ pub fn open_all(vm: &Vm, interrupt: &Interrupt) -> Result<Vec<DiskCapture>, Fail
 pub fn total_bytes(vms: &[&Vm]) -> u64 {
     let sizes = vms.iter().flat_map(|vm| {
         let captured = vm.disks.iter().filter(|disk| !disk.exclude);
-        captured.filter_map(|disk| Some(open(vm, disk).ok()?.size_bytes()))
+        captured.filter_map(|disk| Some(open(disk).ok()?.size_bytes()))
     });
     sizes.sum()
 }

@@ -56,7 +56,12 @@ class Targets(unittest.TestCase):
     def test_memory_is_the_highest_of_all_phases(self):
         row = {"changed": {"bound_bytes": 1}, "read": run(), "programs": {OURS: run(rss=301)}}
         found = verdicts("memory", initial={OURS: [run()]}, delta={"v1": [row]})
-        self.assertEqual(found, ["MISSED", *["not measured"] * 3])
+        self.assertEqual(found, ["MISSED", *["not measured"] * 4])
+
+    def test_the_first_sync_of_a_rebuilt_state_counts_too(self):
+        synthetic = {"first sync": run(rss=601), "sync": run(rss=100), "open": run(rss=600)}
+        found = verdicts("memory", synthetic=synthetic)
+        self.assertEqual(found[2:], ["MISSED", "not measured", "ok"])
 
     def test_one_byte_off_is_a_miss(self):
         store = {"reported_requests": 5, "seen_requests": 5}

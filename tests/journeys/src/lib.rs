@@ -1,1 +1,18 @@
+//! What the journeys stand on: a site of their own in a temporary folder, disks whose content is
+//! known, and runs of the two programs that are judged as a user or a script would judge them.
 
+mod disk;
+mod image;
+mod namespace;
+mod process;
+mod programs;
+mod run;
+mod site;
+
+pub use disk::{KIB, MIB, assert_same, fill, make_disk, make_random, make_sparse, zero};
+pub use image::{assert_same_image, check, convert, virtual_size};
+pub use namespace::{SmallDisk, small_disk};
+pub use process::{Background, qemu_nbd_of, wait_until};
+pub use programs::{program, program_folder};
+pub use run::Run;
+pub use site::{Site, Where, copy_folder, packs};

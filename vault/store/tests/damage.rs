@@ -27,7 +27,7 @@ impl Whole {
     async fn new() -> Self {
         let site = Site::new().await;
         let mut disk = vec![7; 2200 * CHUNK];
-        Dice(1).fill(&mut disk[..200 * CHUNK]);
+        Dice(1).fill(&mut disk[..300 * CHUNK]);
         let mut versions = Vec::new();
         for round in 0..3 {
             if round > 0 {

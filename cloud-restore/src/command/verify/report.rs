@@ -133,12 +133,12 @@ fn summary(report: &VerifyReport, read_data: bool, noted: usize) -> String {
     );
     if report.unreferenced_packs > 0 {
         text += &format!(
-            "{} packs belong to no recovery point: uploads that are under way, or were broken off.\n",
+            "Packs of no recovery point: {} (uploads that are under way, or were broken off).\n",
             report.unreferenced_packs
         );
     }
     if noted > 0 {
-        text += &format!("{noted} damaged objects were noted in the control log.\n");
+        text += &format!("Damaged objects newly noted in the control log: {noted}.\n");
     }
     text
 }
@@ -152,7 +152,7 @@ mod tests {
     fn the_summary_counts_what_can_be_restored() {
         assert!(summary(&report(true, true), true, 0).starts_with("1 of 1 recovery points can"));
         assert!(summary(&report(true, false), true, 0).starts_with("0 of 1"));
-        assert!(summary(&report(false, true), false, 2).contains("2 damaged objects were noted"));
+        assert!(summary(&report(false, true), false, 2).contains("control log: 2."));
     }
 
     #[test]

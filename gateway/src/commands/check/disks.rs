@@ -53,7 +53,7 @@ pub fn check(vm: &Vm, asked: Consistency, checks: &mut Checks) {
 
 fn opens(vm: &Vm, disk: &Disk, used: Option<&InUse>) -> Result<String, Finding> {
     let shown = disk.path.display();
-    let size_bytes = match disk_list::open(vm, disk) {
+    let size_bytes = match disk_list::open(disk) {
         Ok(reader) => reader.size_bytes(),
         Err(failure) => {
             let why = std::error::Error::source(&failure).map(ToString::to_string);

@@ -25,11 +25,12 @@ pub fn check(url: &str, vm: &Vm, checks: &mut Checks) {
         return;
     };
     let below_vault = below(vault);
-    let mut apart = true;
+    let (mut apart, mut looked) = (true, false);
     for disk in vm.disks.iter().filter(|disk| !disk.exclude) {
         let Some(device) = device_of(&disk.path) else {
             continue;
         };
+        looked = true;
         let shared = match (device == vault, below(device).is_disjoint(&below_vault)) {
             (true, _) => "the file system",
             (false, false) => "a disk",
@@ -38,7 +39,7 @@ pub fn check(url: &str, vm: &Vm, checks: &mut Checks) {
         apart = false;
         checks.found(WHAT, finding(shared, &folder, &vm.name, &disk.path));
     }
-    if apart {
+    if apart && looked {
         checks.ok(WHAT, &vm.name, "on other disks than the vault");
     }
 }

@@ -16,8 +16,9 @@ use super::{
 use crate::vault_access::{VaultAccess, read_key};
 
 pub async fn run(args: &InitArgs, issued: &Path, json: bool) -> anyhow::Result<Exit> {
-    check_new(&[&args.key])?;
-    place::check_outside(&args.vault, &[&args.key])?;
+    let path = super::absolute(&args.key)?;
+    check_new(&[&path])?;
+    place::check_outside(&args.vault, &[&path])?;
     let key = read_key(issued)?;
     let access = VaultAccess::open(&args.vault, place::options(args.region.as_deref())).await?;
     let (config, _) = read_config(&*access.objects, key.trust.vault, None)
@@ -26,7 +27,7 @@ pub async fn run(args: &InitArgs, issued: &Path, json: bool) -> anyhow::Result<E
     check_of_vault(&key, &config)?;
     let text = key.to_json();
     let file = NewFile {
-        path: &args.key,
+        path: &path,
         bytes: text.as_bytes(),
     };
     Written::default().write(&file)?;
@@ -34,10 +35,10 @@ pub async fn run(args: &InitArgs, issued: &Path, json: bool) -> anyhow::Result<E
     if json {
         console::print_json(&json!({
             "vault": args.vault, "vault_id": vault_id, "writer": key.writer.id.to_string(),
-            "key": args.key, "label": key.label, "findings": [],
+            "key": path, "label": key.label, "findings": [],
         }))?;
     } else {
-        let (url, path, issued) = (&args.vault, args.key.display(), issued.display());
+        let (url, path, issued) = (&args.vault, path.display(), issued.display());
         console::print(&format!(
             "joined the vault {url} as {}\n  id           {vault_id}\n  gateway key  {path}\n\nNext:\n  \
              1. Delete {issued}: this gateway is the only one that may use it.\n  \

@@ -9,7 +9,7 @@ use super::{DiskCapture, Gateway, PointReport, VmCapture};
 use crate::StoreError;
 use crate::extents::Extents;
 use rayon::prelude::*;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use vault_format::layer::Slot;
 use vault_format::{ChunkId, VmId};
 
@@ -123,11 +123,13 @@ impl Gateway {
                 let run = |(position, old): &(u64, Option<ChunkId>)| jobs.run(*position, *old);
                 tokio::task::block_in_place(|| batch.par_iter().map(run).collect::<Vec<_>>())
             };
+            // The batch was judged at once, so a chunk that occurs in it twice was sealed twice.
+            let mut sealed = HashSet::new();
             for ((position, old), outcome) in batch.iter().zip(outcomes) {
                 let outcome = outcome.map_err(|(offset, cause)| failed(offset, cause))?;
                 report.chunks_read += 1;
                 report.read_bytes += chunk_bytes.min(row.size_bytes - position * chunk_bytes);
-                let slot = self.take_in(outcome, uploads, report).await?;
+                let slot = self.take_in(outcome, &mut sealed, uploads, report).await?;
                 if let Some(slot) = slot.filter(|slot| Some(*slot) != old.map(Slot::Chunk)) {
                     count_mapped(&mut row.mapped, old.is_some(), slot);
                     delta.push((*position, slot));
@@ -153,6 +155,7 @@ impl Gateway {
     async fn take_in(
         &mut self,
         outcome: Outcome,
+        sealed: &mut HashSet<ChunkId>,
         uploads: &mut Uploads,
         report: &mut PointReport,
     ) -> Result<Option<Slot>, StoreError> {
@@ -163,8 +166,7 @@ impl Gateway {
                 report.chunks_known += 1;
                 Ok(Some(Slot::Chunk(id)))
             }
-            // The same chunk twice in one batch.
-            Outcome::Stored { id, .. } if uploads.filling.contains_key(&id) => {
+            Outcome::Stored { id, .. } if !sealed.insert(id) => {
                 report.chunks_known += 1;
                 Ok(Some(Slot::Chunk(id)))
             }
@@ -242,7 +244,7 @@ impl Gateway {
                 .next_data(data.end.max(seen.min(source.size_bytes())))
                 .map_err(|e| e.to_string())?;
         }
-        let read: std::collections::HashSet<u64> =
+        let read: HashSet<u64> =
             batch.iter().map(|(position, _)| *position).collect();
         let mut holes: Vec<u64> = old
             .keys()

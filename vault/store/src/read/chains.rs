@@ -47,7 +47,9 @@ impl Candidates {
 
     pub fn add(&mut self, record: Located) {
         let row = self.0.entry(record.id).or_default();
-        let same = |r: &Located| (&r.pack, r.offset, r.length, r.kind) == (&record.pack, record.offset, record.length, record.kind);
+        let same = |r: &Located| {
+            (&r.pack, r.offset, r.length, r.kind) == (&record.pack, record.offset, record.length, record.kind)
+        };
         if !row.iter().any(same) {
             row.push(record);
             row.sort_by_key(|r| (r.pack.damaged, r.kind.depth()));

@@ -2,7 +2,8 @@
 
 use super::Vault;
 use super::chains::{Candidates, Located, Pack};
-use super::segments::{OpenSegment, open_segments};
+use super::ranges::get_exact;
+use super::segments::{OpenSegment, PartCache, open_segments};
 use crate::StoreError;
 use crate::objects::Objects;
 use futures::{StreamExt, stream};
@@ -36,7 +37,11 @@ pub(super) struct Index {
     objects: Arc<dyn Objects>,
     trust: Trust,
     damaged_packs: HashSet<PackName>,
+    /// In the order of their names, which is the order in which they were written.
     segments: Vec<OpenSegment>,
+    /// Where look-ups begin: a disk's chunks in order of position mostly lie in one segment and those behind it.
+    first_segment: usize,
+    parts: PartCache,
     packs: HashMap<PackName, Arc<Pack>>,
     /// Packs of segments of which a part is damaged.
     suspect: HashSet<PackName>,
@@ -61,6 +66,8 @@ impl Index {
             trust: vault.trust.clone(),
             damaged_packs: damaged_packs.collect(),
             segments: Vec::new(),
+            first_segment: 0,
+            parts: PartCache::new(),
             packs: HashMap::new(),
             suspect: HashSet::new(),
             extras: Vec::new(),
@@ -70,9 +77,11 @@ impl Index {
         };
         let (opened, damaged) = open_segments(&index.objects, &index.trust).await?;
         index.damaged = damaged;
+        let mut opened = opened;
+        opened.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
         for (object, segment) in opened {
             let packs = segment.packs.iter().map(|p| index.intern(p)).collect();
-            index.segments.push(OpenSegment::new(object, segment, packs));
+            index.segments.push(OpenSegment::new(index.segments.len(), object, segment, packs));
         }
         Ok(index)
     }
@@ -93,8 +102,7 @@ impl Index {
 
     /// Takes in a manifest's entries of those of its packs that `wanted` names.
     fn add(&mut self, packs: &[ListedPack], entries: &[Entry], wanted: impl Fn(&PackName) -> bool) {
-        let wanted: Vec<Option<Arc<Pack>>> =
-            packs.iter().map(|p| wanted(&p.name).then(|| self.intern(p))).collect();
+        let wanted: Vec<Option<Arc<Pack>>> = packs.iter().map(|p| wanted(&p.name).then(|| self.intern(p))).collect();
         for entry in entries {
             if let Some(Some(pack)) = wanted.get(entry.pack as usize) {
                 self.extras.push(located(entry, pack.clone()));
@@ -108,7 +116,9 @@ impl Index {
         let packs = &manifest.facts.packs;
         let new: HashSet<PackName> =
             packs.iter().map(|p| p.name).filter(|name| !unindexed_only || !self.knows(name)).collect();
-        self.add(packs, &manifest.entries, |name| new.contains(name));
+        if !new.is_empty() {
+            self.add(packs, &manifest.entries, |name| new.contains(name));
+        }
     }
 
     /// Takes in the entries of packs that `manifest` says no segment holds, from the manifests that it names.
@@ -141,13 +151,16 @@ impl Index {
         reach: Reach,
     ) -> Result<(), StoreError> {
         let mut wanted: Vec<ChunkId> = ids.filter(|id| !found.asked(id)).collect();
-        for _ in 0..MAX_LINKS {
+        for link in 0..MAX_LINKS {
             wanted.sort_unstable();
             wanted.dedup();
             if wanted.is_empty() {
                 break;
             }
-            self.locate(&wanted, found, reach).await?;
+            let best = self.locate(&wanted, found, reach).await?;
+            if link == 0 {
+                self.first_segment = best;
+            }
             let mut parents = Vec::new();
             for id in &wanted {
                 let records = found.of(id);
@@ -162,25 +175,26 @@ impl Index {
         Ok(())
     }
 
-    /// Looks up sorted `ids`.
-    async fn locate(&mut self, ids: &[ChunkId], found: &mut Candidates, reach: Reach) -> Result<(), StoreError> {
+    /// Looks up sorted `ids`; returns the segment that had most of them.
+    async fn locate(&mut self, ids: &[ChunkId], found: &mut Candidates, reach: Reach) -> Result<usize, StoreError> {
         for id in ids {
             found.ask(*id);
             let begin = self.extras.partition_point(|r| r.id < *id);
             self.extras[begin..].iter().take_while(|r| r.id == *id).for_each(|r| found.add(r.clone()));
         }
-        let missing = |found: &Candidates| match reach {
-            Reach::First => ids.iter().copied().filter(|id| found.of(id).is_empty()).collect(),
-            Reach::All => ids.to_vec(),
-        };
-        let mut best = (0, 0);
-        for i in 0..self.segments.len() {
-            let ids: Vec<ChunkId> = missing(found);
-            if ids.is_empty() {
+        let mut wanted = ids.to_vec();
+        let mut best = (0, self.first_segment);
+        let count = self.segments.len();
+        for i in (self.first_segment..count).chain(0..self.first_segment.min(count)) {
+            if reach == Reach::First {
+                wanted.retain(|id| found.of(id).is_empty());
+            }
+            if wanted.is_empty() {
                 break;
             }
             let segment = &mut self.segments[i];
-            let hits = segment.search(&*self.objects, &ids, found, &mut self.damaged).await?;
+            let notes = (&mut self.parts, &mut self.damaged);
+            let hits = segment.search(&*self.objects, &wanted, found, notes).await?;
             if segment.is_damaged() {
                 self.suspect.extend(segment.packs().map(|p| p.name));
             }
@@ -188,12 +202,7 @@ impl Index {
                 best = (hits, i);
             }
         }
-        // The segment with most hits is asked first the next time.
-        if best.1 > 0 {
-            let segment = self.segments.remove(best.1);
-            self.segments.insert(0, segment);
-        }
-        Ok(())
+        Ok(best.1)
     }
 
     /// Reads the trailers of packs that no list names; once. Returns whether anything new came of it.
@@ -247,7 +256,7 @@ pub(super) async fn read_trailer(
     size: u64,
 ) -> Result<Vec<Entry>, StoreError> {
     let begin = size.saturating_sub(TRAILER_GUESS_BYTES);
-    let end = objects.get_range(name, begin..size).await?;
+    let end = get_exact(objects, name, begin..size).await?;
     let short = || FormatError::Damaged("too short for a pack".into());
     let at = end.len().checked_sub(FOOTER_BYTES).ok_or_else(short).map_err(StoreError::format(name))?;
     let footer = Footer::parse(&end[at..], size).map_err(StoreError::format(name))?;
@@ -255,7 +264,7 @@ pub(super) async fn read_trailer(
     let trailer_begin = size - FOOTER_BYTES as u64 - u64::from(footer.trailer_bytes);
     let trailer = match trailer_begin.checked_sub(begin) {
         Some(from) => end.slice(from as usize..at),
-        None => objects.get_range(name, trailer_begin..size - FOOTER_BYTES as u64).await?,
+        None => get_exact(objects, name, trailer_begin..size - FOOTER_BYTES as u64).await?,
     };
     footer.open_trailer(&trust.vault, &trust.keys, &trailer).map_err(StoreError::format(name))
 }

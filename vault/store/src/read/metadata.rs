@@ -1,6 +1,6 @@
 //! Metadata objects read by ranges: the root first, parts on demand.
 
-use super::ranges::{MAX_GAP_BYTES, MAX_RANGE_BYTES, coalesce};
+use super::ranges::{MAX_GAP_BYTES, MAX_RANGE_BYTES, Together, coalesce, get_exact};
 use crate::StoreError;
 use crate::objects::Objects;
 use bytes::Bytes;
@@ -11,6 +11,8 @@ use vault_format::metadata_object::{HEADER_BYTES, ObjectKind, Root, TAIL_BYTES, 
 
 /// Objects up to this size are read whole, and kept: their parts cost no further request.
 const WHOLE_BYTES: u64 = 256 * 1024;
+/// Read from the end of a larger one first: a segment of 512 packs has a root of 30 KB.
+const TAIL_GUESS_BYTES: u64 = 64 * 1024;
 /// A sealed part's largest size: 16 MiB plain, and what sealing adds.
 const MAX_SEALED_PART_BYTES: u32 = (16 << 20) + 64;
 /// A sealed root's largest size.
@@ -40,16 +42,16 @@ impl RemoteObject {
             let root = Root::open_whole(trust, kind, name, &bytes).map_err(wrong)?;
             return Ok((RemoteObject { name: name.to_owned(), whole: Some(bytes) }, root));
         }
-        let begin = size - WHOLE_BYTES;
+        let begin = size - TAIL_GUESS_BYTES;
         let (header, end) = futures::try_join!(
-            objects.get_range(name, 0..HEADER_BYTES as u64),
-            objects.get_range(name, begin..size)
+            get_exact(objects, name, 0..HEADER_BYTES as u64),
+            get_exact(objects, name, begin..size)
         )?;
         let tail = parse_tail(&end, size).map_err(StoreError::format(name))?;
         let sealed_root = match tail.root_offset.checked_sub(begin) {
             Some(at) => end.slice(at as usize..end.len() - TAIL_BYTES),
             None => {
-                let first = objects.get_range(name, tail.root_offset..begin).await?;
+                let first = get_exact(objects, name, tail.root_offset..begin).await?;
                 Bytes::from([&first[..], &end[..end.len() - TAIL_BYTES]].concat())
             }
         };
@@ -79,8 +81,8 @@ impl RemoteObject {
             return Ok(out);
         }
         let groups = coalesce(&ranges, MAX_GAP_BYTES, MAX_RANGE_BYTES);
-        let fetch = |group: super::ranges::Together| async move {
-            let bytes = objects.get_range(&self.name, group.bytes.clone()).await?;
+        let fetch = |group: Together| async move {
+            let bytes = get_exact(objects, &self.name, group.bytes.clone()).await?;
             Ok::<_, StoreError>((group, bytes))
         };
         let fetched: Vec<_> = stream::iter(groups).map(fetch).buffered(REQUESTS).try_collect().await?;

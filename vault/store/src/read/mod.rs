@@ -1,10 +1,64 @@
+//! The reading side of the vault: recovery points, their disks, assembling them, verifying everything. Needs the recovery
+//! key. From above: [`assemble`] and [`DiskImage`] → `engine` (chains of records) → `index`, `overlay` and `packs`.
+
+mod assemble;
+mod batch;
+mod chains;
+mod control;
+mod damage;
+mod disk_image;
+mod engine;
+mod index;
+mod metadata;
+mod old_copy;
+mod overlay;
+mod packs;
+mod plan;
+mod points;
+mod ranges;
+mod segments;
+mod task;
+mod verify;
+
+pub use assemble::{AssembleReport, assemble};
+pub use damage::log_damage;
+pub use disk_image::DiskImage;
+pub use points::{Point, PointList, PointSelector};
+pub use verify::{DamagedObject, PointVerdict, VerifyOptions, VerifyReport, verify};
+
+use crate::StoreError;
+use crate::objects::Objects;
+use crate::setup::read_config;
+use std::sync::Arc;
+use vault_format::control_log::ControlLog;
+use vault_format::keys::IdKey;
+use vault_format::kit::{Kit, KitKeys};
+use vault_format::metadata_object::Trust;
+use vault_format::vault_config::VaultConfig;
+
+/// A vault, opened with its recovery kit.
 #[derive(Debug)]
 pub struct Vault {
-    pub objects: std::sync::Arc<dyn crate::objects::Objects>,
-    pub config: vault_format::vault_config::VaultConfig,
-    pub keys: vault_format::kit::KitKeys,
-    pub id_key: vault_format::keys::IdKey,
-    pub trust: vault_format::metadata_object::Trust,
-    pub log: vault_format::control_log::ControlLog,
+    pub objects: Arc<dyn Objects>,
+    pub config: VaultConfig,
+    pub keys: KitKeys,
+    pub id_key: IdKey,
+    pub trust: Trust,
+    pub log: ControlLog,
+    /// What was found wrong on the way and did not keep the vault from being opened.
     pub findings: Vec<String>,
+}
+
+impl Vault {
+    /// Reads the vault's numbers and its control log.
+    pub async fn open(objects: Arc<dyn Objects>, kit: &Kit, keys: KitKeys) -> Result<Vault, StoreError> {
+        let (config, finding) = read_config(&*objects, kit.vault_id, kit.vault.as_deref()).await?;
+        let (id_key, metadata_keys) = config
+            .open_keys(&keys.recovery)
+            .map_err(|error| StoreError::Key { what: "opening the vault's keys with the kit".into(), error })?;
+        let trust = Trust { vault: config.id, control: config.control, keys: metadata_keys };
+        let (log, log_findings) = control::read_log(&*objects, &config).await?;
+        let findings = finding.into_iter().chain(log_findings).collect();
+        Ok(Vault { objects, config, keys, id_key, trust, log, findings })
+    }
 }

@@ -1,7 +1,7 @@
 //! Fetching sealed records from packs: ordered, neighbours together, several requests at once, data keys opened once.
 
 use super::chains::Located;
-use super::ranges::{MAX_GAP_BYTES, MAX_RANGE_BYTES, coalesce};
+use super::ranges::{MAX_GAP_BYTES, MAX_RANGE_BYTES, coalesce, get_exact};
 use crate::StoreError;
 use crate::objects::Objects;
 use bytes::{Bytes, BytesMut};
@@ -62,8 +62,19 @@ struct Request {
 struct PackJob {
     object: String,
     name: PackName,
+    known: Option<DataKeys>,
+    /// Bytes of the header that are read by a request of their own.
     header: Option<u64>,
     requests: Vec<Request>,
+}
+
+/// The same, its requests on their way.
+struct PackReads {
+    object: String,
+    name: PackName,
+    known: Option<DataKeys>,
+    header: Option<u64>,
+    bodies: Range<usize>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -86,42 +97,46 @@ impl PackReader {
         for job in self.jobs(records, grouping) {
             let first = bodies.len();
             bodies.extend(job.requests.into_iter().map(|request| (job.object.clone(), request)));
-            headers.push((job.object, job.name, job.header, first..bodies.len()));
+            let bodies = first..bodies.len();
+            headers.push(PackReads {
+                object: job.object,
+                name: job.name,
+                known: job.known,
+                header: job.header,
+                bodies,
+            });
         }
-        let wanted = headers.iter().filter_map(|(object, name, header, _)| Some((object, *name, (*header)?)));
+        let wanted = headers.iter().filter_map(|pack| Some((pack.object.clone(), pack.name, pack.header?)));
         let header_reads = stream::iter(wanted.collect::<Vec<_>>())
-            .map(|(object, name, length)| async move { (name, self.objects.get_range(object, 0..length).await) })
+            .map(|(object, name, length)| async move { (name, get_exact(&*self.objects, &object, 0..length).await) })
             .buffered(REQUESTS)
             .collect::<Vec<_>>();
-        let body_reads = stream::iter(&bodies)
-            .map(|(object, request)| self.objects.get_range(object, request.bytes.clone()))
+        let ranges: Vec<_> = bodies.iter().map(|(object, request)| (object.clone(), request.bytes.clone())).collect();
+        let body_reads = stream::iter(ranges)
+            .map(|(object, bytes)| async move { get_exact(&*self.objects, &object, bytes).await })
             .buffered(REQUESTS)
             .collect::<Vec<_>>();
         let (read_headers, read_bodies) = futures::join!(header_reads, body_reads);
         let mut read_headers = read_headers.into_iter().peekable();
         let mut read_bodies = read_bodies.into_iter();
-        for (object, name, header, requests) in headers {
-            let header = match header {
-                Some(_) => match read_headers.next_if(|(n, _)| *n == name) {
-                    Some((_, read)) => soften(read)?,
-                    None => continue,
-                },
-                None => Ok(Bytes::new()),
-            };
-            let mut reads = Vec::with_capacity(requests.len());
-            for (_, request) in &bodies[requests] {
+        for pack in headers {
+            let header = read_headers.next_if(|(name, _)| *name == pack.name && pack.header.is_some());
+            let header = header.map(|(_, read)| soften(read)).transpose()?;
+            let mut reads = Vec::with_capacity(pack.bodies.len());
+            for (_, request) in &bodies[pack.bodies.clone()] {
                 if let Some(read) = read_bodies.next() {
                     reads.push((request, soften(read)?));
                 }
             }
-            let keys = self.keys_of(&object, &name, header, &reads);
+            let keys = self.keys_of(&pack, header, &reads);
             for (request, read) in reads {
                 let records = &records[request.records.clone()];
                 let split = match (read, &keys) {
                     (Ok(bytes), Ok(keys)) => {
                         split(bytes, request.bytes.start, records).into_iter().map(|b| Ok((b, keys.clone()))).collect()
                     }
-                    (Err(why), _) | (_, Err(why)) => vec![Err(why.clone()); records.len()],
+                    (Err(why), _) => vec![Err(why); records.len()],
+                    (_, Err(why)) => vec![Err(why.clone()); records.len()],
                 };
                 pieces[request.records.clone()].iter_mut().zip(split).for_each(|(to, from)| *to = from);
             }
@@ -134,7 +149,7 @@ impl PackReader {
         let mut begin = 0;
         for of_pack in records.chunk_by(|a, b| a.pack.name == b.pack.name) {
             let pack = &of_pack[0].pack;
-            let known = lock(&self.packs).contains(&pack.name);
+            let known = lock(&self.packs).get(&pack.name).cloned();
             // Records that end behind the pack are left out; their pieces say so already.
             let inside: Vec<usize> = (0..of_pack.len()).filter(|i| of_pack[*i].end() <= pack.size).collect();
             let ranges: Vec<Range<u64>> =
@@ -158,7 +173,8 @@ impl PackReader {
                     })),
                 }
             }
-            let mut header = (!known && !requests.is_empty()).then_some(pack.size.min(MAX_HEADER_BYTES as u64));
+            let mut header =
+                (known.is_none() && !requests.is_empty()).then_some(pack.size.min(MAX_HEADER_BYTES as u64));
             if let Some(first) = requests.first_mut().filter(|r| r.bytes.start <= MAX_GAP_BYTES)
                 && header.is_some()
                 && grouping == Grouping::Together
@@ -166,7 +182,7 @@ impl PackReader {
                 first.bytes.start = 0;
                 header = None;
             }
-            jobs.push(PackJob { object: names::pack(&pack.name), name: pack.name, header, requests });
+            jobs.push(PackJob { object: names::pack(&pack.name), name: pack.name, known, header, requests });
             begin += of_pack.len();
         }
         jobs
@@ -175,20 +191,20 @@ impl PackReader {
     /// The pack's data keys: kept ones, or from its header, or from a first range that begins with it.
     fn keys_of(
         &self,
-        object: &str,
-        name: &PackName,
-        header: Result<Bytes, Missing>,
+        pack: &PackReads,
+        header: Option<Result<Bytes, Missing>>,
         reads: &[(&Request, Result<Bytes, Missing>)],
     ) -> Result<DataKeys, Missing> {
-        if let Some(keys) = lock(&self.packs).get(name) {
+        if let Some(keys) = &pack.known {
             return Ok(keys.clone());
         }
-        let head = header?;
-        let head = match reads.first() {
-            Some((request, read)) if request.bytes.start == 0 && head.is_empty() => read.clone()?,
-            _ => head,
+        let head = match (header, reads.first()) {
+            (Some(header), _) => header?,
+            (None, Some((request, read))) if request.bytes.start == 0 => read.clone()?,
+            (None, _) => return Err(Missing { why: "it lies behind its pack's end".into(), pack: false }),
         };
-        self.open_keys(&head, name).map_err(|e| Missing { why: format!("the data keys of {object}: {e}"), pack: true })
+        let lost = |e: FormatError| Missing { why: format!("the data keys of {}: {e}", pack.object), pack: true };
+        self.open_keys(&head, &pack.name).map_err(lost)
     }
 
     /// Opens the data keys in a pack's first bytes.

@@ -8,10 +8,10 @@ use jiff::civil::{Date, Time};
 use jiff::tz::TimeZone;
 use std::collections::BTreeMap;
 use std::str::FromStr;
+use vault_format::FormatError;
 use vault_format::ids::{ObjectHash, PointId, VmId, WriterId};
 use vault_format::manifest::Manifest;
 use vault_format::names::{self, Name};
-use vault_format::FormatError;
 
 /// Manifests read at the same time.
 const AT_ONCE: usize = 8;
@@ -181,7 +181,8 @@ impl Vault {
         Ok(match opened {
             Ok(point) if self.log.trusts(&point.writer, &vm, id) => Read::Whole(Box::new(point)),
             Ok(point) => {
-                let why = format!("its writer {} was revoked, and this point is not among its trusted ones", point.writer);
+                let why =
+                    format!("its writer {} was revoked, and this point is not among its trusted ones", point.writer);
                 Read::Untrusted(Box::new(point), why)
             }
             Err(e) => Read::Damaged(object, e.to_string()),

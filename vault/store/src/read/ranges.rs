@@ -1,11 +1,23 @@
 //! Which byte ranges to ask a store for: neighbours together, so that many small reads become few.
 
+use crate::objects::{ObjectError, Objects};
+use bytes::Bytes;
 use std::ops::Range;
 
 /// Gaps up to this many bytes are read along: cheaper than another request.
 pub(super) const MAX_GAP_BYTES: u64 = 64 * 1024;
 /// Longest range of one request (a single longer item is still one request).
 pub(super) const MAX_RANGE_BYTES: u64 = 4 << 20;
+
+/// Exactly this range. Stores keep that promise already; whoever slices what comes back relies on it here.
+pub(super) async fn get_exact(objects: &dyn Objects, name: &str, range: Range<u64>) -> Result<Bytes, ObjectError> {
+    let expected = range.end.saturating_sub(range.start);
+    let bytes = objects.get_range(name, range).await?;
+    match bytes.len() as u64 {
+        got if got == expected => Ok(bytes),
+        got => Err(ObjectError::Truncated { name: name.to_owned(), store: objects.describe(), expected, got }),
+    }
+}
 
 /// Some items and the bytes that hold them all.
 #[derive(Clone, Debug, PartialEq, Eq)]

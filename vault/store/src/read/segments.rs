@@ -18,8 +18,17 @@ use vault_format::{ChunkId, FormatError};
 
 /// Parts fetched and decoded in one go: 12 MB sealed, 20 MB decoded.
 const PARTS_AT_ONCE: usize = 256;
-/// Decoded parts kept per segment, of about 80 KB each.
-const PARTS_KEPT: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+/// Decoded parts kept of all segments together, of about 80 KB each.
+const PARTS_KEPT: NonZeroUsize = NonZeroUsize::new(512).unwrap();
+
+/// Decoded parts, by segment and number.
+pub(super) struct PartCache(LruCache<(usize, usize), Arc<Vec<Entry>>>);
+
+impl PartCache {
+    pub fn new() -> Self {
+        PartCache(LruCache::new(PARTS_KEPT))
+    }
+}
 
 type Damaged = Vec<(String, String)>;
 
@@ -81,13 +90,14 @@ pub(super) struct OpenSegment {
     segment: Segment,
     /// By the segment's own numbers.
     packs: Vec<Arc<Pack>>,
-    parts: LruCache<usize, Arc<Vec<Entry>>>,
+    /// In the index.
+    number: usize,
     damaged: bool,
 }
 
 impl OpenSegment {
-    pub fn new(object: RemoteObject, segment: Segment, packs: Vec<Arc<Pack>>) -> Self {
-        OpenSegment { object, segment, packs, parts: LruCache::new(PARTS_KEPT), damaged: false }
+    pub fn new(number: usize, object: RemoteObject, segment: Segment, packs: Vec<Arc<Pack>>) -> Self {
+        OpenSegment { object, segment, packs, number, damaged: false }
     }
 
     pub fn packs(&self) -> impl Iterator<Item = &Arc<Pack>> {
@@ -106,19 +116,18 @@ impl OpenSegment {
         objects: &dyn Objects,
         ids: &[ChunkId],
         found: &mut Candidates,
-        damaged: &mut Damaged,
+        (cache, damaged): (&mut PartCache, &mut Damaged),
     ) -> Result<usize, StoreError> {
         // Pairs of part and id, in order of both.
-        let wanted: Vec<(usize, &ChunkId)> =
+        let mut wanted: Vec<(usize, &ChunkId)> =
             ids.iter().flat_map(|id| self.segment.parts_of(id).map(move |part| (part, id))).collect();
         let mut numbers: Vec<usize> = wanted.iter().map(|(part, _)| *part).collect();
         numbers.sort_unstable();
         numbers.dedup();
-        let (mut hits, mut at) = (0, 0);
-        let mut wanted = wanted;
         wanted.sort_by_key(|(part, _)| *part);
+        let (mut hits, mut at) = (0, 0);
         for group in numbers.chunks(PARTS_AT_ONCE) {
-            for (number, part) in self.read(objects, group, damaged).await? {
+            for (number, part) in self.read(objects, group, cache, damaged).await? {
                 while at < wanted.len() && wanted[at].0 <= number {
                     let (of, id) = wanted[at];
                     at += 1;
@@ -143,12 +152,13 @@ impl OpenSegment {
         &mut self,
         objects: &dyn Objects,
         numbers: &[usize],
+        cache: &mut PartCache,
         damaged: &mut Damaged,
     ) -> Result<Vec<(usize, Arc<Vec<Entry>>)>, StoreError> {
         let mut out: Vec<(usize, Arc<Vec<Entry>>)> = Vec::with_capacity(numbers.len());
         let mut missing = Vec::new();
         for number in numbers {
-            match self.parts.get(number) {
+            match cache.0.get(&(self.number, *number)) {
                 Some(part) => out.push((*number, part.clone())),
                 None => missing.push(*number),
             }
@@ -172,7 +182,7 @@ impl OpenSegment {
             match entries {
                 Ok(entries) => {
                     let entries = Arc::new(entries);
-                    self.parts.put(number, entries.clone());
+                    cache.0.put((self.number, number), entries.clone());
                     out.push((number, entries));
                 }
                 Err(e) => self.note(damaged, format!("part {number}: {e}")),

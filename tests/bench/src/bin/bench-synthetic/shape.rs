@@ -27,10 +27,28 @@ const PACK_BYTES: u64 = ONE_KEY_HEADER_BYTES as u64
     + TRAILER_BYTES
     + FOOTER_BYTES as u64;
 
+/// One pack in so many is a real one, so that chunks can be read; the others are sparse files, which nobody reads.
+const PACKS_PER_REAL: u64 = 128;
+
 /// Position p of VM `big` holds chunk p, whose record lies in pack p / 128.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     pub chunks: u64,
+}
+
+/// Whether pack `number` has real records.
+pub fn is_real(number: u64) -> bool {
+    number.is_multiple_of(PACKS_PER_REAL)
+}
+
+/// Whether the chunk at this position can be read.
+pub fn is_readable(position: u64) -> bool {
+    is_real(position / CHUNKS_PER_PACK)
+}
+
+/// What chunk `number` of a real pack holds: its number, again and again.
+pub fn content(number: u64) -> Vec<u8> {
+    number.to_le_bytes().repeat(CHUNK_BYTES as usize / 8)
 }
 
 impl Shape {
@@ -57,18 +75,17 @@ impl Shape {
     /// First and last position (exclusive) of each layer.
     pub fn layers(&self) -> impl Iterator<Item = std::ops::Range<u64>> {
         let chunks = self.chunks;
-        (0..chunks.div_ceil(POSITIONS_PER_LAYER)).map(move |n| {
-            n * POSITIONS_PER_LAYER..chunks.min((n + 1) * POSITIONS_PER_LAYER)
-        })
+        (0..chunks.div_ceil(POSITIONS_PER_LAYER))
+            .map(move |n| n * POSITIONS_PER_LAYER..chunks.min((n + 1) * POSITIONS_PER_LAYER))
     }
 }
 
-/// The same in every run, and spread evenly, as real ids are.
+/// The id of a chunk that is not there: the same in every run, and spread evenly, as real ids are.
 pub fn chunk_id(number: u64) -> ChunkId {
     ChunkId(numbered("chunk", number))
 }
 
-/// Any name will do: no program that is measured reads a pack.
+/// A pack that is a sparse file: any name will do.
 pub fn pack(number: u64) -> ListedPack {
     ListedPack {
         name: PackName(numbered("pack", number)),
@@ -76,7 +93,7 @@ pub fn pack(number: u64) -> ListedPack {
     }
 }
 
-/// The entries of pack `number`, as the `nth` of its list.
+/// The entries of such a pack, as the `nth` of its list.
 pub fn entries(number: u64, nth: u32) -> impl Iterator<Item = Entry> {
     (0..CHUNKS_PER_PACK).map(move |at| Entry {
         id: chunk_id(number * CHUNKS_PER_PACK + at),

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::shape::{CHUNK_BYTES, Shape};
@@ -78,9 +78,7 @@ impl Site {
         let file = File::create(&path)?;
         file.set_len(shape.disk_bytes())
             .with_context(|| format!("{}: a sparse file of 4 TiB is needed", path.display()))?;
-        let mut noise = blake3::Hasher::new()
-            .update(b"sparse disk")
-            .finalize_xof();
+        let mut noise = blake3::Hasher::new().update(b"sparse disk").finalize_xof();
         let mut chunk = vec![0; CHUNK_BYTES as usize];
         for nth in 0..shape.chunks / CHUNKS_PER_DATA {
             noise.fill(&mut chunk);
@@ -119,11 +117,6 @@ impl Site {
     pub fn commands(&self) -> Result<Value> {
         let own = std::env::current_exe()?;
         let gateway = own.with_file_name("sparesite-gateway");
-        ensure!(
-            own.parent().is_some_and(Path::is_dir),
-            "{}: cannot tell which folder the programs are in",
-            own.display()
-        );
         let gateway = |command: &str| {
             let config = self.path("gateway.toml");
             json!([gateway, "--config", config, command, "--json"])

@@ -1,0 +1,72 @@
+//! Programs that run while something else happens.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::Run;
+use crate::run::line_of;
+
+/// A loaded machine takes its time; what takes longer than this hangs.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A program that was started and not waited for. Killed when it is dropped.
+#[derive(Debug)]
+pub struct Background {
+    child: Option<Child>,
+    line: String,
+}
+
+impl Background {
+    pub fn start(command: &mut Command) -> Self {
+        let line = line_of(command);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap_or_else(|e| panic!("{line}: cannot be started: {e}"));
+        Background { child: Some(child), line }
+    }
+
+    pub fn wait(mut self) -> Run {
+        let child = self.child.take().expect("it was not waited for");
+        let output = child.wait_with_output().expect("it ends");
+        Run::from_output(std::mem::take(&mut self.line), &output)
+    }
+
+    /// SIGKILL; true if it was still running.
+    pub fn kill(mut self) -> bool {
+        let mut child = self.child.take().expect("it was not waited for");
+        let ended = child.try_wait().expect("it can be asked").is_some();
+        let _ = child.kill();
+        let _ = child.wait();
+        !ended
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+#[track_caller]
+pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < LIMIT, "{what}: not within {LIMIT:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Command lines of the qemu-nbd processes (and their supervisors) that speak of this folder.
+pub fn qemu_nbd_of(folder: &Path) -> Vec<String> {
+    let folder = folder.display().to_string();
+    let processes = fs::read_dir("/proc").expect("/proc").flatten();
+    let lines = processes.filter_map(|entry| {
+        let bytes = fs::read(entry.path().join("cmdline")).ok()?;
+        Some(String::from_utf8_lossy(&bytes).replace('\0', " "))
+    });
+    lines.filter(|line| line.contains("qemu-nbd") && line.contains(&folder)).collect()
+}

@@ -1,0 +1,145 @@
+//! Assembling a disk: three stages at once. A task plans (map, index, old copy), tasks fetch, all CPUs open, verify and
+//! write. What waits between the stages is bounded, so memory is too, whatever the disk's size.
+
+use super::batch::{Batch, BuildJob, Pieces};
+use super::disk_image::DiskImage;
+use super::engine::Engine;
+use super::packs::Grouping;
+use super::plan::{DiskPlan, PlannedBatch};
+use super::task::Task;
+use super::{Point, Vault};
+use crate::StoreError;
+use crate::extents::{Extents, Sink};
+use futures::{StreamExt, TryStreamExt, stream};
+use rayon::prelude::*;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use tokio::sync::mpsc;
+use vault_format::ChunkId;
+
+/// Batches being fetched while one is written: each has up to 32 MiB of records.
+const FETCHED_AHEAD: usize = 2;
+
+/// What assembling a disk came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AssembleReport {
+    /// Positions that are no hole.
+    pub chunks: u64,
+    /// Positions written with chunks from the vault.
+    pub chunks_fetched: u64,
+    /// Positions that the old copy had already.
+    pub chunks_kept: u64,
+    pub bytes_written: u64,
+    pub zeroed_bytes: u64,
+}
+
+/// Writes a disk to `sink`. `old` is the same disk as it is now, when it is assembled in place: chunks that it has are not
+/// fetched, and holes are written only where it is not zero. `progress` is called with bytes of the disk done, from
+/// several threads. Needs a multi-threaded tokio runtime.
+pub async fn assemble(
+    vault: &Vault,
+    point: &Point,
+    disk_name: &str,
+    sink: Arc<dyn Sink>,
+    old: Option<Arc<dyn Extents>>,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<AssembleReport, StoreError> {
+    let image = DiskImage::open(vault, point, disk_name).await?;
+    let writing = Writing {
+        engine: image.engine.clone(),
+        sink,
+        disk: disk_name.to_owned(),
+        size_bytes: image.size_bytes(),
+        chunk_bytes: u64::from(image.chunk_bytes()),
+        bytes_written: AtomicU64::new(0),
+        progress,
+    };
+    let mut report = AssembleReport::default();
+    let (to_fetch, planned) = mpsc::channel(1);
+    let plan = DiskPlan::new(image, old, &point.manifest.facts.vm, disk_name);
+    let planning = Task::spawn(plan.run(to_fetch));
+    let engine = writing.engine.clone();
+    let fetch = |planned: PlannedBatch| {
+        let engine = engine.clone();
+        Task::spawn(async move {
+            let pieces = engine.fetch(&planned.batch, Grouping::Together).await?;
+            Ok((planned, pieces))
+        })
+    };
+    let planned = stream::unfold(planned, |mut planned| async { Some((planned.recv().await?, planned)) });
+    let mut fetched = Box::pin(planned.map(fetch).buffered(FETCHED_AHEAD + 1));
+    while let Some((planned, pieces)) = fetched.try_next().await? {
+        let failed = tokio::task::block_in_place(|| writing.write_batch(&planned, &pieces))?;
+        drop(pieces);
+        writing.write_recovered(&planned, failed).await?;
+        report.chunks += planned.chunks;
+        report.chunks_kept += planned.kept;
+        report.chunks_fetched += planned.positions.iter().map(|p| p.len() as u64).sum::<u64>();
+        report.zeroed_bytes += planned.zeroes.iter().map(|r| r.end - r.start).sum::<u64>();
+    }
+    planning.await?;
+    report.bytes_written = writing.bytes_written.into_inner();
+    Ok(report)
+}
+
+/// What all batches of a disk share.
+struct Writing<'a> {
+    engine: Arc<Engine>,
+    sink: Arc<dyn Sink>,
+    disk: String,
+    size_bytes: u64,
+    chunk_bytes: u64,
+    bytes_written: AtomicU64,
+    progress: &'a (dyn Fn(u64) + Sync),
+}
+
+impl Writing<'_> {
+    /// Writes what can be written, and returns the jobs whose records are lost or damaged.
+    fn write_batch(&self, planned: &PlannedBatch, pieces: &Pieces) -> Result<Vec<usize>, StoreError> {
+        planned.zeroes.par_iter().try_for_each(|range| self.write_zeroes(range))?;
+        (self.progress)(planned.quiet_bytes);
+        let batch: &Batch = &planned.batch;
+        let write = |(i, job): (usize, &BuildJob)| match batch.build(job, pieces, &self.engine.keys, false) {
+            Ok(chunk) => self.write_chunk(&chunk, &planned.positions[i]).map(|()| None),
+            Err(_) => Ok(Some(i)),
+        };
+        let failed: Vec<Option<usize>> = batch.jobs.par_iter().enumerate().map(write).collect::<Result<_, _>>()?;
+        Ok(failed.into_iter().flatten().collect())
+    }
+
+    async fn write_recovered(&self, planned: &PlannedBatch, failed: Vec<usize>) -> Result<(), StoreError> {
+        let ids: Vec<ChunkId> = failed.iter().map(|i| planned.batch.jobs[*i].id).collect();
+        let mut chunks = self.engine.recover(&ids).await?;
+        for i in failed {
+            let (id, positions) = (planned.batch.jobs[i].id, &planned.positions[i]);
+            let chunk = chunks.remove(&id).unwrap_or_else(|| Err("it was not recovered".into()));
+            let chunk = chunk.map_err(|why| lost_at(&id, &self.disk, positions[0], why))?;
+            tokio::task::block_in_place(|| self.write_chunk(&chunk, positions))?;
+        }
+        Ok(())
+    }
+
+    fn write_chunk(&self, chunk: &[u8], positions: &[u64]) -> Result<(), StoreError> {
+        for position in positions {
+            let offset = position * self.chunk_bytes;
+            let length = self.size_bytes.saturating_sub(offset).min(chunk.len() as u64);
+            self.sink.write_at(offset, &chunk[..length as usize]).map_err(|e| self.sink_error(offset, &*e))?;
+            self.bytes_written.fetch_add(length, Relaxed);
+            (self.progress)(length);
+        }
+        Ok(())
+    }
+
+    fn write_zeroes(&self, range: &Range<u64>) -> Result<(), StoreError> {
+        self.sink.write_zeroes(range.start, range.end - range.start).map_err(|e| self.sink_error(range.start, &*e))
+    }
+
+    fn sink_error(&self, offset: u64, cause: &dyn std::fmt::Display) -> StoreError {
+        StoreError::Sink { disk: self.disk.clone(), offset, cause: cause.to_string() }
+    }
+}
+
+pub(super) fn lost_at(id: &ChunkId, disk: &str, position: u64, why: String) -> StoreError {
+    StoreError::LostChunk { id: id.to_string(), why: format!("disk {disk}, position {position}: {why}") }
+}

@@ -1,0 +1,56 @@
+//! Reading the control log from its first entry to its last.
+
+use crate::StoreError;
+use crate::objects::Objects;
+use futures::{StreamExt, stream};
+use std::collections::BTreeSet;
+use vault_format::control_log::ControlLog;
+use vault_format::names::{self, Name};
+use vault_format::vault_config::VaultConfig;
+
+/// Entries read at the same time.
+const AT_ONCE: usize = 8;
+
+/// The log, and what is wrong with it: lost entries are passed over, void ones say nothing; both are findings.
+pub(super) async fn read_log(
+    objects: &dyn Objects,
+    config: &VaultConfig,
+) -> Result<(ControlLog, Vec<String>), StoreError> {
+    let listed = objects.list(names::LOG).await?;
+    let numbers: BTreeSet<u64> = listed
+        .iter()
+        .filter_map(|object| match names::parse(&object.name)? {
+            Name::Log(number) if number > 0 => Some(number),
+            _ => None,
+        })
+        .collect();
+    let mut log = ControlLog::new(config.id);
+    let get = |number: u64| async move { (number, objects.get(&names::log(number)).await) };
+    let mut entries = stream::iter(numbers).map(get).buffered(AT_ONCE);
+    while let Some((number, entry)) = entries.next().await {
+        while log.number + 1 < number {
+            log.skip_lost("it is lost");
+        }
+        match entry.map_err(StoreError::from) {
+            Ok(bytes) => take(&mut log, config, &bytes)?,
+            Err(e) if e.is_damage() => log.skip_lost(&e.to_string()),
+            Err(e) => return Err(e),
+        }
+    }
+    // Entries that came while these were read.
+    loop {
+        match objects.get(&log.next_name()).await {
+            Ok(bytes) => take(&mut log, config, &bytes)?,
+            Err(e) if e.is_not_found() => break,
+            Err(e) => return Err(e.into()),
+        }
+    }
+    let findings = log.void.iter().map(|(number, why)| format!("{} says nothing: {why}", names::log(*number)));
+    let findings = findings.collect();
+    Ok((log, findings))
+}
+
+fn take(log: &mut ControlLog, config: &VaultConfig, bytes: &[u8]) -> Result<(), StoreError> {
+    let name = log.next_name();
+    log.read(&config.control, bytes).map_err(StoreError::format(&name))
+}
