@@ -16,6 +16,7 @@ mod under_construction;
 mod vm_point;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser};
@@ -34,7 +35,10 @@ fn main() -> ExitCode {
             .enable_all()
             .build()
             .or_failure(|| Failure::failed("cannot start the program's threads"))?;
-        runtime.block_on(run(cli))
+        let done = runtime.block_on(run(cli));
+        // A read that hangs (a dead mount) must not keep an interrupted program from ending.
+        runtime.shutdown_timeout(Duration::from_secs(2));
+        done
     })
 }
 

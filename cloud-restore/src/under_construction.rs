@@ -86,8 +86,9 @@ mod tests {
     #[test]
     fn a_disk_of_odd_size_fits_an_image() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("d.qcow2");
-        let disk = LocalDisk::create(&path, Format::Qcow2, 4096 + 100, &quick()).unwrap();
+        // Of the formats, VHDX is the one that insists on whole sectors.
+        let path = folder.path().join("d.vhdx");
+        let disk = LocalDisk::create(&path, Format::Vhdx, 4096 + 100, &quick()).unwrap();
         disk.write_at(4096, &[7; 100]).unwrap();
         disk.finish().unwrap();
         let image = virtual_disk::open(&path, &virtual_disk::OpenOptions::default()).unwrap();

@@ -1,8 +1,16 @@
 //! What most commands begin with: the configuration, the gateway key, the vault behind its meter.
 
-use std::{fs::File, io::Read, path::Path, sync::Arc};
+use std::{
+    fs::File,
+    io::Read,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
-use console::{Failure, OrFailure};
+use console::{Failure, OrFailure, Progress};
 use vault_format::gateway_key::GatewayKey;
 use vault_store::{
     gateway::{Gateway, GatewayOptions},
@@ -67,6 +75,16 @@ pub fn open_gateway(config: &Config, objects: Arc<dyn Objects>) -> anyhow::Resul
         &config.state,
         GatewayOptions::default(),
     )?)
+}
+
+/// Progress in bytes that came from the vault: what calls it counts objects.
+pub fn received<'p>(meter: &'p Meter, progress: &'p Progress) -> impl Fn(u64) + Sync + 'p {
+    let told = AtomicU64::new(meter.snapshot().bytes_received);
+    move |_objects| {
+        let received = meter.snapshot().bytes_received;
+        let before = told.fetch_max(received, Ordering::Relaxed);
+        progress.add(received.saturating_sub(before));
+    }
 }
 
 /// The VMs called `names`, all of them if there are none, in the order in which they are synced.

@@ -28,11 +28,11 @@ Examples:
   sparesite-restore assemble dc01 --disk sda --output /dev/vg0/dc01
   sparesite-restore assemble dc01 --output dc01.raw --in-place
 
-A VM with one disk becomes the file PATH; a VM with several a file for each in the folder PATH,
-named after the disk. Nothing is overwritten without --in-place, and a file appears only when it
+A VM with one disk becomes the file PATH; a VM with several a file for each in the folder PATH, \
+named after the disk. Nothing is overwritten without --in-place, and a file appears only when it \
 is whole. Disks that are excluded from protection are made empty.
 
-vhd is of fixed size, rounded up to whole MiB (20 at least), as Azure takes it. qcow2, vhdx and
+vhd is of fixed size, rounded up to whole MiB (20 at least), as Azure takes it. qcow2, vhdx and \
 vmdk need qemu-utils.")]
 pub struct AssembleArgs {
     /// The VM, and its recovery point: latest, a sequence number, or a time (the newest point at or

@@ -20,7 +20,7 @@ use crate::vm_point::vm_name;
 Example:
   sparesite-restore gateway-key issue --label site2 --output gateway.key
 
-Then, on the gateway: sparesite-gateway init --join gateway.key. The key lets it add recovery points
+Then, on the gateway: sparesite-gateway init --join gateway.key. The key lets it add recovery points \
 and find what it added; it cannot delete, and cannot open what is stored.")]
 pub struct KeyIssueArgs {
     /// What to call the gateway; no gateway that is let in has this name

@@ -25,7 +25,7 @@ Examples:
   sparesite-restore gateway-key revoke site1 --trust dc01@17 --trust db@2026-11-20
   sparesite-restore gateway-key revoke 3f9ab2c4 --trust-none
 
-Recovery points that are not trusted stay in the vault, and are not restored. Revoking takes no
+Recovery points that are not trusted stay in the vault, and are not restored. Revoking takes no \
 right from the gateway's cloud credentials: withdraw those in the cloud as well.")]
 pub struct KeyRevokeArgs {
     /// The gateway's label, or the beginning of its writer id, as `gateway-key list` prints them

@@ -28,7 +28,7 @@ Examples:
   sparesite-restore kit new --output new.json --new-passphrase-file words.txt
   sparesite-restore kit new --vault s3://acme-dr-2/site1 --region eu-west-1 --output new.json
 
-The new kit opens the same vault with the same keys. The old kit goes on opening it: if it may be
+The new kit opens the same vault with the same keys. The old kit goes on opening it: if it may be \
 in wrong hands, a new kit is no remedy, but a new vault is.")]
 pub struct KitNewArgs {
     /// The new kit's file; its page to print is FILE.html. Neither may exist

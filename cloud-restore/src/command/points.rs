@@ -80,16 +80,8 @@ fn unknown_vm(vm: &str, known: &[&str]) -> Failure {
 
 fn print(list: &PointList) -> Result<()> {
     let now = Timestamp::now();
-    let mut table = Table::new([
-        "VM",
-        "POINT",
-        "CAPTURED",
-        "AGE",
-        "CONSISTENCY",
-        "DISKS",
-        "ID",
-    ])
-    .right([1, 3]);
+    let mut table =
+        Table::new(["VM", "POINT", "CAPTURED", "AGE", "CONSISTENCY", "DISKS"]).right([1, 3]);
     for point in &list.points {
         let facts = &point.manifest.facts;
         table.row([
@@ -99,7 +91,6 @@ fn print(list: &PointList) -> Result<()> {
             age(facts, now),
             facts.consistency.to_string(),
             disks(point),
-            facts.point.to_string(),
         ]);
     }
     match table.is_empty() {

@@ -17,10 +17,10 @@ Examples:
   sparesite-restore verify
   sparesite-restore verify --read-data --quiet
 
-Without --read-data it reads what describes the data, and checks that the data is there in its
+Without --read-data it reads what describes the data, and checks that the data is there in its \
 full length: minutes, and few requests. With it everything is downloaded: do it where the vault is.
 
-Damage is noted in the vault's control log. A site that still runs then sends again what is
+Damage is noted in the vault's control log. A site that still runs then sends again what is \
 damaged, with its next sync.")]
 pub struct VerifyArgs {
     /// Also download, open and check all data

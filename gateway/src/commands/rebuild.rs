@@ -9,7 +9,7 @@ use vault_store::objects::OpenOptions;
 use super::{finding_in_words, told};
 use crate::{
     interrupt::Interrupt,
-    vault_access::{VaultAccess, load_config, open_gateway},
+    vault_access::{VaultAccess, load_config, open_gateway, received},
 };
 
 pub const EXAMPLES: &str = "\
@@ -26,7 +26,7 @@ pub async fn run(config: &Path, json: bool) -> anyhow::Result<Exit> {
     let access = interrupt.or(open).await??;
     let mut gateway = open_gateway(&config, access.objects)?;
     let progress = Progress::start("rebuild", None);
-    let count = |bytes| progress.add(bytes);
+    let count = received(&access.meter, &progress);
     let report = interrupt.or(gateway.rebuild(&count)).await??;
     progress.finish();
     let used = access.meter.snapshot();

@@ -9,7 +9,7 @@ use console::{Exit, Failure, Finding, Progress};
 use vault_store::{
     StoreError,
     gateway::{Gateway, PointReport},
-    objects::OpenOptions,
+    objects::{Meter, OpenOptions},
 };
 
 use super::{VmArgs, finding_in_words, told};
@@ -17,7 +17,7 @@ use crate::{
     config::{Config, Vm},
     interrupt::Interrupt,
     source::disk_list,
-    vault_access::{VaultAccess, choose, load_config, open_gateway},
+    vault_access::{VaultAccess, choose, load_config, open_gateway, received},
 };
 use report::{CycleReport, VmReport};
 use vm_sync::{SyncError, VmSync};
@@ -42,6 +42,7 @@ pub async fn run(config: &Path, args: &VmArgs, json: bool) -> anyhow::Result<Exi
     let gateway = open_gateway(&config, access.objects)?;
     let mut cycle = Cycle {
         config: &config,
+        meter: access.meter.clone(),
         gateway,
         interrupt,
         report: CycleReport::default(),
@@ -78,6 +79,7 @@ fn tell(report: &CycleReport, json: bool, interrupt: &Interrupt) -> anyhow::Resu
 
 struct Cycle<'c> {
     config: &'c Config,
+    meter: Meter,
     gateway: Gateway,
     interrupt: Interrupt,
     report: CycleReport,
@@ -86,7 +88,7 @@ struct Cycle<'c> {
 impl Cycle<'_> {
     async fn begin(&mut self) -> anyhow::Result<()> {
         let progress = Progress::start("reading the vault's index", None);
-        let count = |bytes| progress.add(bytes);
+        let count = received(&self.meter, &progress);
         let start = self.gateway.begin_cycle(&count);
         let start = self.interrupt.or(start).await??;
         let rebuilt = start.rebuilt.into_iter();

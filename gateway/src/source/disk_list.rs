@@ -20,7 +20,7 @@ pub fn open(disk: &Disk) -> Result<Box<dyn DiskReader>, Failure> {
         ..OpenOptions::default()
     };
     virtual_disk::open(&disk.path, &options)
-        .or_failure(|| Failure::failed(format!("cannot open disk {} of VM {}", disk.name, vm.name)))
+        .or_failure(|| Failure::failed(format!("disk {} cannot be opened", disk.name)))
 }
 
 /// Opens all disks for capture. Of an excluded one only the size is read. Blocks.

@@ -34,8 +34,8 @@ pub struct AssembleReport {
     pub zeroed_bytes: u64,
 }
 
-/// Writes a disk to `sink`. `old` is the same disk as it is now, when it is assembled in place: chunks that it has are not
-/// fetched, and holes are written only where it is not zero. `progress` is called with bytes of the disk done, from
+/// Writes a disk to `sink`. `old` is the same disk as it is now, when it is assembled in place: chunks that it has are
+/// not fetched, and holes are written only where it is not zero. `progress` is called with bytes of the disk done, from
 /// several threads. Needs a multi-threaded tokio runtime.
 pub async fn assemble(
     vault: &Vault,

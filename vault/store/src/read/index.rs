@@ -1,4 +1,4 @@
-//! Where the records of a chunk id are: index segments, manifests' own entries, and pack trailers when an index is lost.
+//! Where the records of a chunk id are: index segments, manifests' own entries, and pack trailers if an index is lost.
 
 use super::Vault;
 use super::chains::{Candidates, Located, Pack};

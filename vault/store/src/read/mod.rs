@@ -1,5 +1,5 @@
-//! The reading side of the vault: recovery points, their disks, assembling them, verifying everything. Needs the recovery
-//! key. From above: [`assemble`] and [`DiskImage`] → `engine` (chains of records) → `index`, `overlay` and `packs`.
+//! The reading side of the vault: recovery points, their disks, assembling them, verifying everything. Needs the
+//! recovery key. From above: [`assemble`] and [`DiskImage`] → `engine` (chains of records) → `index`, `overlay` and `packs`.
 
 mod assemble;
 mod batch;

@@ -27,7 +27,7 @@ pub(super) struct RemoteLayer {
 
 enum MapLayer {
     Inline(Vec<Run>),
-    Remote(RemoteLayer),
+    Remote(Box<RemoteLayer>),
 }
 
 /// The layers of one disk.
@@ -117,7 +117,7 @@ impl MapOverlay {
                 Ok::<_, StoreError>(match layer {
                     LayerRef::Inline(runs) => MapLayer::Inline(runs),
                     LayerRef::Object { name, size } => {
-                        MapLayer::Remote(RemoteLayer::open(&*objects, trust, &name, size).await?)
+                        MapLayer::Remote(Box::new(RemoteLayer::open(&*objects, trust, &name, size).await?))
                     }
                 })
             }

@@ -56,7 +56,8 @@ impl FromStr for PointSelector {
         };
         let wrong = || {
             StoreError::Other(format!(
-                "`{}` names no recovery point; write `latest`, a sequence number, a date (2026-07-05: its end, in UTC) or a time (2026-07-05T12:00:00Z)",
+                "`{}` names no recovery point; write `latest`, a sequence number, a date (2026-07-05: its end, in UTC) or a \
+                 time (2026-07-05T12:00:00Z)",
                 text.escape_debug()
             ))
         };

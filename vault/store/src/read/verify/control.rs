@@ -37,8 +37,8 @@ impl Verification<'_> {
         }
     }
 
-    /// The control log: no entry missing up to the last that any manifest heeded, none damaged. A void one that is whole
-    /// was written by somebody without the right to; it is a finding already.
+    /// The control log: no entry missing up to the last that any manifest heeded, none damaged. A void one that is
+    /// whole was written by somebody without the right to; it is a finding already.
     pub(super) async fn check_log(&mut self, points: &[KnownPoint]) -> Result<(), StoreError> {
         let last = points.iter().map(|p| p.log).max().unwrap_or(0).min(self.vault.log.number + 1000);
         for number in 1..=last.max(self.vault.log.number) {

@@ -1,5 +1,5 @@
-//! Verifying a vault: every object whole, and everything that a recovery point needs there. With `read_data` every record
-//! is opened too.
+//! Verifying a vault: every object whole, and everything that a recovery point needs there. With `read_data` every
+//! record is opened too.
 
 mod control;
 mod packs;

@@ -1,5 +1,5 @@
-//! Whether every chunk of every recovery point can be had: layer by layer, since points share layers; only points with a
-//! layer that names a lost chunk are looked at position by position.
+//! Whether every chunk of every recovery point can be had: layer by layer, since points share layers; only points with
+//! a layer that names a lost chunk are looked at position by position.
 
 use super::points::KnownPoint;
 use super::{PointVerdict, Verification};
