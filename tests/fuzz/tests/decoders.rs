@@ -6,7 +6,6 @@ use std::path::Path;
 /// Every public function of `vault-format` and `virtual-disk` that takes bytes or text of somebody else, and the targets
 /// that call it.
 const DECODERS: &[(&str, &[&str])] = &[
-    ("block_values::merge", &["block_values"]),
     ("control_log::read", &["control_log", "control_log_signed"]),
     ("entry::decode_entries", &["entries", "pack_trailer_sealed"]),
     (
@@ -105,6 +104,7 @@ const DECODERS: &[(&str, &[&str])] = &[
 
 /// Those that take readers, callbacks or opened values in place of bytes: a scan of parameters does not find them.
 const OTHERS: &[(&str, &[&str])] = &[
+    ("block_values::merge", &["block_values"]),
     ("layer::from_root", &["layer_root"]),
     ("segment::from_root", &["segment_root"]),
     ("vault_config::open_keys", &["vault_config"]),
@@ -132,7 +132,6 @@ const NO_DECODERS: &[&str] = &[
     "keys::vm_id",
     "kit::close",
     "kit::passphrase_words",
-    "layer::position_key",
     "metadata_object::encode",
     "pack::new",
     "pack::push",

@@ -16,7 +16,12 @@ use vault_store::read::{DiskImage, PointSelector, assemble};
 const LATEST: PointSelector = PointSelector::Latest;
 
 /// Publishes a point of VM `web` whose disk `sda` is these chunks, and which adds these packs.
-async fn publish(fixture: &Fixture, sequence: u64, ids: &[ChunkId], packs: &[&vault_format::pack::FinishedPack]) {
+async fn publish(
+    fixture: &Fixture,
+    sequence: u64,
+    ids: &[ChunkId],
+    packs: &[&vault_format::pack::FinishedPack],
+) {
     let layer = LayerRef::Inline(vec![chunks_at(0, ids)]);
     let manifest = with_packs(fixture.manifest("web", sequence), packs);
     let manifest = with_disk(manifest, "sda", (ids.len() * CHUNK) as u64, vec![layer]);
@@ -41,38 +46,68 @@ async fn layers_are_overlaid_and_the_last_chunk_is_cut() {
     let fixture = Fixture::new().await;
     let mut pack = fixture.pack();
     let chunks: Vec<Vec<u8>> = (0..6).map(chunk).collect();
-    let ids: Vec<ChunkId> = chunks.iter().map(|c| fixture.add_full(&mut pack, c)).collect();
+    let ids: Vec<ChunkId> = chunks
+        .iter()
+        .map(|c| fixture.add_full(&mut pack, c))
+        .collect();
     let mut last = chunk(9);
     last[1000..].fill(0);
     let last_id = fixture.add_full(&mut pack, &last);
     let pack = fixture.put_pack(pack).await;
     fixture.put_segment(0, &[&pack]).await;
-    let base = fixture.put_layer(&[chunks_at(0, &ids[..4]), chunks_at(9, &[last_id, ids[5]])]).await;
-    let middle = fixture.put_layer(&[Run::Holes { first: 1, count: 2 }, chunks_at(5, &[ids[4]])]).await;
+    let base = fixture
+        .put_layer(&[chunks_at(0, &ids[..4]), chunks_at(9, &[last_id, ids[5]])])
+        .await;
+    let middle = fixture
+        .put_layer(&[Run::Holes { first: 1, count: 2 }, chunks_at(5, &[ids[4]])])
+        .await;
     let newest = LayerRef::Inline(vec![chunks_at(2, &[ids[5]])]);
     let size = 9 * CHUNK as u64 + 1000;
-    let manifest = with_disk(fixture.manifest("web", 1), "sda", size, vec![newest, middle, base]);
+    let manifest = with_disk(
+        fixture.manifest("web", 1),
+        "sda",
+        size,
+        vec![newest, middle, base],
+    );
     fixture.publish(&manifest).await;
 
     let vault = fixture.vault().await;
     let point = vault.find_point("web", &LATEST).await.unwrap();
     let (bytes, report) = assembled(&vault, &point, "sda").await.unwrap();
     let zero = vec![0; CHUNK];
-    let expected =
-        [&chunks[0], &zero, &chunks[5], &chunks[3], &zero, &chunks[4], &zero, &zero, &zero].map(|c| c.as_slice());
+    let expected = [
+        &chunks[0], &zero, &chunks[5], &chunks[3], &zero, &chunks[4], &zero, &zero, &zero,
+    ]
+    .map(|c| c.as_slice());
     let mut expected = expected.concat();
     expected.extend_from_slice(&last[..1000]);
     assert!(bytes == expected);
-    assert_eq!((report.chunks, report.chunks_fetched, report.chunks_kept), (5, 5, 0));
-    assert_eq!((report.bytes_written, report.zeroed_bytes), (4 * CHUNK as u64 + 1000, 0));
+    assert_eq!(
+        (report.chunks, report.chunks_fetched, report.chunks_kept),
+        (5, 5, 0)
+    );
+    assert_eq!(
+        (report.bytes_written, report.zeroed_bytes),
+        (4 * CHUNK as u64 + 1000, 0)
+    );
 
     let mut image = DiskImage::open(&vault, &point, "sda").await.unwrap();
-    assert_eq!(image.slots(1..3).await.unwrap(), [Slot::Hole, Slot::Chunk(ids[5])]);
-    assert_eq!(image.slots(9..12).await.unwrap(), [Slot::Chunk(last_id), Slot::Hole, Slot::Hole], "behind the end");
+    assert_eq!(
+        image.slots(1..3).await.unwrap(),
+        [Slot::Hole, Slot::Chunk(ids[5])]
+    );
+    assert_eq!(
+        image.slots(9..12).await.unwrap(),
+        [Slot::Chunk(last_id), Slot::Hole, Slot::Hole],
+        "behind the end"
+    );
     let read = image.chunks(&[ids[3], ids[0], ids[3]]).await.unwrap();
     assert_eq!(read.len(), 2);
     assert!(read[&ids[3]][..] == chunks[3]);
-    let error = DiskImage::open(&vault, &point, "sdb").await.unwrap_err().to_string();
+    let error = DiskImage::open(&vault, &point, "sdb")
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("no disk sdb; it has sda"), "{error}");
 }
 
@@ -85,7 +120,9 @@ async fn progress_comes_to_the_size_of_the_disk() {
     let layer = LayerRef::Inline(vec![chunks_at(3, &[id, id])]);
     let manifest = with_packs(fixture.manifest("web", 1), &[&pack]);
     let size = 40 * CHUNK as u64 + 17;
-    fixture.publish(&with_disk(manifest, "sda", size, vec![layer])).await;
+    fixture
+        .publish(&with_disk(manifest, "sda", size, vec![layer]))
+        .await;
     let vault = fixture.vault().await;
     let point = vault.find_point("web", &LATEST).await.unwrap();
     let sink = Arc::new(MemoryDisk::new(vec![0; size as usize]));
@@ -93,7 +130,9 @@ async fn progress_comes_to_the_size_of_the_disk() {
     let progress = |n| {
         done.fetch_add(n, Ordering::Relaxed);
     };
-    let report = assemble(&vault, &point, "sda", sink, None, &progress).await.unwrap();
+    let report = assemble(&vault, &point, "sda", sink, None, &progress)
+        .await
+        .unwrap();
     assert_eq!(done.into_inner(), size);
     assert_eq!((report.chunks, report.chunks_fetched), (2, 2));
 }
@@ -135,13 +174,24 @@ async fn another_record_is_taken_when_one_is_damaged() {
     fixture.put_segment(1, &[&good]).await;
     publish(&fixture, 1, &[id, other], &[]).await;
     let expected = [&target[..], &chunk(6)].concat();
-    fixture.flip(&names::pack(&bad.name), bad.entries[1].offset as usize + 60).await;
-    assert!(latest(&fixture).await.unwrap() == expected, "one record of the pack is damaged, its neighbour is not");
+    fixture
+        .flip(&names::pack(&bad.name), bad.entries[1].offset as usize + 60)
+        .await;
+    assert!(
+        latest(&fixture).await.unwrap() == expected,
+        "one record of the pack is damaged, its neighbour is not"
+    );
 
-    fixture.objects.put(&names::pack(&bad.name), bad.bytes[..bad.entries[1].offset as usize + 10].to_vec());
+    fixture.objects.put(
+        &names::pack(&bad.name),
+        bad.bytes[..bad.entries[1].offset as usize + 10].to_vec(),
+    );
     let (id, why) = lost(latest(&fixture).await);
     assert_eq!(id, other.to_string());
-    assert!(why.contains("disk sda, position 1") && why.contains(&bad.name.to_string()), "{why}");
+    assert!(
+        why.contains("disk sda, position 1") && why.contains(&bad.name.to_string()),
+        "{why}"
+    );
     fixture.objects.delete(&names::pack(&bad.name));
     assert_eq!(lost(latest(&fixture).await).0, other.to_string());
 }
@@ -160,7 +210,11 @@ async fn a_record_that_gives_other_content_is_not_believed() {
     // The good pack is in no list of this point; its trailer still tells of it.
     assert!(latest(&fixture).await.unwrap() == target);
     fixture.objects.delete(&names::pack(&good.name));
-    assert!(lost(latest(&fixture).await).1.contains("does not have the chunk id"));
+    assert!(
+        lost(latest(&fixture).await)
+            .1
+            .contains("does not have the chunk id")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -179,72 +233,163 @@ async fn patches_that_stand_on_each_other_are_lost_and_not_followed_for_ever() {
 async fn a_wider_segment_supersedes_unless_it_is_damaged() {
     let fixture = Fixture::new().await;
     let (mut one, mut two) = (fixture.pack(), fixture.pack());
-    let ids = [fixture.add_full(&mut one, &chunk(1)), fixture.add_full(&mut two, &chunk(2))];
+    let ids = [
+        fixture.add_full(&mut one, &chunk(1)),
+        fixture.add_full(&mut two, &chunk(2)),
+    ];
     let (one, two) = (fixture.put_pack(one).await, fixture.put_pack(two).await);
-    let narrow = [fixture.put_segment(0, &[&one]).await, fixture.put_segment(1, &[&two]).await];
+    let narrow = [
+        fixture.put_segment(0, &[&one]).await,
+        fixture.put_segment(1, &[&two]).await,
+    ];
     let wide = fixture.put_segment(0, &[&one, &two]).await;
     publish(&fixture, 1, &ids, &[]).await;
     let expected = [chunk(1), chunk(2)].concat();
-    narrow.iter().for_each(|name| fixture.objects.put(name, &b"never read"[..]));
+    narrow
+        .iter()
+        .for_each(|name| fixture.objects.put(name, &b"never read"[..]));
     assert!(latest(&fixture).await.unwrap() == expected);
     fixture.objects.restore_all();
     fixture.flip(&wide, 200).await;
     assert!(latest(&fixture).await.unwrap() == expected);
     narrow.iter().for_each(|name| fixture.objects.delete(name));
-    assert!(latest(&fixture).await.unwrap() == expected, "without any index, from the packs' trailers");
+    assert!(
+        latest(&fixture).await.unwrap() == expected,
+        "without any index, from the packs' trailers"
+    );
     fixture.objects.delete(&names::pack(&two.name));
-    assert!(lost(latest(&fixture).await).1.contains("no index segment, manifest or pack"));
+    assert!(
+        lost(latest(&fixture).await)
+            .1
+            .contains("no index segment, manifest or pack")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn packs_without_a_segment_are_found_through_the_manifests_that_have_their_entries() {
     let fixture = Fixture::new().await;
     let (mut one, mut two) = (fixture.pack(), fixture.pack());
-    let ids = [fixture.add_full(&mut one, &chunk(1)), fixture.add_full(&mut two, &chunk(2))];
+    let ids = [
+        fixture.add_full(&mut one, &chunk(1)),
+        fixture.add_full(&mut two, &chunk(2)),
+    ];
     let (one, two) = (fixture.put_pack(one).await, fixture.put_pack(two).await);
     publish(&fixture, 1, &ids[..1], &[&one]).await;
-    let first = names::point(&fixture.id_key.vm_id("web"), vault_format::PointId { epoch: 1, sequence: 1 });
+    let first = names::point(
+        &fixture.id_key.vm_id("web"),
+        vault_format::PointId {
+            epoch: 1,
+            sequence: 1,
+        },
+    );
     let layer = LayerRef::Inline(vec![chunks_at(0, &ids)]);
-    let mut manifest = with_disk(with_packs(fixture.manifest("web", 2), &[&two]), "sda", 2 * CHUNK as u64, vec![layer]);
-    manifest.facts.unindexed.push(Unindexed { object: first.clone(), packs: vec![one.name] });
+    let mut manifest = with_disk(
+        with_packs(fixture.manifest("web", 2), &[&two]),
+        "sda",
+        2 * CHUNK as u64,
+        vec![layer],
+    );
+    manifest.facts.unindexed.push(Unindexed {
+        object: first.clone(),
+        packs: vec![one.name],
+    });
     fixture.publish(&manifest).await;
     // With a damaged trailer, so that it cannot be the trailer that told.
-    fixture.flip(&names::pack(&one.name), one.bytes.len() - 1).await;
+    fixture
+        .flip(&names::pack(&one.name), one.bytes.len() - 1)
+        .await;
     let expected = [chunk(1), chunk(2)].concat();
     assert!(latest(&fixture).await.unwrap() == expected);
     fixture.objects.restore_all();
     fixture.objects.delete(&first);
-    assert!(latest(&fixture).await.unwrap() == expected, "from the trailer");
+    assert!(
+        latest(&fixture).await.unwrap() == expected,
+        "from the trailer"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_place_only_what_differs_is_fetched_and_old_data_in_holes_is_zeroed() {
     let fixture = Fixture::new().await;
     let mut pack = fixture.pack();
-    let ids: Vec<ChunkId> = (0..4).map(|n| fixture.add_full(&mut pack, &chunk(n))).collect();
+    let ids: Vec<ChunkId> = (0..4)
+        .map(|n| fixture.add_full(&mut pack, &chunk(n)))
+        .collect();
     let pack = fixture.put_pack(pack).await;
-    let runs = vec![chunks_at(0, &ids[..2]), Run::Holes { first: 2, count: 3 }, chunks_at(5, &ids[2..])];
+    let runs = vec![
+        chunks_at(0, &ids[..2]),
+        Run::Holes { first: 2, count: 3 },
+        chunks_at(5, &ids[2..]),
+    ];
     let manifest = with_packs(fixture.manifest("web", 1), &[&pack]);
     let size = 7 * CHUNK as u64;
-    fixture.publish(&with_disk(manifest, "sda", size, vec![LayerRef::Inline(runs)])).await;
+    fixture
+        .publish(&with_disk(
+            manifest,
+            "sda",
+            size,
+            vec![LayerRef::Inline(runs)],
+        ))
+        .await;
     let vault = fixture.vault().await;
     let point = vault.find_point("web", &LATEST).await.unwrap();
     let (expected, _) = assembled(&vault, &point, "sda").await.unwrap();
     let zero = vec![0; CHUNK];
-    let old = [&chunk(0)[..], &chunk(7), &chunk(7), &chunk(7), &zero, &chunk(2), &zero].concat();
+    let old = [
+        &chunk(0)[..],
+        &chunk(7),
+        &chunk(7),
+        &chunk(7),
+        &zero,
+        &chunk(2),
+        &zero,
+    ]
+    .concat();
     let disk = Arc::new(MemoryDisk::new(old));
-    let report = assemble(&vault, &point, "sda", disk.clone(), Some(disk.clone()), &|_| {}).await.unwrap();
+    let report = assemble(
+        &vault,
+        &point,
+        "sda",
+        disk.clone(),
+        Some(disk.clone()),
+        &|_| {},
+    )
+    .await
+    .unwrap();
     assert!(disk.bytes() == expected);
-    assert_eq!((report.chunks, report.chunks_kept, report.chunks_fetched), (4, 2, 2));
-    assert_eq!((report.bytes_written, report.zeroed_bytes), (2 * CHUNK as u64, 2 * CHUNK as u64));
-    let again = assemble(&vault, &point, "sda", disk.clone(), Some(disk.clone()), &|_| {}).await.unwrap();
-    assert_eq!((again.chunks_kept, again.bytes_written, again.zeroed_bytes), (4, 0, 0));
+    assert_eq!(
+        (report.chunks, report.chunks_kept, report.chunks_fetched),
+        (4, 2, 2)
+    );
+    assert_eq!(
+        (report.bytes_written, report.zeroed_bytes),
+        (2 * CHUNK as u64, 2 * CHUNK as u64)
+    );
+    let again = assemble(
+        &vault,
+        &point,
+        "sda",
+        disk.clone(),
+        Some(disk.clone()),
+        &|_| {},
+    )
+    .await
+    .unwrap();
+    assert_eq!(
+        (again.chunks_kept, again.bytes_written, again.zeroed_bytes),
+        (4, 0, 0)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_excluded_disk_is_empty() {
     let fixture = Fixture::new().await;
-    let mut manifest = with_disk(fixture.manifest("web", 1), "sda", 3 * CHUNK as u64, Vec::new());
+    let mut manifest = with_disk(
+        fixture.manifest("web", 1),
+        "sda",
+        3 * CHUNK as u64,
+        Vec::new(),
+    );
     manifest.disks[0].excluded = true;
     fixture.publish(&manifest).await;
     let bytes = latest(&fixture).await.unwrap();

@@ -36,14 +36,18 @@ struct Cycle {
 }
 
 fn cycles() -> impl Strategy<Value = Vec<Cycle>> {
-    let write =
-        (0..POSITIONS, 0u8..40, any::<bool>()).prop_map(|(position, what, twice)| Write { position, what, twice });
-    let writes = proptest::collection::vec(write, 1..6);
-    let cycle = (writes, any::<bool>(), any::<bool>()).prop_map(|(writes, object_layer, segment)| Cycle {
-        writes,
-        object_layer,
-        segment,
+    let write = (0..POSITIONS, 0u8..40, any::<bool>()).prop_map(|(position, what, twice)| Write {
+        position,
+        what,
+        twice,
     });
+    let writes = proptest::collection::vec(write, 1..6);
+    let cycle =
+        (writes, any::<bool>(), any::<bool>()).prop_map(|(writes, object_layer, segment)| Cycle {
+            writes,
+            object_layer,
+            segment,
+        });
     proptest::collection::vec(cycle, 1..8)
 }
 
@@ -69,7 +73,11 @@ impl Model {
             let seed = sequence * 100 + n as u64;
             let new = match (write.what, &old) {
                 (0, _) => None,
-                (10.., Some(old)) => Some(changed(old, &[usize::from(write.what) % 16, 15], seed as u8 | 1)),
+                (10.., Some(old)) => Some(changed(
+                    old,
+                    &[usize::from(write.what) % 16, 15],
+                    seed as u8 | 1,
+                )),
                 _ => Some(chunk(seed)),
             };
             if let Some(new) = &new {
@@ -88,20 +96,35 @@ impl Model {
                     fixture.add_full(&mut pack, new);
                 }
             }
-            let slot = new.as_ref().map_or(Slot::Hole, |new| Slot::Chunk(fixture.id(new)));
+            let slot = new
+                .as_ref()
+                .map_or(Slot::Hole, |new| Slot::Chunk(fixture.id(new)));
             runs.insert(write.position as u64, slot);
             self.disk[write.position] = new;
         }
         let mut builder = RunBuilder::default();
-        runs.into_iter().for_each(|(position, slot)| builder.push(position, slot));
+        runs.into_iter()
+            .for_each(|(position, slot)| builder.push(position, slot));
         let runs: Vec<Run> = builder.runs();
-        let layer = if cycle.object_layer { fixture.put_layer(&runs).await } else { LayerRef::Inline(runs) };
+        let layer = if cycle.object_layer {
+            fixture.put_layer(&runs).await
+        } else {
+            LayerRef::Inline(runs)
+        };
         self.layers.insert(0, layer);
         let pack = fixture.put_pack(pack).await;
         let manifest = with_packs(fixture.manifest("web", sequence), &[&pack]);
-        let mut manifest = with_disk(manifest, "sda", (POSITIONS * CHUNK) as u64 - 100, self.layers.clone());
+        let mut manifest = with_disk(
+            manifest,
+            "sda",
+            (POSITIONS * CHUNK) as u64 - 100,
+            self.layers.clone(),
+        );
         for (object, pack) in &self.unindexed {
-            manifest.facts.unindexed.push(Unindexed { object: object.clone(), packs: vec![pack.name] });
+            manifest.facts.unindexed.push(Unindexed {
+                object: object.clone(),
+                packs: vec![pack.name],
+            });
         }
         let object = fixture.publish(&manifest).await;
         self.unindexed.push((object, pack));
@@ -112,7 +135,11 @@ impl Model {
             self.unindexed.clear();
         }
         let zero = vec![0; CHUNK];
-        let mut bytes = self.disk.iter().flat_map(|c| c.as_ref().unwrap_or(&zero).clone()).collect::<Vec<u8>>();
+        let mut bytes = self
+            .disk
+            .iter()
+            .flat_map(|c| c.as_ref().unwrap_or(&zero).clone())
+            .collect::<Vec<u8>>();
         bytes.truncate(POSITIONS * CHUNK - 100);
         self.points.push(bytes);
     }
@@ -120,7 +147,10 @@ impl Model {
 
 async fn history(cycles: &[Cycle]) -> (Fixture, Vec<Vec<u8>>) {
     let fixture = Fixture::new().await;
-    let mut model = Model { disk: vec![None; POSITIONS], ..Model::default() };
+    let mut model = Model {
+        disk: vec![None; POSITIONS],
+        ..Model::default()
+    };
     for (n, cycle) in cycles.iter().enumerate() {
         model.run(&fixture, n as u64 + 1, cycle).await;
     }
@@ -134,7 +164,10 @@ async fn compare(vault: &Vault, right: &[Vec<u8>]) -> Result<usize, StoreError> 
     for point in &list.points {
         let sequence = point.manifest.facts.point.sequence as usize;
         if let Ok((bytes, _)) = assembled(vault, point, "sda").await {
-            assert!(bytes == right[sequence - 1], "point {sequence} came back wrong");
+            assert!(
+                bytes == right[sequence - 1],
+                "point {sequence} came back wrong"
+            );
             whole += 1;
         }
     }
@@ -142,8 +175,14 @@ async fn compare(vault: &Vault, right: &[Vec<u8>]) -> Result<usize, StoreError> 
 }
 
 fn sampled(cases: u32, mut test: impl FnMut(Vec<Cycle>)) {
-    let config = Config { cases, failure_persistence: None, max_shrink_iters: 100, ..Config::default() };
-    let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+    let config = Config {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: 100,
+        ..Config::default()
+    };
+    let mut runner =
+        TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     let test = std::cell::RefCell::new(&mut test);
     let outcome = runner.run(&cycles(), |cycles| {
         (test.borrow_mut())(cycles);
@@ -155,7 +194,10 @@ fn sampled(cases: u32, mut test: impl FnMut(Vec<Cycle>)) {
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .build()
+        .unwrap()
 }
 
 #[test]
@@ -164,12 +206,18 @@ fn every_point_of_any_history_comes_back() {
     sampled(40, |cycles| {
         runtime.block_on(async {
             let (fixture, right) = history(&cycles).await;
-            assert_eq!(compare(&fixture.vault().await, &right).await.unwrap(), right.len());
+            assert_eq!(
+                compare(&fixture.vault().await, &right).await.unwrap(),
+                right.len()
+            );
             // Without any index as well: from manifests and trailers.
             for segment in fixture.objects.list(names::INDEX).await.unwrap() {
                 fixture.objects.delete(&segment.name);
             }
-            assert_eq!(compare(&fixture.vault().await, &right).await.unwrap(), right.len());
+            assert_eq!(
+                compare(&fixture.vault().await, &right).await.unwrap(),
+                right.len()
+            );
         });
     });
 }

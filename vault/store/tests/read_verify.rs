@@ -20,39 +20,83 @@ const SIZE: u64 = 6 * CHUNK as u64;
 async fn history() -> Fixture {
     let mut fixture = Fixture::new().await;
     let tool = b"a program";
-    let sum: String = digest(&SHA256, tool).as_ref().iter().map(|b| format!("{b:02x}")).collect();
-    fixture.objects.create("tools/0.1.0/sparesite-restore", tool[..].into()).await.unwrap();
+    let sum: String = digest(&SHA256, tool)
+        .as_ref()
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    fixture
+        .objects
+        .create("tools/0.1.0/sparesite-restore", tool[..].into())
+        .await
+        .unwrap();
     let sums = format!("{sum}  sparesite-restore\n");
-    fixture.objects.create("tools/0.1.0/SHA256SUMS", sums.into()).await.unwrap();
+    fixture
+        .objects
+        .create("tools/0.1.0/SHA256SUMS", sums.into())
+        .await
+        .unwrap();
     fixture.command(LogEntry::Fence { vms: vec![] }).await;
 
     let (mut one, mut two, mut three) = (fixture.pack(), fixture.pack(), fixture.pack());
-    let ids: Vec<_> = (0..4).map(|n| fixture.add_full(&mut one, &chunk(n))).collect();
+    let ids: Vec<_> = (0..4)
+        .map(|n| fixture.add_full(&mut one, &chunk(n)))
+        .collect();
     let (v1, v2) = (changed(&chunk(0), &[3], 7), changed(&chunk(0), &[3, 4], 8));
     let id1 = fixture.add_patch(&mut two, &chunk(0), 1, &v1);
     let id2 = fixture.add_patch(&mut three, &v1, 2, &v2);
     let again = fixture.add_full(&mut three, &chunk(3));
-    let (one, two, three) = (fixture.put_pack(one).await, fixture.put_pack(two).await, fixture.put_pack(three).await);
+    let (one, two, three) = (
+        fixture.put_pack(one).await,
+        fixture.put_pack(two).await,
+        fixture.put_pack(three).await,
+    );
     fixture.put_segment(0, &[&one]).await;
     let base = fixture.put_layer(&[chunks_at(0, &ids)]).await;
-    let newer = fixture.put_layer(&[chunks_at(0, &[id1]), Run::Holes { first: 1, count: 1 }]).await;
+    let newer = fixture
+        .put_layer(&[chunks_at(0, &[id1]), Run::Holes { first: 1, count: 1 }])
+        .await;
 
-    let manifest = with_disk(with_packs(fixture.manifest("web", 1), &[&one]), "sda", SIZE, vec![base.clone()]);
+    let manifest = with_disk(
+        with_packs(fixture.manifest("web", 1), &[&one]),
+        "sda",
+        SIZE,
+        vec![base.clone()],
+    );
     let first = fixture.publish(&manifest).await;
     let layers = vec![newer.clone(), base.clone()];
-    let mut manifest = with_disk(with_packs(fixture.manifest("web", 2), &[&two]), "sda", SIZE, layers);
+    let mut manifest = with_disk(
+        with_packs(fixture.manifest("web", 2), &[&two]),
+        "sda",
+        SIZE,
+        layers,
+    );
     manifest.facts.previous = previous(&fixture, &first).await;
     let second = fixture.publish(&manifest).await;
-    let layers = vec![LayerRef::Inline(vec![chunks_at(0, &[id2]), chunks_at(5, &[again])]), newer, base];
-    let mut manifest = with_disk(with_packs(fixture.manifest("web", 3), &[&three]), "sda", SIZE, layers);
+    let layers = vec![
+        LayerRef::Inline(vec![chunks_at(0, &[id2]), chunks_at(5, &[again])]),
+        newer,
+        base,
+    ];
+    let mut manifest = with_disk(
+        with_packs(fixture.manifest("web", 3), &[&three]),
+        "sda",
+        SIZE,
+        layers,
+    );
     manifest.facts.previous = previous(&fixture, &second).await;
-    manifest.facts.unindexed.push(Unindexed { object: second, packs: vec![two.name] });
+    manifest.facts.unindexed.push(Unindexed {
+        object: second,
+        packs: vec![two.name],
+    });
     fixture.publish(&manifest).await;
     fixture
 }
 
 async fn run(fixture: &Fixture, options: VerifyOptions) -> VerifyReport {
-    verify(&fixture.vault().await, &options, &|_| {}).await.unwrap()
+    verify(&fixture.vault().await, &options, &|_| {})
+        .await
+        .unwrap()
 }
 
 /// Whether each point can in fact be assembled, and to the bytes it had.
@@ -63,7 +107,10 @@ async fn truth(fixture: &Fixture, right: &BTreeMap<u64, Vec<u8>>) -> BTreeMap<u6
     for point in &list.points {
         let sequence = point.manifest.facts.point.sequence;
         if let Ok((bytes, _)) = assembled(&vault, point, "sda").await {
-            assert!(bytes == right[&sequence], "point {sequence} came back wrong");
+            assert!(
+                bytes == right[&sequence],
+                "point {sequence} came back wrong"
+            );
             out.insert(sequence, true);
         }
     }
@@ -81,7 +128,11 @@ async fn contents(fixture: &Fixture) -> BTreeMap<u64, Vec<u8>> {
 }
 
 fn verdicts(report: &VerifyReport) -> BTreeMap<u64, bool> {
-    report.points.iter().map(|p| (p.point.sequence, p.restorable)).collect()
+    report
+        .points
+        .iter()
+        .map(|p| (p.point.sequence, p.restorable))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -92,7 +143,12 @@ async fn a_whole_vault_is_whole() {
         assert_eq!(report.damaged, []);
         assert_eq!(report.findings, Vec::<String>::new());
         assert_eq!(report.points.len(), 3);
-        assert!(report.points.iter().all(|p| p.restorable && p.trusted && p.vm == "web"));
+        assert!(
+            report
+                .points
+                .iter()
+                .all(|p| p.restorable && p.trusted && p.vm == "web")
+        );
         assert_eq!((report.objects, report.unreferenced_packs), (14, 0));
         assert!(report.bytes_read > 1000);
     }
@@ -126,10 +182,20 @@ async fn strike(fixture: &Fixture, name: &str, damage: Damage) -> Option<()> {
 async fn every_damage_is_found(options: VerifyOptions) {
     let fixture = history().await;
     let right = contents(&fixture).await;
-    let newest = fixture.objects.list("points").await.unwrap().pop().unwrap().name;
+    let newest = fixture
+        .objects
+        .list("points")
+        .await
+        .unwrap()
+        .pop()
+        .unwrap()
+        .name;
     let flips = [1, 150, 500, 700, 850, 999].map(Damage::Flipped);
     for object in fixture.objects.list("").await.unwrap() {
-        for damage in [Damage::Deleted, Damage::Truncated, Damage::Swapped].into_iter().chain(flips) {
+        for damage in [Damage::Deleted, Damage::Truncated, Damage::Swapped]
+            .into_iter()
+            .chain(flips)
+        {
             fixture.objects.restore_all();
             if strike(&fixture, &object.name, damage).await.is_none() {
                 continue;
@@ -143,15 +209,29 @@ async fn every_damage_is_found(options: VerifyOptions) {
                 // Nothing follows on the newest manifest yet.
                 Damage::Deleted if object.name == newest => true,
                 // What it was called is known by its writer alone.
-                Damage::Deleted if is_segment => report.damaged.iter().any(|d| d.object.starts_with("index/")),
+                Damage::Deleted if is_segment => report
+                    .damaged
+                    .iter()
+                    .any(|d| d.object.starts_with("index/")),
                 Damage::Flipped(_) if is_pack => !options.read_data,
                 // A list of checksums has none of its own: its damage looks like that of what it lists.
-                _ if object.name.ends_with("SUMS") => report.damaged.iter().any(|d| d.object.starts_with(names::TOOLS)),
+                _ if object.name.ends_with("SUMS") => report
+                    .damaged
+                    .iter()
+                    .any(|d| d.object.starts_with(names::TOOLS)),
                 _ => false,
             };
-            assert!(found || unseen, "{case} was not found: {:?}", report.damaged);
+            assert!(
+                found || unseen,
+                "{case} was not found: {:?}",
+                report.damaged
+            );
             let is_tool = object.name.starts_with(names::TOOLS);
-            assert!(!found || report.damaged.len() == 1 || is_tool, "{case}: {:?}", report.damaged);
+            assert!(
+                !found || report.damaged.len() == 1 || is_tool,
+                "{case}: {:?}",
+                report.damaged
+            );
             if is_pack && !options.read_data {
                 continue;
             }
@@ -178,7 +258,10 @@ async fn a_patch_that_does_not_give_its_chunk_is_found_with_the_data() {
     let (base, other) = (chunk(1), changed(&chunk(1), &[2], 9));
     let mut pack = fixture.pack();
     fixture.add_full(&mut pack, &base);
-    let kind = vault_format::record::Kind::Patch { parent: fixture.id(&base), depth: 1 };
+    let kind = vault_format::record::Kind::Patch {
+        parent: fixture.id(&base),
+        depth: 1,
+    };
     let id = fixture.id(&chunk(5));
     let mut payload = vec![0; 4];
     payload[0] = 1;
@@ -186,11 +269,26 @@ async fn a_patch_that_does_not_give_its_chunk_is_found_with_the_data() {
     fixture.add(&mut pack, id, kind, &payload);
     let pack = fixture.put_pack(pack).await;
     let layer = LayerRef::Inline(vec![chunks_at(0, &[id])]);
-    fixture.publish(&with_disk(with_packs(fixture.manifest("web", 1), &[&pack]), "sda", SIZE, vec![layer])).await;
+    fixture
+        .publish(&with_disk(
+            with_packs(fixture.manifest("web", 1), &[&pack]),
+            "sda",
+            SIZE,
+            vec![layer],
+        ))
+        .await;
     assert!(run(&fixture, STRUCTURE).await.points[0].restorable);
     let report = run(&fixture, DATA).await;
     assert!(!report.points[0].restorable);
-    assert!(report.points[0].why.as_ref().unwrap().contains("does not have the chunk id"), "{:?}", report.points);
+    assert!(
+        report.points[0]
+            .why
+            .as_ref()
+            .unwrap()
+            .contains("does not have the chunk id"),
+        "{:?}",
+        report.points
+    );
     assert_eq!(report.damaged[0].object, names::pack(&pack.name));
 }
 
@@ -203,13 +301,28 @@ async fn a_lost_chunk_that_a_newer_layer_covers_costs_nothing() {
     let under = fixture.put_layer(&[chunks_at(0, &[id])]).await;
     let over = LayerRef::Inline(vec![chunks_at(0, &[fixture.id(&chunk(1))])]);
     let manifest = with_packs(fixture.manifest("web", 4), &[&lone]);
-    fixture.publish(&with_disk(manifest, "sda", SIZE, vec![over, under.clone()])).await;
-    fixture.publish(&with_disk(fixture.manifest("web", 5), "sda", SIZE, vec![under])).await;
+    fixture
+        .publish(&with_disk(manifest, "sda", SIZE, vec![over, under.clone()]))
+        .await;
+    fixture
+        .publish(&with_disk(
+            fixture.manifest("web", 5),
+            "sda",
+            SIZE,
+            vec![under],
+        ))
+        .await;
     fixture.objects.delete(&names::pack(&lone.name));
     let report = run(&fixture, STRUCTURE).await;
-    assert_eq!(verdicts(&report), BTreeMap::from([(1, true), (2, true), (3, true), (4, true), (5, false)]));
+    assert_eq!(
+        verdicts(&report),
+        BTreeMap::from([(1, true), (2, true), (3, true), (4, true), (5, false)])
+    );
     let why = report.points[4].why.clone().unwrap();
-    assert!(why.contains("disk sda, position 0") && why.contains(&id.to_string()), "{why}");
+    assert!(
+        why.contains("disk sda, position 0") && why.contains(&id.to_string()),
+        "{why}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -232,7 +345,11 @@ async fn a_pack_that_nothing_names_and_a_stray_object_are_mentioned() {
     let mut pack = fixture.pack();
     fixture.add_full(&mut pack, &chunk(80));
     fixture.put_pack(pack).await;
-    fixture.objects.create("something/else", b"x"[..].into()).await.unwrap();
+    fixture
+        .objects
+        .create("something/else", b"x"[..].into())
+        .await
+        .unwrap();
     let report = run(&fixture, DATA).await;
     assert_eq!((report.unreferenced_packs, report.damaged.len()), (1, 0));
     assert!(report.findings[0].contains("something/else"));

@@ -244,8 +244,7 @@ impl Gateway {
                 .next_data(data.end.max(seen.min(source.size_bytes())))
                 .map_err(|e| e.to_string())?;
         }
-        let read: HashSet<u64> =
-            batch.iter().map(|(position, _)| *position).collect();
+        let read: HashSet<u64> = batch.iter().map(|(position, _)| *position).collect();
         let mut holes: Vec<u64> = old
             .keys()
             .copied()

@@ -12,6 +12,9 @@ use vault_format::layer_plan::{INLINE_LIMIT_BYTES, LayerSize, plan_layers};
 /// Positions of one layer object: a base of 16 million positions is written as 16 of these, in bounded memory.
 const POSITIONS_PER_LAYER: u64 = 1 << 20;
 
+/// One layer's content.
+type Runs = Vec<Run>;
+
 impl Gateway {
     /// Writes this cycle's layers of `disk`, whose changes are in the state's delta, and updates its row.
     pub(super) async fn write_layers(&mut self, disk: &mut DiskRow) -> Result<(), StoreError> {
@@ -55,7 +58,7 @@ impl Gateway {
     }
 
     /// The delta's runs: groups of a layer object's size, and the last, smaller one (`None` if nothing changed).
-    fn delta_runs(&self, disk: u32) -> Result<(Vec<Vec<Run>>, Option<Vec<Run>>), StoreError> {
+    fn delta_runs(&self, disk: u32) -> Result<(Vec<Runs>, Option<Runs>), StoreError> {
         let (mut whole, mut builder) = (Vec::new(), RunBuilder::default());
         self.state.each_delta(disk, |position, slot| {
             builder.push(position, slot);

@@ -321,11 +321,12 @@ impl Snapshot {
             .map
             .range((disk, range.start)..(disk, range.end))
             .map_err(&wrong)?;
-        let slot = |item: Result<
-            (redb::AccessGuard<(u32, u64)>, redb::AccessGuard<&[u8; 32]>),
-            _,
-        >| { item.map(|(k, v)| (k.value().1, ChunkId(*v.value()))) };
-        items.map(slot).collect::<Result<_, _>>().map_err(wrong)
+        let mut out = Vec::new();
+        for item in items {
+            let (key, id) = item.map_err(&wrong)?;
+            out.push((key.value().1, ChunkId(*id.value())));
+        }
+        Ok(out)
     }
 
     /// The first mapped position of `disk` at or after `position`.

@@ -67,7 +67,9 @@ pub async fn assemble(
             Ok((planned, pieces))
         })
     };
-    let planned = stream::unfold(planned, |mut planned| async { Some((planned.recv().await?, planned)) });
+    let planned = stream::unfold(planned, |mut planned| async {
+        Some((planned.recv().await?, planned))
+    });
     let mut fetched = Box::pin(planned.map(fetch).buffered(FETCHED_AHEAD + 1));
     while let Some((planned, pieces)) = fetched.try_next().await? {
         let failed = tokio::task::block_in_place(|| writing.write_batch(&planned, &pieces))?;
@@ -75,7 +77,11 @@ pub async fn assemble(
         writing.write_recovered(&planned, failed).await?;
         report.chunks += planned.chunks;
         report.chunks_kept += planned.kept;
-        report.chunks_fetched += planned.positions.iter().map(|p| p.len() as u64).sum::<u64>();
+        report.chunks_fetched += planned
+            .positions
+            .iter()
+            .map(|p| p.len() as u64)
+            .sum::<u64>();
         report.zeroed_bytes += planned.zeroes.iter().map(|r| r.end - r.start).sum::<u64>();
     }
     planning.await?;
@@ -96,24 +102,46 @@ struct Writing<'a> {
 
 impl Writing<'_> {
     /// Writes what can be written, and returns the jobs whose records are lost or damaged.
-    fn write_batch(&self, planned: &PlannedBatch, pieces: &Pieces) -> Result<Vec<usize>, StoreError> {
-        planned.zeroes.par_iter().try_for_each(|range| self.write_zeroes(range))?;
+    fn write_batch(
+        &self,
+        planned: &PlannedBatch,
+        pieces: &Pieces,
+    ) -> Result<Vec<usize>, StoreError> {
+        planned
+            .zeroes
+            .par_iter()
+            .try_for_each(|range| self.write_zeroes(range))?;
         (self.progress)(planned.quiet_bytes);
         let batch: &Batch = &planned.batch;
-        let write = |(i, job): (usize, &BuildJob)| match batch.build(job, pieces, &self.engine.keys, false) {
-            Ok(chunk) => self.write_chunk(&chunk, &planned.positions[i]).map(|()| None),
-            Err(_) => Ok(Some(i)),
-        };
-        let failed: Vec<Option<usize>> = batch.jobs.par_iter().enumerate().map(write).collect::<Result<_, _>>()?;
+        let write =
+            |(i, job): (usize, &BuildJob)| match batch.build(job, pieces, &self.engine.keys, false)
+            {
+                Ok(chunk) => self
+                    .write_chunk(&chunk, &planned.positions[i])
+                    .map(|()| None),
+                Err(_) => Ok(Some(i)),
+            };
+        let failed: Vec<Option<usize>> = batch
+            .jobs
+            .par_iter()
+            .enumerate()
+            .map(write)
+            .collect::<Result<_, _>>()?;
         Ok(failed.into_iter().flatten().collect())
     }
 
-    async fn write_recovered(&self, planned: &PlannedBatch, failed: Vec<usize>) -> Result<(), StoreError> {
+    async fn write_recovered(
+        &self,
+        planned: &PlannedBatch,
+        failed: Vec<usize>,
+    ) -> Result<(), StoreError> {
         let ids: Vec<ChunkId> = failed.iter().map(|i| planned.batch.jobs[*i].id).collect();
         let mut chunks = self.engine.recover(&ids).await?;
         for i in failed {
             let (id, positions) = (planned.batch.jobs[i].id, &planned.positions[i]);
-            let chunk = chunks.remove(&id).unwrap_or_else(|| Err("it was not recovered".into()));
+            let chunk = chunks
+                .remove(&id)
+                .unwrap_or_else(|| Err("it was not recovered".into()));
             let chunk = chunk.map_err(|why| lost_at(&id, &self.disk, positions[0], why))?;
             tokio::task::block_in_place(|| self.write_chunk(&chunk, positions))?;
         }
@@ -123,8 +151,13 @@ impl Writing<'_> {
     fn write_chunk(&self, chunk: &[u8], positions: &[u64]) -> Result<(), StoreError> {
         for position in positions {
             let offset = position * self.chunk_bytes;
-            let length = self.size_bytes.saturating_sub(offset).min(chunk.len() as u64);
-            self.sink.write_at(offset, &chunk[..length as usize]).map_err(|e| self.sink_error(offset, &*e))?;
+            let length = self
+                .size_bytes
+                .saturating_sub(offset)
+                .min(chunk.len() as u64);
+            self.sink
+                .write_at(offset, &chunk[..length as usize])
+                .map_err(|e| self.sink_error(offset, &*e))?;
             self.bytes_written.fetch_add(length, Relaxed);
             (self.progress)(length);
         }
@@ -132,14 +165,23 @@ impl Writing<'_> {
     }
 
     fn write_zeroes(&self, range: &Range<u64>) -> Result<(), StoreError> {
-        self.sink.write_zeroes(range.start, range.end - range.start).map_err(|e| self.sink_error(range.start, &*e))
+        self.sink
+            .write_zeroes(range.start, range.end - range.start)
+            .map_err(|e| self.sink_error(range.start, &*e))
     }
 
     fn sink_error(&self, offset: u64, cause: &dyn std::fmt::Display) -> StoreError {
-        StoreError::Sink { disk: self.disk.clone(), offset, cause: cause.to_string() }
+        StoreError::Sink {
+            disk: self.disk.clone(),
+            offset,
+            cause: cause.to_string(),
+        }
     }
 }
 
 pub(super) fn lost_at(id: &ChunkId, disk: &str, position: u64, why: String) -> StoreError {
-    StoreError::LostChunk { id: id.to_string(), why: format!("disk {disk}, position {position}: {why}") }
+    StoreError::LostChunk {
+        id: id.to_string(),
+        why: format!("disk {disk}, position {position}: {why}"),
+    }
 }

@@ -57,23 +57,47 @@ impl Batch {
                 uses[at] += 1;
                 at as u32
             };
-            jobs.push(BuildJob { id: last.id, chain: chain.iter().map(place).collect() });
+            jobs.push(BuildJob {
+                id: last.id,
+                chain: chain.iter().map(place).collect(),
+            });
         }
-        Batch { jobs, records, uses }
+        Batch {
+            jobs,
+            records,
+            uses,
+        }
     }
 
     /// Builds and verifies one chunk. With `careful`, each link is verified, so that the fault is at the right record.
-    pub fn build(&self, job: &BuildJob, pieces: &Pieces, keys: &ChunkKeys, careful: bool) -> Result<Vec<u8>, Fault> {
+    pub fn build(
+        &self,
+        job: &BuildJob,
+        pieces: &Pieces,
+        keys: &ChunkKeys,
+        careful: bool,
+    ) -> Result<Vec<u8>, Fault> {
         let mut chunk = Vec::new();
         for (link, record) in job.chain.iter().enumerate() {
             let record = *record as usize;
-            let wrong = |why: String| Fault { record, why: Missing { why, pack: false } };
-            let (mut sealed, data_keys) =
-                pieces.take(record, self.uses[record] > 1).map_err(|why| Fault { record, why })?;
+            let wrong = |why: String| Fault {
+                record,
+                why: Missing { why, pack: false },
+            };
+            let (mut sealed, data_keys) = pieces
+                .take(record, self.uses[record] > 1)
+                .map_err(|why| Fault { record, why })?;
             let Located { id, kind, .. } = &self.records[record];
             let sealer = |n: u8| data_keys.get(usize::from(n));
-            let payload = open_record(&mut sealed, sealer, &keys.vault, id, *kind, keys.chunk_bytes)
-                .map_err(|e| wrong(e.to_string()))?;
+            let payload = open_record(
+                &mut sealed,
+                sealer,
+                &keys.vault,
+                id,
+                *kind,
+                keys.chunk_bytes,
+            )
+            .map_err(|e| wrong(e.to_string()))?;
             drop(sealed);
             match kind.parent() {
                 None if payload.len() == keys.chunk_bytes as usize => chunk = payload,
@@ -96,8 +120,16 @@ impl Pieces {
 
     /// The record's bytes, to be opened in place: its own, or a copy if others need it too.
     fn take(&self, record: usize, shared: bool) -> Result<(BytesMut, DataKeys), Missing> {
-        let gone = || Missing { why: "it was not fetched".into(), pack: false };
-        let mut piece = self.0.get(record).ok_or_else(gone)?.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = || Missing {
+            why: "it was not fetched".into(),
+            pack: false,
+        };
+        let mut piece = self
+            .0
+            .get(record)
+            .ok_or_else(gone)?
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         match shared {
             true => piece.clone().ok_or_else(gone)?,
             false => piece.take().ok_or_else(gone)?,

@@ -48,7 +48,8 @@ impl Candidates {
     pub fn add(&mut self, record: Located) {
         let row = self.0.entry(record.id).or_default();
         let same = |r: &Located| {
-            (&r.pack, r.offset, r.length, r.kind) == (&record.pack, record.offset, record.length, record.kind)
+            (&r.pack, r.offset, r.length, r.kind)
+                == (&record.pack, record.offset, record.length, record.kind)
         };
         if !row.iter().any(same) {
             row.push(record);
@@ -79,7 +80,9 @@ pub(super) struct Faults {
 
 impl Faults {
     pub fn of(&self, record: &Located) -> Option<&String> {
-        self.packs.get(&record.pack.name).or_else(|| self.records.get(&(record.pack.name, record.offset)))
+        self.packs
+            .get(&record.pack.name)
+            .or_else(|| self.records.get(&(record.pack.name, record.offset)))
     }
 }
 
@@ -95,7 +98,11 @@ const ANY_DEPTH: u16 = 256;
 
 impl<'a> Planner<'a> {
     pub fn new(candidates: &'a Candidates, faults: &'a Faults) -> Self {
-        Planner { candidates, faults, impossible: HashSet::new() }
+        Planner {
+            candidates,
+            faults,
+            impossible: HashSet::new(),
+        }
     }
 
     /// The records that build `id`, the full one first; each patch is deeper than what it is laid over.
@@ -135,11 +142,20 @@ impl<'a> Planner<'a> {
             return "no index segment, manifest or pack holds a record of it".into();
         }
         let reason = |record: &Located| {
-            let place = format!("its record in {} at offset {}", names::pack(&record.pack.name), record.offset);
+            let place = format!(
+                "its record in {} at offset {}",
+                names::pack(&record.pack.name),
+                record.offset
+            );
             match (self.faults.of(record), record.kind) {
                 (Some(why), _) => format!("{place}: {why}"),
                 (None, Kind::Patch { parent, .. }) => {
-                    let why = match self.candidates.of(&parent).iter().find_map(|r| self.faults.of(r)) {
+                    let why = match self
+                        .candidates
+                        .of(&parent)
+                        .iter()
+                        .find_map(|r| self.faults.of(r))
+                    {
                         Some(why) => why.as_str(),
                         None => "no record that it may be laid over is left",
                     };
@@ -159,7 +175,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn pack(n: u8, damaged: bool) -> Arc<Pack> {
-        Arc::new(Pack { name: PackName([n; 32]), size: 1 << 20, damaged })
+        Arc::new(Pack {
+            name: PackName([n; 32]),
+            size: 1 << 20,
+            damaged,
+        })
     }
 
     fn id(n: u8) -> ChunkId {
@@ -167,11 +187,23 @@ mod tests {
     }
 
     fn full(n: u8, at: &Arc<Pack>) -> Located {
-        Located { id: id(n), kind: Kind::Full, offset: u32::from(n) * 1000, length: 100, pack: at.clone() }
+        Located {
+            id: id(n),
+            kind: Kind::Full,
+            offset: u32::from(n) * 1000,
+            length: 100,
+            pack: at.clone(),
+        }
     }
 
     fn patch(n: u8, parent: u8, depth: u8, at: &Arc<Pack>) -> Located {
-        Located { kind: Kind::Patch { parent: id(parent), depth }, ..full(n, at) }
+        Located {
+            kind: Kind::Patch {
+                parent: id(parent),
+                depth,
+            },
+            ..full(n, at)
+        }
     }
 
     fn depths(chain: Option<Vec<Located>>) -> Option<Vec<u8>> {
@@ -187,22 +219,40 @@ mod tests {
     #[test]
     fn the_shallowest_record_wins_and_the_next_one_follows_a_fault() {
         let (p, q) = (pack(1, false), pack(2, false));
-        let known = candidates(&[patch(3, 2, 2, &p), patch(2, 1, 1, &p), full(1, &p), full(3, &q)]);
+        let known = candidates(&[
+            patch(3, 2, 2, &p),
+            patch(2, 1, 1, &p),
+            full(1, &p),
+            full(3, &q),
+        ]);
         let mut faults = Faults::default();
-        assert_eq!(depths(Planner::new(&known, &faults).chain(&id(3))), Some(vec![0]));
+        assert_eq!(
+            depths(Planner::new(&known, &faults).chain(&id(3))),
+            Some(vec![0])
+        );
         faults.packs.insert(q.name, "lost".into());
-        assert_eq!(depths(Planner::new(&known, &faults).chain(&id(3))), Some(vec![0, 1, 2]));
+        assert_eq!(
+            depths(Planner::new(&known, &faults).chain(&id(3))),
+            Some(vec![0, 1, 2])
+        );
         faults.records.insert((p.name, 1000), "flipped".into());
         let mut planner = Planner::new(&known, &faults);
         assert_eq!(planner.chain(&id(3)), None);
-        assert!(planner.why(&id(3)).contains("lost"), "{}", planner.why(&id(3)));
+        assert!(
+            planner.why(&id(3)).contains("lost"),
+            "{}",
+            planner.why(&id(3))
+        );
     }
 
     #[test]
     fn damaged_packs_are_tried_last() {
         let (bad, good) = (pack(1, true), pack(2, false));
         let known = candidates(&[full(3, &bad), patch(3, 1, 7, &good), full(1, &good)]);
-        assert_eq!(depths(Planner::new(&known, &Faults::default()).chain(&id(3))), Some(vec![0, 7]));
+        assert_eq!(
+            depths(Planner::new(&known, &Faults::default()).chain(&id(3))),
+            Some(vec![0, 7])
+        );
     }
 
     #[test]
@@ -214,7 +264,10 @@ mod tests {
         assert_eq!(planner.chain(&id(1)), None);
         assert_eq!(planner.chain(&id(2)), None);
         let known = candidates(&[patch(1, 2, 1, &p), patch(2, 1, 2, &p), full(2, &p)]);
-        assert_eq!(depths(Planner::new(&known, &faults).chain(&id(1))), Some(vec![0, 1]));
+        assert_eq!(
+            depths(Planner::new(&known, &faults).chain(&id(1))),
+            Some(vec![0, 1])
+        );
     }
 
     #[test]
@@ -223,7 +276,12 @@ mod tests {
         let mut records = vec![full(0, &p)];
         records.extend((1..=255).map(|n| patch(n, n - 1, n, &p)));
         let known = candidates(&records);
-        assert_eq!(Planner::new(&known, &Faults::default()).chain(&id(255)).map(|c| c.len()), Some(256));
+        assert_eq!(
+            Planner::new(&known, &Faults::default())
+                .chain(&id(255))
+                .map(|c| c.len()),
+            Some(256)
+        );
     }
 
     proptest! {

@@ -45,12 +45,16 @@ pub(super) async fn read_log(
             Err(e) => return Err(e.into()),
         }
     }
-    let findings = log.void.iter().map(|(number, why)| format!("{} says nothing: {why}", names::log(*number)));
+    let findings = log
+        .void
+        .iter()
+        .map(|(number, why)| format!("{} says nothing: {why}", names::log(*number)));
     let findings = findings.collect();
     Ok((log, findings))
 }
 
 fn take(log: &mut ControlLog, config: &VaultConfig, bytes: &[u8]) -> Result<(), StoreError> {
     let name = log.next_name();
-    log.read(&config.control, bytes).map_err(StoreError::format(&name))
+    log.read(&config.control, bytes)
+        .map_err(StoreError::format(&name))
 }

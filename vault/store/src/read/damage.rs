@@ -10,7 +10,11 @@ use vault_format::control_log::LogEntry;
 use vault_format::names;
 
 /// Notes the damaged objects of `report` that the control log does not name yet; returns how many.
-pub async fn log_damage(vault: &mut Vault, report: &VerifyReport, now: Timestamp) -> Result<usize, StoreError> {
+pub async fn log_damage(
+    vault: &mut Vault,
+    report: &VerifyReport,
+    now: Timestamp,
+) -> Result<usize, StoreError> {
     let new: BTreeSet<String> = report
         .damaged
         .iter()
@@ -21,7 +25,16 @@ pub async fn log_damage(vault: &mut Vault, report: &VerifyReport, now: Timestamp
         return Ok(0);
     }
     let count = new.len();
-    let entry = LogEntry::Damage { objects: new.into_iter().collect() };
-    append_to_log(&*vault.objects, &mut vault.log, &vault.keys.control, &entry, now).await?;
+    let entry = LogEntry::Damage {
+        objects: new.into_iter().collect(),
+    };
+    append_to_log(
+        &*vault.objects,
+        &mut vault.log,
+        &vault.keys.control,
+        &entry,
+        now,
+    )
+    .await?;
     Ok(count)
 }

@@ -37,21 +37,40 @@ pub(super) fn disk_of<'p>(point: &'p Point, name: &str) -> Result<&'p Disk, Stor
     let disks = &point.manifest.disks;
     disks.iter().find(|d| d.name == name).ok_or_else(|| {
         let known: Vec<&str> = disks.iter().map(|d| d.name.as_str()).collect();
-        let (vm, at) = (&point.manifest.facts.vm, point.manifest.facts.point.sequence);
-        StoreError::Other(format!("recovery point {at} of VM {vm} has no disk {name}; it has {}", known.join(", ")))
+        let (vm, at) = (
+            &point.manifest.facts.vm,
+            point.manifest.facts.point.sequence,
+        );
+        StoreError::Other(format!(
+            "recovery point {at} of VM {vm} has no disk {name}; it has {}",
+            known.join(", ")
+        ))
     })
 }
 
 impl DiskImage {
-    pub async fn open(vault: &Vault, point: &Point, disk_name: &str) -> Result<DiskImage, StoreError> {
+    pub async fn open(
+        vault: &Vault,
+        point: &Point,
+        disk_name: &str,
+    ) -> Result<DiskImage, StoreError> {
         let disk = disk_of(point, disk_name)?;
-        let layers = if disk.excluded { &[][..] } else { &disk.layers[..] };
+        let layers = if disk.excluded {
+            &[][..]
+        } else {
+            &disk.layers[..]
+        };
         let overlay = MapOverlay::open(vault.objects.clone(), &vault.trust, layers).await?;
         let mut index = Index::open(vault).await?;
         index.add_unindexed(&point.manifest).await?;
         index.add_manifest(&point.manifest, false);
         let engine = Arc::new(Engine::new(vault, index));
-        Ok(DiskImage { engine, overlay, size_bytes: disk.size_bytes, chunk_bytes: vault.config.chunk_bytes })
+        Ok(DiskImage {
+            engine,
+            overlay,
+            size_bytes: disk.size_bytes,
+            chunk_bytes: vault.config.chunk_bytes,
+        })
     }
 
     pub fn size_bytes(&self) -> u64 {
@@ -66,26 +85,39 @@ impl DiskImage {
     pub async fn slots(&mut self, range: Range<u64>) -> Result<Vec<Slot>, StoreError> {
         let count = range.end.saturating_sub(range.start) as usize;
         let end = self.size_bytes.div_ceil(u64::from(self.chunk_bytes));
-        let mut slots = self.overlay.slots(range.start.min(end)..range.end.min(end)).await?;
+        let mut slots = self
+            .overlay
+            .slots(range.start.min(end)..range.end.min(end))
+            .await?;
         slots.resize(count, Slot::Hole);
         Ok(slots)
     }
 
     /// Fetches, opens and verifies chunks: any order, repetitions too.
-    pub async fn chunks(&mut self, ids: &[ChunkId]) -> Result<HashMap<ChunkId, Arc<[u8]>>, StoreError> {
+    pub async fn chunks(
+        &mut self,
+        ids: &[ChunkId],
+    ) -> Result<HashMap<ChunkId, Arc<[u8]>>, StoreError> {
         let mut unique = ids.to_vec();
         unique.sort_unstable();
         unique.dedup();
         let mut out = HashMap::with_capacity(unique.len());
         for group in unique.chunks((BATCH_BYTES / self.chunk_bytes as usize).max(1)) {
             let (chains, _) = self.engine.chains(group, Reach::First).await?;
-            let chains: Result<Vec<_>, _> = chains.into_iter().map(|(id, c)| c.map_err(|why| lost(&id, why))).collect();
+            let chains: Result<Vec<_>, _> = chains
+                .into_iter()
+                .map(|(id, c)| c.map_err(|why| lost(&id, why)))
+                .collect();
             let batch = Batch::new(chains?);
             let pieces = self.engine.fetch(&batch, Grouping::Together).await?;
             let engine = &self.engine;
             let built: Vec<_> = tokio::task::block_in_place(|| {
                 let build = |job| batch.build(job, &pieces, &engine.keys, false).ok();
-                batch.jobs.par_iter().map(|job| (job.id, build(job).map(Arc::from))).collect()
+                batch
+                    .jobs
+                    .par_iter()
+                    .map(|job| (job.id, build(job).map(Arc::from)))
+                    .collect()
             });
             let mut failed = Vec::new();
             for (id, chunk) in built {
@@ -103,5 +135,8 @@ impl DiskImage {
 }
 
 fn lost(id: &ChunkId, why: String) -> StoreError {
-    StoreError::LostChunk { id: id.to_string(), why }
+    StoreError::LostChunk {
+        id: id.to_string(),
+        why,
+    }
 }

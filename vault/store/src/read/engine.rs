@@ -27,10 +27,22 @@ pub(super) struct Engine {
 
 impl Engine {
     pub fn new(vault: &Vault, index: Index) -> Self {
-        let keys =
-            ChunkKeys { vault: vault.config.id, id_key: vault.id_key.clone(), chunk_bytes: vault.config.chunk_bytes };
-        let reader = PackReader::new(vault.objects.clone(), vault.config.id, vault.keys.recovery.clone());
-        Engine { index: tokio::sync::Mutex::new(index), reader, keys, faults: Mutex::default() }
+        let keys = ChunkKeys {
+            vault: vault.config.id,
+            id_key: vault.id_key.clone(),
+            chunk_bytes: vault.config.chunk_bytes,
+        };
+        let reader = PackReader::new(
+            vault.objects.clone(),
+            vault.config.id,
+            vault.keys.recovery.clone(),
+        );
+        Engine {
+            index: tokio::sync::Mutex::new(index),
+            reader,
+            keys,
+            faults: Mutex::default(),
+        }
     }
 
     pub fn faults(&self) -> MutexGuard<'_, Faults> {
@@ -39,10 +51,16 @@ impl Engine {
 
     /// Plans a chain for each id; goes on to further lists, and at last to pack trailers, only for ids that have none.
     /// Also returns how many ids were looked up.
-    pub async fn chains(&self, ids: &[ChunkId], reach: Reach) -> Result<(Chains, usize), StoreError> {
+    pub async fn chains(
+        &self,
+        ids: &[ChunkId],
+        reach: Reach,
+    ) -> Result<(Chains, usize), StoreError> {
         let mut index = self.index.lock().await;
         let mut known = Candidates::default();
-        index.locate_chains(ids.iter().copied(), &mut known, reach).await?;
+        index
+            .locate_chains(ids.iter().copied(), &mut known, reach)
+            .await?;
         let mut looked_up = known.len();
         let mut out = Chains::with_capacity(ids.len());
         let mut left = self.plan(ids, &known, &mut out);
@@ -60,7 +78,9 @@ impl Engine {
                 }
             }
             known = Candidates::default();
-            index.locate_chains(left.iter().copied(), &mut known, Reach::All).await?;
+            index
+                .locate_chains(left.iter().copied(), &mut known, Reach::All)
+                .await?;
             looked_up += known.len();
             left = self.plan(&left, &known, &mut out);
         }
@@ -87,12 +107,17 @@ impl Engine {
 
     /// Fetches what a batch needs.
     pub async fn fetch(&self, batch: &Batch, grouping: Grouping) -> Result<Pieces, StoreError> {
-        Ok(Pieces::new(self.reader.fetch(&batch.records, grouping).await?))
+        Ok(Pieces::new(
+            self.reader.fetch(&batch.records, grouping).await?,
+        ))
     }
 
     /// Builds chunks whose first try failed: each record apart, each link verified, other records in place of faulty
     /// ones. Each round either ends with the chunk or finds at least one more fault, so it ends.
-    pub async fn recover(&self, ids: &[ChunkId]) -> Result<HashMap<ChunkId, Result<Vec<u8>, String>>, StoreError> {
+    pub async fn recover(
+        &self,
+        ids: &[ChunkId],
+    ) -> Result<HashMap<ChunkId, Result<Vec<u8>, String>>, StoreError> {
         let mut out = HashMap::new();
         for group in ids.chunks(RECOVERED_AT_ONCE) {
             let mut left: HashSet<ChunkId> = group.iter().copied().collect();
@@ -126,7 +151,13 @@ impl Engine {
     }
 
     fn build_all(&self, batch: &Batch, pieces: &Pieces) -> Vec<(ChunkId, Result<Vec<u8>, Fault>)> {
-        let build = || batch.jobs.par_iter().map(|job| (job.id, batch.build(job, pieces, &self.keys, true))).collect();
+        let build = || {
+            batch
+                .jobs
+                .par_iter()
+                .map(|job| (job.id, batch.build(job, pieces, &self.keys, true)))
+                .collect()
+        };
         tokio::task::block_in_place(build)
     }
 
@@ -134,7 +165,9 @@ impl Engine {
         let mut faults = self.faults();
         match fault.why.pack {
             true => faults.packs.insert(record.pack.name, fault.why.why),
-            false => faults.records.insert((record.pack.name, record.offset), fault.why.why),
+            false => faults
+                .records
+                .insert((record.pack.name, record.offset), fault.why.why),
         };
     }
 }

@@ -57,10 +57,14 @@ pub(super) struct Index {
 impl Index {
     /// Opens all segments that no wider one supersedes.
     pub async fn open(vault: &Vault) -> Result<Self, StoreError> {
-        let damaged_packs = vault.log.damaged.keys().filter_map(|name| match names::parse(name) {
-            Some(Name::Pack(pack)) => Some(pack),
-            _ => None,
-        });
+        let damaged_packs = vault
+            .log
+            .damaged
+            .keys()
+            .filter_map(|name| match names::parse(name) {
+                Some(Name::Pack(pack)) => Some(pack),
+                _ => None,
+            });
         let mut index = Index {
             objects: vault.objects.clone(),
             trust: vault.trust.clone(),
@@ -81,7 +85,12 @@ impl Index {
         opened.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
         for (object, segment) in opened {
             let packs = segment.packs.iter().map(|p| index.intern(p)).collect();
-            index.segments.push(OpenSegment::new(index.segments.len(), object, segment, packs));
+            index.segments.push(OpenSegment::new(
+                index.segments.len(),
+                object,
+                segment,
+                packs,
+            ));
         }
         Ok(index)
     }
@@ -96,13 +105,22 @@ impl Index {
 
     fn intern(&mut self, listed: &ListedPack) -> Arc<Pack> {
         let damaged = self.damaged_packs.contains(&listed.name);
-        let make = || Arc::new(Pack { name: listed.name, size: listed.size, damaged });
+        let make = || {
+            Arc::new(Pack {
+                name: listed.name,
+                size: listed.size,
+                damaged,
+            })
+        };
         self.packs.entry(listed.name).or_insert_with(make).clone()
     }
 
     /// Takes in a manifest's entries of those of its packs that `wanted` names.
     fn add(&mut self, packs: &[ListedPack], entries: &[Entry], wanted: impl Fn(&PackName) -> bool) {
-        let wanted: Vec<Option<Arc<Pack>>> = packs.iter().map(|p| wanted(&p.name).then(|| self.intern(p))).collect();
+        let wanted: Vec<Option<Arc<Pack>>> = packs
+            .iter()
+            .map(|p| wanted(&p.name).then(|| self.intern(p)))
+            .collect();
         for entry in entries {
             if let Some(Some(pack)) = wanted.get(entry.pack as usize) {
                 self.extras.push(located(entry, pack.clone()));
@@ -114,8 +132,11 @@ impl Index {
     /// Takes in a manifest's entries; with `unindexed_only`, those of packs that no list has yet.
     pub fn add_manifest(&mut self, manifest: &Manifest, unindexed_only: bool) {
         let packs = &manifest.facts.packs;
-        let new: HashSet<PackName> =
-            packs.iter().map(|p| p.name).filter(|name| !unindexed_only || !self.knows(name)).collect();
+        let new: HashSet<PackName> = packs
+            .iter()
+            .map(|p| p.name)
+            .filter(|name| !unindexed_only || !self.knows(name))
+            .collect();
         if !new.is_empty() {
             self.add(packs, &manifest.entries, |name| new.contains(name));
         }
@@ -124,17 +145,26 @@ impl Index {
     /// Takes in the entries of packs that `manifest` says no segment holds, from the manifests that it names.
     pub async fn add_unindexed(&mut self, manifest: &Manifest) -> Result<(), StoreError> {
         for unindexed in &manifest.facts.unindexed {
-            let packs: HashSet<PackName> = unindexed.packs.iter().copied().filter(|p| !self.knows(p)).collect();
+            let packs: HashSet<PackName> = unindexed
+                .packs
+                .iter()
+                .copied()
+                .filter(|p| !self.knows(p))
+                .collect();
             if packs.is_empty() {
                 continue;
             }
             let name = &unindexed.object;
             let read = match self.objects.get(name).await.map_err(StoreError::from) {
-                Ok(bytes) => Manifest::open(&self.trust, name, &bytes).map_err(StoreError::format(name)),
+                Ok(bytes) => {
+                    Manifest::open(&self.trust, name, &bytes).map_err(StoreError::format(name))
+                }
                 Err(e) => Err(e),
             };
             match read {
-                Ok((other, ..)) => self.add(&other.facts.packs, &other.entries, |name| packs.contains(name)),
+                Ok((other, ..)) => self.add(&other.facts.packs, &other.entries, |name| {
+                    packs.contains(name)
+                }),
                 // Its packs stay unknown, so that salvage reads their trailers when an id is missing.
                 Err(e) if e.is_damage() => self.damaged.push((name.clone(), e.to_string())),
                 Err(e) => return Err(e),
@@ -165,9 +195,15 @@ impl Index {
             for id in &wanted {
                 let records = found.of(id);
                 // A whole full record needs no parents, unless everything is asked for.
-                let settled = reach == Reach::First && records.first().is_some_and(|r| r.kind == Kind::Full);
+                let settled =
+                    reach == Reach::First && records.first().is_some_and(|r| r.kind == Kind::Full);
                 if !settled {
-                    parents.extend(records.iter().filter_map(|r| r.kind.parent()).filter(|p| !found.asked(p)));
+                    parents.extend(
+                        records
+                            .iter()
+                            .filter_map(|r| r.kind.parent())
+                            .filter(|p| !found.asked(p)),
+                    );
                 }
             }
             wanted = parents;
@@ -176,11 +212,19 @@ impl Index {
     }
 
     /// Looks up sorted `ids`; returns the segment that had most of them.
-    async fn locate(&mut self, ids: &[ChunkId], found: &mut Candidates, reach: Reach) -> Result<usize, StoreError> {
+    async fn locate(
+        &mut self,
+        ids: &[ChunkId],
+        found: &mut Candidates,
+        reach: Reach,
+    ) -> Result<usize, StoreError> {
         for id in ids {
             found.ask(*id);
             let begin = self.extras.partition_point(|r| r.id < *id);
-            self.extras[begin..].iter().take_while(|r| r.id == *id).for_each(|r| found.add(r.clone()));
+            self.extras[begin..]
+                .iter()
+                .take_while(|r| r.id == *id)
+                .for_each(|r| found.add(r.clone()));
         }
         let mut wanted = ids.to_vec();
         let mut best = (0, self.first_segment);
@@ -194,7 +238,9 @@ impl Index {
             }
             let segment = &mut self.segments[i];
             let notes = (&mut self.parts, &mut self.damaged);
-            let hits = segment.search(&*self.objects, &wanted, found, notes).await?;
+            let hits = segment
+                .search(&*self.objects, &wanted, found, notes)
+                .await?;
             if segment.is_damaged() {
                 self.suspect.extend(segment.packs().map(|p| p.name));
             }
@@ -211,18 +257,30 @@ impl Index {
             return Ok(false);
         }
         let listed = self.objects.list(names::PACKS).await?;
-        let unknown = listed.into_iter().filter_map(|object| match names::parse(&object.name)? {
-            Name::Pack(name) if !self.knows(&name) || self.suspect.contains(&name) => {
-                Some((object.name, ListedPack { name, size: object.size }))
-            }
-            _ => None,
-        });
+        let unknown = listed
+            .into_iter()
+            .filter_map(|object| match names::parse(&object.name)? {
+                Name::Pack(name) if !self.knows(&name) || self.suspect.contains(&name) => Some((
+                    object.name,
+                    ListedPack {
+                        name,
+                        size: object.size,
+                    },
+                )),
+                _ => None,
+            });
         let unknown: Vec<_> = unknown.collect();
         let (objects, trust) = (self.objects.clone(), self.trust.clone());
         let mut trailers = stream::iter(unknown)
             .map(|(name, pack)| {
                 let (objects, trust) = (&objects, &trust);
-                async move { (read_trailer(&**objects, trust, &name, pack.size).await, name, pack) }
+                async move {
+                    (
+                        read_trailer(&**objects, trust, &name, pack.size).await,
+                        name,
+                        pack,
+                    )
+                }
             })
             .buffered(8);
         let mut new = Vec::new();
@@ -245,7 +303,13 @@ impl Index {
 }
 
 pub(super) fn located(entry: &Entry, pack: Arc<Pack>) -> Located {
-    Located { id: entry.id, kind: entry.kind, offset: entry.offset, length: entry.length, pack }
+    Located {
+        id: entry.id,
+        kind: entry.kind,
+        offset: entry.offset,
+        length: entry.length,
+        pack,
+    }
 }
 
 /// The entries that a pack's own trailer lists.
@@ -258,7 +322,11 @@ pub(super) async fn read_trailer(
     let begin = size.saturating_sub(TRAILER_GUESS_BYTES);
     let end = get_exact(objects, name, begin..size).await?;
     let short = || FormatError::Damaged("too short for a pack".into());
-    let at = end.len().checked_sub(FOOTER_BYTES).ok_or_else(short).map_err(StoreError::format(name))?;
+    let at = end
+        .len()
+        .checked_sub(FOOTER_BYTES)
+        .ok_or_else(short)
+        .map_err(StoreError::format(name))?;
     let footer = Footer::parse(&end[at..], size).map_err(StoreError::format(name))?;
     // Footer::parse has checked that the trailer fits into the pack.
     let trailer_begin = size - FOOTER_BYTES as u64 - u64::from(footer.trailer_bytes);
@@ -266,5 +334,7 @@ pub(super) async fn read_trailer(
         Some(from) => end.slice(from as usize..at),
         None => get_exact(objects, name, trailer_begin..size - FOOTER_BYTES as u64).await?,
     };
-    footer.open_trailer(&trust.vault, &trust.keys, &trailer).map_err(StoreError::format(name))
+    footer
+        .open_trailer(&trust.vault, &trust.keys, &trailer)
+        .map_err(StoreError::format(name))
 }

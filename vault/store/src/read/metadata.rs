@@ -40,7 +40,13 @@ impl RemoteObject {
         if size <= WHOLE_BYTES {
             let bytes = objects.get(name).await?;
             let root = Root::open_whole(trust, kind, name, &bytes).map_err(wrong)?;
-            return Ok((RemoteObject { name: name.to_owned(), whole: Some(bytes) }, root));
+            return Ok((
+                RemoteObject {
+                    name: name.to_owned(),
+                    whole: Some(bytes),
+                },
+                root,
+            ));
         }
         let begin = size - TAIL_GUESS_BYTES;
         let (header, end) = futures::try_join!(
@@ -56,7 +62,13 @@ impl RemoteObject {
             }
         };
         let root = Root::open(trust, kind, name, &header, &sealed_root, &tail).map_err(wrong)?;
-        Ok((RemoteObject { name: name.to_owned(), whole: None }, root))
+        Ok((
+            RemoteObject {
+                name: name.to_owned(),
+                whole: None,
+            },
+            root,
+        ))
     }
 
     /// Sealed parts, by ascending number, neighbours read together.
@@ -71,11 +83,14 @@ impl RemoteObject {
             let range = (range.start - start) as usize..(range.end - start) as usize;
             (range.end <= bytes.len()).then(|| bytes.slice(range))
         };
-        let short = || FormatError::Damaged("the part table does not go with the object's length".into());
+        let short =
+            || FormatError::Damaged("the part table does not go with the object's length".into());
         let mut out = Vec::with_capacity(numbers.len());
         if let Some(whole) = &self.whole {
             for (number, range) in numbers.iter().zip(&ranges) {
-                let part = slice(whole, 0, range).ok_or_else(short).map_err(StoreError::format(&self.name))?;
+                let part = slice(whole, 0, range)
+                    .ok_or_else(short)
+                    .map_err(StoreError::format(&self.name))?;
                 out.push((*number, part));
             }
             return Ok(out);
@@ -85,11 +100,19 @@ impl RemoteObject {
             let bytes = get_exact(objects, &self.name, group.bytes.clone()).await?;
             Ok::<_, StoreError>((group, bytes))
         };
-        let fetched: Vec<_> = stream::iter(groups).map(fetch).buffered(REQUESTS).try_collect().await?;
+        let fetched: Vec<_> = stream::iter(groups)
+            .map(fetch)
+            .buffered(REQUESTS)
+            .try_collect()
+            .await?;
         for (group, bytes) in fetched {
             for i in group.items {
                 let part = slice(&bytes, group.bytes.start, &ranges[i]);
-                out.push((numbers[i], part.ok_or_else(short).map_err(StoreError::format(&self.name))?));
+                out.push((
+                    numbers[i],
+                    part.ok_or_else(short)
+                        .map_err(StoreError::format(&self.name))?,
+                ));
             }
         }
         Ok(out)
@@ -100,17 +123,28 @@ fn parse_tail(end: &[u8], size: u64) -> Result<Tail, FormatError> {
     let tail = Tail::parse(&end[end.len() - TAIL_BYTES..], size)?;
     if tail.root_bytes > MAX_SEALED_ROOT_BYTES {
         let (found, limit) = (tail.root_bytes.into(), MAX_SEALED_ROOT_BYTES.into());
-        return Err(FormatError::Limit { what: "a root's length", found, limit });
+        return Err(FormatError::Limit {
+            what: "a root's length",
+            found,
+            limit,
+        });
     }
     Ok(tail)
 }
 
 fn part_ranges(root: &Root, numbers: &[usize]) -> Result<Vec<Range<u64>>, FormatError> {
     let range = |number: &usize| {
-        let row = root.parts.get(*number).ok_or_else(|| FormatError::Damaged(format!("no part {number}")))?;
+        let row = root
+            .parts
+            .get(*number)
+            .ok_or_else(|| FormatError::Damaged(format!("no part {number}")))?;
         if row.sealed_bytes > MAX_SEALED_PART_BYTES {
             let (found, limit) = (row.sealed_bytes.into(), MAX_SEALED_PART_BYTES.into());
-            return Err(FormatError::Limit { what: "a part's length", found, limit });
+            return Err(FormatError::Limit {
+                what: "a part's length",
+                found,
+                limit,
+            });
         }
         Ok(row.offset..row.offset + u64::from(row.sealed_bytes))
     };

@@ -51,14 +51,34 @@ pub struct Vault {
 
 impl Vault {
     /// Reads the vault's numbers and its control log.
-    pub async fn open(objects: Arc<dyn Objects>, kit: &Kit, keys: KitKeys) -> Result<Vault, StoreError> {
+    pub async fn open(
+        objects: Arc<dyn Objects>,
+        kit: &Kit,
+        keys: KitKeys,
+    ) -> Result<Vault, StoreError> {
         let (config, finding) = read_config(&*objects, kit.vault_id, kit.vault.as_deref()).await?;
-        let (id_key, metadata_keys) = config
-            .open_keys(&keys.recovery)
-            .map_err(|error| StoreError::Key { what: "opening the vault's keys with the kit".into(), error })?;
-        let trust = Trust { vault: config.id, control: config.control, keys: metadata_keys };
+        let (id_key, metadata_keys) =
+            config
+                .open_keys(&keys.recovery)
+                .map_err(|error| StoreError::Key {
+                    what: "opening the vault's keys with the kit".into(),
+                    error,
+                })?;
+        let trust = Trust {
+            vault: config.id,
+            control: config.control,
+            keys: metadata_keys,
+        };
         let (log, log_findings) = control::read_log(&*objects, &config).await?;
         let findings = finding.into_iter().chain(log_findings).collect();
-        Ok(Vault { objects, config, keys, id_key, trust, log, findings })
+        Ok(Vault {
+            objects,
+            config,
+            keys,
+            id_key,
+            trust,
+            log,
+            findings,
+        })
     }
 }

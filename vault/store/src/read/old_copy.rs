@@ -30,24 +30,44 @@ pub(super) type OldFailure = (u64, DiskFailure);
 
 impl OldCopy {
     /// Compares positions `first`… with `slots`, on all CPUs; ranges without data are not read.
-    pub fn compare(&self, first: u64, slots: &[Slot], id_key: &IdKey) -> Result<Vec<Change>, OldFailure> {
+    pub fn compare(
+        &self,
+        first: u64,
+        slots: &[Slot],
+        id_key: &IdKey,
+    ) -> Result<Vec<Change>, OldFailure> {
         let buffer = || vec![0; self.chunk_bytes as usize];
         slots
             .par_iter()
             .enumerate()
             .map_init(buffer, |buffer, (i, slot)| {
                 let offset = (first + i as u64) * u64::from(self.chunk_bytes);
-                self.judge(offset, slot, id_key, buffer).map_err(|e| (offset, e))
+                self.judge(offset, slot, id_key, buffer)
+                    .map_err(|e| (offset, e))
             })
             .collect()
     }
 
-    fn judge(&self, offset: u64, slot: &Slot, id_key: &IdKey, buffer: &mut [u8]) -> Result<Change, DiskFailure> {
+    fn judge(
+        &self,
+        offset: u64,
+        slot: &Slot,
+        id_key: &IdKey,
+        buffer: &mut [u8],
+    ) -> Result<Change, DiskFailure> {
         let end = self.size_bytes.min(self.disk.size_bytes());
         let length = end.saturating_sub(offset).min(buffer.len() as u64);
-        let has_data = length > 0 && self.disk.next_data(offset)?.is_some_and(|data| data.start < offset + length);
+        let has_data = length > 0
+            && self
+                .disk
+                .next_data(offset)?
+                .is_some_and(|data| data.start < offset + length);
         if !has_data {
-            return Ok(if *slot == Slot::Hole { Change::Keep } else { Change::Write });
+            return Ok(if *slot == Slot::Hole {
+                Change::Keep
+            } else {
+                Change::Write
+            });
         }
         let (data, padding) = buffer.split_at_mut(length as usize);
         self.disk.read_at(offset, data)?;
@@ -77,11 +97,37 @@ mod tests {
         padded[..10].fill(7);
         let bytes = [&one[..], &one, &one, &vec![0; CHUNK as usize], &[7; 10]].concat();
         let size_bytes = bytes.len() as u64;
-        let old = OldCopy { disk: Arc::new(MemoryDisk::new(bytes)), size_bytes, chunk_bytes: CHUNK };
-        let (same, other) = (Slot::Chunk(key.chunk_id(&one)), Slot::Chunk(key.chunk_id(b"other")));
-        let slots = [same, other, Slot::Hole, Slot::Hole, Slot::Chunk(key.chunk_id(&padded))];
+        let old = OldCopy {
+            disk: Arc::new(MemoryDisk::new(bytes)),
+            size_bytes,
+            chunk_bytes: CHUNK,
+        };
+        let (same, other) = (
+            Slot::Chunk(key.chunk_id(&one)),
+            Slot::Chunk(key.chunk_id(b"other")),
+        );
+        let slots = [
+            same,
+            other,
+            Slot::Hole,
+            Slot::Hole,
+            Slot::Chunk(key.chunk_id(&padded)),
+        ];
         let changes = old.compare(0, &slots, &key).unwrap();
-        assert_eq!(changes, [Change::Keep, Change::Write, Change::Zero, Change::Keep, Change::Keep]);
-        assert_eq!(old.compare(5, &[Slot::Hole, same], &key).unwrap(), [Change::Keep, Change::Write], "behind its end");
+        assert_eq!(
+            changes,
+            [
+                Change::Keep,
+                Change::Write,
+                Change::Zero,
+                Change::Keep,
+                Change::Keep
+            ]
+        );
+        assert_eq!(
+            old.compare(5, &[Slot::Hole, same], &key).unwrap(),
+            [Change::Keep, Change::Write],
+            "behind its end"
+        );
     }
 }

@@ -37,15 +37,32 @@ pub(super) struct MapOverlay {
 }
 
 impl RemoteLayer {
-    pub async fn open(objects: &dyn Objects, trust: &Trust, name: &str, size: u64) -> Result<Self, StoreError> {
-        let wrong = |what: &str| StoreError::Format { name: name.to_owned(), error: FormatError::Damaged(what.into()) };
-        let Some(Name::Layer(writer, _)) = names::parse(name) else { return Err(wrong("this is no layer's name")) };
-        let (object, root) = RemoteObject::open(objects, trust, ObjectKind::Layer, name, size).await?;
+    pub async fn open(
+        objects: &dyn Objects,
+        trust: &Trust,
+        name: &str,
+        size: u64,
+    ) -> Result<Self, StoreError> {
+        let wrong = |what: &str| StoreError::Format {
+            name: name.to_owned(),
+            error: FormatError::Damaged(what.into()),
+        };
+        let Some(Name::Layer(writer, _)) = names::parse(name) else {
+            return Err(wrong("this is no layer's name"));
+        };
+        let (object, root) =
+            RemoteObject::open(objects, trust, ObjectKind::Layer, name, size).await?;
         if root.writer != writer {
-            return Err(wrong("another writer's layer lies under this writer's name"));
+            return Err(wrong(
+                "another writer's layer lies under this writer's name",
+            ));
         }
         let layer = Layer::from_root(root).map_err(StoreError::format(name))?;
-        Ok(RemoteLayer { object, layer, parts: LruCache::new(PARTS_KEPT) })
+        Ok(RemoteLayer {
+            object,
+            layer,
+            parts: LruCache::new(PARTS_KEPT),
+        })
     }
 
     pub fn part_count(&self) -> usize {
@@ -53,7 +70,11 @@ impl RemoteLayer {
     }
 
     /// The chunk ids of some parts, in order.
-    pub async fn ids(&mut self, objects: &dyn Objects, parts: Range<usize>) -> Result<Vec<ChunkId>, StoreError> {
+    pub async fn ids(
+        &mut self,
+        objects: &dyn Objects,
+        parts: Range<usize>,
+    ) -> Result<Vec<ChunkId>, StoreError> {
         let numbers: Vec<usize> = parts.collect();
         let mut out = Vec::new();
         for runs in self.read(objects, &numbers).await? {
@@ -66,16 +87,29 @@ impl RemoteLayer {
         Ok(out)
     }
 
-    async fn read(&mut self, objects: &dyn Objects, numbers: &[usize]) -> Result<Vec<Arc<Vec<Run>>>, StoreError> {
-        let missing: Vec<usize> = numbers.iter().copied().filter(|n| !self.parts.contains(n)).collect();
-        let fetched = self.object.parts(objects, &self.layer.root, &missing).await?;
+    async fn read(
+        &mut self,
+        objects: &dyn Objects,
+        numbers: &[usize],
+    ) -> Result<Vec<Arc<Vec<Run>>>, StoreError> {
+        let missing: Vec<usize> = numbers
+            .iter()
+            .copied()
+            .filter(|n| !self.parts.contains(n))
+            .collect();
+        let fetched = self
+            .object
+            .parts(objects, &self.layer.root, &missing)
+            .await?;
         let mut fetched = fetched.into_iter().peekable();
         let mut out = Vec::with_capacity(numbers.len());
         for number in numbers {
             let runs = match fetched.next_if(|(n, _)| n == number) {
-                Some((n, sealed)) => {
-                    Arc::new(self.layer.runs_of(n, &sealed).map_err(StoreError::format(&self.object.name))?)
-                }
+                Some((n, sealed)) => Arc::new(
+                    self.layer
+                        .runs_of(n, &sealed)
+                        .map_err(StoreError::format(&self.object.name))?,
+                ),
                 None => match self.parts.get(number) {
                     Some(runs) => runs.clone(),
                     None => continue,
@@ -110,15 +144,19 @@ impl RemoteLayer {
 
 impl MapOverlay {
     /// `layers`: newest first.
-    pub async fn open(objects: Arc<dyn Objects>, trust: &Trust, layers: &[LayerRef]) -> Result<Self, StoreError> {
+    pub async fn open(
+        objects: Arc<dyn Objects>,
+        trust: &Trust,
+        layers: &[LayerRef],
+    ) -> Result<Self, StoreError> {
         let open = |layer: &LayerRef| {
             let (objects, layer) = (objects.clone(), layer.clone());
             async move {
                 Ok::<_, StoreError>(match layer {
                     LayerRef::Inline(runs) => MapLayer::Inline(runs),
-                    LayerRef::Object { name, size } => {
-                        MapLayer::Remote(Box::new(RemoteLayer::open(&*objects, trust, &name, size).await?))
-                    }
+                    LayerRef::Object { name, size } => MapLayer::Remote(Box::new(
+                        RemoteLayer::open(&*objects, trust, &name, size).await?,
+                    )),
                 })
             }
         };
@@ -138,7 +176,11 @@ impl MapOverlay {
                 MapLayer::Remote(layer) => layer.fill(&*self.objects, &mut filler).await?,
             }
         }
-        Ok(filler.slots.into_iter().map(|slot| slot.unwrap_or(Slot::Hole)).collect())
+        Ok(filler
+            .slots
+            .into_iter()
+            .map(|slot| slot.unwrap_or(Slot::Hole))
+            .collect())
     }
 }
 
@@ -152,7 +194,11 @@ struct Filler {
 impl Filler {
     fn new(range: Range<u64>) -> Self {
         let count = range.end.saturating_sub(range.start) as usize;
-        Filler { first: range.start, slots: vec![None; count], undecided: count }
+        Filler {
+            first: range.start,
+            slots: vec![None; count],
+            undecided: count,
+        }
     }
 
     fn range(&self) -> Range<u64> {
@@ -163,7 +209,10 @@ impl Filler {
     fn fill(&mut self, runs: &[Run]) {
         let range = self.range();
         let begin = runs.partition_point(|run| run.end() <= range.start);
-        for run in runs[begin..].iter().take_while(|run| run.first() < range.end) {
+        for run in runs[begin..]
+            .iter()
+            .take_while(|run| run.first() < range.end)
+        {
             for position in run.first().max(range.start)..run.end().min(range.end) {
                 let slot = &mut self.slots[(position - self.first) as usize];
                 if slot.is_none() {
@@ -183,7 +232,11 @@ mod tests {
     use vault_format::layer::RunBuilder;
 
     fn slot(n: u8) -> Slot {
-        if n < 80 { Slot::Hole } else { Slot::Chunk(ChunkId([n; 32])) }
+        if n < 80 {
+            Slot::Hole
+        } else {
+            Slot::Chunk(ChunkId([n; 32]))
+        }
     }
 
     proptest! {

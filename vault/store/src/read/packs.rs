@@ -84,19 +84,38 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl PackReader {
     pub fn new(objects: Arc<dyn Objects>, vault: VaultId, recovery: RecoveryKey) -> Self {
         let keys = Mutex::new(LruCache::new(PACKS_KEPT));
-        PackReader { objects, vault, recovery, packs: Mutex::new(LruCache::new(PACKS_KEPT)), keys }
+        PackReader {
+            objects,
+            vault,
+            recovery,
+            packs: Mutex::new(LruCache::new(PACKS_KEPT)),
+            keys,
+        }
     }
 
     /// Fetches `records`, which are in [`Located::key`] order; the pieces are in the same order. An error is one of
     /// the store's; damage is in the pieces.
-    pub async fn fetch(&self, records: &[Located], grouping: Grouping) -> Result<Vec<Piece>, StoreError> {
+    pub async fn fetch(
+        &self,
+        records: &[Located],
+        grouping: Grouping,
+    ) -> Result<Vec<Piece>, StoreError> {
         let mut pieces: Vec<Piece> = Vec::new();
-        pieces.resize_with(records.len(), || Err(Missing { why: "it lies behind its pack's end".into(), pack: false }));
+        pieces.resize_with(records.len(), || {
+            Err(Missing {
+                why: "it lies behind its pack's end".into(),
+                pack: false,
+            })
+        });
         let mut headers = Vec::new();
         let mut bodies = Vec::new();
         for job in self.jobs(records, grouping) {
             let first = bodies.len();
-            bodies.extend(job.requests.into_iter().map(|request| (job.object.clone(), request)));
+            bodies.extend(
+                job.requests
+                    .into_iter()
+                    .map(|request| (job.object.clone(), request)),
+            );
             let bodies = first..bodies.len();
             headers.push(PackReads {
                 object: job.object,
@@ -106,12 +125,19 @@ impl PackReader {
                 bodies,
             });
         }
-        let wanted = headers.iter().filter_map(|pack| Some((pack.object.clone(), pack.name, pack.header?)));
+        let wanted = headers
+            .iter()
+            .filter_map(|pack| Some((pack.object.clone(), pack.name, pack.header?)));
         let header_reads = stream::iter(wanted.collect::<Vec<_>>())
-            .map(|(object, name, length)| async move { (name, get_exact(&*self.objects, &object, 0..length).await) })
+            .map(|(object, name, length)| async move {
+                (name, get_exact(&*self.objects, &object, 0..length).await)
+            })
             .buffered(REQUESTS)
             .collect::<Vec<_>>();
-        let ranges: Vec<_> = bodies.iter().map(|(object, request)| (object.clone(), request.bytes.clone())).collect();
+        let ranges: Vec<_> = bodies
+            .iter()
+            .map(|(object, request)| (object.clone(), request.bytes.clone()))
+            .collect();
         let body_reads = stream::iter(ranges)
             .map(|(object, bytes)| async move { get_exact(&*self.objects, &object, bytes).await })
             .buffered(REQUESTS)
@@ -120,7 +146,8 @@ impl PackReader {
         let mut read_headers = read_headers.into_iter().peekable();
         let mut read_bodies = read_bodies.into_iter();
         for pack in headers {
-            let header = read_headers.next_if(|(name, _)| *name == pack.name && pack.header.is_some());
+            let header =
+                read_headers.next_if(|(name, _)| *name == pack.name && pack.header.is_some());
             let header = header.map(|(_, read)| soften(read)).transpose()?;
             let mut reads = Vec::with_capacity(pack.bodies.len());
             for (_, request) in &bodies[pack.bodies.clone()] {
@@ -132,13 +159,17 @@ impl PackReader {
             for (request, read) in reads {
                 let records = &records[request.records.clone()];
                 let split = match (read, &keys) {
-                    (Ok(bytes), Ok(keys)) => {
-                        split(bytes, request.bytes.start, records).into_iter().map(|b| Ok((b, keys.clone()))).collect()
-                    }
+                    (Ok(bytes), Ok(keys)) => split(bytes, request.bytes.start, records)
+                        .into_iter()
+                        .map(|b| Ok((b, keys.clone())))
+                        .collect(),
                     (Err(why), _) => vec![Err(why); records.len()],
                     (_, Err(why)) => vec![Err(why.clone()); records.len()],
                 };
-                pieces[request.records.clone()].iter_mut().zip(split).for_each(|(to, from)| *to = from);
+                pieces[request.records.clone()]
+                    .iter_mut()
+                    .zip(split)
+                    .for_each(|(to, from)| *to = from);
             }
         }
         Ok(pieces)
@@ -151,9 +182,13 @@ impl PackReader {
             let pack = &of_pack[0].pack;
             let known = lock(&self.packs).get(&pack.name).cloned();
             // Records that end behind the pack are left out; their pieces say so already.
-            let inside: Vec<usize> = (0..of_pack.len()).filter(|i| of_pack[*i].end() <= pack.size).collect();
-            let ranges: Vec<Range<u64>> =
-                inside.iter().map(|i| u64::from(of_pack[*i].offset)..of_pack[*i].end()).collect();
+            let inside: Vec<usize> = (0..of_pack.len())
+                .filter(|i| of_pack[*i].end() <= pack.size)
+                .collect();
+            let ranges: Vec<Range<u64>> = inside
+                .iter()
+                .map(|i| u64::from(of_pack[*i].offset)..of_pack[*i].end())
+                .collect();
             let (gap, max) = match grouping {
                 Grouping::Together => (MAX_GAP_BYTES, MAX_RANGE_BYTES),
                 Grouping::Apart => (0, 0),
@@ -173,16 +208,24 @@ impl PackReader {
                     })),
                 }
             }
-            let mut header =
-                (known.is_none() && !requests.is_empty()).then_some(pack.size.min(MAX_HEADER_BYTES as u64));
-            if let Some(first) = requests.first_mut().filter(|r| r.bytes.start <= MAX_GAP_BYTES)
+            let mut header = (known.is_none() && !requests.is_empty())
+                .then_some(pack.size.min(MAX_HEADER_BYTES as u64));
+            if let Some(first) = requests
+                .first_mut()
+                .filter(|r| r.bytes.start <= MAX_GAP_BYTES)
                 && header.is_some()
                 && grouping == Grouping::Together
             {
                 first.bytes.start = 0;
                 header = None;
             }
-            jobs.push(PackJob { object: names::pack(&pack.name), name: pack.name, known, header, requests });
+            jobs.push(PackJob {
+                object: names::pack(&pack.name),
+                name: pack.name,
+                known,
+                header,
+                requests,
+            });
             begin += of_pack.len();
         }
         jobs
@@ -201,9 +244,17 @@ impl PackReader {
         let head = match (header, reads.first()) {
             (Some(header), _) => header?,
             (None, Some((request, read))) if request.bytes.start == 0 => read.clone()?,
-            (None, _) => return Err(Missing { why: "it lies behind its pack's end".into(), pack: false }),
+            (None, _) => {
+                return Err(Missing {
+                    why: "it lies behind its pack's end".into(),
+                    pack: false,
+                });
+            }
         };
-        let lost = |e: FormatError| Missing { why: format!("the data keys of {}: {e}", pack.object), pack: true };
+        let lost = |e: FormatError| Missing {
+            why: format!("the data keys of {}: {e}", pack.object),
+            pack: true,
+        };
         self.open_keys(&head, &pack.name).map_err(lost)
     }
 
@@ -218,21 +269,31 @@ impl PackReader {
             lock(&self.keys).put(sealed, sealer.clone());
             Ok(sealer)
         };
-        let keys: DataKeys = Arc::new(sealed_keys(head)?.into_iter().map(open).collect::<Result<_, _>>()?);
+        let keys: DataKeys = Arc::new(
+            sealed_keys(head)?
+                .into_iter()
+                .map(open)
+                .collect::<Result<_, _>>()?,
+        );
         lock(&self.packs).put(*name, keys.clone());
         Ok(keys)
     }
 }
 
 /// Tells damage, which a chain may get around, from a store out of reach.
-fn soften(read: Result<Bytes, crate::objects::ObjectError>) -> Result<Result<Bytes, Missing>, StoreError> {
+fn soften(
+    read: Result<Bytes, crate::objects::ObjectError>,
+) -> Result<Result<Bytes, Missing>, StoreError> {
     match read {
         Ok(bytes) => Ok(Ok(bytes)),
         Err(e) => {
             let pack = e.is_not_found();
             let e = StoreError::from(e);
             match e.is_damage() {
-                true => Ok(Err(Missing { why: e.to_string(), pack })),
+                true => Ok(Err(Missing {
+                    why: e.to_string(),
+                    pack,
+                })),
                 false => Err(e),
             }
         }
@@ -242,10 +303,17 @@ fn soften(read: Result<Bytes, crate::objects::ObjectError>) -> Result<Result<Byt
 /// Cuts records out of the bytes read from `start` on: without a copy, unless they overlap or the bytes are shared.
 fn split(bytes: Bytes, start: u64, records: &[Located]) -> Vec<BytesMut> {
     let range = |r: &Located| (u64::from(r.offset) - start) as usize..(r.end() - start) as usize;
-    let overlap = records.windows(2).any(|w| w[1].offset < w[0].offset.saturating_add(w[0].length));
+    let overlap = records
+        .windows(2)
+        .any(|w| w[1].offset < w[0].offset.saturating_add(w[0].length));
     let mut rest = match overlap {
         false => BytesMut::from(bytes),
-        true => return records.iter().map(|r| BytesMut::from(&bytes[range(r)])).collect(),
+        true => {
+            return records
+                .iter()
+                .map(|r| BytesMut::from(&bytes[range(r)]))
+                .collect();
+        }
     };
     let mut at = 0;
     let cut = |record: &Located| {

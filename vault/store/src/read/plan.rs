@@ -53,13 +53,25 @@ pub(super) struct DiskPlan {
 impl DiskPlan {
     pub fn new(image: DiskImage, old: Option<Arc<dyn Extents>>, vm: &str, disk: &str) -> Self {
         let (size_bytes, chunk_bytes) = (image.size_bytes(), image.chunk_bytes());
-        let old = old.map(|disk| OldCopy { disk, size_bytes, chunk_bytes });
-        DiskPlan { image, old, vm: vm.to_owned(), disk: disk.to_owned() }
+        let old = old.map(|disk| OldCopy {
+            disk,
+            size_bytes,
+            chunk_bytes,
+        });
+        DiskPlan {
+            image,
+            old,
+            vm: vm.to_owned(),
+            disk: disk.to_owned(),
+        }
     }
 
     /// Plans the whole disk; ends early if nobody takes the batches any more.
     pub async fn run(mut self, out: mpsc::Sender<PlannedBatch>) -> Result<(), StoreError> {
-        let end = self.image.size_bytes().div_ceil(u64::from(self.image.chunk_bytes()));
+        let end = self
+            .image
+            .size_bytes()
+            .div_ceil(u64::from(self.image.chunk_bytes()));
         let (mut first, mut window) = (0, FIRST_WINDOW);
         while first < end {
             let (batches, looked_up) = self.window(first..end.min(first + window)).await?;
@@ -78,7 +90,10 @@ impl DiskPlan {
         Ok(())
     }
 
-    async fn window(&mut self, range: Range<u64>) -> Result<(Vec<PlannedBatch>, usize), StoreError> {
+    async fn window(
+        &mut self,
+        range: Range<u64>,
+    ) -> Result<(Vec<PlannedBatch>, usize), StoreError> {
         let slots = self.image.slots(range.clone()).await?;
         let changes = self.changes(range.start, &slots)?;
         let mut head = PlannedBatch::default();
@@ -97,10 +112,12 @@ impl DiskPlan {
                     continue;
                 }
                 (Slot::Chunk(_), _) => head.kept += 1,
-                (Slot::Hole, Change::Zero) => match head.zeroes.last_mut().filter(|r| r.end == bytes.start) {
-                    Some(before) => before.end = bytes.end,
-                    None => head.zeroes.push(bytes.clone()),
-                },
+                (Slot::Hole, Change::Zero) => {
+                    match head.zeroes.last_mut().filter(|r| r.end == bytes.start) {
+                        Some(before) => before.end = bytes.end,
+                        None => head.zeroes.push(bytes.clone()),
+                    }
+                }
                 (Slot::Hole, _) => {}
             }
             head.quiet_bytes += bytes.end - bytes.start;
@@ -108,10 +125,18 @@ impl DiskPlan {
         drop((slots, place));
         let ids: Vec<ChunkId> = wanted.iter().map(|(id, _)| *id).collect();
         let (mut chains, looked_up) = self.image.engine.chains(&ids, Reach::First).await?;
-        let mut out = Batches { chunk_bytes: self.image.chunk_bytes().into(), ..Batches::default() };
+        let mut out = Batches {
+            chunk_bytes: self.image.chunk_bytes().into(),
+            ..Batches::default()
+        };
         for (id, positions) in wanted {
-            let chain = chains.remove(&id).unwrap_or_else(|| Err("it was not looked up".into()));
-            out.push(chain.map_err(|why| lost_at(&id, &self.disk, positions[0], why))?, positions);
+            let chain = chains
+                .remove(&id)
+                .unwrap_or_else(|| Err("it was not looked up".into()));
+            out.push(
+                chain.map_err(|why| lost_at(&id, &self.disk, positions[0], why))?,
+                positions,
+            );
         }
         out.cut();
         let mut batches = out.batches;
@@ -130,7 +155,13 @@ impl DiskPlan {
 
     fn changes(&self, first: u64, slots: &[Slot]) -> Result<Vec<Change>, StoreError> {
         let Some(old) = &self.old else {
-            let fresh = |slot: &Slot| if *slot == Slot::Hole { Change::Keep } else { Change::Write };
+            let fresh = |slot: &Slot| {
+                if *slot == Slot::Hole {
+                    Change::Keep
+                } else {
+                    Change::Write
+                }
+            };
             return Ok(slots.iter().map(fresh).collect());
         };
         let compare = || old.compare(first, slots, &self.image.engine.keys.id_key);
@@ -163,7 +194,9 @@ impl Batches {
     fn push(&mut self, chain: Vec<Located>, positions: Vec<u64>) {
         let bytes: u64 = chain.iter().map(|r| u64::from(r.length)).sum();
         let disk_bytes = self.chains.len() as u64 * self.chunk_bytes;
-        if self.record_bytes + bytes > BATCH_RECORD_BYTES || disk_bytes + self.chunk_bytes > BATCH_DISK_BYTES {
+        if self.record_bytes + bytes > BATCH_RECORD_BYTES
+            || disk_bytes + self.chunk_bytes > BATCH_DISK_BYTES
+        {
             self.cut();
         }
         self.record_bytes += bytes;
@@ -177,6 +210,10 @@ impl Batches {
             return;
         }
         let batch = Batch::new(std::mem::take(&mut self.chains));
-        self.batches.push(PlannedBatch { batch, positions: std::mem::take(&mut self.positions), ..Default::default() });
+        self.batches.push(PlannedBatch {
+            batch,
+            positions: std::mem::take(&mut self.positions),
+            ..Default::default()
+        });
     }
 }

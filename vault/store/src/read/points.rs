@@ -65,7 +65,10 @@ impl FromStr for PointSelector {
             return Ok(PointSelector::Latest);
         }
         if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
-            return text.parse().map(PointSelector::Sequence).map_err(|_| wrong());
+            return text
+                .parse()
+                .map(PointSelector::Sequence)
+                .map_err(|_| wrong());
         }
         if let Ok(time) = text.parse() {
             return Ok(PointSelector::At(time));
@@ -94,21 +97,30 @@ pub(super) enum Read {
 impl Vault {
     /// All points, by VM name and order. Reads every manifest.
     pub async fn points(&self) -> Result<PointList, StoreError> {
-        self.read_points(self.list_points(names::POINTS).await?).await
+        self.read_points(self.list_points(names::POINTS).await?)
+            .await
     }
 
     /// The points of one VM.
     pub async fn points_of(&self, vm: &str) -> Result<PointList, StoreError> {
         let vm_id = self.id_key.vm_id(vm);
-        self.read_points(self.list_points(&names::points_of(&vm_id)).await?).await
+        self.read_points(self.list_points(&names::points_of(&vm_id)).await?)
+            .await
     }
 
     /// One point. If newer manifests that were meant too are damaged, the next whole one is taken, and says so.
-    pub async fn find_point(&self, vm: &str, selector: &PointSelector) -> Result<Point, StoreError> {
+    pub async fn find_point(
+        &self,
+        vm: &str,
+        selector: &PointSelector,
+    ) -> Result<Point, StoreError> {
         let vm_id = self.id_key.vm_id(vm);
         let mut listed = self.list_points(&names::points_of(&vm_id)).await?;
         if listed.is_empty() {
-            return Err(StoreError::NoSuchVm { vm: vm.to_owned(), known: self.known_vms().await? });
+            return Err(StoreError::NoSuchVm {
+                vm: vm.to_owned(),
+                known: self.known_vms().await?,
+            });
         }
         let known = known_points(&listed);
         if let PointSelector::Sequence(n) = selector {
@@ -116,7 +128,9 @@ impl Vault {
         }
         let mut findings = Vec::new();
         // Newest first: the order is by epoch and sequence, never by a clock.
-        let mut reads = stream::iter(listed.into_iter().rev()).map(|at| self.read_point(at)).buffered(4);
+        let mut reads = stream::iter(listed.into_iter().rev())
+            .map(|at| self.read_point(at))
+            .buffered(4);
         while let Some(read) = reads.next().await {
             match read? {
                 Read::Whole(mut point) if selected(selector, &point)? => {
@@ -124,9 +138,14 @@ impl Vault {
                     return Ok(*point);
                 }
                 Read::Whole(_) => {}
-                Read::Damaged(object, why) => findings.push(format!("{object} is damaged and was passed over: {why}")),
+                Read::Damaged(object, why) => {
+                    findings.push(format!("{object} is damaged and was passed over: {why}"))
+                }
                 Read::Untrusted(point, why) => {
-                    findings.push(format!("{} is not trusted and was passed over: {why}", point.object));
+                    findings.push(format!(
+                        "{} is not trusted and was passed over: {why}",
+                        point.object
+                    ));
                 }
             }
         }
@@ -134,7 +153,11 @@ impl Vault {
             [] => selector.to_string(),
             _ => format!("{selector} ({})", findings.join("; ")),
         };
-        Err(StoreError::NoSuchPoint { vm: vm.to_owned(), asked, known })
+        Err(StoreError::NoSuchPoint {
+            vm: vm.to_owned(),
+            asked,
+            known,
+        })
     }
 
     async fn list_points(&self, prefix: &str) -> Result<Vec<(String, VmId, PointId)>, StoreError> {
@@ -150,9 +173,14 @@ impl Vault {
         Ok(out)
     }
 
-    async fn read_points(&self, listed: Vec<(String, VmId, PointId)>) -> Result<PointList, StoreError> {
+    async fn read_points(
+        &self,
+        listed: Vec<(String, VmId, PointId)>,
+    ) -> Result<PointList, StoreError> {
         let mut out = PointList::default();
-        let mut reads = stream::iter(listed).map(|at| self.read_point(at)).buffered(AT_ONCE);
+        let mut reads = stream::iter(listed)
+            .map(|at| self.read_point(at))
+            .buffered(AT_ONCE);
         while let Some(read) = reads.next().await {
             match read? {
                 Read::Whole(point) => out.points.push(*point),
@@ -162,28 +190,46 @@ impl Vault {
         }
         out.points.sort_by(|a, b| {
             let key = |p: &Point| (p.manifest.facts.vm_id, p.manifest.facts.point);
-            a.manifest.facts.vm.cmp(&b.manifest.facts.vm).then_with(|| key(a).cmp(&key(b)))
+            a.manifest
+                .facts
+                .vm
+                .cmp(&b.manifest.facts.vm)
+                .then_with(|| key(a).cmp(&key(b)))
         });
         Ok(out)
     }
 
-    pub(super) async fn read_point(&self, (object, vm, id): (String, VmId, PointId)) -> Result<Read, StoreError> {
+    pub(super) async fn read_point(
+        &self,
+        (object, vm, id): (String, VmId, PointId),
+    ) -> Result<Read, StoreError> {
         let bytes = match self.objects.get(&object).await.map_err(StoreError::from) {
             Ok(bytes) => bytes,
             Err(e) if e.is_damage() => return Ok(Read::Damaged(object, e.to_string())),
             Err(e) => return Err(e),
         };
-        let opened = Manifest::open(&self.trust, &object, &bytes).and_then(|(manifest, writer, hash)| {
-            match self.id_key.vm_id(&manifest.facts.vm) == vm {
-                true => Ok(Point { manifest, writer, hash, object: object.clone(), findings: Vec::new() }),
-                false => Err(FormatError::Damaged("its VM's name does not go with its object name".into())),
-            }
-        });
+        let opened =
+            Manifest::open(&self.trust, &object, &bytes).and_then(|(manifest, writer, hash)| {
+                match self.id_key.vm_id(&manifest.facts.vm) == vm {
+                    true => Ok(Point {
+                        manifest,
+                        writer,
+                        hash,
+                        object: object.clone(),
+                        findings: Vec::new(),
+                    }),
+                    false => Err(FormatError::Damaged(
+                        "its VM's name does not go with its object name".into(),
+                    )),
+                }
+            });
         Ok(match opened {
             Ok(point) if self.log.trusts(&point.writer, &vm, id) => Read::Whole(Box::new(point)),
             Ok(point) => {
-                let why =
-                    format!("its writer {} was revoked, and this point is not among its trusted ones", point.writer);
+                let why = format!(
+                    "its writer {} was revoked, and this point is not among its trusted ones",
+                    point.writer
+                );
                 Read::Untrusted(Box::new(point), why)
             }
             Err(e) => Read::Damaged(object, e.to_string()),
@@ -208,12 +254,18 @@ impl Vault {
             known.push(name);
         }
         known.sort();
-        Ok(if known.is_empty() { "none".into() } else { known.join(", ") })
+        Ok(if known.is_empty() {
+            "none".into()
+        } else {
+            known.join(", ")
+        })
     }
 }
 
 fn selected(selector: &PointSelector, point: &Point) -> Result<bool, StoreError> {
-    let PointSelector::At(time) = selector else { return Ok(true) };
+    let PointSelector::At(time) = selector else {
+        return Ok(true);
+    };
     let text = &point.manifest.facts.captured_at;
     let captured: Timestamp = text.parse().map_err(|_| StoreError::Format {
         name: point.object.clone(),
@@ -227,7 +279,12 @@ fn known_points(listed: &[(String, VmId, PointId)]) -> String {
         [] => "none".into(),
         [(_, _, only)] => format!("{}", only.sequence),
         [(_, _, first), .., (_, _, last)] => {
-            format!("{} recovery points, {} to {}", listed.len(), first.sequence, last.sequence)
+            format!(
+                "{} recovery points, {} to {}",
+                listed.len(),
+                first.sequence,
+                last.sequence
+            )
         }
     }
 }
@@ -243,9 +300,19 @@ mod tests {
         assert_eq!(parse("latest"), Some(PointSelector::Latest));
         assert_eq!(parse("17"), Some(PointSelector::Sequence(17)));
         assert_eq!(parse("2026-07-05T12:00:00Z"), at("2026-07-05T12:00:00Z"));
-        assert_eq!(parse("2026-07-05T14:00:00+02:00"), at("2026-07-05T12:00:00Z"));
+        assert_eq!(
+            parse("2026-07-05T14:00:00+02:00"),
+            at("2026-07-05T12:00:00Z")
+        );
         assert_eq!(parse("2026-07-05"), at("2026-07-05T23:59:59.999999999Z"));
-        for wrong in ["", "Latest", "yesterday", "-1", "2026-13-01", "99999999999999999999"] {
+        for wrong in [
+            "",
+            "Latest",
+            "yesterday",
+            "-1",
+            "2026-13-01",
+            "99999999999999999999",
+        ] {
             assert_eq!(parse(wrong), None, "{wrong}");
         }
     }

@@ -10,12 +10,21 @@ pub(super) const MAX_GAP_BYTES: u64 = 64 * 1024;
 pub(super) const MAX_RANGE_BYTES: u64 = 4 << 20;
 
 /// Exactly this range. Stores keep that promise already; whoever slices what comes back relies on it here.
-pub(super) async fn get_exact(objects: &dyn Objects, name: &str, range: Range<u64>) -> Result<Bytes, ObjectError> {
+pub(super) async fn get_exact(
+    objects: &dyn Objects,
+    name: &str,
+    range: Range<u64>,
+) -> Result<Bytes, ObjectError> {
     let expected = range.end.saturating_sub(range.start);
     let bytes = objects.get_range(name, range).await?;
     match bytes.len() as u64 {
         got if got == expected => Ok(bytes),
-        got => Err(ObjectError::Truncated { name: name.to_owned(), store: objects.describe(), expected, got }),
+        got => Err(ObjectError::Truncated {
+            name: name.to_owned(),
+            store: objects.describe(),
+            expected,
+            got,
+        }),
     }
 }
 
@@ -38,7 +47,10 @@ pub(super) fn coalesce(items: &[Range<u64>], max_gap: u64, max_range: u64) -> Ve
                 last.items.end = i + 1;
                 last.bytes.end = last.bytes.end.max(item.end);
             }
-            _ => out.push(Together { items: i..i + 1, bytes: item.clone() }),
+            _ => out.push(Together {
+                items: i..i + 1,
+                bytes: item.clone(),
+            }),
         }
     }
     out
@@ -54,7 +66,13 @@ mod tests {
         let items = [0..10, 10..20, 25..30, 100..110];
         let groups = coalesce(&items, 5, 1000);
         assert_eq!(groups.len(), 2);
-        assert_eq!(groups[0], Together { items: 0..3, bytes: 0..30 });
+        assert_eq!(
+            groups[0],
+            Together {
+                items: 0..3,
+                bytes: 0..30
+            }
+        );
         assert_eq!(coalesce(&items, 1000, 20).len(), 3, "a range has its limit");
     }
 

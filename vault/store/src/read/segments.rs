@@ -48,10 +48,15 @@ pub(super) async fn open_segments(
     while !waiting.is_empty() {
         waiting.retain(|(span, ..)| !spans.iter().any(|wider| wider.supersedes(span)));
         let widest = |span: &Span| !waiting.iter().any(|(wider, ..)| wider.supersedes(span));
-        let (now, later): (Vec<_>, Vec<_>) = waiting.iter().cloned().partition(|(span, ..)| widest(span));
+        let (now, later): (Vec<_>, Vec<_>) =
+            waiting.iter().cloned().partition(|(span, ..)| widest(span));
         waiting = later;
         let open = |(span, name, size): (Span, String, u64)| async move {
-            (open_segment(&**objects, trust, &span, &name, size).await, span, name)
+            (
+                open_segment(&**objects, trust, &span, &name, size).await,
+                span,
+                name,
+            )
         };
         let mut opens = stream::iter(now).map(open).buffered(REQUESTS);
         while let Some((segment, span, name)) = opens.next().await {
@@ -75,10 +80,15 @@ pub(super) async fn open_segment(
     name: &str,
     size: u64,
 ) -> Result<(RemoteObject, Segment), StoreError> {
-    let (object, root) = RemoteObject::open(objects, trust, ObjectKind::Segment, name, size).await?;
+    let (object, root) =
+        RemoteObject::open(objects, trust, ObjectKind::Segment, name, size).await?;
     if root.writer != span.writer {
-        let error = FormatError::Damaged("another writer's segment lies under this writer's name".into());
-        return Err(StoreError::Format { name: name.to_owned(), error });
+        let error =
+            FormatError::Damaged("another writer's segment lies under this writer's name".into());
+        return Err(StoreError::Format {
+            name: name.to_owned(),
+            error,
+        });
     }
     let segment = Segment::from_root(root).map_err(StoreError::format(name))?;
     Ok((object, segment))
@@ -96,8 +106,19 @@ pub(super) struct OpenSegment {
 }
 
 impl OpenSegment {
-    pub fn new(number: usize, object: RemoteObject, segment: Segment, packs: Vec<Arc<Pack>>) -> Self {
-        OpenSegment { object, segment, packs, number, damaged: false }
+    pub fn new(
+        number: usize,
+        object: RemoteObject,
+        segment: Segment,
+        packs: Vec<Arc<Pack>>,
+    ) -> Self {
+        OpenSegment {
+            object,
+            segment,
+            packs,
+            number,
+            damaged: false,
+        }
     }
 
     pub fn packs(&self) -> impl Iterator<Item = &Arc<Pack>> {
@@ -119,8 +140,10 @@ impl OpenSegment {
         (cache, damaged): (&mut PartCache, &mut Damaged),
     ) -> Result<usize, StoreError> {
         // Pairs of part and id, in order of both.
-        let mut wanted: Vec<(usize, &ChunkId)> =
-            ids.iter().flat_map(|id| self.segment.parts_of(id).map(move |part| (part, id))).collect();
+        let mut wanted: Vec<(usize, &ChunkId)> = ids
+            .iter()
+            .flat_map(|id| self.segment.parts_of(id).map(move |part| (part, id)))
+            .collect();
         let mut numbers: Vec<usize> = wanted.iter().map(|(part, _)| *part).collect();
         numbers.sort_unstable();
         numbers.dedup();
@@ -166,7 +189,11 @@ impl OpenSegment {
         if missing.is_empty() {
             return Ok(out);
         }
-        let fetched = match self.object.parts(objects, &self.segment.root, &missing).await {
+        let fetched = match self
+            .object
+            .parts(objects, &self.segment.root, &missing)
+            .await
+        {
             Ok(fetched) => fetched,
             Err(e) if e.is_damage() => {
                 self.note(damaged, e.to_string());
@@ -176,7 +203,10 @@ impl OpenSegment {
         };
         let segment = &self.segment;
         let decoded: Vec<_> = tokio::task::block_in_place(|| {
-            fetched.par_iter().map(|(number, sealed)| (*number, segment.entries_of(*number, sealed))).collect()
+            fetched
+                .par_iter()
+                .map(|(number, sealed)| (*number, segment.entries_of(*number, sealed)))
+                .collect()
         });
         for (number, entries) in decoded {
             match entries {

@@ -19,10 +19,14 @@ impl<T> Future for Task<T> {
     type Output = Result<T, StoreError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(context).map(|joined| match joined {
-            Ok(result) => result,
-            Err(e) => Err(StoreError::Other(format!("a task of reading ended early: {e}"))),
-        })
+        Pin::new(&mut self.0)
+            .poll(context)
+            .map(|joined| match joined {
+                Ok(result) => result,
+                Err(e) => Err(StoreError::Other(format!(
+                    "a task of reading ended early: {e}"
+                ))),
+            })
     }
 }
 

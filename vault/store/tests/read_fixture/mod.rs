@@ -37,7 +37,10 @@ pub struct Tampered {
 
 impl Tampered {
     pub fn put(&self, name: &str, bytes: impl Into<Bytes>) {
-        self.changes.lock().unwrap().insert(name.to_owned(), Some(bytes.into()));
+        self.changes
+            .lock()
+            .unwrap()
+            .insert(name.to_owned(), Some(bytes.into()));
     }
 
     pub fn delete(&self, name: &str) {
@@ -53,7 +56,10 @@ impl Tampered {
     }
 
     fn missing(name: &str) -> ObjectError {
-        ObjectError::NotFound { name: name.to_owned(), store: "memory:".into() }
+        ObjectError::NotFound {
+            name: name.to_owned(),
+            store: "memory:".into(),
+        }
     }
 }
 
@@ -135,14 +141,22 @@ fn secret(n: u8) -> Secret {
 }
 
 pub fn kit_keys() -> KitKeys {
-    KitKeys { recovery: RecoveryKey::from_bytes(secret(1)), control: SigningKey::from_seed(secret(2)).unwrap() }
+    KitKeys {
+        recovery: RecoveryKey::from_bytes(secret(1)),
+        control: SigningKey::from_seed(secret(2)).unwrap(),
+    }
 }
 
 pub fn writer(config: &VaultConfig, n: u8) -> Writer {
     let key = SigningKey::from_seed(secret(n)).unwrap();
     let id = WriterId([n; 16]);
     let certificate = Certificate::issue(&kit_keys().control, &config.id, &id, key.public());
-    Writer { vault: config.id, id, key, certificate }
+    Writer {
+        vault: config.id,
+        id,
+        key,
+        certificate,
+    }
 }
 
 impl Fixture {
@@ -169,22 +183,39 @@ impl Fixture {
             vault: String::from_utf8(bytes.clone()).unwrap(),
             keys: &keys,
             salt: [8; 16],
-            costs: Argon2idCosts { memory_kib: 64, iterations: 1, parallelism: 1 },
+            costs: Argon2idCosts {
+                memory_kib: 64,
+                iterations: 1,
+                parallelism: 1,
+            },
         }
         .close("six words")
         .unwrap();
         let meter = Meter::new();
-        let objects = Arc::new(Tampered { inner: in_memory(meter.clone()), changes: Mutex::default() });
-        objects.create(&names::vault(1), bytes.into()).await.unwrap();
+        let objects = Arc::new(Tampered {
+            inner: in_memory(meter.clone()),
+            changes: Mutex::default(),
+        });
+        objects
+            .create(&names::vault(1), bytes.into())
+            .await
+            .unwrap();
         let data_key = secret(9);
-        let sealed_key =
-            keys.recovery.public().unwrap().seal(&data_key, &data_key_info(&config.id), secret(10)).unwrap();
+        let sealed_key = keys
+            .recovery
+            .public()
+            .unwrap()
+            .seal(&data_key, &data_key_info(&config.id), secret(10))
+            .unwrap();
         let mut fixture = Fixture {
             objects,
             meter,
             kit,
             writer: writer(&config, 11),
-            key: MetadataKey { number: 1, secret: secret(4) },
+            key: MetadataKey {
+                number: 1,
+                secret: secret(4),
+            },
             id_key: IdKey::new(&secret(3)),
             log: ControlLog::new(config.id),
             config,
@@ -192,13 +223,23 @@ impl Fixture {
             sealed_key,
         };
         let id = fixture.writer.id;
-        fixture.command(LogEntry::Writer { writer: id, public_key: "00".into(), label: "gateway".into() }).await;
+        fixture
+            .command(LogEntry::Writer {
+                writer: id,
+                public_key: "00".into(),
+                label: "gateway".into(),
+            })
+            .await;
         fixture
     }
 
     /// Appends to the control log with the control key.
     pub async fn command(&mut self, entry: LogEntry) {
-        let (name, bytes) = (self.log.next_name(), self.log.encode_as_control(&kit_keys().control, &entry, TIME));
+        let (name, bytes) = (
+            self.log.next_name(),
+            self.log
+                .encode_as_control(&kit_keys().control, &entry, TIME),
+        );
         self.log.read(&kit_keys().control.public(), &bytes).unwrap();
         self.objects.create(&name, bytes.into()).await.unwrap();
     }
@@ -223,35 +264,66 @@ impl Fixture {
         self.add(pack, self.id(chunk), Kind::Full, chunk)
     }
 
-    pub fn add_patch(&self, pack: &mut PackBuilder, parent: &[u8], depth: u8, chunk: &[u8]) -> ChunkId {
+    pub fn add_patch(
+        &self,
+        pack: &mut PackBuilder,
+        parent: &[u8],
+        depth: u8,
+        chunk: &[u8],
+    ) -> ChunkId {
         let mut mask = BlockMask::empty(CHUNK / BLOCK_BYTES);
         let block = |c: &[u8], i: usize| c[i * BLOCK_BYTES..(i + 1) * BLOCK_BYTES].to_vec();
-        (0..CHUNK / BLOCK_BYTES).filter(|i| block(parent, *i) != block(chunk, *i)).for_each(|i| mask.set(i));
-        let kind = Kind::Patch { parent: self.id(parent), depth };
+        (0..CHUNK / BLOCK_BYTES)
+            .filter(|i| block(parent, *i) != block(chunk, *i))
+            .for_each(|i| mask.set(i));
+        let kind = Kind::Patch {
+            parent: self.id(parent),
+            depth,
+        };
         self.add(pack, self.id(chunk), kind, &patch_payload(chunk, &mask))
     }
 
     /// Any record, whatever it says.
     pub fn add(&self, pack: &mut PackBuilder, id: ChunkId, kind: Kind, payload: &[u8]) -> ChunkId {
         let mut record = Vec::new();
-        seal_record(&mut record, &mut Coder::new(1), (&self.sealer, 0), &self.config.id, &id, kind, payload);
+        seal_record(
+            &mut record,
+            &mut Coder::new(1),
+            (&self.sealer, 0),
+            &self.config.id,
+            &id,
+            kind,
+            payload,
+        );
         pack.push(id, kind, &record);
         id
     }
 
     pub async fn put_pack(&self, pack: PackBuilder) -> FinishedPack {
         let finished = pack.finish(&self.config.id, &self.writer.id, &self.key);
-        let created = self.objects.create(&names::pack(&finished.name), finished.bytes.clone().into()).await.unwrap();
+        let created = self
+            .objects
+            .create(&names::pack(&finished.name), finished.bytes.clone().into())
+            .await
+            .unwrap();
         assert_eq!(created, Created::New);
         finished
     }
 
     /// A segment over `packs`, as the `first`th and following ones.
     pub async fn put_segment(&self, first: u64, packs: &[&FinishedPack]) -> String {
-        let span = Span { writer: self.writer.id, epoch: 1, first, last: first + packs.len() as u64 - 1 };
+        let span = Span {
+            writer: self.writer.id,
+            epoch: 1,
+            first,
+            last: first + packs.len() as u64 - 1,
+        };
         let mut entries = Vec::new();
         for (number, pack) in packs.iter().enumerate() {
-            entries.extend(pack.entries.iter().map(|e| vault_format::entry::Entry { pack: number as u32, ..*e }));
+            entries.extend(pack.entries.iter().map(|e| vault_format::entry::Entry {
+                pack: number as u32,
+                ..*e
+            }));
         }
         let listed: Vec<ListedPack> = packs.iter().map(|p| listed(p)).collect();
         let (name, bytes) = encode_segment(&self.writer, &self.key, &span, &listed, entries);
@@ -286,7 +358,11 @@ impl Fixture {
             packs: Vec::new(),
             unindexed: Vec::new(),
         };
-        Manifest { facts, disks: Vec::new(), entries: Vec::new() }
+        Manifest {
+            facts,
+            disks: Vec::new(),
+            entries: Vec::new(),
+        }
     }
 
     pub async fn publish(&self, manifest: &Manifest) -> String {
@@ -295,7 +371,10 @@ impl Fixture {
 
     pub async fn publish_as(&self, manifest: &Manifest, writer: &Writer) -> String {
         let name = manifest.object_name();
-        self.objects.create(&name, manifest.encode(writer, &self.key).into()).await.unwrap();
+        self.objects
+            .create(&name, manifest.encode(writer, &self.key).into())
+            .await
+            .unwrap();
         name
     }
 
@@ -312,26 +391,45 @@ impl Fixture {
 }
 
 pub fn listed(pack: &FinishedPack) -> ListedPack {
-    ListedPack { name: pack.name, size: pack.bytes.len() as u64 }
+    ListedPack {
+        name: pack.name,
+        size: pack.bytes.len() as u64,
+    }
 }
 
 /// Gives `manifest` the entries of packs that it adds.
 pub fn with_packs(mut manifest: Manifest, packs: &[&FinishedPack]) -> Manifest {
     for (number, pack) in packs.iter().enumerate() {
         manifest.facts.packs.push(listed(pack));
-        let entries = pack.entries.iter().map(|e| vault_format::entry::Entry { pack: number as u32, ..*e });
+        let entries = pack.entries.iter().map(|e| vault_format::entry::Entry {
+            pack: number as u32,
+            ..*e
+        });
         manifest.entries.extend(entries);
     }
     manifest
 }
 
-pub fn with_disk(mut manifest: Manifest, name: &str, size_bytes: u64, layers: Vec<LayerRef>) -> Manifest {
-    manifest.disks.push(Disk { name: name.into(), size_bytes, excluded: false, layers });
+pub fn with_disk(
+    mut manifest: Manifest,
+    name: &str,
+    size_bytes: u64,
+    layers: Vec<LayerRef>,
+) -> Manifest {
+    manifest.disks.push(Disk {
+        name: name.into(),
+        size_bytes,
+        excluded: false,
+        layers,
+    });
     manifest
 }
 
 pub async fn previous(fixture: &Fixture, object: &str) -> Option<ObjectRef> {
-    Some(ObjectRef { object: object.into(), hash: object_hash(&fixture.bytes(object).await) })
+    Some(ObjectRef {
+        object: object.into(),
+        hash: object_hash(&fixture.bytes(object).await),
+    })
 }
 
 /// A chunk of its own, half of it compressible.
@@ -358,12 +456,24 @@ pub fn changed(of: &[u8], blocks: &[usize], n: u8) -> Vec<u8> {
 }
 
 pub fn chunks_at(first: u64, ids: &[ChunkId]) -> Run {
-    Run::Chunks { first, ids: ids.to_vec() }
+    Run::Chunks {
+        first,
+        ids: ids.to_vec(),
+    }
 }
 
 /// Assembles a disk into memory.
-pub async fn assembled(vault: &Vault, point: &Point, disk: &str) -> Result<(Vec<u8>, AssembleReport), StoreError> {
-    let size = point.manifest.disks.iter().find(|d| d.name == disk).map_or(0, |d| d.size_bytes);
+pub async fn assembled(
+    vault: &Vault,
+    point: &Point,
+    disk: &str,
+) -> Result<(Vec<u8>, AssembleReport), StoreError> {
+    let size = point
+        .manifest
+        .disks
+        .iter()
+        .find(|d| d.name == disk)
+        .map_or(0, |d| d.size_bytes);
     let sink = Arc::new(MemoryDisk::new(vec![0; size as usize]));
     let report = assemble(vault, point, disk, sink.clone(), None, &|_| {}).await?;
     Ok((sink.bytes(), report))

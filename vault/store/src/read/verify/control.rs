@@ -19,7 +19,10 @@ impl Verification<'_> {
         for number in 1..=self.vault.config.number {
             let name = names::vault(number);
             if !self.listed.contains_key(&name) {
-                self.damage(&name, "it is missing; the recovery kit has a copy of the first");
+                self.damage(
+                    &name,
+                    "it is missing; the recovery kit has a copy of the first",
+                );
             }
         }
         match read_config(&*self.objects, self.vault.config.id, None).await {
@@ -40,7 +43,12 @@ impl Verification<'_> {
     /// The control log: no entry missing up to the last that any manifest heeded, none damaged. A void one that is
     /// whole was written by somebody without the right to; it is a finding already.
     pub(super) async fn check_log(&mut self, points: &[KnownPoint]) -> Result<(), StoreError> {
-        let last = points.iter().map(|p| p.log).max().unwrap_or(0).min(self.vault.log.number + 1000);
+        let last = points
+            .iter()
+            .map(|p| p.log)
+            .max()
+            .unwrap_or(0)
+            .min(self.vault.log.number + 1000);
         for number in 1..=last.max(self.vault.log.number) {
             let name = names::log(number);
             let Some(size) = self.listed.get(&name).copied() else {

@@ -83,15 +83,35 @@ pub async fn verify(
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<VerifyReport, StoreError> {
     let objects = vault.objects.clone();
-    let listed: BTreeMap<String, u64> = objects.list("").await?.into_iter().map(|o| (o.name, o.size)).collect();
-    let mut report = VerifyReport { objects: listed.len() as u64, ..VerifyReport::default() };
+    let listed: BTreeMap<String, u64> = objects
+        .list("")
+        .await?
+        .into_iter()
+        .map(|o| (o.name, o.size))
+        .collect();
+    let mut report = VerifyReport {
+        objects: listed.len() as u64,
+        ..VerifyReport::default()
+    };
     report.findings.extend(vault.findings.iter().cloned());
     for name in listed.keys().filter(|name| names::parse(name).is_none()) {
-        report.findings.push(format!("{} is no name of this format; it was not looked at", name.escape_debug()));
+        report.findings.push(format!(
+            "{} is no name of this format; it was not looked at",
+            name.escape_debug()
+        ));
     }
     let read_data = options.read_data;
     let (damaged, doubtful) = (BTreeMap::new(), HashSet::new());
-    let mut run = Verification { vault, objects, read_data, progress, listed, damaged, doubtful, report };
+    let mut run = Verification {
+        vault,
+        objects,
+        read_data,
+        progress,
+        listed,
+        damaged,
+        doubtful,
+        report,
+    };
     run.check_config().await?;
     run.check_tools().await?;
     run.check_metadata().await?;
@@ -102,14 +122,22 @@ pub async fn verify(
     run.check_packs(&engine).await?;
     run.judge(&engine, points).await?;
     let mut report = run.report;
-    report.damaged = run.damaged.into_iter().map(|(object, why)| DamagedObject { object, why }).collect();
-    report.points.sort_by(|a, b| (&a.vm, a.point).cmp(&(&b.vm, b.point)));
+    report.damaged = run
+        .damaged
+        .into_iter()
+        .map(|(object, why)| DamagedObject { object, why })
+        .collect();
+    report
+        .points
+        .sort_by(|a, b| (&a.vm, a.point).cmp(&(&b.vm, b.point)));
     Ok(report)
 }
 
 impl Verification<'_> {
     fn damage(&mut self, object: &str, why: impl Into<String>) {
-        self.damaged.entry(object.to_owned()).or_insert_with(|| why.into());
+        self.damaged
+            .entry(object.to_owned())
+            .or_insert_with(|| why.into());
     }
 
     fn read(&mut self, bytes: u64) {
@@ -119,7 +147,10 @@ impl Verification<'_> {
 
     /// Names and sizes of the objects below a prefix.
     fn below(&self, prefix: &str) -> Vec<(String, u64)> {
-        let range = self.listed.range(prefix.to_owned()..).take_while(|(name, _)| name.starts_with(prefix));
+        let range = self
+            .listed
+            .range(prefix.to_owned()..)
+            .take_while(|(name, _)| name.starts_with(prefix));
         range.map(|(name, size)| (name.clone(), *size)).collect()
     }
 
@@ -128,7 +159,10 @@ impl Verification<'_> {
             Name::Pack(pack) => Some((pack, size)),
             _ => None,
         };
-        self.below(names::PACKS).into_iter().filter_map(pack).collect()
+        self.below(names::PACKS)
+            .into_iter()
+            .filter_map(pack)
+            .collect()
     }
 
     /// All segments, and of each manifest the entries of packs that no segment holds.

@@ -32,9 +32,18 @@ enum Judged {
 impl Verification<'_> {
     pub(super) async fn check_packs(&mut self, engine: &Engine) -> Result<(), StoreError> {
         let listed: HashMap<PackName, u64> = self.listed_packs().into_iter().collect();
-        let stated: Vec<(PackName, u64)> = engine.index.lock().await.packs().map(|p| (p.name, p.size)).collect();
-        self.report.unreferenced_packs =
-            (listed.len() - stated.iter().filter(|(p, _)| listed.contains_key(p)).count()) as u64;
+        let stated: Vec<(PackName, u64)> = engine
+            .index
+            .lock()
+            .await
+            .packs()
+            .map(|p| (p.name, p.size))
+            .collect();
+        self.report.unreferenced_packs = (listed.len()
+            - stated
+                .iter()
+                .filter(|(p, _)| listed.contains_key(p))
+                .count()) as u64;
         for (name, size) in stated {
             let why = match listed.get(&name) {
                 Some(found) if *found == size => continue,
@@ -47,16 +56,29 @@ impl Verification<'_> {
                 false => drop(engine.faults().packs.insert(name, why)),
             }
         }
-        if self.read_data { self.read_packs(engine, listed).await } else { Ok(()) }
+        if self.read_data {
+            self.read_packs(engine, listed).await
+        } else {
+            Ok(())
+        }
     }
 
-    async fn read_packs(&mut self, engine: &Engine, listed: HashMap<PackName, u64>) -> Result<(), StoreError> {
+    async fn read_packs(
+        &mut self,
+        engine: &Engine,
+        listed: HashMap<PackName, u64>,
+    ) -> Result<(), StoreError> {
         let mut order: Vec<(PackName, u64)> = listed.into_iter().collect();
         order.sort_unstable();
         let objects = self.objects.clone();
         let read = |(name, size): (PackName, u64)| {
             let objects = &objects;
-            async move { (read_whole(&**objects, &names::pack(&name), size).await, name) }
+            async move {
+                (
+                    read_whole(&**objects, &names::pack(&name), size).await,
+                    name,
+                )
+            }
         };
         let mut packs = stream::iter(order).map(read).buffered(PACKS_AT_ONCE);
         while let Some((bytes, name)) = packs.next().await {
@@ -71,8 +93,9 @@ impl Verification<'_> {
                 Err(e) => return Err(e),
             };
             self.read(bytes.len() as u64);
-            let (right, judged) =
-                tokio::task::block_in_place(|| (check(&name, &bytes), self.judge_pack(engine, &name, &bytes)));
+            let (right, judged) = tokio::task::block_in_place(|| {
+                (check(&name, &bytes), self.judge_pack(engine, &name, &bytes))
+            });
             match judged {
                 Judged::Whole => {}
                 Judged::Records(bad) => {
@@ -87,7 +110,10 @@ impl Verification<'_> {
                 }
             }
             if let Err(e) = right {
-                self.damage(&object, format!("its bytes are not those that its name is the hash of: {e}"));
+                self.damage(
+                    &object,
+                    format!("its bytes are not those that its name is the hash of: {e}"),
+                );
                 // Its trailer may be another pack's, and speak for itself alone.
                 self.doubtful.insert(name);
             }
@@ -109,39 +135,73 @@ impl Verification<'_> {
         let keys = &engine.keys;
         let open = |entry: &Entry| -> Result<(), FormatError> {
             let begin = entry.offset as usize;
-            let record = begin.checked_add(entry.length as usize).and_then(|end| bytes.get(begin..end));
+            let record = begin
+                .checked_add(entry.length as usize)
+                .and_then(|end| bytes.get(begin..end));
             let behind = || FormatError::Damaged("it lies behind the pack's end".into());
             let mut record = record.ok_or_else(behind)?.to_vec();
             let sealer = |n: u8| data_keys.get(usize::from(n));
-            let payload = open_record(&mut record, sealer, &keys.vault, &entry.id, entry.kind, keys.chunk_bytes)?;
+            let payload = open_record(
+                &mut record,
+                sealer,
+                &keys.vault,
+                &entry.id,
+                entry.kind,
+                keys.chunk_bytes,
+            )?;
             let wrong = entry.kind == Kind::Full
-                && (payload.len() != keys.chunk_bytes as usize || keys.id_key.chunk_id(&payload) != entry.id);
+                && (payload.len() != keys.chunk_bytes as usize
+                    || keys.id_key.chunk_id(&payload) != entry.id);
             match wrong {
-                true => Err(FormatError::Damaged("what it gives does not have the chunk id".into())),
+                true => Err(FormatError::Damaged(
+                    "what it gives does not have the chunk id".into(),
+                )),
                 false => Ok(()),
             }
         };
-        let bad: Vec<(u32, String)> =
-            entries.par_iter().filter_map(|e| open(e).err().map(|why| (e.offset, why.to_string()))).collect();
-        if bad.is_empty() { Judged::Whole } else { Judged::Records(bad) }
+        let bad: Vec<(u32, String)> = entries
+            .par_iter()
+            .filter_map(|e| open(e).err().map(|why| (e.offset, why.to_string())))
+            .collect();
+        if bad.is_empty() {
+            Judged::Whole
+        } else {
+            Judged::Records(bad)
+        }
     }
 
     fn trailer_of(&self, bytes: &[u8]) -> Result<Vec<Entry>, FormatError> {
         let short = || FormatError::Damaged("too short for a pack".into());
         let at = bytes.len().checked_sub(FOOTER_BYTES).ok_or_else(short)?;
         let footer = Footer::parse(&bytes[at..], bytes.len() as u64)?;
-        let begin = at.checked_sub(footer.trailer_bytes as usize).ok_or_else(short)?;
-        footer.open_trailer(&self.vault.trust.vault, &self.vault.trust.keys, &bytes[begin..at])
+        let begin = at
+            .checked_sub(footer.trailer_bytes as usize)
+            .ok_or_else(short)?;
+        footer.open_trailer(
+            &self.vault.trust.vault,
+            &self.vault.trust.keys,
+            &bytes[begin..at],
+        )
     }
 }
 
 async fn read_whole(objects: &dyn Objects, name: &str, size: u64) -> Result<Bytes, StoreError> {
     if size > MAX_PACK_BYTES {
-        let error = FormatError::Limit { what: "a pack's size", found: size, limit: MAX_PACK_BYTES };
-        return Err(StoreError::Format { name: name.to_owned(), error });
+        let error = FormatError::Limit {
+            what: "a pack's size",
+            found: size,
+            limit: MAX_PACK_BYTES,
+        };
+        return Err(StoreError::Format {
+            name: name.to_owned(),
+            error,
+        });
     }
-    let steps = (0..size.div_ceil(STEP_BYTES)).map(|i| i * STEP_BYTES..size.min((i + 1) * STEP_BYTES));
-    let mut parts = stream::iter(steps).map(|range| get_exact(objects, name, range)).buffered(STEPS_AT_ONCE);
+    let steps =
+        (0..size.div_ceil(STEP_BYTES)).map(|i| i * STEP_BYTES..size.min((i + 1) * STEP_BYTES));
+    let mut parts = stream::iter(steps)
+        .map(|range| get_exact(objects, name, range))
+        .buffered(STEPS_AT_ONCE);
     let mut out = BytesMut::with_capacity(size as usize);
     while let Some(part) = parts.try_next().await? {
         out.extend_from_slice(&part);

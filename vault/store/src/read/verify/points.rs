@@ -38,10 +38,15 @@ impl Verification<'_> {
             Name::Point(vm, point) => Some((object, vm, point, size)),
             _ => None,
         };
-        let all: Vec<_> = self.below(names::POINTS).into_iter().filter_map(at).collect();
+        let all: Vec<_> = self
+            .below(names::POINTS)
+            .into_iter()
+            .filter_map(at)
+            .collect();
         let vault = self.vault;
-        let read =
-            |(object, vm, point, size)| async move { (vault.read_point((object, vm, point)).await, vm, point, size) };
+        let read = |(object, vm, point, size)| async move {
+            (vault.read_point((object, vm, point)).await, vm, point, size)
+        };
         let mut reads = stream::iter(all).map(read).buffered(AT_ONCE);
         let (mut points, mut unread) = (Vec::new(), Vec::new());
         while let Some((read, vm_id, point, size)) = reads.next().await {
@@ -49,18 +54,31 @@ impl Verification<'_> {
             match read? {
                 Read::Whole(p) => points.push(keep(*p, vm_id, true)),
                 Read::Untrusted(p, why) => {
-                    self.report.findings.push(format!("{} is not trusted: {why}", p.object));
+                    self.report
+                        .findings
+                        .push(format!("{} is not trusted: {why}", p.object));
                     points.push(keep(*p, vm_id, false));
                 }
                 Read::Damaged(object, why) => unread.push((object, vm_id, point, why)),
             }
         }
-        let names: BTreeMap<VmId, String> = points.iter().map(|p| (p.vm_id, p.vm.clone())).collect();
+        let names: BTreeMap<VmId, String> =
+            points.iter().map(|p| (p.vm_id, p.vm.clone())).collect();
         for (object, vm_id, point, why) in unread {
-            let vm = names.get(&vm_id).cloned().unwrap_or_else(|| vm_id.to_string());
+            let vm = names
+                .get(&vm_id)
+                .cloned()
+                .unwrap_or_else(|| vm_id.to_string());
             self.damage(&object, why.clone());
             let why = Some(format!("its manifest is damaged: {why}"));
-            self.report.points.push(PointVerdict { vm, point, object, restorable: false, why, trusted: true });
+            self.report.points.push(PointVerdict {
+                vm,
+                point,
+                object,
+                restorable: false,
+                why,
+                trusted: true,
+            });
         }
         self.check_links(&points);
         Ok(points)
@@ -68,13 +86,25 @@ impl Verification<'_> {
 
     /// Each manifest names its predecessor and that one's hash: what is gone or was replaced shows.
     fn check_links(&mut self, points: &[KnownPoint]) {
-        let hashes: BTreeMap<&str, ObjectHash> = points.iter().map(|p| (p.object.as_str(), p.hash)).collect();
+        let hashes: BTreeMap<&str, ObjectHash> =
+            points.iter().map(|p| (p.object.as_str(), p.hash)).collect();
         for point in points {
-            let Some(previous) = &point.previous else { continue };
+            let Some(previous) = &point.previous else {
+                continue;
+            };
             if !self.listed.contains_key(&previous.object) {
-                self.damage(&previous.object, format!("it is missing, and {} follows on it", point.object));
-            } else if hashes.get(previous.object.as_str()).is_some_and(|hash| *hash != previous.hash) {
-                self.damage(&previous.object, format!("it is not the manifest on which {} follows", point.object));
+                self.damage(
+                    &previous.object,
+                    format!("it is missing, and {} follows on it", point.object),
+                );
+            } else if hashes
+                .get(previous.object.as_str())
+                .is_some_and(|hash| *hash != previous.hash)
+            {
+                self.damage(
+                    &previous.object,
+                    format!("it is not the manifest on which {} follows", point.object),
+                );
             }
         }
     }
@@ -92,18 +122,27 @@ impl Verification<'_> {
     }
 
     pub(super) async fn manifest_of(&self, point: &KnownPoint) -> Result<Manifest, StoreError> {
-        match self.vault.read_point((point.object.clone(), point.vm_id, point.point)).await? {
+        match self
+            .vault
+            .read_point((point.object.clone(), point.vm_id, point.point))
+            .await?
+        {
             Read::Whole(p) | Read::Untrusted(p, _) => Ok(p.manifest),
-            Read::Damaged(object, why) => {
-                Err(StoreError::Other(format!("{object} was whole a moment ago, and is not now: {why}")))
-            }
+            Read::Damaged(object, why) => Err(StoreError::Other(format!(
+                "{object} was whole a moment ago, and is not now: {why}"
+            ))),
         }
     }
 }
 
 fn keep(point: crate::read::Point, vm_id: VmId, trusted: bool) -> KnownPoint {
     let facts = point.manifest.facts;
-    let layers = point.manifest.disks.iter().filter(|d| !d.excluded).flat_map(|d| &d.layers);
+    let layers = point
+        .manifest
+        .disks
+        .iter()
+        .filter(|d| !d.excluded)
+        .flat_map(|d| &d.layers);
     let object = |layer: &LayerRef| match layer {
         LayerRef::Object { name, size } => Some((name.clone(), *size)),
         LayerRef::Inline(_) => None,

@@ -47,7 +47,10 @@ impl Reached {
     fn note_lost(&mut self, id: ChunkId, why: String) {
         match self.lost.len() {
             0..MAX_REASONS => drop(self.lost.insert(id, why.into())),
-            MAX_REASONS..MAX_LOST => drop(self.lost.insert(id, "its records are lost or damaged".into())),
+            MAX_REASONS..MAX_LOST => drop(
+                self.lost
+                    .insert(id, "its records are lost or damaged".into()),
+            ),
             _ => self.more = true,
         }
     }
@@ -55,14 +58,24 @@ impl Reached {
 
 impl Verification<'_> {
     /// Gives every point its verdict.
-    pub(super) async fn judge(&mut self, engine: &Engine, points: Vec<KnownPoint>) -> Result<(), StoreError> {
+    pub(super) async fn judge(
+        &mut self,
+        engine: &Engine,
+        points: Vec<KnownPoint>,
+    ) -> Result<(), StoreError> {
         let mut reached = Reached::default();
         let mut layers: BTreeMap<&str, (u64, &str)> = BTreeMap::new();
         for point in &points {
-            layers.extend(point.layers.iter().map(|(name, size)| (name.as_str(), (*size, point.object.as_str()))));
+            layers.extend(
+                point
+                    .layers
+                    .iter()
+                    .map(|(name, size)| (name.as_str(), (*size, point.object.as_str()))),
+            );
         }
         for (name, (size, user)) in layers {
-            self.judge_layer(engine, &mut reached, name, size, user).await?;
+            self.judge_layer(engine, &mut reached, name, size, user)
+                .await?;
         }
         for point in &points {
             let why = self.judge_point(engine, &mut reached, point).await?;
@@ -77,7 +90,9 @@ impl Verification<'_> {
         }
         let index = engine.index.lock().await;
         for (object, why) in &index.damaged {
-            self.damaged.entry(object.clone()).or_insert_with(|| why.clone());
+            self.damaged
+                .entry(object.clone())
+                .or_insert_with(|| why.clone());
         }
         if index.from_trailers > 0 {
             let n = index.from_trailers;
@@ -98,7 +113,9 @@ impl Verification<'_> {
     ) -> Result<(), StoreError> {
         let fault = match self.listed.get(name) {
             None => Some(format!("it is missing, and {user} needs it")),
-            Some(found) if *found != size => Some(format!("it has {found} bytes, and {user} states {size}")),
+            Some(found) if *found != size => {
+                Some(format!("it has {found} bytes, and {user} states {size}"))
+            }
             Some(_) => self.damaged.get(name).cloned(),
         };
         if let Some(why) = fault {
@@ -154,7 +171,9 @@ impl Verification<'_> {
                     any = true;
                     reached.note_lost(id, why);
                 }
-                Ok(chain) if self.is_to_be_built(&chain) && !reached.built.contains(&id) => build.push(chain),
+                Ok(chain) if self.is_to_be_built(&chain) && !reached.built.contains(&id) => {
+                    build.push(chain)
+                }
                 Ok(_) => any |= reached.lost.contains_key(&id),
             }
         }
@@ -166,7 +185,9 @@ impl Verification<'_> {
             bytes += chain.iter().map(|r| u64::from(r.length)).sum::<u64>();
             group.push(chain);
             if bytes >= BUILT_BYTES {
-                any |= self.build(engine, reached, std::mem::take(&mut group)).await?;
+                any |= self
+                    .build(engine, reached, std::mem::take(&mut group))
+                    .await?;
                 bytes = 0;
             }
         }
@@ -175,7 +196,8 @@ impl Verification<'_> {
 
     /// Whether reading the packs one by one has not proved this chain yet.
     fn is_to_be_built(&self, chain: &[Located]) -> bool {
-        self.read_data && (chain.len() > 1 || chain.iter().any(|r| self.doubtful.contains(&r.pack.name)))
+        self.read_data
+            && (chain.len() > 1 || chain.iter().any(|r| self.doubtful.contains(&r.pack.name)))
     }
 
     /// Builds chunks from their chains; whether any is lost.
@@ -190,10 +212,18 @@ impl Verification<'_> {
         self.read(batch.records.iter().map(|r| u64::from(r.length)).sum());
         let built: Vec<(ChunkId, bool)> = tokio::task::block_in_place(|| {
             let build = |job| batch.build(job, &pieces, &engine.keys, false).is_ok();
-            batch.jobs.par_iter().map(|job| (job.id, build(job))).collect()
+            batch
+                .jobs
+                .par_iter()
+                .map(|job| (job.id, build(job)))
+                .collect()
         });
         reached.built.extend(built.iter().map(|(id, _)| *id));
-        let failed: Vec<ChunkId> = built.into_iter().filter(|(_, ok)| !ok).map(|(id, _)| id).collect();
+        let failed: Vec<ChunkId> = built
+            .into_iter()
+            .filter(|(_, ok)| !ok)
+            .map(|(id, _)| id)
+            .collect();
         let mut any = false;
         for (id, chunk) in engine.recover(&failed).await? {
             if let Err(why) = chunk {
@@ -202,11 +232,15 @@ impl Verification<'_> {
             }
         }
         for (pack, why) in &engine.faults().packs {
-            self.damaged.entry(vault_format::names::pack(pack)).or_insert_with(|| why.clone());
+            self.damaged
+                .entry(vault_format::names::pack(pack))
+                .or_insert_with(|| why.clone());
         }
         for ((pack, offset), why) in &engine.faults().records {
             let why = || format!("its record at offset {offset}: {why}");
-            self.damaged.entry(vault_format::names::pack(pack)).or_insert_with(why);
+            self.damaged
+                .entry(vault_format::names::pack(pack))
+                .or_insert_with(why);
         }
         Ok(any)
     }
@@ -224,8 +258,15 @@ impl Verification<'_> {
             }
         }
         let manifest = self.manifest_of(point).await?;
-        let inline = self.judge_ids(engine, reached, inline_ids(&manifest)).await?;
-        if !inline && !point.layers.iter().any(|(name, _)| reached.touched.contains(name)) {
+        let inline = self
+            .judge_ids(engine, reached, inline_ids(&manifest))
+            .await?;
+        if !inline
+            && !point
+                .layers
+                .iter()
+                .any(|(name, _)| reached.touched.contains(name))
+        {
             return Ok(None);
         }
         for disk in manifest.disks.iter().filter(|d| !d.excluded) {
@@ -233,14 +274,22 @@ impl Verification<'_> {
                 return Ok(Some(why));
             }
         }
-        let many =
-            || "a map layer of it names lost chunks, and so many are lost that they were not told apart".to_owned();
+        let many = || {
+            "a map layer of it names lost chunks, and so many are lost that they were not told apart".to_owned()
+        };
         Ok(reached.more.then(many))
     }
 
-    async fn first_lost(&self, reached: &Reached, disk: &Disk) -> Result<Option<String>, StoreError> {
-        let mut map = MapOverlay::open(self.objects.clone(), &self.vault.trust, &disk.layers).await?;
-        let end = disk.size_bytes.div_ceil(self.vault.config.chunk_bytes.into());
+    async fn first_lost(
+        &self,
+        reached: &Reached,
+        disk: &Disk,
+    ) -> Result<Option<String>, StoreError> {
+        let mut map =
+            MapOverlay::open(self.objects.clone(), &self.vault.trust, &disk.layers).await?;
+        let end = disk
+            .size_bytes
+            .div_ceil(self.vault.config.chunk_bytes.into());
         let mut first = 0;
         while first < end {
             let last = end.min(first + POSITIONS_AT_ONCE);
@@ -248,7 +297,10 @@ impl Verification<'_> {
                 if let Slot::Chunk(id) = slot
                     && let Some(why) = reached.lost.get(&id)
                 {
-                    return Ok(Some(format!("disk {}, position {position}: chunk {id}: {why}", disk.name)));
+                    return Ok(Some(format!(
+                        "disk {}, position {position}: chunk {id}: {why}",
+                        disk.name
+                    )));
                 }
             }
             first = last;
@@ -259,8 +311,15 @@ impl Verification<'_> {
 
 fn inline_ids(manifest: &Manifest) -> Vec<ChunkId> {
     let mut out = Vec::new();
-    for layer in manifest.disks.iter().filter(|d| !d.excluded).flat_map(|d| &d.layers) {
-        let LayerRef::Inline(runs) = layer else { continue };
+    for layer in manifest
+        .disks
+        .iter()
+        .filter(|d| !d.excluded)
+        .flat_map(|d| &d.layers)
+    {
+        let LayerRef::Inline(runs) = layer else {
+            continue;
+        };
         for run in runs {
             if let Run::Chunks { ids, .. } = run {
                 out.extend_from_slice(ids);

@@ -20,7 +20,10 @@ impl Verification<'_> {
         for folder in folders {
             let list = format!("{folder}/{SUMS}");
             let Some(size) = self.listed.get(&list).copied() else {
-                self.damage(&list, "it is missing, so that the tools beside it cannot be checked");
+                self.damage(
+                    &list,
+                    "it is missing, so that the tools beside it cannot be checked",
+                );
                 continue;
             };
             if size > MAX_SUMS_BYTES {
@@ -36,10 +39,15 @@ impl Verification<'_> {
             for (file, sum) in &sums {
                 self.check_tool(&format!("{folder}/{file}"), sum).await?;
             }
-            for (name, _) in tools.iter().filter(|(name, _)| name.rsplit_once('/').is_some_and(|(f, _)| f == folder)) {
+            for (name, _) in tools
+                .iter()
+                .filter(|(name, _)| name.rsplit_once('/').is_some_and(|(f, _)| f == folder))
+            {
                 let file = &name[folder.len() + 1..];
                 if file != SUMS && !sums.contains_key(file) {
-                    self.report.findings.push(format!("{name} is not named in {list}; it was not checked"));
+                    self.report
+                        .findings
+                        .push(format!("{name} is not named in {list}; it was not checked"));
                 }
             }
         }
@@ -59,7 +67,12 @@ impl Verification<'_> {
             self.read(end - at);
             at = end;
         }
-        let found: String = context.finish().as_ref().iter().map(|b| format!("{b:02x}")).collect();
+        let found: String = context
+            .finish()
+            .as_ref()
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
         if found != sum {
             self.damage(name, "its SHA-256 is not the one in SHA256SUMS");
         }
@@ -87,7 +100,12 @@ mod tests {
         let sum = "ab".repeat(32);
         let sums = parse_sums(&format!("{sum}  one\n{sum} *two-2.md\n")).unwrap();
         assert_eq!(sums.keys().collect::<Vec<_>>(), ["one", "two-2.md"]);
-        for wrong in ["xyz  file".to_owned(), sum.clone(), format!("{sum}  "), format!("{sum}file")] {
+        for wrong in [
+            "xyz  file".to_owned(),
+            sum.clone(),
+            format!("{sum}  "),
+            format!("{sum}file"),
+        ] {
             assert_eq!(parse_sums(&wrong), None, "{wrong}");
         }
     }

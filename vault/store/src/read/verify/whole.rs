@@ -30,13 +30,21 @@ async fn check_whole(
 ) -> Result<Option<String>, StoreError> {
     match checksum_of(objects, name, size).await {
         Ok(true) => {}
-        Ok(false) => return Ok(Some("its checksum does not match: it is damaged or cut off".into())),
+        Ok(false) => {
+            return Ok(Some(
+                "its checksum does not match: it is damaged or cut off".into(),
+            ));
+        }
         Err(e) if e.is_damage() => return Ok(Some(e.to_string())),
         Err(e) => return Err(e),
     }
     let opened = match names::parse(name) {
-        Some(Name::Segment(span, _)) => open_segment(objects, trust, &span, name, size).await.map(drop),
-        Some(Name::Layer(..)) => RemoteLayer::open(objects, trust, name, size).await.map(drop),
+        Some(Name::Segment(span, _)) => open_segment(objects, trust, &span, name, size)
+            .await
+            .map(drop),
+        Some(Name::Layer(..)) => RemoteLayer::open(objects, trust, name, size)
+            .await
+            .map(drop),
         _ => Ok(()),
     };
     match opened {
@@ -47,7 +55,9 @@ async fn check_whole(
 }
 
 async fn checksum_of(objects: &dyn Objects, name: &str, size: u64) -> Result<bool, StoreError> {
-    let Some(body) = size.checked_sub(CHECKSUM_BYTES) else { return Ok(false) };
+    let Some(body) = size.checked_sub(CHECKSUM_BYTES) else {
+        return Ok(false);
+    };
     let mut hasher = blake3::Hasher::new();
     let mut at = 0;
     while at < body {
@@ -66,10 +76,20 @@ impl Verification<'_> {
         let (objects, trust) = (self.objects.clone(), &self.vault.trust);
         let check = |(name, size): (String, u64)| {
             let objects = &objects;
-            async move { (check_whole(&**objects, trust, &name, size).await, name, size) }
+            async move {
+                (
+                    check_whole(&**objects, trust, &name, size).await,
+                    name,
+                    size,
+                )
+            }
         };
-        let mut checks =
-            stream::iter(all.into_iter().filter(|(name, _)| names::parse(name).is_some())).map(check).buffered(AT_ONCE);
+        let mut checks = stream::iter(
+            all.into_iter()
+                .filter(|(name, _)| names::parse(name).is_some()),
+        )
+        .map(check)
+        .buffered(AT_ONCE);
         while let Some((why, name, size)) = checks.next().await {
             self.read(size);
             if let Some(why) = why? {
@@ -84,7 +104,10 @@ impl Verification<'_> {
         let mut spans: BTreeMap<(WriterId, u64), Vec<Span>> = BTreeMap::new();
         for (name, _) in self.below(names::INDEX) {
             if let Some(Name::Segment(span, _)) = names::parse(&name) {
-                spans.entry((span.writer, span.epoch)).or_default().push(span);
+                spans
+                    .entry((span.writer, span.epoch))
+                    .or_default()
+                    .push(span);
             }
         }
         for ((writer, epoch), mut spans) in spans {
@@ -92,7 +115,12 @@ impl Verification<'_> {
             let mut next = spans.first().map_or(0, |s| s.first);
             for span in spans {
                 if span.first > next {
-                    let gap = Span { writer, epoch, first: next, last: span.first - 1 };
+                    let gap = Span {
+                        writer,
+                        epoch,
+                        first: next,
+                        last: span.first - 1,
+                    };
                     self.damage(
                         &gap.prefix(),
                         "index segments of these packs are missing; restores read pack trailers instead",
@@ -125,13 +153,26 @@ fn lost_from_index(points: &[KnownPoint], index: &Index) -> BTreeMap<WriterId, u
     }
     let mut lost: BTreeMap<WriterId, HashSet<PackName>> = BTreeMap::new();
     for point in points {
-        let Some(last) = newest.get(&(point.vm_id, point.writer)).filter(|last| last.point > point.point) else {
+        let Some(last) = newest
+            .get(&(point.vm_id, point.writer))
+            .filter(|last| last.point > point.point)
+        else {
             continue;
         };
-        let open: HashSet<&PackName> = last.packs.iter().map(|p| &p.name).chain(&last.unindexed).collect();
+        let open: HashSet<&PackName> = last
+            .packs
+            .iter()
+            .map(|p| &p.name)
+            .chain(&last.unindexed)
+            .collect();
         let own = point.packs.iter().map(|p| &p.name).chain(&point.unindexed);
-        let gone = own.filter(|name| !open.contains(name) && !index.knows(name)).copied();
+        let gone = own
+            .filter(|name| !open.contains(name) && !index.knows(name))
+            .copied();
         lost.entry(point.writer).or_default().extend(gone);
     }
-    lost.into_iter().map(|(writer, packs)| (writer, packs.len())).filter(|(_, n)| *n > 0).collect()
+    lost.into_iter()
+        .map(|(writer, packs)| (writer, packs.len()))
+        .filter(|(_, n)| *n > 0)
+        .collect()
 }
