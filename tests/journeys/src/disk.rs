@@ -50,22 +50,30 @@ pub fn make_disk(path: &Path, size_bytes: u64, seed: u64) {
 
 /// Writes noise at an offset.
 pub fn fill(path: &Path, offset: u64, length: u64, seed: u64) {
-    let file = File::options().write(true).open(path).expect("the disk is there");
+    let file = File::options()
+        .write(true)
+        .open(path)
+        .expect("the disk is there");
     let mut noise = Noise::new(seed);
     let mut buffer = vec![0; length.min(MIB) as usize];
     let mut done = 0;
     while done < length {
         let part = &mut buffer[..(length - done).min(MIB) as usize];
         noise.fill(part);
-        file.write_all_at(part, offset + done).expect("the disk is written");
+        file.write_all_at(part, offset + done)
+            .expect("the disk is written");
         done += part.len() as u64;
     }
 }
 
 /// Writes zeroes, as a guest does that knows no discard.
 pub fn zero(path: &Path, offset: u64, length: u64) {
-    let file = File::options().write(true).open(path).expect("the disk is there");
-    file.write_all_at(&vec![0; length as usize], offset).expect("the disk is written");
+    let file = File::options()
+        .write(true)
+        .open(path)
+        .expect("the disk is there");
+    file.write_all_at(&vec![0; length as usize], offset)
+        .expect("the disk is written");
 }
 
 /// Byte for byte, and of the same length.

@@ -28,7 +28,11 @@ pub fn small_disk(folder: &Path, kib: u64) -> Option<SmallDisk> {
     if permitted.is_none() {
         eprintln!("no mount namespace on this machine: a full disk is not tried here");
     }
-    Some(SmallDisk { unshare: permitted?, folder: folder.to_owned(), kib })
+    Some(SmallDisk {
+        unshare: permitted?,
+        folder: folder.to_owned(),
+        kib,
+    })
 }
 
 impl SmallDisk {

@@ -21,9 +21,17 @@ pub struct Background {
 impl Background {
     pub fn start(command: &mut Command) -> Self {
         let line = line_of(command);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = command.spawn().unwrap_or_else(|e| panic!("{line}: cannot be started: {e}"));
-        Background { child: Some(child), line }
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let child = command
+            .spawn()
+            .unwrap_or_else(|e| panic!("{line}: cannot be started: {e}"));
+        Background {
+            child: Some(child),
+            line,
+        }
     }
 
     pub fn wait(mut self) -> Run {
@@ -68,5 +76,7 @@ pub fn qemu_nbd_of(folder: &Path) -> Vec<String> {
         let bytes = fs::read(entry.path().join("cmdline")).ok()?;
         Some(String::from_utf8_lossy(&bytes).replace('\0', " "))
     });
-    lines.filter(|line| line.contains("qemu-nbd") && line.contains(&folder)).collect()
+    lines
+        .filter(|line| line.contains("qemu-nbd") && line.contains(&folder))
+        .collect()
 }

@@ -33,7 +33,12 @@ impl Run {
             stderr: text(&output.stderr),
         };
         // Whatever was asked of it, a program of ours never answers with these.
-        for word in ["panicked", "internal fault", "stack backtrace", "RUST_BACKTRACE"] {
+        for word in [
+            "panicked",
+            "internal fault",
+            "stack backtrace",
+            "RUST_BACKTRACE",
+        ] {
             assert!(!run.said().contains(word), "{word}: {run}");
         }
         run
@@ -60,7 +65,10 @@ impl Run {
     pub fn says(self, words: &[&str]) -> Self {
         let said = self.said();
         for word in words {
-            assert!(said.contains(word), "{word:?} is not in what this said: {self}");
+            assert!(
+                said.contains(word),
+                "{word:?} is not in what this said: {self}"
+            );
         }
         self
     }
@@ -78,7 +86,9 @@ impl Run {
         let document = self.json();
         let vms = document["vms"].as_array().cloned().unwrap_or_default();
         let lists = std::iter::once(&document).chain(&vms);
-        let found = lists.filter_map(|part| part["findings"].as_array()).flatten();
+        let found = lists
+            .filter_map(|part| part["findings"].as_array())
+            .flatten();
         found.map(|finding| finding["what"].to_string()).collect()
     }
 }
@@ -86,7 +96,11 @@ impl Run {
 impl std::fmt::Display for Run {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         let (line, code) = (&self.line, self.code);
-        write!(f, "`{line}`\nexit code {code:?}\nstdout:\n{}\nstderr:\n{}", self.stdout, self.stderr)
+        write!(
+            f,
+            "`{line}`\nexit code {code:?}\nstdout:\n{}\nstderr:\n{}",
+            self.stdout, self.stderr
+        )
     }
 }
 

@@ -65,9 +65,18 @@ impl Site {
 
     pub fn init_with(&self, key: &Path, kit: &Path) -> Run {
         let mut command = self.clean(&self.light.path().join("sparesite-gateway"));
-        command.args(["init", "--label", "site1", "--vault", &self.vault.url, "--key"]);
+        command.args([
+            "init",
+            "--label",
+            "site1",
+            "--vault",
+            &self.vault.url,
+            "--key",
+        ]);
         command.arg(key).arg("--kit").arg(kit);
-        command.arg("--passphrase-file").arg(self.path("passphrase"));
+        command
+            .arg("--passphrase-file")
+            .arg(self.path("passphrase"));
         Run::of(&mut command)
     }
 
@@ -110,7 +119,10 @@ impl Site {
 
     /// The `source` of plain disk paths.
     pub fn disks(&self, names: &[&str]) -> String {
-        let paths: Vec<_> = names.iter().map(|name| format!("\"{}\"", self.shown(name))).collect();
+        let paths: Vec<_> = names
+            .iter()
+            .map(|name| format!("\"{}\"", self.shown(name)))
+            .collect();
         format!("{{ disks = [{}] }}", paths.join(", "))
     }
 
@@ -124,7 +136,9 @@ impl Site {
                 command.env(name, value);
             }
         }
-        command.env("HOME", self.folder()).env("TMPDIR", self.folder());
+        command
+            .env("HOME", self.folder())
+            .env("TMPDIR", self.folder());
         command.env("AWS_EC2_METADATA_DISABLED", "true");
         command.envs(&self.vault.env);
         command
@@ -189,9 +203,16 @@ fn private(path: &Path) {
 
 /// Hard links where the target folder lets us, else copies.
 fn light_programs() -> TempDir {
-    let beside = tempfile::Builder::new().prefix("journey-").tempdir_in(program_folder());
-    let folder = beside.or_else(|_| tempfile::tempdir()).expect("a temporary folder");
-    let (from, to) = (program("sparesite-gateway"), folder.path().join("sparesite-gateway"));
+    let beside = tempfile::Builder::new()
+        .prefix("journey-")
+        .tempdir_in(program_folder());
+    let folder = beside
+        .or_else(|_| tempfile::tempdir())
+        .expect("a temporary folder");
+    let (from, to) = (
+        program("sparesite-gateway"),
+        folder.path().join("sparesite-gateway"),
+    );
     if fs::hard_link(&from, &to).is_err() {
         fs::copy(&from, &to).expect("the program is copied");
     }
@@ -203,7 +224,11 @@ fn light_programs() -> TempDir {
 /// The packs of a vault in a folder, with their sizes.
 pub fn packs(vault: &Path) -> Vec<(PathBuf, u64)> {
     let mut found = Vec::new();
-    for folder in fs::read_dir(vault.join("packs")).into_iter().flatten().flatten() {
+    for folder in fs::read_dir(vault.join("packs"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         for file in fs::read_dir(folder.path()).into_iter().flatten().flatten() {
             let name = file.file_name().into_string().unwrap_or_default();
             // What a killed program left half-written has another name.

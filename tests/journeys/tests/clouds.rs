@@ -46,11 +46,18 @@ fn sync_counted(site: &Site, proxy: &CountingProxy, sums: &mut Sums) -> Value {
     let report = site.sync();
     let seen = proxy.take_counts();
     let listed = seen.requests.join("\n");
-    assert_eq!(reported(&report), kinds(&seen), "put, get, head, list of\n{listed}\n{report}");
+    assert_eq!(
+        reported(&report),
+        kinds(&seen),
+        "put, get, head, list of\n{listed}\n{report}"
+    );
     let bytes = |name: &str| report[name].as_u64().expect("a number");
     let of_report = (bytes("bytes_sent"), bytes("bytes_received"));
     let of_proxy = (seen.request_body_bytes, seen.response_body_bytes);
-    assert_eq!(of_report, of_proxy, "bytes sent and received of\n{listed}\n{report}");
+    assert_eq!(
+        of_report, of_proxy,
+        "bytes sent and received of\n{listed}\n{report}"
+    );
     sums.reported_requests += reported(&report).iter().sum::<u64>();
     sums.seen_requests += seen.requests.len() as u64;
     sums.reported_bytes += of_report.0 + of_report.1;
@@ -63,13 +70,20 @@ fn journey(at: Where, proxy: &CountingProxy) -> Value {
     let (site, mut sums) = (Site::on(at), Sums::default());
     make_disk(&site.path("a.raw"), 8 * MIB, 1);
     make_disk(&site.path("b.raw"), 8 * MIB + 512, 2);
-    site.configure(&[("a", &site.disks(&["a.raw"])), ("b", &site.disks(&["b.raw"]))]);
+    site.configure(&[
+        ("a", &site.disks(&["a.raw"])),
+        ("b", &site.disks(&["b.raw"])),
+    ]);
     let first = sync_counted(&site, proxy, &mut sums);
     assert_eq!(first["vms"][1]["sequence"], 1, "{first}");
 
     // The price of an idle site: a GET for the log, a PUT for each VM.
     let idle = sync_counted(&site, proxy, &mut sums);
-    assert_eq!(reported(&idle), [2, 1, 0, 0], "put, get, head, list of {idle}");
+    assert_eq!(
+        reported(&idle),
+        [2, 1, 0, 0],
+        "put, get, head, list of {idle}"
+    );
     let sent = idle["bytes_sent"].as_u64().expect("a number");
     assert!(sent < 8 * KIB, "two manifests: {idle}");
 
@@ -77,17 +91,31 @@ fn journey(at: Where, proxy: &CountingProxy) -> Value {
     fill(&site.path("b.raw"), 3 * MIB + 512, 4 * KIB, 30);
     let changed = sync_counted(&site, proxy, &mut sums);
     // A pack more.
-    assert_eq!(reported(&changed), [3, 1, 0, 0], "put, get, head, list of {changed}");
+    assert_eq!(
+        reported(&changed),
+        [3, 1, 0, 0],
+        "put, get, head, list of {changed}"
+    );
     let sent = changed["bytes_sent"].as_u64().expect("a number");
     assert!((4 * KIB..32 * KIB).contains(&sent), "{changed}");
 
     proxy.take_counts();
-    let verified = site.restore(&["verify", "--read-data", "--json"]).ok().json();
+    let verified = site
+        .restore(&["verify", "--read-data", "--json"])
+        .ok()
+        .json();
     let seen = proxy.take_counts();
     let listed = seen.requests.join("\n");
     let fetched = &verified["fetched"];
-    assert_eq!(fetched["requests"], seen.requests.len(), "verify: {fetched} of\n{listed}");
-    assert_eq!(fetched["bytes"], seen.response_body_bytes, "verify: {fetched} of\n{listed}");
+    assert_eq!(
+        fetched["requests"],
+        seen.requests.len(),
+        "verify: {fetched} of\n{listed}"
+    );
+    assert_eq!(
+        fetched["bytes"], seen.response_body_bytes,
+        "verify: {fetched} of\n{listed}"
+    );
     site.assert_comes_back("a", "a.raw");
     site.assert_comes_back("b@2", "b.old.raw");
     site.assert_comes_back("b", "b.raw");
@@ -101,20 +129,41 @@ fn on_s3() -> Value {
     let server = S3Server::start();
     let proxy = CountingProxy::start(server.port());
     let url = format!("s3://{}/site1", server.create_bucket());
-    journey(Where { url, env: server.env_through(proxy.port) }, &proxy)
+    journey(
+        Where {
+            url,
+            env: server.env_through(proxy.port),
+        },
+        &proxy,
+    )
 }
 
 fn on_azure() -> Value {
     let server = AzuriteServer::start();
     let proxy = CountingProxy::start(server.port());
-    let url = format!("azure://{}/{}/site1", server.account(), server.create_container());
-    journey(Where { url, env: server.env_through(proxy.port) }, &proxy)
+    let url = format!(
+        "azure://{}/{}/site1",
+        server.account(),
+        server.create_container()
+    );
+    journey(
+        Where {
+            url,
+            env: server.env_through(proxy.port),
+        },
+        &proxy,
+    )
 }
 
 fn cache() -> PathBuf {
-    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let set = |name: &str| {
+        std::env::var_os(name)
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from)
+    };
     let home = || set("HOME").unwrap_or_default().join(".cache");
-    set("SPARESITE_CACHE").unwrap_or_else(|| set("XDG_CACHE_HOME").unwrap_or_else(home).join("sparesite"))
+    set("SPARESITE_CACHE")
+        .unwrap_or_else(|| set("XDG_CACHE_HOME").unwrap_or_else(home).join("sparesite"))
 }
 
 fn leave(counts: &Value, folder: &Path) {
@@ -128,6 +177,8 @@ fn leave(counts: &Value, folder: &Path) {
 fn what_is_reported_is_what_the_stores_saw() {
     let azure = std::thread::spawn(on_azure);
     let s3 = on_s3();
-    let azure = azure.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    let azure = azure
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     leave(&json!({ "s3": s3, "azure": azure }), &cache());
 }

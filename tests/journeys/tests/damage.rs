@@ -8,7 +8,9 @@ use serde_json::Value;
 #[track_caller]
 fn restorable(verified: &Value, vm: &str, sequence: u64) -> bool {
     let points = verified["points"].as_array().expect("points");
-    let point = points.iter().find(|p| p["vm"] == vm && p["sequence"] == sequence);
+    let point = points
+        .iter()
+        .find(|p| p["vm"] == vm && p["sequence"] == sequence);
     let point = point.unwrap_or_else(|| panic!("no {vm}@{sequence}: {verified}"));
     point["restorable"].as_bool().expect("a verdict")
 }
@@ -31,22 +33,41 @@ fn a_lost_pack_is_named_and_healed() {
     site.configure(&[("a", &vms[0].1), ("b", &vms[1].1)]);
     site.sync();
     fs::remove_file(&lost).expect("removed");
-    let name = lost.file_name().expect("a name").to_string_lossy().into_owned();
+    let name = lost
+        .file_name()
+        .expect("a name")
+        .to_string_lossy()
+        .into_owned();
 
     let verified = site.restore(&["verify", "--json"]).exits(3);
     let document = verified.json();
-    assert_eq!(document["damaged"].as_array().map(Vec::len), Some(1), "{verified}");
-    let object = document["damaged"][0]["object"].as_str().expect("an object");
+    assert_eq!(
+        document["damaged"].as_array().map(Vec::len),
+        Some(1),
+        "{verified}"
+    );
+    let object = document["damaged"][0]["object"]
+        .as_str()
+        .expect("an object");
     assert!(object.contains(&name), "{verified}");
     for (vm, sequence, whole) in [("a", 1, false), ("a", 2, false), ("b", 1, true)] {
-        assert_eq!(restorable(&document, vm, sequence), whole, "{vm}@{sequence}: {verified}");
+        assert_eq!(
+            restorable(&document, vm, sequence),
+            whole,
+            "{vm}@{sequence}: {verified}"
+        );
     }
     // For people, in words.
     let text = site.restore(&["verify"]).exits(3);
     text.says(&[&name, "a@1", "a@2", "cannot be restored"]);
     let output = site.shown("broken.raw");
-    site.restore(&["assemble", "a", "--output", &output]).exits(1).says(&["verify"]);
-    assert!(!site.path("broken.raw").exists(), "an incomplete disk looks whole");
+    site.restore(&["assemble", "a", "--output", &output])
+        .exits(1)
+        .says(&["verify"]);
+    assert!(
+        !site.path("broken.raw").exists(),
+        "an incomplete disk looks whole"
+    );
     site.assert_comes_back("b", "b.raw");
 
     // Data that is gone is sent again, in full: the disk still has it.

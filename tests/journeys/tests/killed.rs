@@ -7,9 +7,24 @@ use std::time::{Duration, Instant};
 use journeys::*;
 
 const DISK: u64 = 64 * MIB;
-/// Of the time that a sync takes when nothing happens to it. An attempt finds what those before
-/// have stored, and would be through sooner than the first: hence not up to the end.
-const MOMENTS: [f64; 6] = [0.08, 0.16, 0.24, 0.32, 0.4, 0.48];
+
+/// When a sync is killed.
+#[derive(Debug, Clone, Copy)]
+enum Moment {
+    /// So many of its five packs are there.
+    Packs(usize),
+    /// Part of the time that a sync takes when nothing happens to it.
+    Time(f64),
+}
+
+const MOMENTS: [Moment; 6] = [
+    Moment::Time(0.1),
+    Moment::Packs(1),
+    Moment::Packs(2),
+    Moment::Time(0.2),
+    Moment::Packs(3),
+    Moment::Time(0.15),
+];
 
 fn site_with_disk() -> Site {
     let site = Site::new();
@@ -37,24 +52,31 @@ fn undisturbed() -> (Duration, u64, u64) {
 fn a_sync_killed_at_six_moments_goes_on() {
     let (took, packs_bytes, largest) = undisturbed();
     let site = site_with_disk();
-    let mut killed = 0;
+    let vault = site.path("vault");
     for moment in MOMENTS {
         let sync = Background::start(&mut site.gateway_command(&["sync", "--quiet"]));
-        std::thread::sleep(took.mul_f64(moment));
-        killed += u32::from(sync.kill());
+        match moment {
+            Moment::Packs(count) => {
+                wait_until("packs arrive", || packs(&vault).len() >= count);
+            }
+            Moment::Time(part) => std::thread::sleep(took.mul_f64(part)),
+        }
+        assert!(sync.kill(), "{moment:?} of {took:?}: it was through");
     }
-    assert!(killed >= 3, "{killed} of 6 were killed: {took:?} is no measure of a sync here");
+    assert!(packs(&vault).len() >= 3);
     // What a killed one left is no finding.
     site.sync();
     site.restore(&["verify", "--read-data"]).ok();
     site.assert_comes_back("vm", "vm.raw");
     let stored = total(&site.path("vault"));
     let limit = packs_bytes + packs_bytes / 20 + largest;
-    assert!(stored <= limit, "{stored} bytes in packs, {packs_bytes} without a kill; limit {limit}");
+    assert!(
+        stored <= limit,
+        "{stored} bytes in packs, {packs_bytes} without a kill; limit {limit}"
+    );
 }
 
-/// A first sync of a new state, killed, with the state lost as well: only what was under way is
-/// sent again once its segment is written; here, less than everything twice.
+/// Killed while it sends, and its state lost as well: earlier points stay whole, later ones come.
 #[test]
 fn a_killed_sync_leaves_earlier_points_whole() {
     let site = Site::new();
@@ -66,7 +88,10 @@ fn a_killed_sync_leaves_earlier_points_whole() {
     let sync = Background::start(&mut site.gateway_command(&["sync", "--quiet"]));
     let before = packs(&site.path("vault")).len();
     wait_until("the sync sends", || {
-        fs::read_dir(site.path("vault/packs")).expect("packs").count() > 0
+        fs::read_dir(site.path("vault/packs"))
+            .expect("packs")
+            .count()
+            > 0
             && (packs(&site.path("vault")).len() > before || temporary(&site) > 0)
     });
     sync.kill();
@@ -79,7 +104,10 @@ fn a_killed_sync_leaves_earlier_points_whole() {
 
 /// Files under way in the vault's folder of packs.
 fn temporary(site: &Site) -> usize {
-    let folders = fs::read_dir(site.path("vault/packs")).expect("packs").flatten();
-    let files = folders.flat_map(|folder| fs::read_dir(folder.path()).into_iter().flatten().flatten());
+    let folders = fs::read_dir(site.path("vault/packs"))
+        .expect("packs")
+        .flatten();
+    let files =
+        folders.flat_map(|folder| fs::read_dir(folder.path()).into_iter().flatten().flatten());
     files.filter(|file| file.file_name().len() != 64).count()
 }

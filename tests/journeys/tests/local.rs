@@ -17,7 +17,9 @@ fn use_disk(path: &Path) {
 }
 
 fn number(value: &Value, name: &str) -> u64 {
-    value[name].as_u64().unwrap_or_else(|| panic!("no {name} in {value}"))
+    value[name]
+        .as_u64()
+        .unwrap_or_else(|| panic!("no {name} in {value}"))
 }
 
 fn assert_first_sync(report: &Value) {
@@ -28,7 +30,10 @@ fn assert_first_sync(report: &Value) {
     // 3.1 MiB of noise in at most 15 chunks; the rest are holes, which are not read.
     let stored = number(vm, "stored_bytes");
     assert!((3 * MIB..4 * MIB + 256 * KIB).contains(&stored), "{report}");
-    assert!(number(vm, "read_bytes") <= 6 * MIB, "holes were read: {report}");
+    assert!(
+        number(vm, "read_bytes") <= 6 * MIB,
+        "holes were read: {report}"
+    );
     assert_eq!(number(&vm["chunks"], "patched"), 0);
     let sent = number(report, "bytes_sent");
     assert!((stored..stored + 256 * KIB).contains(&sent), "{report}");
@@ -42,7 +47,10 @@ fn assert_second_sync(report: &Value) {
     assert!((8..=13).contains(&patched), "{report}");
     assert_eq!(number(&vm["chunks"], "full"), 0, "{report}");
     let stored = number(vm, "stored_bytes");
-    assert!((40 * KIB..50 * KIB).contains(&stored), "40 KiB changed: {report}");
+    assert!(
+        (40 * KIB..50 * KIB).contains(&stored),
+        "40 KiB changed: {report}"
+    );
     let sent = number(report, "bytes_sent");
     assert!((stored..stored + 16 * KIB).contains(&sent), "{report}");
 }
@@ -61,17 +69,26 @@ fn assert_points(run: &Run) {
             assert!(point[text].is_string(), "{text}: {run}");
         }
         let captured = point["captured_at"].as_str().unwrap_or_default();
-        assert!(captured.starts_with("20") && captured.ends_with('Z'), "{run}");
+        assert!(
+            captured.starts_with("20") && captured.ends_with('Z'),
+            "{run}"
+        );
     }
 }
 
 fn assert_all_formats(site: &Site, point: &str, raw: &Path) {
     let output = site.shown(point);
     let formats = "raw,qcow2,vhdx,vmdk,vhd";
-    site.restore(&["assemble", point, "--output", &output, "--format", formats]).ok();
+    site.restore(&["assemble", point, "--output", &output, "--format", formats])
+        .ok();
     let file = |ending: &str| site.path(&format!("{point}.{ending}"));
     assert_same(raw, &file("raw"));
-    for (ending, format) in [("qcow2", "qcow2"), ("vhdx", "vhdx"), ("vmdk", "vmdk"), ("vhd", "vpc")] {
+    for (ending, format) in [
+        ("qcow2", "qcow2"),
+        ("vhdx", "vhdx"),
+        ("vmdk", "vmdk"),
+        ("vhd", "vpc"),
+    ] {
         assert_same_image(raw, &file(ending), format);
     }
     check(&file("qcow2"), "qcow2");
@@ -85,7 +102,14 @@ fn assert_all_formats(site: &Site, point: &str, raw: &Path) {
 /// Only what differs is fetched.
 fn assert_in_place(site: &Site, raw: &Path) {
     let output = site.shown("vm@1.raw");
-    let words = ["assemble", "vm@2", "--output", &output, "--in-place", "--json"];
+    let words = [
+        "assemble",
+        "vm@2",
+        "--output",
+        &output,
+        "--in-place",
+        "--json",
+    ];
     let report = site.restore(&words).ok().json();
     assert_same(raw, Path::new(&output));
     assert_eq!(report["disks"][0]["how"], "updated");
@@ -120,7 +144,9 @@ fn one_disk_comes_back_in_every_format() {
     let untouched = site.path("untouched.raw");
     fs::write(&untouched, b"mine").expect("written");
     let output = untouched.display().to_string();
-    let refused = site.restore(&["assemble", "vm", "--output", &output]).exits(1);
+    let refused = site
+        .restore(&["assemble", "vm", "--output", &output])
+        .exits(1);
     refused.says(&[&output, "exists already", "--in-place"]);
     assert_eq!(fs::read(&untouched).expect("read"), b"mine");
 }
@@ -158,18 +184,34 @@ fn several_disks_come_back_into_a_folder_the_excluded_one_empty() {
     assert_same(&site.path("empty.raw"), &back("swap.raw"));
     let mut names: Vec<_> = fs::read_dir(site.path("back"))
         .expect("read")
-        .map(|entry| entry.expect("an entry").file_name().into_string().expect("a name"))
+        .map(|entry| {
+            entry
+                .expect("an entry")
+                .file_name()
+                .into_string()
+                .expect("a name")
+        })
         .collect();
     names.sort();
-    assert_eq!(names, ["d.raw", "d.vhd", "sda.raw", "sda.vhd", "swap.raw", "swap.vhd"]);
+    assert_eq!(
+        names,
+        [
+            "d.raw", "d.vhd", "sda.raw", "sda.vhd", "swap.raw", "swap.vhd"
+        ]
+    );
     // As Azure takes them: whole MiB, 20 at least.
     for (name, mib) in [("sda.vhd", 25), ("d.vhd", 20), ("swap.vhd", 20)] {
         assert_eq!(virtual_size(&back(name), "vpc"), mib * MIB, "{name}");
-        assert_eq!(fs::metadata(back(name)).expect("a file").len(), mib * MIB + 512, "{name}");
+        assert_eq!(
+            fs::metadata(back(name)).expect("a file").len(),
+            mib * MIB + 512,
+            "{name}"
+        );
     }
     assert_same_image(&site.path("sda.raw"), &back("sda.vhd"), "vpc");
 
     let one = site.shown("one.raw");
-    site.restore(&["assemble", "vm@1", "--disk", "d", "--output", &one]).ok();
+    site.restore(&["assemble", "vm@1", "--disk", "d", "--output", &one])
+        .ok();
     assert_same(&site.path("data.raw"), Path::new(&one));
 }

@@ -12,7 +12,11 @@ fn helps(name: &str) -> Vec<(Vec<String>, Run)> {
     let mut waiting = vec![Vec::new()];
     while let Some(path) = waiting.pop() {
         let mut command = Command::new(program(name));
-        command.args(&path).arg("--help").env("COLUMNS", "40").env_remove("RUST_LOG");
+        command
+            .args(&path)
+            .arg("--help")
+            .env("COLUMNS", "40")
+            .env_remove("RUST_LOG");
         let run = Run::of(&mut command).ok();
         for inner in commands(&run.stdout) {
             waiting.push([path.clone(), vec![inner]].concat());
@@ -28,7 +32,10 @@ fn commands(help: &str) -> Vec<String> {
     let lines = lines.take_while(|line| line.is_empty() || line.starts_with(' '));
     let names = lines.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
     let names = names.filter_map(|line| line.split_whitespace().next());
-    names.filter(|name| *name != "help").map(str::to_owned).collect()
+    names
+        .filter(|name| *name != "help")
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Longer than the terminal is only what cannot be broken: one word, or the usage line.
@@ -41,20 +48,32 @@ fn fits(line: &str) -> bool {
 fn every_help_has_an_example_and_fits_a_narrow_terminal() {
     let mut wrong = Vec::new();
     for (name, expected) in [
-        ("sparesite-gateway", &["check", "init", "points", "rebuild", "status", "sync"][..]),
-        ("sparesite-restore", &["assemble", "gateway-key", "kit", "points", "verify"]),
+        (
+            "sparesite-gateway",
+            &["check", "init", "points", "rebuild", "status", "sync"][..],
+        ),
+        (
+            "sparesite-restore",
+            &["assemble", "gateway-key", "kit", "points", "verify"],
+        ),
     ] {
         let mut seen = BTreeSet::new();
         for (path, run) in helps(name) {
             seen.extend(path.first().cloned());
-            let generated = path.first().is_some_and(|n| n == "completions" || n == "man");
+            let generated = path
+                .first()
+                .is_some_and(|n| n == "completions" || n == "man");
             let group = !path.is_empty() && !commands(&run.stdout).is_empty();
             if !generated && !group && !run.stdout.contains("Example") {
                 wrong.push(format!("no example: {run}"));
             }
             let long: Vec<_> = run.stdout.lines().filter(|line| !fits(line)).collect();
             if !long.is_empty() {
-                wrong.push(format!("`{}`: wider than 40 columns:\n{}", run.line, long.join("\n")));
+                wrong.push(format!(
+                    "`{}`: wider than 40 columns:\n{}",
+                    run.line,
+                    long.join("\n")
+                ));
             }
         }
         for command in expected {
@@ -85,13 +104,26 @@ fn json_is_one_document_and_quiet_is_quiet() {
     let site = synced();
     let back = site.shown("back");
     let issued = site.shown("issued.key");
-    let gateway = [&["sync"][..], &["points"], &["status"], &["rebuild"], &["check"]];
+    let gateway = [
+        &["sync"][..],
+        &["points"],
+        &["status"],
+        &["rebuild"],
+        &["check"],
+    ];
     let restore = [
         &["points"][..],
         &["assemble", "vm", "--output", &back],
         &["verify"],
         &["kit", "check"],
-        &["gateway-key", "issue", "--label", "site2", "--output", &issued],
+        &[
+            "gateway-key",
+            "issue",
+            "--label",
+            "site2",
+            "--output",
+            &issued,
+        ],
         &["gateway-key", "list"],
     ];
     let options = ["--json", "--quiet"];
@@ -107,25 +139,43 @@ fn json_is_one_document_and_quiet_is_quiet() {
     }
     // Without --json: tables for people, still nothing on stderr.
     let run = site.gateway(&["sync", "--quiet"]).ok();
-    assert!(run.stderr.is_empty() && run.stdout.contains("vm@3"), "{run}");
+    assert!(
+        run.stderr.is_empty() && run.stdout.contains("vm@3"),
+        "{run}"
+    );
     // A failure is told even so, and stdout stays empty.
-    let run = site.restore(&["assemble", "nope", "--output", &back, "--json", "--quiet"]).exits(1);
-    assert!(run.stdout.is_empty() && run.stderr.starts_with("error: "), "{run}");
+    let run = site
+        .restore(&["assemble", "nope", "--output", &back, "--json", "--quiet"])
+        .exits(1);
+    assert!(
+        run.stdout.is_empty() && run.stderr.starts_with("error: "),
+        "{run}"
+    );
 }
 
 /// `| head -1`, and a reader that is gone before the first byte.
 #[test]
 fn a_reader_that_leaves_is_no_fault() {
     let site = synced();
-    for words in [&["points"][..], &["sync", "--help"], &["completions", "bash"], &["points", "--json"]] {
+    for words in [
+        &["points"][..],
+        &["sync", "--help"],
+        &["completions", "bash"],
+        &["points", "--json"],
+    ] {
         let inner = site.gateway_command(words);
         let mut shell = Command::new("sh");
-        shell.args(["-c", "\"$@\" | head -1", "sh"]).arg(inner.get_program()).args(inner.get_args());
+        shell
+            .args(["-c", "\"$@\" | head -1", "sh"])
+            .arg(inner.get_program())
+            .args(inner.get_args());
         let run = Run::of(&mut shell).ok();
         assert_eq!((run.stdout.lines().count(), &*run.stderr), (1, ""), "{run}");
 
         let mut gone = site.gateway_command(words);
-        gone.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        gone.stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = gone.spawn().expect("it starts");
         drop(child.stdout.take());
         let output = child.wait_with_output().expect("it ends");
@@ -147,7 +197,10 @@ fn the_exit_code_tells_how_it_ended() {
     let text = fs::read_to_string(&config).expect("read");
     fs::write(&config, text.replace("\"none\"", "\"application\"")).expect("written");
     let found = site.gateway(&["sync", "--json"]).exits(3);
-    assert!(found.findings().concat().contains("application was asked"), "{found}");
+    assert!(
+        found.findings().concat().contains("application was asked"),
+        "{found}"
+    );
     let found = site.gateway(&["sync"]).exits(3);
     assert!(found.stdout.contains("finding: VM vm: "), "{found}");
     site.gateway(&["status"]).exits(3);

@@ -24,27 +24,60 @@ fn a_destroyed_machine_is_replaced_and_its_key_revoked() {
     let site = synced_site();
     fs::copy(site.path("vm.raw"), site.path("first.raw")).expect("copied");
     // What a thief of the old machine has.
-    site.configure_as("stolen.toml", "stolen-state", "stolen.key", &[("vm", &site.disks(&["vm.raw"]))]);
+    site.configure_as(
+        "stolen.toml",
+        "stolen-state",
+        "stolen.key",
+        &[("vm", &site.disks(&["vm.raw"]))],
+    );
     copy_folder(&site.path("state"), &site.path("stolen-state"));
     fs::rename(site.path("gateway.key"), site.path("stolen.key")).expect("moved");
     fs::remove_dir_all(site.path("state")).expect("removed");
 
     let issued = site.shown("issued.key");
-    site.restore(&["gateway-key", "issue", "--label", "site1-new", "--output", &issued]).ok();
+    site.restore(&[
+        "gateway-key",
+        "issue",
+        "--label",
+        "site1-new",
+        "--output",
+        &issued,
+    ])
+    .ok();
     let key = site.shown("gateway.key");
-    let joined = ["init", "--join", &issued, "--vault", &site.vault.url, "--key", &key, "--json"];
+    let joined = [
+        "init",
+        "--join",
+        &issued,
+        "--vault",
+        &site.vault.url,
+        "--key",
+        &key,
+        "--json",
+    ];
     let joined = site.gateway(&joined).ok().json();
     assert_eq!(joined["label"], "site1-new");
     fill(&site.path("vm.raw"), 3 * MIB, 4 * KIB, 2);
     let report = site.sync();
     assert_eq!(report["vms"][0]["sequence"], 2, "{report}");
-    assert!((1..300 * KIB).contains(&stored(&report)), "more than the change: {report}");
+    assert!(
+        (1..300 * KIB).contains(&stored(&report)),
+        "more than the change: {report}"
+    );
 
-    let revoke = ["gateway-key", "revoke", "site1", "--trust-existing", "--json"];
+    let revoke = [
+        "gateway-key",
+        "revoke",
+        "site1",
+        "--trust-existing",
+        "--json",
+    ];
     let revoked = site.restore(&revoke).ok().json();
     assert_eq!(revoked["trusted"][0]["sequence"], 1, "{revoked}");
     fill(&site.path("vm.raw"), 0, 4 * KIB, 3);
-    site.gateway_as("stolen.toml", &["sync"]).exits(1).says(&["revoked", "gateway-key issue"]);
+    site.gateway_as("stolen.toml", &["sync"])
+        .exits(1)
+        .says(&["revoked", "gateway-key issue"]);
     let report = site.sync();
     assert_eq!(report["vms"][0]["sequence"], 3, "{report}");
 
@@ -95,7 +128,10 @@ fn a_state_that_was_set_back_is_noticed() {
     // A change that the old state has not seen, over one that it has not either.
     fill(&site.path("vm.raw"), 3 * MIB + 8 * KIB, 4 * KIB, 3);
     let noticed = site.gateway(&["sync", "--json"]).exits(3);
-    assert!(noticed.findings().concat().contains("older than the vault"), "{noticed}");
+    assert!(
+        noticed.findings().concat().contains("older than the vault"),
+        "{noticed}"
+    );
     assert_eq!(noticed.json()["vms"][0]["sequence"], 3, "{noticed}");
     site.assert_comes_back("vm", "vm.raw");
     site.assert_comes_back("vm@2", "second.raw");
@@ -109,20 +145,30 @@ fn of_two_clones_one_is_refused_loudly() {
     make_random(&site.path("clone.raw"), 8 * MIB, 1);
     copy_folder(&site.path("state"), &site.path("clone-state"));
     let source = site.disks(&["clone.raw"]);
-    site.configure_as("clone.toml", "clone-state", "gateway.key", &[("vm", &source)]);
+    site.configure_as(
+        "clone.toml",
+        "clone-state",
+        "gateway.key",
+        &[("vm", &source)],
+    );
     fill(&site.path("vm.raw"), MIB, 4 * KIB, 2);
     fill(&site.path("clone.raw"), 2 * MIB, 4 * KIB, 3);
 
     site.sync();
     // The second to write finds the first's point where its own should go.
     let clone = site.gateway_as("clone.toml", &["sync", "--json"]).exits(3);
-    assert!(clone.findings().concat().contains("older than the vault"), "{clone}");
+    assert!(
+        clone.findings().concat().contains("older than the vault"),
+        "{clone}"
+    );
     // The first is told, and captures nothing.
     let first = site.gateway(&["sync"]).exits(1);
     first.says(&["another gateway has taken over", "rebuild"]);
     site.gateway(&["rebuild"]).ok();
     site.sync();
-    site.gateway_as("clone.toml", &["sync"]).exits(1).says(&["another gateway has taken over"]);
+    site.gateway_as("clone.toml", &["sync"])
+        .exits(1)
+        .says(&["another gateway has taken over"]);
 
     site.assert_comes_back("vm@2", "vm.raw");
     site.assert_comes_back("vm@3", "clone.raw");

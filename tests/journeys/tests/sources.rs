@@ -47,7 +47,8 @@ fn every_format_gives_the_same_disk() {
         assert_same(&raw, &Path::new(&back).join(format!("{name}.raw")));
     }
     let qcow2 = site.shown("back.qcow2");
-    site.restore(&["assemble", "vm", "--disk", "q", "--output", &qcow2]).ok();
+    site.restore(&["assemble", "vm", "--disk", "q", "--output", &qcow2])
+        .ok();
     assert_same_image(&raw, Path::new(&qcow2), "qcow2");
     assert_no_qemu_nbd(&site);
 }
@@ -61,12 +62,19 @@ fn changes_in_a_qcow2_are_sent_and_nothing_else() {
     site.configure(&[("vm", &site.disks(&["vm.qcow2"]))]);
     site.sync();
     let writes = ["-c", "write -q -P 170 8M 4k", "-c", "write -q -z 4M 64k"];
-    Run::of(Command::new("qemu-io").args(["-f", "qcow2"]).args(writes).arg(site.path("vm.qcow2"))).ok();
+    Run::of(
+        Command::new("qemu-io")
+            .args(["-f", "qcow2"])
+            .args(writes)
+            .arg(site.path("vm.qcow2")),
+    )
+    .ok();
     let report = site.sync();
     let stored = report["vms"][0]["stored_bytes"].as_u64().expect("a number");
     assert!((1..8 * KIB).contains(&stored), "{report}");
     let output = site.shown("back.raw");
-    site.restore(&["assemble", "vm@2", "--output", &output]).ok();
+    site.restore(&["assemble", "vm@2", "--output", &output])
+        .ok();
     assert_same_image(Path::new(&output), &site.path("vm.qcow2"), "qcow2");
 }
 
@@ -82,7 +90,10 @@ fn a_killed_sync_leaves_no_qemu_nbd() {
         seen = !qemu_nbd_of(site.folder()).is_empty();
         seen || !packs(&site.path("vault")).is_empty()
     });
-    assert!(sync.kill() && seen, "the sync was not killed while it read the disk");
+    assert!(
+        sync.kill() && seen,
+        "the sync was not killed while it read the disk"
+    );
     wait_until("qemu-nbd ends", || qemu_nbd_of(site.folder()).is_empty());
     assert_no_qemu_nbd_soon(&site);
     site.sync();
@@ -93,6 +104,8 @@ fn a_killed_sync_leaves_no_qemu_nbd() {
 fn assert_no_qemu_nbd_soon(site: &Site) {
     wait_until("the socket's folder goes", || {
         let left = std::fs::read_dir(site.folder()).expect("read").flatten();
-        left.filter(|e| e.file_name().to_string_lossy().starts_with("sparesite-nbd")).count() == 0
+        left.filter(|e| e.file_name().to_string_lossy().starts_with("sparesite-nbd"))
+            .count()
+            == 0
     });
 }

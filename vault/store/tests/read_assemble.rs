@@ -165,14 +165,14 @@ async fn another_record_is_taken_when_one_is_damaged() {
     let (base, target) = (chunk(1), changed(&chunk(1), &[3], 7));
     let (mut bad, mut good) = (fixture.pack(), fixture.pack());
     fixture.add_full(&mut bad, &chunk(5));
-    let id = fixture.add_full(&mut bad, &target);
+    let id_of_target = fixture.add_full(&mut bad, &target);
     let other = fixture.add_full(&mut bad, &chunk(6));
     fixture.add_full(&mut good, &base);
     fixture.add_patch(&mut good, &base, 1, &target);
     let (bad, good) = (fixture.put_pack(bad).await, fixture.put_pack(good).await);
     fixture.put_segment(0, &[&bad]).await;
     fixture.put_segment(1, &[&good]).await;
-    publish(&fixture, 1, &[id, other], &[]).await;
+    publish(&fixture, 1, &[id_of_target, other], &[]).await;
     let expected = [&target[..], &chunk(6)].concat();
     fixture
         .flip(&names::pack(&bad.name), bad.entries[1].offset as usize + 60)
@@ -192,8 +192,17 @@ async fn another_record_is_taken_when_one_is_damaged() {
         why.contains("disk sda, position 1") && why.contains(&bad.name.to_string()),
         "{why}"
     );
+    publish(&fixture, 2, &[fixture.id(&chunk(5)), id_of_target], &[]).await;
+    let expected = [&chunk(5)[..], &target].concat();
+    assert!(
+        latest(&fixture).await.unwrap() == expected,
+        "what lies before the cut is whole"
+    );
     fixture.objects.delete(&names::pack(&bad.name));
-    assert_eq!(lost(latest(&fixture).await).0, other.to_string());
+    assert_eq!(
+        lost(latest(&fixture).await).0,
+        fixture.id(&chunk(5)).to_string()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -245,13 +254,27 @@ async fn a_wider_segment_supersedes_unless_it_is_damaged() {
     let wide = fixture.put_segment(0, &[&one, &two]).await;
     publish(&fixture, 1, &ids, &[]).await;
     let expected = [chunk(1), chunk(2)].concat();
+    let vault = fixture.vault().await;
+    let point = vault.find_point("web", &LATEST).await.unwrap();
+    let before = fixture.meter.snapshot();
+    DiskImage::open(&vault, &point, "sda").await.unwrap();
+    let opened = fixture.meter.snapshot() - before;
+    assert_eq!((opened.get, opened.list), (1, 1), "the wide one alone");
     narrow
         .iter()
         .for_each(|name| fixture.objects.put(name, &b"never read"[..]));
     assert!(latest(&fixture).await.unwrap() == expected);
     fixture.objects.restore_all();
     fixture.flip(&wide, 200).await;
+    // Without their trailers, so that it is the narrow ones that tell.
+    for pack in [&one, &two] {
+        fixture
+            .flip(&names::pack(&pack.name), pack.bytes.len() - 1)
+            .await;
+    }
     assert!(latest(&fixture).await.unwrap() == expected);
+    fixture.objects.restore_all();
+    fixture.flip(&wide, 200).await;
     narrow.iter().for_each(|name| fixture.objects.delete(name));
     assert!(
         latest(&fixture).await.unwrap() == expected,

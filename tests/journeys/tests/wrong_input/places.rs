@@ -41,15 +41,56 @@ fn a_folder_that_is_no_vault_is_refused() {
         url: format!("file://{}", site.path(name).display()),
         ..Where::default()
     };
-    let (missing, empty) = (folder("missing"), folder("empty"));
-    let file = folder("vm.raw");
-    fs::create_dir(site.path("empty")).expect("made");
+    let (missing, file) = (folder("missing"), folder("vm.raw"));
     let remedy = "check the vault URL";
-    try_both(&mut site, &mut refusals, "missing", missing, &["does not exist", remedy]);
-    try_both(&mut site, &mut refusals, "a file", file, &["does not exist", remedy]);
-    assert!(!site.path("missing").exists(), "a vault that is not mounted was made anew");
-    try_both(&mut site, &mut refusals, "empty", empty, &[]);
+    try_both(
+        &mut site,
+        &mut refusals,
+        "missing",
+        missing,
+        &["does not exist", remedy],
+    );
+    try_both(
+        &mut site,
+        &mut refusals,
+        "a file",
+        file,
+        &["does not exist", remedy],
+    );
+    assert!(
+        !site.path("missing").exists(),
+        "a vault that is not mounted was made anew"
+    );
     refusals.finish();
+}
+
+/// The mount point of a vault that is not mounted: an empty folder. What was sent there would be
+/// missing from the vault, and later points would refer to it.
+#[test]
+fn a_vault_that_is_not_mounted_is_refused() {
+    let (site, mut refusals) = (site(), Refusals::default());
+    site.configure_one();
+    site.sync();
+    fs::rename(site.path("vault"), site.path("away")).expect("unmounted");
+    fs::create_dir(site.path("vault")).expect("the mount point");
+    fill(&site.path("vm.raw"), MIB, MIB, 9);
+    let words = [&*site.vault.url, "check the vault URL"];
+    refusals.expect("with its state", site.gateway(&["sync"]), 1, &words);
+    let points = site.restore(&["points"]);
+    refusals.expect("points", points, 1, &[&site.vault.url, "no vault"]);
+    copy_folder(&site.path("state"), &site.path("old-state"));
+    fs::remove_dir_all(site.path("state")).expect("removed");
+    refusals.expect("with a new state", site.gateway(&["sync"]), 1, &words);
+    let left = fs::read_dir(site.path("vault")).expect("read").count();
+    fs::remove_dir_all(site.path("vault")).expect("removed");
+    fs::rename(site.path("away"), site.path("vault")).expect("mounted");
+    fs::remove_dir_all(site.path("state")).expect("removed");
+    fs::rename(site.path("old-state"), site.path("state")).expect("moved");
+    let mounted = site.gateway(&["sync", "--json"]);
+    refusals.finish();
+    assert_eq!(left, 0, "something was sent to the mount point");
+    mounted.ok();
+    site.assert_comes_back("vm", "vm.raw");
 }
 
 #[test]
@@ -62,23 +103,54 @@ fn s3_out_of_reach_or_closed_is_refused() {
     };
     let bucket = server.create_bucket();
     let missing = at("no-such-bucket", server.port());
-    try_both(&mut site, &mut refusals, "bucket", missing, &["does not exist", "create it"]);
+    try_both(
+        &mut site,
+        &mut refusals,
+        "bucket",
+        missing,
+        &["does not exist", "create it"],
+    );
     let closed = at(&bucket, closed_port());
-    try_both(&mut site, &mut refusals, "network", closed, &["cannot be reached", "check the network"]);
+    try_both(
+        &mut site,
+        &mut refusals,
+        "network",
+        closed,
+        &["cannot be reached", "check the network"],
+    );
 
     let mut nobody = at(&bucket, server.port());
     nobody.env.retain(|name, _| !name.contains("KEY"));
-    try_both(&mut site, &mut refusals, "no credentials", nobody, &["no credentials", "set up a profile"]);
+    try_both(
+        &mut site,
+        &mut refusals,
+        "no credentials",
+        nobody,
+        &["no credentials", "set up a profile"],
+    );
     let proxy = CountingProxy::start(0);
     let expired = at(&bucket, proxy.port);
     for _ in 0..20 {
-        let body = "<Error><Code>ExpiredToken</Code><Message>The token has expired.</Message></Error>";
+        let body =
+            "<Error><Code>ExpiredToken</Code><Message>The token has expired.</Message></Error>";
         proxy.next(ProxyFault::status(400, body));
     }
-    try_both(&mut site, &mut refusals, "expired", expired, &["have expired", "renew them"]);
+    try_both(
+        &mut site,
+        &mut refusals,
+        "expired",
+        expired,
+        &["have expired", "renew them"],
+    );
     server.require_credentials();
     let invalid = at(&bucket, server.port());
-    try_both(&mut site, &mut refusals, "invalid", invalid, &["does not permit", "credentials"]);
+    try_both(
+        &mut site,
+        &mut refusals,
+        "invalid",
+        invalid,
+        &["does not permit", "credentials"],
+    );
     refusals.finish();
 }
 
@@ -92,11 +164,31 @@ fn azure_out_of_reach_or_closed_is_refused() {
     };
     let container = server.create_container();
     let missing = at("no-such-container", server.port());
-    try_both(&mut site, &mut refusals, "container", missing, &["does not exist", "create it"]);
+    try_both(
+        &mut site,
+        &mut refusals,
+        "container",
+        missing,
+        &["does not exist", "create it"],
+    );
     let closed = at(&container, closed_port());
-    try_both(&mut site, &mut refusals, "network", closed, &["cannot be reached", "check the network"]);
+    try_both(
+        &mut site,
+        &mut refusals,
+        "network",
+        closed,
+        &["cannot be reached", "check the network"],
+    );
     let mut invalid = at(&container, server.port());
-    invalid.env.insert("AZURE_STORAGE_ACCOUNT_KEY".into(), "d3Jvbmcga2V5".into());
-    try_both(&mut site, &mut refusals, "invalid", invalid, &["does not permit", "credentials"]);
+    invalid
+        .env
+        .insert("AZURE_STORAGE_ACCOUNT_KEY".into(), "d3Jvbmcga2V5".into());
+    try_both(
+        &mut site,
+        &mut refusals,
+        "invalid",
+        invalid,
+        &["does not permit", "credentials"],
+    );
     refusals.finish();
 }

@@ -13,7 +13,7 @@ use crate::vault;
 
 pub const PASSPHRASE: &str = "synthetic vault of the bench";
 /// Raised when what is prepared changes: an older folder is then made anew.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 /// One chunk of the sparse disk in so many has data: 1 GiB of 4 TiB.
 const CHUNKS_PER_DATA: u64 = 4096;
 
@@ -91,7 +91,7 @@ impl Site {
         // A JSON string is a TOML string.
         let text = |path: PathBuf| json!(path).to_string();
         let configuration = format!(
-            "state = {}\n\n[vault]\nurl = {}\nkey = {}\n\n[[vm]]\nname = \"sparse\"\nsource = {{ disks = [{}] }}\n",
+            "state = {}\n\n[vault]\nurl = {}\nkey = {}\n\n[[policy]]\nname = \"bench\"\nrpo = \"1d\"\n\n[[vm]]\nname = \"sparse\"\npolicy = \"bench\"\nsource = {{ disks = [{}] }}\n",
             text(self.path("state")),
             json!(self.vault_url()),
             text(self.path("gateway.key")),
