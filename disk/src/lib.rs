@@ -14,6 +14,7 @@ mod partial;
 mod qemu_nbd;
 mod raw;
 mod reader;
+mod whole;
 mod writer;
 
 pub use create::{CreateOptions, create};

@@ -21,6 +21,7 @@ use crate::format::{self, Format, qcow2, vhdx, vmdk};
 use crate::qemu_nbd;
 use crate::raw::{RawDisk, open_file, size_of};
 use crate::reader::DiskReader;
+use crate::whole::check_whole;
 
 /// Which files an image may refer to (backing files, extents, external data).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -122,9 +123,12 @@ pub(crate) fn inspect(path: &Path, options: &OpenOptions) -> Result<Inspected, D
                 VhdKind::Differencing => return Err(differencing(&path, format, "another VHD")),
             }
         }
-        _ => Access::Qemu {
-            description: describe(&path, &file, format, options.references, 0)?,
-        },
+        _ => {
+            let description = describe(&path, &file, format, options.references, 0)?;
+            // After the references: nothing is handed to qemu before they are found harmless.
+            check_whole(&path, &file, format)?;
+            Access::Qemu { description }
+        }
     };
     Ok(Inspected {
         path,

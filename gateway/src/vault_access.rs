@@ -11,7 +11,7 @@ use std::{
 };
 
 use console::{Failure, OrFailure, Progress};
-use vault_format::gateway_key::GatewayKey;
+use vault_format::{gateway_key::GatewayKey, names};
 use vault_store::{
     gateway::{Gateway, GatewayOptions},
     objects::{Meter, ObjectError, Objects, OpenOptions, open_vault_url},
@@ -66,8 +66,27 @@ impl VaultAccess {
     }
 }
 
+/// A directory vault that is not there is one that is not mounted: nothing may be written into the empty mount point.
+/// Looked for without a request, so a cycle's count stays what it is.
+fn check_mounted(url: &str) -> Result<(), Failure> {
+    let Some(folder) = url.strip_prefix("file://") else {
+        return Ok(());
+    };
+    let folder = Path::new(folder);
+    let has = |name: String| folder.join(name).exists();
+    match has(names::vault(1)) || has(names::log(1)) {
+        true => Ok(()),
+        false => Err(
+            Failure::failed(format!("there is no vault at {url}")).remedy(
+                "mount it if it is not mounted, or correct the vault URL; nothing was captured",
+            ),
+        ),
+    }
+}
+
 /// The gateway over `objects`, its state locked.
 pub fn open_gateway(config: &Config, objects: Arc<dyn Objects>) -> anyhow::Result<Gateway> {
+    check_mounted(&config.vault.url)?;
     let key = read_key(&config.vault.key)?;
     Ok(Gateway::open(
         objects,

@@ -146,7 +146,8 @@ class Sparesite(Program):
         (self.home / "gateway.toml").write_text(
             f"state = {json.dumps(str(self.home / 'state'))}\n\n"
             f"[vault]\nurl = {json.dumps(url)}\nkey = {json.dumps(str(key))}\n\n"
-            f"[[vm]]\nname = {json.dumps(self.vm)}\n"
+            '[[policy]]\nname = "p"\nrpo = "1d"\nconsistency = "none"\n\n'
+            f"[[vm]]\nname = {json.dumps(self.vm)}\npolicy = \"p\"\n"
             f"source = {{ disks = [{json.dumps(str(image))}] }}\n"
         )
         self.repository.mkdir()
@@ -166,7 +167,8 @@ class Sparesite(Program):
     def assemble(self, _image, folder):
         output = folder / "assembled.raw"
         words = ["--kit", self.kit, "--passphrase-file", self.passphrase_file]
-        words += ["assemble", f"{self.vm}@latest", "--output", output]
+        # Like the others and qemu-img convert: not waiting for the disk to have it all.
+        words += ["assemble", f"{self.vm}@latest", "--output", output, "--no-sync"]
         return timed([self.restore, *words]), output
 
 

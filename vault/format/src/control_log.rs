@@ -197,6 +197,11 @@ impl ControlLog {
         }
     }
 
+    /// Number of the last entry that names damage; 0 for none.
+    pub fn last_damage(&self) -> u64 {
+        self.damaged.values().copied().max().unwrap_or(0)
+    }
+
     /// Whether a point of `writer` is to be trusted.
     pub fn trusts(&self, writer: &WriterId, vm: &VmId, point: PointId) -> bool {
         self.revoked

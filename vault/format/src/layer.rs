@@ -151,12 +151,26 @@ pub fn decode_runs(bytes: &[u8]) -> Result<Vec<Run>, FormatError> {
 
 /// Writes the layer of `runs`, sorted by position.
 pub fn encode_layer(writer: &Writer, key: &MetadataKey, runs: &[Run]) -> (String, Vec<u8>) {
+    encode_layer_after(writer, key, runs, 0)
+}
+
+/// As [`encode_layer`]; `damage` is the number of the log's last damage entry, 0 for none. It goes into the root, so that
+/// what takes the place of a damaged object does not get that object's name.
+pub fn encode_layer_after(
+    writer: &Writer,
+    key: &MetadataKey,
+    runs: &[Run],
+    damage: u64,
+) -> (String, Vec<u8>) {
     let parts: Vec<PlainPart> = split(runs).into_iter().map(plain_part).collect();
     let mut json = serde_json::Map::new();
     json.insert(
         "positions".into(),
         runs.iter().map(Run::count).sum::<u64>().into(),
     );
+    if damage > 0 {
+        json.insert("after_damage".into(), damage.into());
+    }
     encode(
         writer,
         key,

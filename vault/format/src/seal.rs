@@ -131,6 +131,12 @@ impl Coder {
     }
 }
 
+thread_local! {
+    /// A thread's zstd context, kept from record to record: making one costs more than a small record.
+    static DECODER: std::cell::RefCell<Option<zstd::bulk::Decompressor<'static>>> =
+        const { std::cell::RefCell::new(None) };
+}
+
 /// Undoes [`Coder::code`]: `coded` must give exactly `plain_bytes`, never more (a decompression bomb is an error).
 pub fn decode(
     codec: u8,
@@ -144,8 +150,16 @@ pub fn decode(
             "{what}: its length is not the stated one"
         ))),
         CODEC_ZSTD => {
-            let plain = zstd::bulk::decompress(coded, plain_bytes)
-                .map_err(|e| FormatError::damaged(format!("{what}: zstd: {e}")))?;
+            let plain = DECODER.with_borrow_mut(|decoder| {
+                if decoder.is_none() {
+                    *decoder = Some(zstd::bulk::Decompressor::new()?);
+                }
+                match decoder {
+                    Some(decoder) => decoder.decompress(coded, plain_bytes),
+                    None => unreachable!("made above"),
+                }
+            });
+            let plain = plain.map_err(|e| FormatError::damaged(format!("{what}: zstd: {e}")))?;
             if plain.len() != plain_bytes {
                 return Err(FormatError::damaged(format!(
                     "{what}: its length is not the stated one"

@@ -38,7 +38,19 @@ pub fn encode_segment(
     key: &MetadataKey,
     span: &Span,
     packs: &[ListedPack],
+    entries: Vec<Entry>,
+) -> (String, Vec<u8>) {
+    encode_segment_after(writer, key, span, packs, entries, 0)
+}
+
+/// As [`encode_segment`]; `damage` as for [`crate::layer::encode_layer_after`].
+pub fn encode_segment_after(
+    writer: &Writer,
+    key: &MetadataKey,
+    span: &Span,
+    packs: &[ListedPack],
     mut entries: Vec<Entry>,
+    damage: u64,
 ) -> (String, Vec<u8>) {
     entries.sort_unstable_by_key(Entry::key);
     let part = |part: &[Entry]| PlainPart {
@@ -53,6 +65,9 @@ pub fn encode_segment(
     json.insert("epoch".into(), span.epoch.into());
     json.insert("first".into(), span.first.into());
     json.insert("last".into(), span.last.into());
+    if damage > 0 {
+        json.insert("after_damage".into(), damage.into());
+    }
     let mut binary = Vec::with_capacity(packs.len() * 40);
     for pack in packs {
         binary.extend_from_slice(&pack.name.0);

@@ -150,7 +150,21 @@ impl VaultConfig {
                 "a vault number does not follow on the one before",
             ));
         }
-        Self::from_payload(self.id, payload, bytes)
+        let next = Self::from_payload(self.id, payload, bytes)?;
+        let same = |config: &Self| {
+            (
+                config.chunk_bytes,
+                config.recovery,
+                config.control,
+                config.nonce,
+            )
+        };
+        match same(&next) == same(self) {
+            true => Ok(next),
+            false => Err(FormatError::damaged(
+                "a vault number changes what stays for the life of a vault",
+            )),
+        }
     }
 
     fn from_payload(id: VaultId, payload: Payload, bytes: &[u8]) -> Result<Self, FormatError> {

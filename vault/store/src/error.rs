@@ -23,6 +23,11 @@ pub enum StoreError {
     OtherVault { expected: String, found: String },
 
     #[error(
+        "there is no vault at {0}: it is not mounted, or the vault URL is mistyped. Nothing was captured"
+    )]
+    NoVault(String),
+
+    #[error(
         "there is a vault at {0} already; nothing was changed. Choose an empty place, or add a gateway with --join"
     )]
     VaultExists(String),

@@ -65,6 +65,7 @@ impl Gateway {
                 .iter()
                 .find(|row| row.name == disk.name && row.excluded == excluded)
         });
+        let was_there = before.is_some_and(|vm| vm.disks.iter().any(|row| row.name == disk.name));
         match known {
             Some(row) => Ok(DiskRow {
                 size_bytes: disk.size_bytes,
@@ -72,7 +73,8 @@ impl Gateway {
             }),
             None => Ok(DiskRow {
                 name: disk.name.clone(),
-                number: self.state.disk_number(vm_id, &disk.name, false)?,
+                // A disk that was excluded before, or is now, begins anew: its old map says nothing about its layers.
+                number: self.state.disk_number(vm_id, &disk.name, was_there)?,
                 size_bytes: disk.size_bytes,
                 excluded,
                 layers: Vec::new(),

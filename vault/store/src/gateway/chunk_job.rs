@@ -7,7 +7,7 @@ use crate::StoreError;
 use crate::extents::Extents;
 use std::cell::RefCell;
 use std::collections::HashMap;
-use vault_format::block_values::{BlockValue, of_chunk};
+use vault_format::block_values::{BlockValue, merge, of_chunk};
 use vault_format::chain::{Chain, Storing, plan_storing};
 use vault_format::gateway_key::GatewayKey;
 use vault_format::record::{BlockMask, Kind, is_zero, patch_payload, seal_record};
@@ -83,26 +83,36 @@ impl ChunkJobs<'_> {
         if is_zero(chunk) {
             return Ok(Outcome::Hole);
         }
-        let id = self.key.id_key.chunk_id(chunk);
-        if old == Some(id) && !self.snapshot.is_lost(&id)? {
+        // What is compared is hashed whole, which is four times as fast; what is surely new, in blocks at once.
+        if let Some(old) = old
+            && old == self.key.id_key.chunk_id(chunk)
+            && !self.snapshot.is_lost(&old)?
+        {
             return Ok(Outcome::Unchanged);
         }
         let values = of_chunk(&self.key.id_key, chunk);
+        let Some(id) = merge(&self.key.id_key, &values) else {
+            unreachable!("a chunk has a power of two of blocks, 16 at least")
+        };
         let outcome = match self.chunk(&id)? {
             Some(_) if old == Some(id) => Outcome::Unchanged,
             Some(_) => Outcome::Known(id),
-            None => self.store(
-                id,
-                position,
-                old.filter(|old| *old != id),
-                chunk,
-                &values,
-                coder,
-            )?,
+            None => self.store(id, position, self.parent(&id, old)?, chunk, &values, coder)?,
         };
         // After `store`, which needs the parent's row.
         self.values.write(position, &values)?;
         Ok(outcome)
+    }
+
+    /// What a patch may stand on: nothing lost, not even if it is on its way again; and what was lost comes back full.
+    fn parent(&self, id: &ChunkId, old: Option<ChunkId>) -> Result<Option<ChunkId>, StoreError> {
+        match old {
+            Some(old) if old != *id => {
+                let lost = self.snapshot.is_lost(&old)? || self.snapshot.is_lost(id)?;
+                Ok((!lost).then_some(old))
+            }
+            _ => Ok(None),
+        }
     }
 
     fn chunk(&self, id: &ChunkId) -> Result<Option<ChunkRow>, StoreError> {

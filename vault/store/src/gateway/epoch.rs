@@ -28,7 +28,10 @@ impl Gateway {
         if self.state.header.epoch == 0 {
             start.rebuilt = Some(self.rebuild(progress).await?);
         }
-        start.findings = self.read_log().await?;
+        if let Some(rebuilt) = &start.rebuilt {
+            start.findings.extend(rebuilt.findings.iter().cloned());
+        }
+        start.findings.extend(self.read_log().await?);
         self.check_standing()?;
         self.settle_pending().await?;
         start.findings.extend(self.heed_damage().await?);

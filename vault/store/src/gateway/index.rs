@@ -6,7 +6,7 @@ use super::rows::{PackRow, SegmentRow};
 use crate::StoreError;
 use vault_format::entry::Entry;
 use vault_format::names::Span;
-use vault_format::segment::{ListedPack, encode_segment};
+use vault_format::segment::{ListedPack, encode_segment_after};
 
 /// Packs without a segment, at most.
 pub(super) const PACKS_PER_SEGMENT: usize = 64;
@@ -90,12 +90,13 @@ impl Gateway {
             last,
         };
         let (name, bytes) = tokio::task::block_in_place(|| {
-            encode_segment(
+            encode_segment_after(
                 &self.key.writer,
                 self.key.trust.keys.newest(),
                 &span,
                 &listed,
                 entries,
+                self.state.header.log.last_damage(),
             )
         });
         // "Exists": an earlier run wrote the same; the name comes from the content.

@@ -6,7 +6,9 @@ use super::state::state_error;
 use crate::StoreError;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use vault_format::layer::{Layer, Run, RunBuilder, Slot, decode_runs, encode_layer, encode_runs};
+use vault_format::layer::{
+    Layer, Run, RunBuilder, Slot, decode_runs, encode_layer_after, encode_runs,
+};
 use vault_format::layer_plan::{INLINE_LIMIT_BYTES, LayerSize, plan_layers};
 
 /// Positions of one layer object: a base of 16 million positions is written as 16 of these, in bounded memory.
@@ -102,7 +104,14 @@ impl Gateway {
     }
 
     async fn write_layer(&self, runs: &[Run]) -> Result<LayerRow, StoreError> {
-        let encode = || encode_layer(&self.key.writer, self.key.trust.keys.newest(), runs);
+        let encode = || {
+            encode_layer_after(
+                &self.key.writer,
+                self.key.trust.keys.newest(),
+                runs,
+                self.state.header.log.last_damage(),
+            )
+        };
         let (name, bytes) = tokio::task::block_in_place(encode);
         let size = bytes.len() as u64;
         self.objects.create(&name, bytes.into()).await?;

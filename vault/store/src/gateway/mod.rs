@@ -23,16 +23,20 @@ use crate::objects::Objects;
 use crate::setup::{random, random_secret};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use vault_format::PointId;
 use vault_format::gateway_key::GatewayKey;
 use vault_format::keys::SEALED_KEY_BYTES;
-use vault_format::manifest::Consistency;
+use vault_format::manifest::{Consistency, is_name};
 use vault_format::pack::data_key_info;
 use vault_format::seal::Sealer;
 
 pub use epoch::CycleStart;
 pub use rebuild::RebuildReport;
 pub use status::VmStatus;
+
+/// How long one data key is used.
+const DATA_KEY_LIFE: Duration = Duration::from_secs(24 * 3600);
 
 /// How a gateway captures. `Default` is what a site wants.
 #[derive(Clone, Copy, Debug)]
@@ -98,6 +102,7 @@ pub struct Gateway {
     sealed_key: [u8; SEALED_KEY_BYTES],
     /// Largest pack at the pace of the last uploads.
     pack_bytes: usize,
+    key_made: Instant,
 }
 
 impl std::fmt::Debug for Gateway {
@@ -120,19 +125,7 @@ impl Gateway {
         options: GatewayOptions,
     ) -> Result<Self, StoreError> {
         let state = state::State::open(state, &key)?;
-        let data_key = random_secret()?;
-        let sealed_key = key
-            .recovery
-            .seal(
-                &data_key,
-                &data_key_info(&key.trust.vault),
-                random_secret()?,
-            )
-            .map_err(|error| StoreError::Key {
-                what: "sealing a data key".into(),
-                error,
-            })?;
-        let sealer = Sealer::new(&data_key);
+        let (sealer, sealed_key) = new_data_key(&key)?;
         let pack_bytes = options.pack_bytes.min(16 << 20);
         Ok(Gateway {
             objects,
@@ -142,7 +135,17 @@ impl Gateway {
             sealer,
             sealed_key,
             pack_bytes,
+            key_made: Instant::now(),
         })
+    }
+
+    /// A data key opens what was sealed within a day, no more.
+    fn renew_data_key(&mut self) -> Result<(), StoreError> {
+        if self.key_made.elapsed() > DATA_KEY_LIFE {
+            (self.sealer, self.sealed_key) = new_data_key(&self.key)?;
+            self.key_made = Instant::now();
+        }
+        Ok(())
     }
 
     pub fn key(&self) -> &GatewayKey {
@@ -156,6 +159,8 @@ impl Gateway {
         vm: &VmCapture,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<PointReport, StoreError> {
+        check_names(vm)?;
+        self.renew_data_key()?;
         let vm_id = self.key.id_key.vm_id(&vm.name);
         if self.state.header.log.fenced.contains(&vm_id) {
             return Err(StoreError::Fenced {
@@ -176,5 +181,43 @@ impl Gateway {
         self.publish(vm, vm_id, disks, dropped, random()?, &mut report)
             .await?;
         Ok(report)
+    }
+}
+
+/// A random data key, ready for sealing, and sealed to the recovery key.
+fn new_data_key(key: &GatewayKey) -> Result<(Sealer, [u8; SEALED_KEY_BYTES]), StoreError> {
+    let data_key = random_secret()?;
+    let sealed = key
+        .recovery
+        .seal(
+            &data_key,
+            &data_key_info(&key.trust.vault),
+            random_secret()?,
+        )
+        .map_err(|error| StoreError::Key {
+            what: "sealing a data key".into(),
+            error,
+        })?;
+    Ok((Sealer::new(&data_key), sealed))
+}
+
+/// A point whose names a reader refuses must not come about; and two disks of one name would share one map.
+fn check_names(vm: &VmCapture) -> Result<(), StoreError> {
+    let names: Vec<&str> = vm.disks.iter().map(|disk| disk.name.as_str()).collect();
+    let bad = std::iter::once(vm.name.as_str())
+        .chain(names.iter().copied())
+        .find(|name| !is_name(name));
+    if let Some(bad) = bad {
+        return Err(StoreError::Other(format!(
+            "`{}` cannot name a VM or disk: use letters, digits, `.`, `_` and `-`, and begin with a letter, a digit or `_`",
+            bad.escape_debug()
+        )));
+    }
+    match (1..names.len()).find(|i| names[..*i].contains(&names[*i])) {
+        Some(i) => Err(StoreError::Other(format!(
+            "VM {} has two disks called {}: give them different names",
+            vm.name, names[i]
+        ))),
+        None => Ok(()),
     }
 }

@@ -14,6 +14,9 @@ use vault_format::manifest::{
 use vault_format::segment::ListedPack;
 use vault_format::{VmId, names};
 
+/// The largest number that a decimal name part can hold.
+const MOST_DECIMAL: u64 = 9_999_999_999;
+
 impl Gateway {
     pub(super) async fn publish(
         &mut self,
@@ -33,6 +36,12 @@ impl Gateway {
             epoch: self.state.header.epoch,
             sequence,
         };
+        if point.sequence.max(point.epoch) > MOST_DECIMAL {
+            return Err(StoreError::Other(format!(
+                "VM {}: point {point} has a number of more than ten digits, which no name can hold",
+                vm.name
+            )));
+        }
         let open = self
             .state
             .open_packs()?

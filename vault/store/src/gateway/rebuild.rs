@@ -19,6 +19,9 @@ use vault_format::{ChunkId, VmId};
 /// Read from a pack's end at once: the footer and most trailers.
 const TAIL_BYTES: u64 = 64 << 10;
 
+/// Numbers missing in a row, of points or log entries, that are believed to be lost ones.
+const MOST_LOST: u64 = 1000;
+
 /// What a rebuild found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RebuildReport {
@@ -37,16 +40,13 @@ impl Gateway {
         &mut self,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<RebuildReport, StoreError> {
-        match read_config(&*self.objects, self.key.trust.vault, None).await {
-            // Only the kit needs it; a gateway goes on without.
-            Err(e) if e.is_damage() => tracing::warn!("{e}"),
-            read => drop(read?),
-        }
+        let damage = self.find_vault().await?;
         self.state.clear()?;
         let mut report = RebuildReport {
             findings: self.read_whole_log().await?,
             ..RebuildReport::default()
         };
+        report.findings.extend(damage);
         self.state.header.epoch = 0;
         self.check_standing()?;
         self.learn_packs(progress, &mut report).await?;
@@ -68,6 +68,20 @@ impl Gateway {
         Ok(report)
     }
 
+    /// Makes sure that there is a vault here, and this one: an empty place is one that is not mounted, or a mistyped URL.
+    /// Damage to its first object is a finding only, since a gateway can do without.
+    async fn find_vault(&self) -> Result<Option<String>, StoreError> {
+        let error = match read_config(&*self.objects, self.key.trust.vault, None).await {
+            Ok(_) => return Ok(None),
+            Err(e) if e.is_damage() => e,
+            Err(e) => return Err(e),
+        };
+        match self.objects.list(names::LOG).await?.is_empty() {
+            true => Err(StoreError::NoVault(self.objects.describe())),
+            false => Ok(Some(error.to_string())),
+        }
+    }
+
     /// The log from its begin, over entries that are lost.
     async fn read_whole_log(&mut self) -> Result<Vec<String>, StoreError> {
         let mut findings = self.read_log().await?;
@@ -78,7 +92,12 @@ impl Gateway {
                 Some(Name::Log(number)) => Some(number),
                 _ => None,
             });
-        let last = last.max().unwrap_or(0);
+        // A number far behind the others is a made-up one: to count up to it would take for ever.
+        let known = self.state.header.log.number;
+        let last = last
+            .filter(|number| *number <= known + MOST_LOST)
+            .max()
+            .unwrap_or(0);
         while self.state.header.log.number < last {
             let lost = self.state.header.log.number + 1;
             self.state.header.log.skip_lost("it is missing");
@@ -124,7 +143,9 @@ impl Gateway {
                 Err(e) => return Err(e),
             };
             read.push(span);
-            stored.retain(|pack, _| !adopted.iter().any(|(row, _)| row.name == *pack));
+            for (row, _) in &adopted {
+                stored.remove(&row.name);
+            }
             self.adopt(&adopted, report)?;
             progress(1);
         }
@@ -192,6 +213,10 @@ impl Gateway {
         }
         let begin = size.saturating_sub(TAIL_BYTES);
         let tail = self.objects.get_range(&name, begin..size).await?;
+        if tail.len() < FOOTER_BYTES {
+            let error = vault_format::FormatError::Damaged("its end is missing".into());
+            return Err(wrong(error));
+        }
         let (rest, footer) = tail.split_at(tail.len() - FOOTER_BYTES);
         let footer = Footer::parse(footer, size).map_err(wrong)?;
         let length = footer.trailer_bytes as usize;
@@ -225,11 +250,13 @@ impl Gateway {
             return Ok(());
         };
         tracing::info!("VM {vm} is in the vault already, up to {last}");
-        self.learn_vm(*vm_id, points).await?;
+        // The epoch first: a VM that is known under too small an epoch would get points that are never the newest.
         if last.epoch >= self.state.header.epoch {
+            self.state.header.epoch = 0;
+            self.state.save_header()?;
             self.take_epoch().await?;
         }
-        Ok(())
+        self.learn_vm(*vm_id, points).await
     }
 
     /// Takes over a VM's newest whole point: its map and layers. The sequence goes on behind the highest number, whole
@@ -239,13 +266,12 @@ impl Gateway {
         let Some(last) = points.last().copied() else {
             return Ok(());
         };
-        let highest = points.iter().map(|point| point.sequence).max().unwrap_or(0);
         let mut row = VmRow {
             name: String::new(),
             vm_id,
             point: PointId {
                 epoch: last.epoch,
-                sequence: highest,
+                sequence: 0,
             },
             hash: ObjectHash([0; 32]),
             object: String::new(),
@@ -254,14 +280,21 @@ impl Gateway {
             consistency: String::new(),
             disks: Vec::new(),
         };
-        for point in points.into_iter().rev() {
-            match self.learn_point(&mut row, point).await {
-                Ok(true) => break,
+        for point in points.iter().rev() {
+            match self.learn_point(&mut row, *point).await {
+                Ok(true) => {
+                    row.point.sequence = point.sequence;
+                    break;
+                }
                 Ok(false) => {}
                 Err(e) if e.is_damage() => tracing::warn!("{e}"),
                 Err(e) => return Err(e),
             }
         }
+        // Behind damaged points too, but not behind a number that somebody made up: the epoch tells them apart anyway.
+        let near = points.iter().map(|point| point.sequence);
+        let near = near.filter(|sequence| *sequence <= row.point.sequence + MOST_LOST);
+        row.point.sequence = near.max().unwrap_or(0);
         self.state.put_vm(&row)
     }
 
@@ -276,7 +309,8 @@ impl Gateway {
         }
         let mut disks = Vec::new();
         for disk in &manifest.disks {
-            let number = self.state.disk_number(&row.vm_id, &disk.name, false)?;
+            // A fresh number: an attempt that was cut off may have filled the old one in part.
+            let number = self.state.disk_number(&row.vm_id, &disk.name, true)?;
             let layers = disk.layers.iter().map(layer_row).collect();
             let mut disk = DiskRow {
                 name: disk.name.clone(),

@@ -24,7 +24,6 @@ impl State {
             w.open_table(ENTRIES)?
                 .insert(ordinal, encode_entries(entries).as_slice())?;
             let mut table = w.open_table(CHUNKS)?;
-            let mut lost = w.open_table(LOST)?;
             for (id, chunk) in chunks {
                 table.insert(
                     &id.0,
@@ -35,7 +34,6 @@ impl State {
                     .encode()
                     .as_slice(),
                 )?;
-                lost.remove(&id.0)?;
             }
             Ok(())
         })?;
@@ -49,6 +47,22 @@ impl State {
         change: impl Fn(&mut PackRow),
     ) -> Result<(), StoreError> {
         self.write(|w| update_pack_rows(w, ordinals, &change))
+    }
+
+    /// These packs arrived: what they bring is lost no more.
+    pub fn mark_arrived(&self, ordinals: &[u64]) -> Result<(), StoreError> {
+        let mut brought = Vec::new();
+        for ordinal in ordinals.iter().filter(|_| self.any_lost) {
+            brought.extend(self.entries_of(*ordinal)?);
+        }
+        self.write(|w| {
+            let mut lost = w.open_table(LOST)?;
+            for entry in &brought {
+                lost.remove(&entry.id.0)?;
+            }
+            drop(lost);
+            update_pack_rows(w, ordinals, &|pack| pack.arrived = true)
+        })
     }
 
     /// Forgets a pack that never arrived, and what was to be known by it.

@@ -16,6 +16,9 @@ const PUT_SECONDS: f64 = 30.0;
 /// Below this, requests cost more than a broken PUT.
 const LEAST_PACK_BYTES: usize = 2 << 20;
 
+/// Records in one pack, at most: a manifest must be able to carry the entries of 64 of them.
+const MOST_RECORDS: usize = 16_384;
+
 type Sent = Result<(u64, usize, f64), ObjectError>;
 
 /// The packs of one capture.
@@ -52,7 +55,7 @@ impl Gateway {
             .get_or_insert_with(|| PackBuilder::new(&self.sealed_key, capacity));
         builder.push(id, row.kind, record);
         uploads.filling.insert(id, row);
-        if builder.len() >= capacity {
+        if builder.len() >= capacity || uploads.filling.len() >= MOST_RECORDS {
             self.send_pack(uploads).await?;
         }
         Ok(())
@@ -117,8 +120,7 @@ impl Gateway {
         if uploads.arrived.is_empty() {
             return Ok(());
         }
-        self.state
-            .update_packs(&uploads.arrived, |pack| pack.arrived = true)?;
+        self.state.mark_arrived(&uploads.arrived)?;
         uploads.arrived.clear();
         Ok(())
     }
@@ -141,9 +143,7 @@ impl Gateway {
             .filter(|(_, pack)| !pack.arrived)
         {
             match self.objects.size(&names::pack(&pack.name)).await? {
-                Some(size) if size == pack.size => self
-                    .state
-                    .update_packs(&[ordinal], |pack| pack.arrived = true)?,
+                Some(size) if size == pack.size => self.state.mark_arrived(&[ordinal])?,
                 _ => self.state.forget_pack(ordinal)?,
             }
         }

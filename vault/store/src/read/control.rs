@@ -8,6 +8,8 @@ use vault_format::control_log::ControlLog;
 use vault_format::names::{self, Name};
 use vault_format::vault_config::VaultConfig;
 
+/// Missing numbers in a row that are believed to be lost entries.
+const MOST_LOST: u64 = 1000;
 /// Entries read at the same time.
 const AT_ONCE: usize = 8;
 
@@ -26,8 +28,17 @@ pub(super) async fn read_log(
         .collect();
     let mut log = ControlLog::new(config.id);
     let get = |number: u64| async move { (number, objects.get(&names::log(number)).await) };
+    let mut findings = Vec::new();
     let mut entries = stream::iter(numbers).map(get).buffered(AT_ONCE);
     while let Some((number, entry)) = entries.next().await {
+        // A number far behind the others is a made-up one: to count up to it would take for ever.
+        if number > log.number + MOST_LOST {
+            findings.push(format!(
+                "control log entry {number} is far behind the others, the last of which is {}: it is left out",
+                log.number
+            ));
+            break;
+        }
         while log.number + 1 < number {
             log.skip_lost("it is lost");
         }
@@ -45,11 +56,9 @@ pub(super) async fn read_log(
             Err(e) => return Err(e.into()),
         }
     }
-    let findings = log
-        .void
-        .iter()
-        .map(|(number, why)| format!("{} says nothing: {why}", names::log(*number)));
-    let findings = findings.collect();
+    let void = log.void.iter();
+    findings
+        .extend(void.map(|(number, why)| format!("{} says nothing: {why}", names::log(*number))));
     Ok((log, findings))
 }
 
