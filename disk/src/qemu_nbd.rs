@@ -25,13 +25,17 @@ use crate::nbd_disk::NbdDisk;
 
 /// $1: socket, $2: its directory, the rest: the command. Its stdin is the pipe that
 /// we hold; the command gets none of our pipes but stderr, whose end tells that it ended.
+// qemu-nbd loses a signal that comes before its main loop runs, so it is told again.
 const SUPERVISOR: &str = r#"socket=$1 dir=$2; shift 2
 "$@" </dev/null &
 server=$!
 exec 2>/dev/null
 read -r _
 kill "$server" 2>/dev/null
+for again in 1 2 3 4 5 6 7 8 9 10; do sleep 1; kill "$server" 2>/dev/null || exit; done &
+again=$!
 wait "$server"
+kill "$again" 2>/dev/null
 rm -f "$socket"
 rmdir "$dir"
 "#;

@@ -76,18 +76,15 @@ fn check_mounted(url: &str) -> Result<(), Failure> {
     let has = |name: String| folder.join(name).exists();
     match has(names::vault(1)) || has(names::log(1)) {
         true => Ok(()),
-        false => Err(
-            Failure::failed(format!("there is no vault at {url}")).remedy(
-                "mount it if it is not mounted, or correct the vault URL; nothing was captured",
-            ),
-        ),
+        false => Err(Failure::failed(format!("there is no vault at {url}"))
+            .remedy("mount it if it is not mounted, or check the vault URL; nothing was captured")),
     }
 }
 
 /// The gateway over `objects`, its state locked.
 pub fn open_gateway(config: &Config, objects: Arc<dyn Objects>) -> anyhow::Result<Gateway> {
-    check_mounted(&config.vault.url)?;
     let key = read_key(&config.vault.key)?;
+    check_mounted(&config.vault.url)?;
     Ok(Gateway::open(
         objects,
         key,

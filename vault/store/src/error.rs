@@ -23,7 +23,7 @@ pub enum StoreError {
     OtherVault { expected: String, found: String },
 
     #[error(
-        "there is no vault at {0}: it is not mounted, or the vault URL is mistyped. Nothing was captured"
+        "there is no vault at {0}: it is not mounted, or the URL is mistyped; check the vault URL. Nothing was captured"
     )]
     NoVault(String),
 

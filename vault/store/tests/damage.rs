@@ -134,12 +134,15 @@ impl Copy<'_> {
     }
 
     /// What `verify --read-data` says of the three points; a point it does not list is lost.
-    async fn verified(&self) -> (Vec<bool>, usize) {
+    async fn verified(&self, what: &str) -> (Vec<bool>, usize) {
         let site = self.site().await;
         let mut vault = site.vault().await;
         let report = verify(&vault, &VerifyOptions { read_data: true }, &|_| {})
             .await
             .unwrap();
+        for point in report.points.iter().filter(|point| !point.restorable) {
+            println!("{what}: point {}: {:?}", point.point.sequence, point.why);
+        }
         let of = |sequence: u64| {
             report
                 .points
@@ -187,7 +190,7 @@ async fn matrix(whole: &Whole, object: &Path, other: &Path, expected: impl Fn(Ha
             expected(harm),
             "{what}: what restores"
         );
-        let (verdicts, findings) = copy.verified().await;
+        let (verdicts, findings) = copy.verified(&what).await;
         assert_eq!(verdicts, expected(harm), "{what}: what verify says");
         assert!(findings > 0, "{what}: verify says nothing");
         copy.heals(&what).await;
@@ -246,16 +249,32 @@ async fn harm_to_any_kind_of_object_loses_exactly_what_needs_it_and_heals() {
 async fn harm_to_a_pack_loses_the_points_that_need_it_and_heals() {
     let whole = Whole::new().await;
     let packs = whole.objects("packs");
-    for (nth, pack) in packs.iter().enumerate().step_by(17) {
+    // Those of the patches, and some of the others; their names are random, and so is their order.
+    let small = |pack: &Path| {
+        let path = whole.site.vault_folder().join(pack);
+        std::fs::metadata(path).unwrap().len() < 50_000
+    };
+    let chosen = |(nth, pack): &(usize, &PathBuf)| nth % 29 == 0 || small(pack);
+    for (nth, pack) in packs.iter().enumerate().filter(chosen) {
         for harm in HARMS {
             let what = format!("{harm:?} pack {nth}");
             let copy = whole.copy();
             copy.harm(harm, pack, &packs[(nth + 1) % packs.len()]);
             let restorable = copy.restorable(&what).await;
-            let (verdicts, findings) = copy.verified().await;
+            let (verdicts, findings) = copy.verified(&what).await;
             assert!(findings > 0, "{what}");
-            // A flip may hit the trailer, which no restore needs; else what verify says is what restores.
-            assert_eq!(verdicts, restorable, "{what}");
+            // Of swapped packs a restore may find the records again, by the trailer that came along with them; what
+            // verify says is then too dark, never too bright.
+            match harm {
+                Harm::Swap => {
+                    let bright = verdicts
+                        .iter()
+                        .zip(&restorable)
+                        .any(|(says, is)| *says && !is);
+                    assert!(!bright, "{what}: {verdicts:?}, {restorable:?}");
+                }
+                _ => assert_eq!(verdicts, restorable, "{what}"),
+            }
             copy.heals(&what).await;
         }
     }
