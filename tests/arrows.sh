@@ -65,7 +65,7 @@ for name in vault-format vault-store virtual-disk; do
     depends_on console "$name" "the console prints; it knows no vault and no disk" -e normal
 done
 for folder in vault/format vault/store disk console gateway cloud-restore; do
-    depends_on "$folder" 'testkit|journeys|bench' "tests are above everything" -e normal
+    depends_on "$folder" 'testkit|journeys|bench|fuzz' "tests are above everything" -e normal
 done
 
 # What a layer names itself: direct dependencies.
