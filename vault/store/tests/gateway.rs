@@ -231,3 +231,60 @@ async fn a_disk_that_grows_shrinks_comes_and_goes_is_right_in_every_point() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_was_excluded_for_a_while_comes_back_whole() {
+    let site = Site::new().await;
+    let mut disk = disk(10, 8);
+    let mut excluded = capture("vm", &disk);
+    excluded.disks[0].source = None;
+    site.sync("vm", &disk).await.unwrap();
+    let mut gateway = site.gateway();
+    gateway.begin_cycle(&|_| {}).await.unwrap();
+    gateway.sync_vm(&excluded, &|_| {}).await.unwrap();
+    drop(gateway);
+    let empty = site.restore("vm", PointSelector::Latest).await.unwrap();
+    assert!(empty.iter().all(|byte| *byte == 0));
+    Dice(1).fill(&mut disk[..BLOCK]);
+    site.sync("vm", &disk).await.unwrap();
+    assert!(site.restore("vm", PointSelector::Latest).await.unwrap() == disk);
+    assert!(
+        site.restore("vm", PointSelector::Sequence(2))
+            .await
+            .unwrap()
+            == empty
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truncated_layer_of_an_unchanged_disk_heals_under_another_name() {
+    let site = Site::new().await;
+    let disk = vec![7; 2200 * CHUNK];
+    site.sync("vm", &disk).await.unwrap();
+    let writer = std::fs::read_dir(site.vault_folder().join("maps"))
+        .unwrap()
+        .next()
+        .unwrap();
+    let layer = std::fs::read_dir(writer.unwrap().path())
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let bytes = std::fs::read(&layer).unwrap();
+    std::fs::write(&layer, &bytes[..bytes.len() / 2]).unwrap();
+    let mut vault = site.vault().await;
+    let options = vault_store::read::VerifyOptions { read_data: false };
+    let report = vault_store::read::verify(&vault, &options, &|_| {})
+        .await
+        .unwrap();
+    let now = jiff::Timestamp::now();
+    assert_eq!(
+        vault_store::read::log_damage(&mut vault, &report, now)
+            .await
+            .unwrap(),
+        1
+    );
+    site.sync("vm", &disk).await.unwrap();
+    assert!(site.restore("vm", PointSelector::Latest).await.unwrap() == disk);
+}
