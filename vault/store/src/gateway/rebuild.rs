@@ -6,21 +6,23 @@ use super::rows::{DiskRow, LayerRow, PackRow, VmRow};
 use crate::StoreError;
 use crate::objects::Listed;
 use crate::setup::read_config;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
+use vault_format::VmId;
 use vault_format::entry::Entry;
 use vault_format::ids::{CaptureId, ObjectHash, PackName, PointId};
-use vault_format::layer::Slot;
 use vault_format::manifest::{LayerRef, Manifest};
 use vault_format::names::{self, Name, Span};
 use vault_format::pack::{FOOTER_BYTES, Footer};
 use vault_format::segment::Segment;
-use vault_format::{ChunkId, VmId};
 
 /// Read from a pack's end at once: the footer and most trailers.
 const TAIL_BYTES: u64 = 64 << 10;
 
 /// Numbers missing in a row, of points or log entries, that are believed to be lost ones.
 const MOST_LOST: u64 = 1000;
+
+/// Positions of a map looked at together.
+const POSITIONS_PER_PAGE: u64 = 65_536;
 
 /// What a rebuild found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -333,38 +335,27 @@ impl Gateway {
     /// Overlays a disk's layers into the state's map. A lost layer means a disk that is not known: it is then written
     /// whole, as a new one.
     async fn learn_map(&mut self, vm_id: &VmId, disk: &mut DiskRow) -> Result<(), StoreError> {
-        let mut seen: HashSet<u64> = HashSet::new();
-        let covered: Vec<LayerRow> = disk.layers.clone();
-        let older_count = covered.len();
-        for (nth, layer) in covered.iter().enumerate() {
+        // Oldest first, each over the ones before: nothing need be remembered of what newer layers hide.
+        for layer in disk.layers.clone().iter().rev() {
             let runs = match self.runs_of(layer).await {
                 Ok(runs) if !self.is_damaged_layer(layer) => runs,
                 Err(e) if !e.is_damage() => return Err(e),
                 _ => {
                     disk.layers.clear();
                     disk.number = self.state.disk_number(vm_id, &disk.name, true)?;
-                    disk.mapped = 0;
                     return Ok(());
                 }
             };
-            let mut slots: Vec<(u64, ChunkId)> = Vec::new();
-            for run in runs {
-                for at in run.first()..run.end() {
-                    // The oldest layer hides nothing: its positions need not be remembered.
-                    let new = if nth + 1 == older_count {
-                        !seen.contains(&at)
-                    } else {
-                        seen.insert(at)
-                    };
-                    match run.slot(at) {
-                        Some(Slot::Chunk(id)) if new => slots.push((at, id)),
-                        _ => {}
-                    }
-                }
-            }
+            self.state.overlay(disk.number, &runs)?;
+        }
+        let end = disk.size_bytes.div_ceil(u64::from(self.key.chunk_bytes));
+        for page in (0..end).step_by(POSITIONS_PER_PAGE as usize) {
+            let slots = self
+                .state
+                .snapshot()?
+                .mapped(disk.number, page..page + POSITIONS_PER_PAGE)?;
             disk.mapped += slots.len() as u64;
             self.lose_unknown(&slots)?;
-            self.state.fill_map(disk.number, &slots)?;
         }
         Ok(())
     }

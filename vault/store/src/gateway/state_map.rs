@@ -5,7 +5,7 @@ use super::state::{DELTA, DISKS, MAP, PENDING, State, VMS, json, put_header};
 use super::state_packs::update_pack_rows;
 use crate::StoreError;
 use redb::ReadableTable;
-use vault_format::layer::Slot;
+use vault_format::layer::{Run, Slot};
 use vault_format::{ChunkId, VmId};
 
 impl State {
@@ -82,13 +82,22 @@ impl State {
         })
     }
 
-    /// Writes chunks straight into the map: what a rebuild does.
-    pub fn fill_map(&self, disk: u32, slots: &[(u64, ChunkId)]) -> Result<(), StoreError> {
+    /// Lays a layer's runs over the map, straight: what a rebuild does.
+    pub fn overlay(&self, disk: u32, runs: &[Run]) -> Result<(), StoreError> {
         self.write(|w| {
             let mut map = w.open_table(MAP)?;
-            slots
-                .iter()
-                .try_for_each(|(position, id)| map.insert((disk, *position), &id.0).map(drop))?;
+            for run in runs {
+                match run {
+                    Run::Holes { .. } => {
+                        map.retain_in((disk, run.first())..(disk, run.end()), |_, _| false)?;
+                    }
+                    Run::Chunks { first, ids } => {
+                        for (position, id) in (*first..).zip(ids) {
+                            map.insert((disk, position), &id.0)?;
+                        }
+                    }
+                }
+            }
             Ok(())
         })
     }
