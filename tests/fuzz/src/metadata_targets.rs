@@ -119,23 +119,17 @@ fn read_segment(segment: &Segment, object: &[u8]) {
             segment.parts_of(&ChunkId(row.first_key)).contains(&number),
             "a part holds its first key"
         );
-        let _ = segment.entries_of(number, piece(object, row.offset, row.sealed_bytes));
+        let _ = segment.entries_of(number, segment.root.sealed_part(object, number));
     }
     let _ = segment.parts_of(&ChunkId([0x80; 32]));
     assert!(segment.entries_of(usize::MAX, object).is_err());
 }
 
 fn read_layer(layer: &Layer, object: &[u8]) {
-    for (number, row) in layer.root.parts.iter().enumerate().take(64) {
-        let _ = layer.runs_of(number, piece(object, row.offset, row.sealed_bytes));
+    for number in 0..layer.root.parts.len().min(64) {
+        let _ = layer.runs_of(number, layer.root.sealed_part(object, number));
     }
     assert!(layer.runs_of(usize::MAX, object).is_err());
-}
-
-fn piece(object: &[u8], offset: u64, length: u32) -> &[u8] {
-    let begin = (offset as usize).min(object.len());
-    let end = begin.saturating_add(length as usize).min(object.len());
-    &object[begin..end]
 }
 
 /// The first bytes are codec and stated length, the rest a part's coded payload, in a sound segment.

@@ -45,6 +45,10 @@ const DECODERS: &[(&str, &[&str])] = &[
         &["metadata_object", "metadata_resigned"],
     ),
     ("metadata_object::parse", &["metadata_tail"]),
+    (
+        "metadata_object::sealed_part",
+        &["segment_root", "layer_root"],
+    ),
     ("names::parse", &["names"]),
     ("pack::check", &["pack"]),
     ("pack::open_keys", &["pack_header"]),

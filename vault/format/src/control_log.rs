@@ -8,6 +8,10 @@ use crate::{FormatError, names};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Numbers missing in a row, of log entries or points, that are believed to be lost ones: anybody with a writer's key can
+/// make up a high number, and to count up to it would take for ever.
+pub const MOST_LOST: u64 = 1000;
+
 /// What an entry says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]

@@ -336,6 +336,15 @@ impl Root {
         Root::open(trust, kind, name, &bytes[..HEADER_BYTES], root, &tail)
     }
 
+    /// The sealed bytes of part `number` in the whole object; empty, which no part is, where the object ends before.
+    pub fn sealed_part<'b>(&self, whole: &'b [u8], number: usize) -> &'b [u8] {
+        let range = self.parts.get(number).map(|row| {
+            let begin = row.offset as usize;
+            begin..begin.saturating_add(row.sealed_bytes as usize)
+        });
+        range.and_then(|range| whole.get(range)).unwrap_or_default()
+    }
+
     /// Opens part `number`, from the bytes at its row's offset and length.
     pub fn open_part(&self, number: usize, sealed: &[u8]) -> Result<Vec<u8>, FormatError> {
         let row = self

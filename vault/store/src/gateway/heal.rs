@@ -1,10 +1,12 @@
 //! Damage that the control log names: nothing new builds on it, and what the site's disks still hold is sent again, full.
 
 use super::Gateway;
-use super::rows::LayerRow;
+use super::rows::{ChunkRow, LayerRow, PackRow};
+use super::state::Snapshot;
 use crate::StoreError;
 use std::collections::HashSet;
 use vault_format::ChunkId;
+use vault_format::entry::Entry;
 use vault_format::ids::PackName;
 use vault_format::names::{self, Name};
 
@@ -46,33 +48,11 @@ impl Gateway {
             .map(|(ordinal, _)| *ordinal)
             .collect();
         let gone_set: HashSet<u64> = gone.iter().copied().collect();
-        let snapshot = self.state.snapshot()?;
-        let mut lost: HashSet<ChunkId> = HashSet::new();
-        // A parent's pack may have a higher number than its child's (after a rebuild), hence until nothing is added.
-        loop {
-            let before = lost.len();
-            for (ordinal, _) in &rows {
-                for entry in self.state.entries_of(*ordinal)? {
-                    let used = snapshot
-                        .chunk(&entry.id)?
-                        .filter(|row| row.pack == *ordinal);
-                    let Some(row) = used else { continue };
-                    if gone_set.contains(ordinal)
-                        || row
-                            .kind
-                            .parent()
-                            .is_some_and(|parent| lost.contains(&parent))
-                    {
-                        lost.insert(entry.id);
-                    }
-                }
-            }
-            if lost.len() == before {
-                break;
-            }
-        }
-        drop(snapshot);
-        let lost: Vec<ChunkId> = lost.into_iter().collect();
+        let lost = self.spread_loss(
+            &rows,
+            |ordinal, _| gone_set.contains(&ordinal),
+            |ordinal, _, _| Ok(gone_set.contains(&ordinal)),
+        )?;
         self.state.mark_lost(&lost, &gone)?;
         Ok(lost.len())
     }
@@ -80,47 +60,51 @@ impl Gateway {
     /// After a rebuild: a patch whose parent is nowhere, or not of a smaller depth, is as good as lost.
     pub(super) fn lose_broken_chains(&mut self) -> Result<(), StoreError> {
         let rows = self.state.packs()?;
+        let broken = |_, row: &ChunkRow, snapshot: &Snapshot| match row.kind.parent() {
+            None => Ok(false),
+            Some(parent) => Ok(snapshot
+                .chunk(&parent)?
+                .is_none_or(|parent| parent.kind.depth() >= row.kind.depth())),
+        };
+        let lost = self.spread_loss(&rows, |_, _| false, broken)?;
+        match lost.is_empty() {
+            true => Ok(()),
+            false => self.state.mark_lost(&lost, &[]),
+        }
+    }
+
+    /// The chunks that are lost by themselves, and all whose chain needs one of them. Patches are always looked at, full
+    /// records only where `also` says so, which spares most look-ups.
+    fn spread_loss(
+        &self,
+        rows: &[(u64, PackRow)],
+        also: impl Fn(u64, &Entry) -> bool,
+        by_itself: impl Fn(u64, &ChunkRow, &Snapshot) -> Result<bool, StoreError>,
+    ) -> Result<Vec<ChunkId>, StoreError> {
         let snapshot = self.state.snapshot()?;
         let mut lost: HashSet<ChunkId> = HashSet::new();
+        // A parent's pack may have a higher number than its child's (after a rebuild), hence until nothing is added.
         loop {
             let before = lost.len();
-            for (ordinal, _) in &rows {
-                let patches = self
-                    .state
-                    .entries_of(*ordinal)?
-                    .into_iter()
-                    .filter(|entry| entry.kind.depth() > 0);
-                for entry in patches
-                    .filter(|entry| !lost.contains(&entry.id))
-                    .collect::<Vec<_>>()
-                {
-                    let Some(row) = snapshot
-                        .chunk(&entry.id)?
-                        .filter(|row| row.pack == *ordinal)
-                    else {
+            for (ordinal, _) in rows {
+                for entry in self.state.entries_of(*ordinal)? {
+                    let concerned = entry.kind.depth() > 0 || also(*ordinal, &entry);
+                    if !concerned || lost.contains(&entry.id) {
+                        continue;
+                    }
+                    let row = snapshot.chunk(&entry.id)?;
+                    let Some(row) = row.filter(|row| row.pack == *ordinal) else {
                         continue;
                     };
-                    let Some(parent) = row.kind.parent() else {
-                        continue;
-                    };
-                    let whole = snapshot
-                        .chunk(&parent)?
-                        .is_some_and(|p| p.kind.depth() < row.kind.depth());
-                    if !whole || lost.contains(&parent) {
+                    let parent_lost = row.kind.parent().is_some_and(|p| lost.contains(&p));
+                    if parent_lost || by_itself(*ordinal, &row, &snapshot)? {
                         lost.insert(entry.id);
                     }
                 }
             }
             if lost.len() == before {
-                break;
+                return Ok(lost.into_iter().collect());
             }
-        }
-        drop(snapshot);
-        match lost.is_empty() {
-            true => Ok(()),
-            false => self
-                .state
-                .mark_lost(&lost.into_iter().collect::<Vec<_>>(), &[]),
         }
     }
 

@@ -159,12 +159,11 @@ impl Gateway {
         let layer =
             Layer::open_whole(&self.key.trust, name, &bytes).map_err(StoreError::format(name))?;
         let mut runs = Vec::new();
-        for (number, row) in layer.root.parts.iter().enumerate() {
-            let sealed =
-                bytes.get(row.offset as usize..row.offset as usize + row.sealed_bytes as usize);
+        for number in 0..layer.root.parts.len() {
+            let sealed = layer.root.sealed_part(&bytes, number);
             runs.extend(
                 layer
-                    .runs_of(number, sealed.unwrap_or_default())
+                    .runs_of(number, sealed)
                     .map_err(StoreError::format(name))?,
             );
         }

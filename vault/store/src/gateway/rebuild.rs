@@ -8,6 +8,7 @@ use crate::objects::Listed;
 use crate::setup::read_config;
 use std::collections::{BTreeMap, HashMap};
 use vault_format::VmId;
+use vault_format::control_log::MOST_LOST;
 use vault_format::entry::Entry;
 use vault_format::ids::{CaptureId, ObjectHash, PackName, PointId};
 use vault_format::manifest::{LayerRef, Manifest};
@@ -17,9 +18,6 @@ use vault_format::segment::Segment;
 
 /// Read from a pack's end at once: the footer and most trailers.
 const TAIL_BYTES: u64 = 64 << 10;
-
-/// Numbers missing in a row, of points or log entries, that are believed to be lost ones.
-const MOST_LOST: u64 = 1000;
 
 /// Positions of a map looked at together.
 const POSITIONS_PER_PAGE: u64 = 65_536;
@@ -188,11 +186,10 @@ impl Gateway {
         let segment =
             Segment::open_whole(&self.key.trust, name, &bytes).map_err(StoreError::format(name))?;
         let mut entries: Vec<Vec<Entry>> = vec![Vec::new(); segment.packs.len()];
-        for (number, row) in segment.root.parts.iter().enumerate() {
-            let sealed =
-                bytes.get(row.offset as usize..row.offset as usize + row.sealed_bytes as usize);
+        for number in 0..segment.root.parts.len() {
+            let sealed = segment.root.sealed_part(&bytes, number);
             for entry in segment
-                .entries_of(number, sealed.unwrap_or_default())
+                .entries_of(number, sealed)
                 .map_err(StoreError::format(name))?
             {
                 entries[entry.pack as usize].push(Entry { pack: 0, ..entry });

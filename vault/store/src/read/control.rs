@@ -4,12 +4,10 @@ use crate::StoreError;
 use crate::objects::Objects;
 use futures::{StreamExt, stream};
 use std::collections::BTreeSet;
-use vault_format::control_log::ControlLog;
+use vault_format::control_log::{ControlLog, MOST_LOST};
 use vault_format::names::{self, Name};
 use vault_format::vault_config::VaultConfig;
 
-/// Missing numbers in a row that are believed to be lost entries.
-const MOST_LOST: u64 = 1000;
 /// Entries read at the same time.
 const AT_ONCE: usize = 8;
 
