@@ -3,8 +3,9 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# The programs first: the journeys start them, and a test build alone would not make them.
-cargo build --workspace --bins --locked
+# The journeys start the programs, which a test build alone would not make. Built together with the tests, everything has
+# the same features, and is compiled once.
+cargo build --workspace --bins --tests --locked
 if cargo nextest --version >/dev/null 2>&1; then
     cargo nextest run --workspace --locked
 else

@@ -33,16 +33,20 @@ impl Gateway {
         let before = self.state.vm(vm_id)?;
         let mut report = PointReport::default();
         let mut uploads = Uploads::new();
-        let mut disks = Vec::new();
-        for disk in &vm.disks {
-            let mut row = self.disk_row(vm_id, before.as_ref(), disk)?;
-            if let Some(source) = &disk.source {
-                self.capture_disk(vm, &mut row, &**source, &mut uploads, &mut report, progress)
-                    .await?;
-            }
-            disks.push(row);
+        let captured = self
+            .capture_disks(
+                vm,
+                vm_id,
+                before.as_ref(),
+                &mut uploads,
+                &mut report,
+                progress,
+            )
+            .await;
+        if captured.is_err() {
+            self.await_uploads(&mut uploads).await?;
         }
-        self.finish_uploads(&mut uploads).await?;
+        let disks = captured?;
         let gone = |row: &&DiskRow| !disks.iter().any(|disk| disk.number == row.number);
         let dropped = before
             .iter()
@@ -51,6 +55,28 @@ impl Gateway {
             .map(|row| row.number)
             .collect();
         Ok((disks, dropped, report))
+    }
+
+    async fn capture_disks(
+        &mut self,
+        vm: &VmCapture,
+        vm_id: &VmId,
+        before: Option<&VmRow>,
+        uploads: &mut Uploads,
+        report: &mut PointReport,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<Vec<DiskRow>, StoreError> {
+        let mut disks = Vec::new();
+        for disk in &vm.disks {
+            let mut row = self.disk_row(vm_id, before, disk)?;
+            if let Some(source) = &disk.source {
+                self.capture_disk(vm, &mut row, &**source, uploads, report, progress)
+                    .await?;
+            }
+            disks.push(row);
+        }
+        self.finish_uploads(uploads).await?;
+        Ok(disks)
     }
 
     fn disk_row(

@@ -134,6 +134,17 @@ impl Gateway {
         self.note_arrived(uploads)
     }
 
+    /// After a failure: waits for the packs under way. One that lands after the next sync asked for it would be sent
+    /// twice, and what is nearly there need not be sent again.
+    pub(super) async fn await_uploads(&mut self, uploads: &mut Uploads) -> Result<(), StoreError> {
+        while let Some(landed) = uploads.flying.join_next().await {
+            if let Ok(Ok((ordinal, _, _))) = landed {
+                uploads.arrived.push(ordinal);
+            }
+        }
+        self.note_arrived(uploads)
+    }
+
     /// Asks the store about packs of which nobody knows whether they arrived: an earlier sync died or failed.
     pub(super) async fn settle_packs(&mut self) -> Result<(), StoreError> {
         for (ordinal, pack) in self
