@@ -3,7 +3,7 @@
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path, sync::Arc};
 
-use console::{Failure, Finding, OrFailure};
+use console::{Failure, OrFailure};
 use vault_store::{Extents, gateway::DiskCapture};
 use virtual_disk::{DiskReader, InUse, OpenOptions, in_use};
 
@@ -98,16 +98,6 @@ impl Observed {
                 InUse::No => None,
             })
     }
-}
-
-/// The finding for a point that was published as crash consistent, and is not for certain.
-pub fn disturbed_finding(vm: &str, point: u64, why: String) -> Finding {
-    Finding::new(
-        format!("recovery point {vm}@{point} is of no consistency, although it says crash"),
-        format!("VM {vm}"),
-        why,
-        "sync again, with the VM off all the while, or give a before hook; restore from another point",
-    )
 }
 
 fn stamp(path: &Path) -> Option<Stamp> {

@@ -44,9 +44,11 @@ pub struct FinishedPack {
 }
 
 impl PackBuilder {
-    /// `sealed_key` is the data key, sealed to the recovery key with [`data_key_info`].
-    pub fn new(sealed_key: &[u8; SEALED_KEY_BYTES], capacity_bytes: usize) -> Self {
-        let mut bytes = Vec::with_capacity(capacity_bytes);
+    /// `sealed_key` is the data key, sealed to the recovery key with [`data_key_info`]. The pack is built in `buffer`,
+    /// whose content goes.
+    pub fn new(sealed_key: &[u8; SEALED_KEY_BYTES], buffer: Vec<u8>) -> Self {
+        let mut bytes = buffer;
+        bytes.clear();
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&FORMAT.to_le_bytes());
         bytes.extend_from_slice(&1u16.to_le_bytes());

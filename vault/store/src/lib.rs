@@ -3,6 +3,7 @@
 //! [`gateway`] adds (capture, publish, rebuild); [`read`] reads (points, assemble, verify); [`setup`] makes vaults, kits
 //! and keys; [`objects`] is the store below them all.
 
+mod buffers;
 pub mod error;
 pub mod extents;
 pub mod gateway;

@@ -17,7 +17,10 @@ async fn a_cycle_without_changes_costs_one_get_and_one_put_a_vm() {
     let mut gateway = site.gateway();
     gateway.begin_cycle(&|_| {}).await.unwrap();
     for (vm, disk) in ["a", "b", "c"].iter().zip(&disks) {
-        let report = gateway.sync_vm(&capture(vm, disk), &|_| {}).await.unwrap();
+        let report = gateway
+            .sync_vm(capture(vm, disk), &|_| {}, crash)
+            .await
+            .unwrap();
         assert_eq!((report.changed_bytes, report.stored_bytes), (0, 0));
     }
     let used = site.meter.snapshot() - before;
@@ -192,7 +195,7 @@ async fn a_revoked_gateway_is_refused_and_its_later_points_are_not_trusted() {
         .await
         .unwrap();
     thief
-        .sync_vm(&capture("vm", &disk(6, 7)), &|_| {})
+        .sync_vm(capture("vm", &disk(6, 7)), &|_| {}, crash)
         .await
         .unwrap();
     assert!(site.restore("vm", PointSelector::Latest).await.unwrap() == first);
@@ -241,7 +244,7 @@ async fn a_disk_that_was_excluded_for_a_while_comes_back_whole() {
     site.sync("vm", &disk).await.unwrap();
     let mut gateway = site.gateway();
     gateway.begin_cycle(&|_| {}).await.unwrap();
-    gateway.sync_vm(&excluded, &|_| {}).await.unwrap();
+    gateway.sync_vm(excluded, &|_| {}, crash).await.unwrap();
     drop(gateway);
     let empty = site.restore("vm", PointSelector::Latest).await.unwrap();
     assert!(empty.iter().all(|byte| *byte == 0));

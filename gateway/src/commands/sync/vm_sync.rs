@@ -50,11 +50,17 @@ impl VmSync<'_> {
         findings: &mut Vec<Finding>,
     ) -> Result<PointReport, SyncError> {
         let freeze = self.freeze().await;
+        let mut frozen = true;
         let result = match self.interrupt.came() {
             true => Err(SyncError::Interrupted),
-            false => self.capture(gateway, &freeze, progress, findings).await,
+            false => {
+                self.capture(gateway, &freeze, &mut frozen, progress, findings)
+                    .await
+            }
         };
-        findings.extend(self.thaw().await);
+        if frozen {
+            findings.extend(self.thaw().await);
+        }
         result
     }
 
@@ -83,54 +89,56 @@ impl VmSync<'_> {
         ))
     }
 
+    /// The guest goes on as soon as its disks are read: what is left to send does not keep it.
     async fn capture(
         &self,
         gateway: &mut Gateway,
         freeze: &Freeze,
+        frozen: &mut bool,
         progress: &(dyn Fn(u64) + Sync),
         findings: &mut Vec<Finding>,
     ) -> Result<PointReport, SyncError> {
         // Looked at before we open the disks ourselves.
         let before = tokio::task::block_in_place(|| Observed::now(self.vm));
-        let judged = consistency::judge(freeze, &before.uses());
-        let lower = consistency::finding(&self.vm.name, self.asked, freeze, &judged);
-        findings.extend(lower);
         let capture = VmCapture {
             name: self.vm.name.clone(),
-            consistency: judged.consistency,
             captured_at: Timestamp::now(),
             software: concat!("sparesite-gateway ", env!("CARGO_PKG_VERSION")).into(),
             disks: tokio::task::block_in_place(|| disk_list::open_all(self.vm, self.interrupt))?,
         };
+        let after_reading = async || {
+            let judged = self.judge(freeze, &before);
+            findings.extend(self.thaw().await);
+            *frozen = false;
+            let name = &self.vm.name;
+            findings.extend(consistency::finding(name, self.asked, freeze, &judged));
+            judged.consistency
+        };
         let outcome = tokio::select! {
-            outcome = gateway.sync_vm(&capture, progress) => outcome,
+            outcome = gateway.sync_vm(capture, progress, after_reading) => outcome,
             () = self.interrupt.wait() => return Err(SyncError::Interrupted),
         };
-        // Closes them: a qemu-nbd of ours ends here.
-        tokio::task::block_in_place(|| drop(capture));
-        let report = match outcome {
+        match outcome {
             // Also when the reading noticed it first.
-            Err(_) if self.interrupt.came() => return Err(SyncError::Interrupted),
-            outcome => outcome?,
-        };
-        findings.extend(self.disturbed(&judged, &before, &report));
-        Ok(report)
+            Err(_) if self.interrupt.came() => Err(SyncError::Interrupted),
+            outcome => Ok(outcome?),
+        }
     }
 
-    /// That nothing used the disks was true when we looked. It must still be, or the point is a
-    /// smear that says "crash".
-    fn disturbed(
-        &self,
-        judged: &Judged,
-        before: &Observed,
-        report: &PointReport,
-    ) -> Option<Finding> {
+    /// That nothing used the disks was true when we looked. It must still be after the reading, or the point is a
+    /// smear.
+    fn judge(&self, freeze: &Freeze, before: &Observed) -> Judged {
+        let judged = consistency::judge(freeze, &before.uses());
         if judged.consistency != Consistency::Crash {
-            return None;
+            return judged;
         }
         let after = tokio::task::block_in_place(|| Observed::now(self.vm));
-        let why = before.disturbed(&after)?;
-        let sequence = report.point?.sequence;
-        Some(disk_list::disturbed_finding(&self.vm.name, sequence, why))
+        match before.disturbed(&after) {
+            Some(why) => Judged {
+                consistency: Consistency::None,
+                why,
+            },
+            None => judged,
+        }
     }
 }

@@ -1,10 +1,11 @@
 //! Storing a disk in packs, and loading it back.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::Context;
@@ -82,20 +83,25 @@ pub fn load(
     let image =
         File::create(output).with_context(|| format!("cannot create {}", output.display()))?;
     image.set_len(disk_bytes)?;
-    let next = AtomicUsize::new(0);
+    let (next, writing) = (AtomicUsize::new(0), Mutex::new(()));
     let sums = on_all_threads(|_| {
         let mut sealer = Sealer::new(1, chunk_bytes)?;
-        let mut chunk = Vec::new();
+        let (mut chunk, mut pack) = (Vec::new(), Vec::new());
         let (mut bytes_in, mut bytes_out) = (0, 0);
         while let Some(path) = packs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let mut pack =
-                fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+            pack.clear();
+            File::open(path)
+                .and_then(|mut file| file.read_to_end(&mut pack))
+                .with_context(|| format!("cannot read {}", path.display()))?;
             bytes_in += pack.len() as u64;
             let mut rest = pack.as_mut_slice();
             while !rest.is_empty() {
                 let (offset, record) = sealer.open(rest, &mut chunk)?;
                 let here = chunk.len().min(disk_bytes.saturating_sub(offset) as usize);
+                // Waiting for the file's lock in the kernel would burn the CPU.
+                let alone = writing.lock().unwrap_or_else(PoisonError::into_inner);
                 image.write_all_at(&chunk[..here], offset)?;
+                drop(alone);
                 bytes_out += here as u64;
                 rest = &mut rest[record..];
             }

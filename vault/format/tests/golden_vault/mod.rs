@@ -301,7 +301,7 @@ impl GoldenVault {
 
     fn pack(&mut self, records: Vec<(ChunkId, Kind, Vec<u8>)>) -> FinishedPack {
         let vault = self.key.trust.vault;
-        let mut builder = PackBuilder::new(&self.sealed_key, 0);
+        let mut builder = PackBuilder::new(&self.sealed_key, Vec::new());
         for (id, kind, payload) in records {
             let mut record = Vec::new();
             seal_record(

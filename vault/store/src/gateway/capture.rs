@@ -1,82 +1,99 @@
 //! Going through a VM's disks: holes are skipped, chunks are judged on all CPUs in batches, records go to packs in order
 //! of position.
 
-use super::chunk_job::{ChunkJobs, Outcome};
+use super::batches::{Batch, Batches, NextError};
+use super::chunk_job::{ChunkJobs, Judged, Outcome};
 use super::rows::{DiskRow, VmRow};
 use super::uploads::{Uploads, chunk_row};
 use super::values::Values;
-use super::{DiskCapture, Gateway, PointReport, VmCapture};
+use super::{DiskCapture, Gateway, PointReport};
 use crate::StoreError;
 use crate::extents::Extents;
-use rayon::prelude::*;
-use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use vault_format::VmId;
 use vault_format::layer::Slot;
-use vault_format::{ChunkId, VmId};
+use vault_format::manifest::Consistency;
 
-/// Disk bytes judged at once: enough for all CPUs, little memory.
-const BATCH_BYTES: u64 = 16 << 20;
 /// Map changes kept in memory before they go to the state.
 const DELTA_SLOTS: usize = 65_536;
 
-/// Positions of one batch that may hold data, with the chunk that each had.
-type Batch = Vec<(u64, Option<ChunkId>)>;
+type JudgedBatch = (Batch, Vec<Judged>);
+
+/// What one disk's batches are taken into.
+struct Intake<'a> {
+    row: &'a mut DiskRow,
+    report: &'a mut PointReport,
+    values: Arc<Values>,
+    delta: Vec<(u64, Slot)>,
+}
+
+impl Intake<'_> {
+    fn unmap(&mut self, positions: impl ExactSizeIterator<Item = u64>) {
+        self.row.mapped = self.row.mapped.saturating_sub(positions.len() as u64);
+        self.delta
+            .extend(positions.map(|position| (position, Slot::Hole)));
+    }
+}
+
+/// Disks that were read and whose packs have arrived.
+pub(super) struct Captured {
+    /// Layers as before; `publish` adds the new ones.
+    pub disks: Vec<DiskRow>,
+    /// Map numbers of disks that are gone.
+    pub dropped_disks: Vec<u32>,
+    pub consistency: Consistency,
+}
 
 impl Gateway {
-    /// Captures all disks. Returns their rows (layers as before; `publish` adds the new ones), the map numbers of disks
-    /// that are gone, and what it came to.
     pub(super) async fn capture_vm(
         &mut self,
-        vm: &VmCapture,
+        vm: &str,
+        disks: Vec<DiskCapture>,
         vm_id: &VmId,
         progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<(Vec<DiskRow>, Vec<u32>, PointReport), StoreError> {
+        after_reading: impl AsyncFnOnce() -> Consistency,
+    ) -> Result<(Captured, PointReport), StoreError> {
         let before = self.state.vm(vm_id)?;
         let mut report = PointReport::default();
         let mut uploads = Uploads::new();
-        let captured = self
-            .capture_disks(
-                vm,
-                vm_id,
-                before.as_ref(),
-                &mut uploads,
-                &mut report,
-                progress,
-            )
-            .await;
-        if captured.is_err() {
-            self.await_uploads(&mut uploads).await?;
+        let mut rows = Vec::new();
+        let mut read = Ok(());
+        for disk in &disks {
+            let row = self.disk_row(vm_id, before.as_ref(), disk)?;
+            rows.push(row);
+            if let (Some(source), Some(row)) = (&disk.source, rows.last_mut()) {
+                read = self
+                    .capture_disk(vm, row, source, &mut uploads, &mut report, progress)
+                    .await;
+            }
+            if read.is_err() {
+                break;
+            }
         }
-        let disks = captured?;
-        let gone = |row: &&DiskRow| !disks.iter().any(|disk| disk.number == row.number);
-        let dropped = before
+        // Closing a disk may wait for a qemu-nbd to end.
+        tokio::task::block_in_place(|| drop(disks));
+        let consistency = after_reading().await;
+        let sent = match read {
+            Ok(()) => self.finish_uploads(&mut uploads).await,
+            Err(e) => Err(e),
+        };
+        if let Err(e) = sent {
+            self.await_uploads(&mut uploads).await?;
+            return Err(e);
+        }
+        let gone = |row: &&DiskRow| !rows.iter().any(|disk| disk.number == row.number);
+        let dropped_disks = before
             .iter()
             .flat_map(|vm| &vm.disks)
             .filter(gone)
             .map(|row| row.number)
             .collect();
-        Ok((disks, dropped, report))
-    }
-
-    async fn capture_disks(
-        &mut self,
-        vm: &VmCapture,
-        vm_id: &VmId,
-        before: Option<&VmRow>,
-        uploads: &mut Uploads,
-        report: &mut PointReport,
-        progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<Vec<DiskRow>, StoreError> {
-        let mut disks = Vec::new();
-        for disk in &vm.disks {
-            let mut row = self.disk_row(vm_id, before, disk)?;
-            if let Some(source) = &disk.source {
-                self.capture_disk(vm, &mut row, &**source, uploads, report, progress)
-                    .await?;
-            }
-            disks.push(row);
-        }
-        self.finish_uploads(uploads).await?;
-        Ok(disks)
+        let captured = Captured {
+            disks: rows,
+            dropped_disks,
+            consistency,
+        };
+        Ok((captured, report))
     }
 
     fn disk_row(
@@ -109,81 +126,122 @@ impl Gateway {
         }
     }
 
+    /// A batch is judged on all CPUs while the one before goes into packs and the state.
     async fn capture_disk(
         &mut self,
-        vm: &VmCapture,
+        vm: &str,
         row: &mut DiskRow,
-        source: &dyn Extents,
+        source: &Arc<dyn Extents>,
         uploads: &mut Uploads,
         report: &mut PointReport,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(), StoreError> {
-        let chunk_bytes = u64::from(self.key.chunk_bytes);
-        let values = Values::open(self.state.directory(), row.number, self.key.chunk_bytes)?;
-        let end = row.size_bytes.div_ceil(chunk_bytes);
+        let (name, size_bytes) = (row.name.clone(), row.size_bytes);
         let failed = |offset: u64, cause: String| StoreError::Disk {
-            vm: vm.name.clone(),
-            disk: row.name.clone(),
+            vm: vm.to_owned(),
+            disk: name.clone(),
             offset,
             cause,
         };
-        let mut delta: Vec<(u64, Slot)> = Vec::new();
-        let mut cursor = 0;
-        while let Some((batch, holes, next)) = self
-            .next_batch(row.number, source, cursor, end)
-            .map_err(|e| failed(cursor * chunk_bytes, e))?
-        {
-            delta.extend(holes.iter().map(|position| (*position, Slot::Hole)));
-            row.mapped = row.mapped.saturating_sub(holes.len() as u64);
-            let outcomes = {
-                let snapshot = self.state.snapshot()?;
+        let chunk_bytes = u64::from(self.key.chunk_bytes);
+        let values = Values::open(self.state.directory(), row.number, self.key.chunk_bytes)?;
+        let values = Arc::new(values);
+        let mut batches = Batches::new(source.clone(), row.number, size_bytes, chunk_bytes);
+        let mut intake = Intake {
+            row,
+            report,
+            values: values.clone(),
+            delta: Vec::new(),
+        };
+        let (mut before, mut done): (Option<JudgedBatch>, u64) = (None, 0);
+        loop {
+            let snapshot = self.state.snapshot()?;
+            uploads.next_snapshot();
+            let next = batches.next(&snapshot).map_err(|e| match e {
+                NextError::State(e) => e,
+                NextError::Disk(cause) => failed(batches.cursor() * chunk_bytes, cause.to_string()),
+            })?;
+            let judging = next.map(|batch| {
                 let jobs = ChunkJobs {
-                    source,
-                    size_bytes: row.size_bytes,
+                    source: source.clone(),
+                    size_bytes,
                     chunk_bytes: chunk_bytes as usize,
-                    key: &self.key,
-                    sealer: &self.sealer,
+                    key: self.key.clone(),
+                    sealer: self.sealer.clone(),
                     level: self.options.level,
-                    snapshot: &snapshot,
-                    filling: &uploads.filling,
-                    values: &values,
+                    snapshot,
+                    values: values.clone(),
                 };
-                let run = |(position, old): &(u64, Option<ChunkId>)| jobs.run(*position, *old);
-                tokio::task::block_in_place(|| batch.par_iter().map(run).collect::<Vec<_>>())
+                tokio::task::spawn_blocking(move || {
+                    let judged = jobs.run(&batch.positions)?;
+                    Ok((batch, judged))
+                })
+            });
+            let taken = match before {
+                Some(batch) => self.take_in_batch(&mut intake, batch, uploads).await,
+                None => Ok(done),
             };
-            // The batch was judged at once, so a chunk that occurs in it twice was sealed twice.
-            let mut sealed = HashSet::new();
-            for ((position, old), outcome) in batch.iter().zip(outcomes) {
-                let outcome = outcome.map_err(|(offset, cause)| failed(offset, cause))?;
-                report.chunks_read += 1;
-                report.read_bytes += chunk_bytes.min(row.size_bytes - position * chunk_bytes);
-                let slot = self.take_in(outcome, &mut sealed, uploads, report).await?;
-                if let Some(slot) = slot.filter(|slot| Some(*slot) != old.map(Slot::Chunk)) {
-                    count_mapped(&mut row.mapped, old.is_some(), slot);
-                    delta.push((*position, slot));
+            // Also if that failed: what judges has the disk open.
+            let judged = match judging {
+                Some(judging) => Some(judging.await),
+                None => None,
+            };
+            let end = (taken? * chunk_bytes).min(size_bytes);
+            progress(end - done);
+            done = end;
+            before = match judged {
+                None => break,
+                Some(Ok(judged)) => Some(judged.map_err(|(offset, cause)| failed(offset, cause))?),
+                Some(Err(e)) => {
+                    return Err(StoreError::Other(format!(
+                        "a capture ended unexpectedly: {e}"
+                    )));
                 }
-            }
-            if delta.len() >= DELTA_SLOTS {
-                self.state.add_delta(row.number, &delta)?;
-                delta.clear();
-            }
-            progress(next.min(end) * chunk_bytes - cursor * chunk_bytes);
-            cursor = next;
+            };
         }
-        progress(row.size_bytes.saturating_sub(cursor * chunk_bytes));
+        progress(size_bytes - done);
         // A disk that shrank: what lay behind its end is gone.
-        let behind = self.state.snapshot()?.mapped(row.number, end..u64::MAX)?;
-        row.mapped = row.mapped.saturating_sub(behind.len() as u64);
-        delta.extend(behind.iter().map(|(position, _)| (*position, Slot::Hole)));
-        delta.sort_unstable_by_key(|(position, _)| *position);
-        self.state.add_delta(row.number, &delta)
+        let behind = size_bytes.div_ceil(chunk_bytes)..u64::MAX;
+        let behind = self.state.snapshot()?.mapped(intake.row.number, behind)?;
+        intake.unmap(behind.iter().map(|(position, _)| *position));
+        intake.delta.sort_unstable_by_key(|(position, _)| *position);
+        self.state.add_delta(intake.row.number, &intake.delta)
+    }
+
+    /// Returns the position up to which the disk is done.
+    async fn take_in_batch(
+        &mut self,
+        intake: &mut Intake<'_>,
+        (batch, judged): JudgedBatch,
+        uploads: &mut Uploads,
+    ) -> Result<u64, StoreError> {
+        let chunk_bytes = u64::from(self.key.chunk_bytes);
+        intake.unmap(batch.holes.iter().copied());
+        let mut rows = Vec::new();
+        for ((position, old), judged) in batch.positions.iter().zip(judged) {
+            let size = intake.row.size_bytes;
+            intake.report.chunks_read += 1;
+            intake.report.read_bytes += chunk_bytes.min(size - position * chunk_bytes);
+            rows.extend(judged.values.map(|values| (*position, values)));
+            let slot = self.take_in(judged.outcome, uploads, intake.report).await?;
+            if let Some(slot) = slot.filter(|slot| Some(*slot) != old.map(Slot::Chunk)) {
+                count_mapped(&mut intake.row.mapped, old.is_some(), slot);
+                intake.delta.push((*position, slot));
+            }
+        }
+        // After the records, which are patches of what the rows say so far.
+        intake.values.write(&rows)?;
+        if intake.delta.len() >= DELTA_SLOTS {
+            self.state.add_delta(intake.row.number, &intake.delta)?;
+            intake.delta.clear();
+        }
+        Ok(batch.end)
     }
 
     /// The slot that the position gets; `None` for no change.
     async fn take_in(
         &mut self,
         outcome: Outcome,
-        sealed: &mut HashSet<ChunkId>,
         uploads: &mut Uploads,
         report: &mut PointReport,
     ) -> Result<Option<Slot>, StoreError> {
@@ -194,7 +252,8 @@ impl Gateway {
                 report.chunks_known += 1;
                 Ok(Some(Slot::Chunk(id)))
             }
-            Outcome::Stored { id, .. } if !sealed.insert(id) => {
+            // Two chunks that were judged at once may be the same one.
+            Outcome::Stored { id, .. } if uploads.has(&id) => {
                 report.chunks_known += 1;
                 Ok(Some(Slot::Chunk(id)))
             }
@@ -216,70 +275,6 @@ impl Gateway {
                 Ok(Some(Slot::Chunk(id)))
             }
         }
-    }
-
-    /// The next positions that need a look, from `cursor` on: those with data, and those that became holes (of the
-    /// mapped ones). The last value is where to go on; `None` at the end.
-    fn next_batch(
-        &self,
-        disk: u32,
-        source: &dyn Extents,
-        cursor: u64,
-        end: u64,
-    ) -> Result<Option<(Batch, Vec<u64>, u64)>, String> {
-        let chunk_bytes = u64::from(self.key.chunk_bytes);
-        let words = |e: StoreError| e.to_string();
-        if cursor >= end {
-            return Ok(None);
-        }
-        let snapshot = self.state.snapshot().map_err(words)?;
-        let data = source
-            .next_data(cursor * chunk_bytes)
-            .map_err(|e| e.to_string())?;
-        let data_begin = data
-            .as_ref()
-            .map(|range| (range.start / chunk_bytes).max(cursor));
-        let mapped_begin = snapshot
-            .next_mapped(disk, cursor)
-            .map_err(words)?
-            .filter(|position| *position < end);
-        let Some(begin) = data_begin
-            .into_iter()
-            .chain(mapped_begin)
-            .min()
-            .filter(|begin| *begin < end)
-        else {
-            return Ok(None);
-        };
-        let next = (begin + (BATCH_BYTES / chunk_bytes).max(2)).min(end);
-        let old: HashMap<u64, ChunkId> = snapshot
-            .mapped(disk, begin..next)
-            .map_err(words)?
-            .into_iter()
-            .collect();
-        let mut batch = Batch::new();
-        let mut range = data;
-        while let Some(data) = range.filter(|data| data.start < next * chunk_bytes) {
-            let first = batch
-                .last()
-                .map_or(begin, |(position, _)| position + 1)
-                .max(data.start / chunk_bytes);
-            let last = data.end.div_ceil(chunk_bytes).min(next);
-            batch.extend((first..last).map(|position| (position, old.get(&position).copied())));
-            // Whatever else lies in the last chunk's rest is read with it.
-            let seen = last.max(first) * chunk_bytes;
-            range = source
-                .next_data(data.end.max(seen.min(source.size_bytes())))
-                .map_err(|e| e.to_string())?;
-        }
-        let read: HashSet<u64> = batch.iter().map(|(position, _)| *position).collect();
-        let mut holes: Vec<u64> = old
-            .keys()
-            .copied()
-            .filter(|position| !read.contains(position))
-            .collect();
-        holes.sort_unstable();
-        Ok(Some((batch, holes, next)))
     }
 }
 

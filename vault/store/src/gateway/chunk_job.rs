@@ -1,12 +1,12 @@
 //! What is done with one chunk of a disk, on any CPU: read, compare, and if it is new, code and seal.
 
-use super::rows::ChunkRow;
 use super::state::Snapshot;
 use super::values::Values;
 use crate::StoreError;
 use crate::extents::Extents;
+use rayon::prelude::*;
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::sync::Arc;
 use vault_format::block_values::{BlockValue, merge, of_chunk};
 use vault_format::chain::{Chain, Storing, plan_storing};
 use vault_format::gateway_key::GatewayKey;
@@ -15,17 +15,21 @@ use vault_format::seal::{Coder, Sealer};
 use vault_format::{BLOCK_BYTES, ChunkId};
 
 /// What all chunks of a disk's batch share.
-pub(super) struct ChunkJobs<'a> {
-    pub source: &'a dyn Extents,
+pub(super) struct ChunkJobs {
+    pub source: Arc<dyn Extents>,
     pub size_bytes: u64,
     pub chunk_bytes: usize,
-    pub key: &'a GatewayKey,
-    pub sealer: &'a Sealer,
+    pub key: Arc<GatewayKey>,
+    pub sealer: Sealer,
     pub level: i32,
-    pub snapshot: &'a Snapshot,
-    /// Chunks of the pack being filled, which the snapshot does not know yet.
-    pub filling: &'a HashMap<ChunkId, ChunkRow>,
-    pub values: &'a Values,
+    pub snapshot: Snapshot,
+    pub values: Arc<Values>,
+}
+
+/// A chunk's outcome, and its block values where they are new.
+pub(super) struct Judged {
+    pub outcome: Outcome,
+    pub values: Option<Vec<BlockValue>>,
 }
 
 /// What came of a chunk.
@@ -48,8 +52,14 @@ thread_local! {
     static BENCH: RefCell<Option<(i32, Vec<u8>, Coder)>> = const { RefCell::new(None) };
 }
 
-impl ChunkJobs<'_> {
-    pub fn run(&self, position: u64, old: Option<ChunkId>) -> Result<Outcome, (u64, String)> {
+impl ChunkJobs {
+    /// Judges positions on all CPUs; an error has the disk's offset.
+    pub fn run(&self, positions: &[(u64, Option<ChunkId>)]) -> Result<Vec<Judged>, (u64, String)> {
+        let run = |(position, old): &(u64, Option<ChunkId>)| self.run_one(*position, *old);
+        positions.par_iter().map(run).collect()
+    }
+
+    fn run_one(&self, position: u64, old: Option<ChunkId>) -> Result<Judged, (u64, String)> {
         BENCH.with_borrow_mut(|bench| {
             let fresh = || {
                 (
@@ -79,29 +89,34 @@ impl ChunkJobs<'_> {
         old: Option<ChunkId>,
         chunk: &[u8],
         coder: &mut Coder,
-    ) -> Result<Outcome, StoreError> {
+    ) -> Result<Judged, StoreError> {
+        let plain = |outcome| Judged {
+            outcome,
+            values: None,
+        };
         if is_zero(chunk) {
-            return Ok(Outcome::Hole);
+            return Ok(plain(Outcome::Hole));
         }
         // What is compared is hashed whole, which is four times as fast; what is surely new, in blocks at once.
         if let Some(old) = old
             && old == self.key.id_key.chunk_id(chunk)
             && !self.snapshot.is_lost(&old)?
         {
-            return Ok(Outcome::Unchanged);
+            return Ok(plain(Outcome::Unchanged));
         }
         let values = of_chunk(&self.key.id_key, chunk);
         let Some(id) = merge(&self.key.id_key, &values) else {
             unreachable!("a chunk has a power of two of blocks, 16 at least")
         };
-        let outcome = match self.chunk(&id)? {
+        let outcome = match self.snapshot.chunk(&id)? {
             Some(_) if old == Some(id) => Outcome::Unchanged,
             Some(_) => Outcome::Known(id),
             None => self.store(id, position, self.parent(&id, old)?, chunk, &values, coder)?,
         };
-        // After `store`, which needs the parent's row.
-        self.values.write(position, &values)?;
-        Ok(outcome)
+        Ok(Judged {
+            outcome,
+            values: Some(values),
+        })
     }
 
     /// What a patch may stand on: nothing lost, not even if it is on its way again; and what was lost comes back full.
@@ -112,13 +127,6 @@ impl ChunkJobs<'_> {
                 Ok((!lost).then_some(old))
             }
             _ => Ok(None),
-        }
-    }
-
-    fn chunk(&self, id: &ChunkId) -> Result<Option<ChunkRow>, StoreError> {
-        match self.filling.get(id) {
-            Some(row) => Ok(Some(row.clone())),
-            None => self.snapshot.chunk(id),
         }
     }
 
@@ -155,7 +163,7 @@ impl ChunkJobs<'_> {
         seal_record(
             &mut record,
             coder,
-            (self.sealer, 0),
+            (&self.sealer, 0),
             &self.key.trust.vault,
             &id,
             kind,
@@ -173,7 +181,7 @@ impl ChunkJobs<'_> {
     /// The chain that ends in `id`; `None` if a link of it is not known, so that nothing may build on it.
     fn chain(&self, id: &ChunkId) -> Result<Option<Chain>, StoreError> {
         let blocks = self.chunk_bytes / BLOCK_BYTES;
-        let Some(mut row) = self.chunk(id)? else {
+        let Some(mut row) = self.snapshot.chunk(id)? else {
             return Ok(None);
         };
         let mut chain = Chain {
@@ -188,7 +196,7 @@ impl ChunkJobs<'_> {
             let all = || BlockMask::from_bytes(&vec![0xff; blocks.div_ceil(8)]);
             chain.since_base = chain.since_base.union(&row.mask.unwrap_or_else(all));
             chain.base = parent;
-            match self.chunk(&parent)? {
+            match self.snapshot.chunk(&parent)? {
                 Some(next) if next.kind.depth() < row.kind.depth() => row = next,
                 _ => return Ok(None),
             }

@@ -1,6 +1,7 @@
 //! The adding side of the vault: one cycle is `begin_cycle`, then `sync_vm` for each VM. A process that dies at any moment
 //! leaves a state from which the next cycle goes on.
 
+mod batches;
 mod capture;
 mod chunk_job;
 mod epoch;
@@ -18,9 +19,10 @@ mod uploads;
 mod values;
 
 use crate::StoreError;
+use crate::buffers::Buffers;
 use crate::extents::Extents;
 use crate::objects::Objects;
-use crate::setup::{random, random_secret};
+use crate::setup::random_secret;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -71,7 +73,6 @@ pub struct DiskCapture {
 pub struct VmCapture {
     pub name: String,
     pub disks: Vec<DiskCapture>,
-    pub consistency: Consistency,
     /// The gateway's clock at the instant of the capture.
     pub captured_at: jiff::Timestamp,
     pub software: String,
@@ -95,13 +96,14 @@ pub struct PointReport {
 /// A gateway at work: its key, its state, and a data key that lives as long as this value.
 pub struct Gateway {
     objects: Arc<dyn Objects>,
-    key: GatewayKey,
+    key: Arc<GatewayKey>,
     state: state::State,
     options: GatewayOptions,
     sealer: Sealer,
     sealed_key: [u8; SEALED_KEY_BYTES],
     /// Largest pack at the pace of the last uploads.
     pack_bytes: usize,
+    buffers: Buffers,
     key_made: Instant,
 }
 
@@ -129,12 +131,16 @@ impl Gateway {
         let pack_bytes = options.pack_bytes.min(16 << 20);
         Ok(Gateway {
             objects,
-            key,
+            key: Arc::new(key),
             state,
             options,
             sealer,
             sealed_key,
             pack_bytes,
+            buffers: Buffers::new(
+                options.uploads + 1,
+                options.pack_bytes + uploads::PACK_REST_BYTES,
+            ),
             key_made: Instant::now(),
         })
     }
@@ -153,13 +159,16 @@ impl Gateway {
     }
 
     /// Captures `vm` and publishes a recovery point. `progress` is called with bytes of the disks gone through, from
-    /// several threads. Needs a multi-threaded tokio runtime.
+    /// several threads. `after_reading` is called when the disks have been read, well or not, and are closed: it lets
+    /// the guest go on, and says what consistency the reading had. An error before that comes without the call.
+    /// Needs a multi-threaded tokio runtime.
     pub async fn sync_vm(
         &mut self,
-        vm: &VmCapture,
+        vm: VmCapture,
         progress: &(dyn Fn(u64) + Sync),
+        after_reading: impl AsyncFnOnce() -> Consistency,
     ) -> Result<PointReport, StoreError> {
-        check_names(vm)?;
+        check_names(&vm)?;
         self.renew_data_key()?;
         let vm_id = self.key.id_key.vm_id(&vm.name);
         if self.state.header.log.fenced.contains(&vm_id) {
@@ -176,9 +185,24 @@ impl Gateway {
         self.settle_packs().await?;
         self.meet_vm(&vm.name, &vm_id).await?;
         self.state.clear_delta()?;
-        let (disks, dropped, mut report) = self.capture_vm(vm, &vm_id, progress).await?;
+        let VmCapture {
+            name,
+            disks,
+            captured_at,
+            software,
+        } = vm;
+        let (captured, mut report) = self
+            .capture_vm(&name, disks, &vm_id, progress, after_reading)
+            .await?;
         self.write_due_segments().await?;
-        self.publish(vm, vm_id, disks, dropped, random()?, &mut report)
+        let facts = publish::CaptureFacts {
+            vm: name,
+            vm_id,
+            captured_at: captured_at.to_string(),
+            consistency: captured.consistency,
+            software,
+        };
+        self.publish(facts, captured.disks, captured.dropped_disks, &mut report)
             .await?;
         Ok(report)
     }

@@ -2,14 +2,15 @@
 //! create. What it will be is noted in the state first, so that a process that dies in between knows what it sent.
 
 use super::rows::{DiskRow, PackRow, PendingRow, VmRow};
-use super::{Gateway, PointReport, VmCapture};
+use super::{Gateway, PointReport};
 use crate::StoreError;
 use crate::objects::Created;
+use crate::setup::random;
 use std::collections::BTreeMap;
 use vault_format::entry::Entry;
 use vault_format::ids::{CaptureId, PackName, PointId, object_hash};
 use vault_format::manifest::{
-    Disk, Facts, Manifest, NewestPoint, ObjectRef, PointBytes, Unindexed,
+    Consistency, Disk, Facts, Manifest, NewestPoint, ObjectRef, PointBytes, Unindexed,
 };
 use vault_format::segment::ListedPack;
 use vault_format::{VmId, names};
@@ -17,20 +18,28 @@ use vault_format::{VmId, names};
 /// The largest number that a decimal name part can hold.
 const MOST_DECIMAL: u64 = 9_999_999_999;
 
+/// What a manifest says of its capture.
+pub(super) struct CaptureFacts {
+    pub vm: String,
+    pub vm_id: VmId,
+    pub captured_at: String,
+    pub consistency: Consistency,
+    pub software: String,
+}
+
 impl Gateway {
     pub(super) async fn publish(
         &mut self,
-        vm: &VmCapture,
-        vm_id: VmId,
+        about: CaptureFacts,
         mut disks: Vec<DiskRow>,
         dropped_disks: Vec<u32>,
-        capture: [u8; 16],
         report: &mut PointReport,
     ) -> Result<(), StoreError> {
         for disk in &mut disks {
             self.write_layers(disk).await?;
         }
-        let before = self.state.vm(&vm_id)?;
+        let capture = CaptureId(random()?);
+        let before = self.state.vm(&about.vm_id)?;
         let sequence = before.as_ref().map_or(1, |vm| vm.point.sequence + 1);
         let point = PointId {
             epoch: self.state.header.epoch,
@@ -39,7 +48,7 @@ impl Gateway {
         if point.sequence.max(point.epoch) > MOST_DECIMAL {
             return Err(StoreError::Other(format!(
                 "VM {}: point {point} has a number of more than ten digits, which no name can hold",
-                vm.name
+                about.vm
             )));
         }
         let open = self
@@ -49,13 +58,13 @@ impl Gateway {
             .filter(|(_, pack)| pack.arrived);
         let (held, own): (Vec<_>, Vec<_>) = open.partition(|(_, pack)| pack.holder.is_some());
         let facts = Facts {
-            vm: vm.name.clone(),
-            vm_id,
+            vm: about.vm.clone(),
+            vm_id: about.vm_id,
             point,
-            captured_at: vm.captured_at.to_string(),
+            captured_at: about.captured_at.clone(),
             store_time: self.objects.store_time().map(|time| time.to_string()),
-            consistency: vm.consistency,
-            capture: CaptureId(capture),
+            consistency: about.consistency,
+            capture,
             previous: previous(before.as_ref()),
             newest: self.newest_points()?,
             log: self.state.header.log.number,
@@ -66,7 +75,7 @@ impl Gateway {
                 changed: report.changed_bytes,
                 sent: report.stored_bytes,
             },
-            software: vm.software.clone(),
+            software: about.software,
             hardware: None,
             packs: own
                 .iter()
@@ -85,14 +94,14 @@ impl Gateway {
         let object = manifest.object_name();
         let bytes = manifest.encode(&self.key.writer, self.key.trust.keys.newest());
         let row = VmRow {
-            name: vm.name.clone(),
-            vm_id,
+            name: about.vm,
+            vm_id: about.vm_id,
             point,
             hash: object_hash(&bytes),
             object,
-            captured_at: vm.captured_at.to_string(),
-            capture: CaptureId(capture),
-            consistency: vm.consistency.to_string(),
+            captured_at: about.captured_at,
+            capture,
+            consistency: about.consistency.to_string(),
             disks,
         };
         let packs = own.iter().map(|(ordinal, _)| *ordinal).collect();

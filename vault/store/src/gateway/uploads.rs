@@ -4,7 +4,7 @@ use super::Gateway;
 use super::rows::{ChunkRow, PackRow};
 use crate::StoreError;
 use crate::objects::ObjectError;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 use tokio::task::JoinSet;
 use vault_format::pack::PackBuilder;
@@ -16,6 +16,9 @@ const PUT_SECONDS: f64 = 30.0;
 /// Below this, requests cost more than a broken PUT.
 const LEAST_PACK_BYTES: usize = 2 << 20;
 
+/// A pack ends after its last record: a chunk of 4 MiB, and the trailer.
+pub(super) const PACK_REST_BYTES: usize = 6 << 20;
+
 /// Records in one pack, at most: a manifest must be able to carry the entries of 64 of them.
 const MOST_RECORDS: usize = 16_384;
 
@@ -24,9 +27,11 @@ type Sent = Result<(u64, usize, f64), ObjectError>;
 /// The packs of one capture.
 pub(super) struct Uploads {
     builder: Option<PackBuilder>,
-    pub filling: HashMap<ChunkId, ChunkRow>,
+    filling: HashMap<ChunkId, ChunkRow>,
     flying: JoinSet<Sent>,
     arrived: Vec<u64>,
+    /// Chunks of packs noted in the state while this batch is taken in, and while the one before was.
+    noted: [HashSet<ChunkId>; 2],
 }
 
 impl Uploads {
@@ -36,7 +41,18 @@ impl Uploads {
             filling: HashMap::new(),
             flying: JoinSet::new(),
             arrived: Vec::new(),
+            noted: Default::default(),
         }
+    }
+
+    /// Another batch is being judged, by a new snapshot of the state.
+    pub fn next_snapshot(&mut self) {
+        self.noted[1] = std::mem::take(&mut self.noted[0]);
+    }
+
+    /// Whether `id` was stored, but too late for the snapshot that the batch being taken in was judged by.
+    pub fn has(&self, id: &ChunkId) -> bool {
+        self.filling.contains_key(id) || self.noted.iter().any(|noted| noted.contains(id))
     }
 }
 
@@ -50,9 +66,12 @@ impl Gateway {
         record: &[u8],
     ) -> Result<(), StoreError> {
         let capacity = self.pack_bytes;
-        let builder = uploads
-            .builder
-            .get_or_insert_with(|| PackBuilder::new(&self.sealed_key, capacity));
+        let builder = uploads.builder.get_or_insert_with(|| {
+            PackBuilder::new(
+                &self.sealed_key,
+                self.buffers.take(capacity + PACK_REST_BYTES),
+            )
+        });
         builder.push(id, row.kind, record);
         uploads.filling.insert(id, row);
         if builder.len() >= capacity || uploads.filling.len() >= MOST_RECORDS {
@@ -79,12 +98,13 @@ impl Gateway {
             indexed: false,
         };
         let chunks: Vec<(ChunkId, ChunkRow)> = uploads.filling.drain().collect();
+        uploads.noted[0].extend(chunks.iter().map(|(id, _)| *id));
         // Noted before it is sent: whoever finds this row asks the store whether the pack arrived.
         let ordinal = self.state.add_pack(&row, &pack.entries, &chunks)?;
-        let objects = self.objects.clone();
+        let (objects, buffers) = (self.objects.clone(), self.buffers.clone());
         uploads.flying.spawn(async move {
             let (name, length, begin) = (names::pack(&pack.name), pack.bytes.len(), Instant::now());
-            objects.create(&name, pack.bytes.into()).await?;
+            objects.create(&name, buffers.lend(pack.bytes)).await?;
             Ok((ordinal, length, begin.elapsed().as_secs_f64()))
         });
         Ok(())

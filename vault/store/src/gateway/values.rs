@@ -50,10 +50,18 @@ impl Values {
         (merge(key, &values) == Some(*id)).then_some(values)
     }
 
-    pub fn write(&self, position: u64, values: &[BlockValue]) -> Result<(), StoreError> {
-        let row = values.concat();
-        self.file
-            .write_all_at(&row, position * row.len() as u64)
-            .map_err(state_error(&self.path))
+    /// Writes rows, neighbours at once: the kernel lets one writer at a time into a file.
+    pub fn write(&self, rows: &[(u64, Vec<BlockValue>)]) -> Result<(), StoreError> {
+        for neighbours in rows.chunk_by(|(a, _), (b, _)| a + 1 == *b) {
+            let bytes: Vec<u8> = neighbours
+                .iter()
+                .flat_map(|(_, row)| row.concat())
+                .collect();
+            let offset = neighbours[0].0 * self.blocks as u64 * 32;
+            self.file
+                .write_all_at(&bytes, offset)
+                .map_err(state_error(&self.path))?;
+        }
+        Ok(())
     }
 }

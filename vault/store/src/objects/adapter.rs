@@ -16,11 +16,16 @@ use object_store::{
     PutMode, PutOptions, PutPayload,
 };
 
-use super::classify::{Answer, answer_of, classify, deepest};
+use crate::buffers::Buffers;
+
+use super::classify::{Answer, answer_of, classify, classify_io, deepest};
 use super::credentials::ChainCredentials;
 use super::http::StoreClock;
 use super::name::{check_name, check_prefix};
 use super::{Created, Listed, MAX_GET_BYTES, Meter, ObjectError, Objects, RequestKind};
+
+/// Buffers for the ranged reads that an assemble has under way; a range has 4 MiB at most.
+const RANGES_KEPT: usize = 24;
 
 /// What differs between stores.
 #[derive(Debug, Clone)]
@@ -42,6 +47,7 @@ pub(super) struct StoreObjects {
     prefix: String,
     url: String,
     meter: Meter,
+    buffers: Buffers,
 }
 
 /// Not derived: a store's own Debug may print keys.
@@ -65,6 +71,7 @@ impl StoreObjects {
             prefix,
             url,
             meter,
+            buffers: Buffers::new(RANGES_KEPT, 4 << 20),
         }
     }
 
@@ -155,10 +162,11 @@ impl StoreObjects {
             got,
         };
         let bytes = match result.payload {
-            GetResultPayload::File(..) => {
-                let read = result.bytes().await;
-                let none = Answer::default();
-                read.map_err(|error| classify(name, &self.url, &error, &none))?
+            GetResultPayload::File(file, _) => {
+                let (buffers, range) = (self.buffers.clone(), result.range);
+                let read = tokio::task::spawn_blocking(move || buffers.read(file, range)).await;
+                let read = read.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+                read.map_err(|error| classify_io(name.to_owned(), self.url.clone(), &error))?
             }
             GetResultPayload::Stream(mut stream) => {
                 // `expected` is bounded by the callers, so this allocation is too.

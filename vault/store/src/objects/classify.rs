@@ -168,7 +168,7 @@ fn names_expiry(message: &str) -> bool {
     message.contains("signed expiry time") || message.contains("lifetime validation failed")
 }
 
-fn classify_io(name: String, store: String, error: &io::Error) -> ObjectError {
+pub(super) fn classify_io(name: String, store: String, error: &io::Error) -> ObjectError {
     let cause = error.to_string();
     match error.kind() {
         io::ErrorKind::NotFound => ObjectError::NotFound { name, store },

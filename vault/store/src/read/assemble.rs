@@ -55,6 +55,10 @@ pub async fn assemble(
         bytes_written: AtomicU64::new(0),
         progress,
     };
+    let workers = rayon::ThreadPoolBuilder::new()
+        .num_threads(2 * rayon::current_num_threads())
+        .build()
+        .map_err(|e| StoreError::Other(format!("threads cannot be started: {e}")))?;
     let mut report = AssembleReport::default();
     let (to_fetch, planned) = mpsc::channel(1);
     let plan = DiskPlan::new(image, old, &point.manifest.facts.vm, disk_name);
@@ -72,7 +76,9 @@ pub async fn assemble(
     });
     let mut fetched = Box::pin(planned.map(fetch).buffered(FETCHED_AHEAD + 1));
     while let Some((planned, pieces)) = fetched.try_next().await? {
-        let failed = tokio::task::block_in_place(|| writing.write_batch(&planned, &pieces))?;
+        let failed = tokio::task::block_in_place(|| {
+            workers.install(|| writing.write_batch(&planned, &pieces))
+        })?;
         drop(pieces);
         writing.write_recovered(&planned, failed).await?;
         report.chunks += planned.chunks;

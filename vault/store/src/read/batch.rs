@@ -2,8 +2,8 @@
 
 use super::chains::Located;
 use super::packs::{DataKeys, Missing, Piece};
-use bytes::BytesMut;
-use std::sync::{Mutex, PoisonError};
+use bytes::Bytes;
+use std::cell::RefCell;
 use vault_format::keys::IdKey;
 use vault_format::record::{apply_patch, open_record};
 use vault_format::{ChunkId, VaultId};
@@ -30,11 +30,10 @@ pub(super) struct Batch {
     pub jobs: Vec<BuildJob>,
     /// Sorted for reading, each once.
     pub records: Vec<Located>,
-    uses: Vec<u32>,
 }
 
 /// The records of a batch, as fetched.
-pub(super) struct Pieces(Vec<Mutex<Option<Piece>>>);
+pub(super) struct Pieces(Vec<Piece>);
 
 /// The record that a chunk failed at.
 #[derive(Debug)]
@@ -48,25 +47,16 @@ impl Batch {
         let mut records: Vec<Located> = chains.iter().flatten().cloned().collect();
         records.sort_by_key(Located::key);
         records.dedup_by_key(|r| r.key());
-        let mut uses = vec![0; records.len()];
         let mut jobs = Vec::with_capacity(chains.len());
         for chain in &chains {
             let Some(last) = chain.last() else { continue };
-            let place = |r: &Located| {
-                let at = records.partition_point(|other| other.key() < r.key());
-                uses[at] += 1;
-                at as u32
-            };
+            let place = |r: &Located| records.partition_point(|other| other.key() < r.key()) as u32;
             jobs.push(BuildJob {
                 id: last.id,
                 chain: chain.iter().map(place).collect(),
             });
         }
-        Batch {
-            jobs,
-            records,
-            uses,
-        }
+        Batch { jobs, records }
     }
 
     /// Builds and verifies one chunk. With `careful`, each link is verified, so that the fault is at the right record.
@@ -84,21 +74,16 @@ impl Batch {
                 record,
                 why: Missing { why, pack: false },
             };
-            let (mut sealed, data_keys) = pieces
-                .take(record, self.uses[record] > 1)
-                .map_err(|why| Fault { record, why })?;
+            let (sealed, data_keys) = pieces.of(record).map_err(|why| Fault { record, why })?;
             let Located { id, kind, .. } = &self.records[record];
-            let sealer = |n: u8| data_keys.get(usize::from(n));
-            let payload = open_record(
-                &mut sealed,
-                sealer,
-                &keys.vault,
-                id,
-                *kind,
-                keys.chunk_bytes,
-            )
-            .map_err(|e| wrong(e.to_string()))?;
-            drop(sealed);
+            let payload = BENCH
+                .with_borrow_mut(|bench| {
+                    bench.clear();
+                    bench.extend_from_slice(sealed);
+                    let sealer = |n: u8| data_keys.get(usize::from(n));
+                    open_record(bench, sealer, &keys.vault, id, *kind, keys.chunk_bytes)
+                })
+                .map_err(|e| wrong(e.to_string()))?;
             match kind.parent() {
                 None if payload.len() == keys.chunk_bytes as usize => chunk = payload,
                 None => return Err(wrong("its length is not that of a chunk".into())),
@@ -113,26 +98,27 @@ impl Batch {
     }
 }
 
+thread_local! {
+    /// A CPU's copy of the record that it opens in place: small enough for its cache, while what was fetched stays as it
+    /// is, for other chunks that need it too.
+    static BENCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 impl Pieces {
     pub fn new(pieces: Vec<Piece>) -> Self {
-        Pieces(pieces.into_iter().map(|p| Mutex::new(Some(p))).collect())
+        Pieces(pieces)
     }
 
-    /// The record's bytes, to be opened in place: its own, or a copy if others need it too.
-    fn take(&self, record: usize, shared: bool) -> Result<(BytesMut, DataKeys), Missing> {
+    /// The sealed record, and the data keys of its pack.
+    fn of(&self, record: usize) -> Result<&(Bytes, DataKeys), Missing> {
         let gone = || Missing {
             why: "it was not fetched".into(),
             pack: false,
         };
-        let mut piece = self
-            .0
+        self.0
             .get(record)
             .ok_or_else(gone)?
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        match shared {
-            true => piece.clone().ok_or_else(gone)?,
-            false => piece.take().ok_or_else(gone)?,
-        }
+            .as_ref()
+            .map_err(Clone::clone)
     }
 }

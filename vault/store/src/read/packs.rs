@@ -4,7 +4,7 @@ use super::chains::Located;
 use super::ranges::{MAX_GAP_BYTES, MAX_RANGE_BYTES, coalesce, get_exact};
 use crate::StoreError;
 use crate::objects::Objects;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{StreamExt, stream};
 use lru::LruCache;
 use std::num::NonZeroUsize;
@@ -24,7 +24,7 @@ const PACKS_KEPT: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 pub(super) type DataKeys = Arc<Vec<Sealer>>;
 
 /// A sealed record and its pack's data keys, or why it is not to be had.
-pub(super) type Piece = Result<(BytesMut, DataKeys), Missing>;
+pub(super) type Piece = Result<(Bytes, DataKeys), Missing>;
 
 /// Why a record is not to be had.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,7 +159,7 @@ impl PackReader {
             for (request, read) in reads {
                 let records = &records[request.records.clone()];
                 let split = match (read, &keys) {
-                    (Ok(bytes), Ok(keys)) => split(bytes, request.bytes.start, records)
+                    (Ok(bytes), Ok(keys)) => split(&bytes, request.bytes.start, records)
                         .into_iter()
                         .map(|b| Ok((b, keys.clone())))
                         .collect(),
@@ -300,27 +300,8 @@ fn soften(
     }
 }
 
-/// Cuts records out of the bytes read from `start` on: without a copy, unless they overlap or the bytes are shared.
-fn split(bytes: Bytes, start: u64, records: &[Located]) -> Vec<BytesMut> {
+/// Cuts records out of the bytes read from `start` on, without a copy.
+fn split(bytes: &Bytes, start: u64, records: &[Located]) -> Vec<Bytes> {
     let range = |r: &Located| (u64::from(r.offset) - start) as usize..(r.end() - start) as usize;
-    let overlap = records
-        .windows(2)
-        .any(|w| w[1].offset < w[0].offset.saturating_add(w[0].length));
-    let mut rest = match overlap {
-        false => BytesMut::from(bytes),
-        true => {
-            return records
-                .iter()
-                .map(|r| BytesMut::from(&bytes[range(r)]))
-                .collect();
-        }
-    };
-    let mut at = 0;
-    let cut = |record: &Located| {
-        let range = range(record);
-        drop(rest.split_to(range.start - at));
-        at = range.end;
-        rest.split_to(range.len())
-    };
-    records.iter().map(cut).collect()
+    records.iter().map(|r| bytes.slice(range(r))).collect()
 }

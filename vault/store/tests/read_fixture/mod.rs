@@ -257,7 +257,7 @@ impl Fixture {
     }
 
     pub fn pack(&self) -> PackBuilder {
-        PackBuilder::new(&self.sealed_key, 1 << 20)
+        PackBuilder::new(&self.sealed_key, Vec::new())
     }
 
     pub fn add_full(&self, pack: &mut PackBuilder, chunk: &[u8]) -> ChunkId {

@@ -118,7 +118,7 @@ impl Site {
     pub async fn sync(&self, vm: &str, disk: &[u8]) -> Result<PointReport, StoreError> {
         let mut gateway = self.gateway();
         gateway.begin_cycle(&|_| {}).await?;
-        gateway.sync_vm(&capture(vm, disk), &|_| {}).await
+        gateway.sync_vm(capture(vm, disk), &|_| {}, crash).await
     }
 
     pub async fn vault(&self) -> Vault {
@@ -151,10 +151,14 @@ pub fn capture(vm: &str, disk: &[u8]) -> VmCapture {
             source: Some(source),
             size_bytes: disk.len() as u64,
         }],
-        consistency: Consistency::Crash,
         captured_at: jiff::Timestamp::now(),
         software: "test".into(),
     }
+}
+
+/// What the readings of these tests have.
+pub async fn crash() -> Consistency {
+    Consistency::Crash
 }
 
 pub async fn cycle(
@@ -163,7 +167,10 @@ pub async fn cycle(
     disk: &[u8],
 ) -> Result<(CycleStart, PointReport), StoreError> {
     let start = gateway.begin_cycle(&|_| {}).await?;
-    Ok((start, gateway.sync_vm(&capture(vm, disk), &|_| {}).await?))
+    Ok((
+        start,
+        gateway.sync_vm(capture(vm, disk), &|_| {}, crash).await?,
+    ))
 }
 
 /// splitmix64: seeds give the same test anywhere.

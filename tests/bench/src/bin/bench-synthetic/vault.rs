@@ -141,7 +141,7 @@ impl Builder<'_> {
         coder: &mut Coder,
     ) -> FinishedPack {
         let vault = &self.key.trust.vault;
-        let mut builder = PackBuilder::new(sealed_key, 0);
+        let mut builder = PackBuilder::new(sealed_key, Vec::new());
         for chunk in number * CHUNKS_PER_PACK..(number + 1) * CHUNKS_PER_PACK {
             let content = shape::content(chunk);
             let id = self.key.id_key.chunk_id(&content);
