@@ -404,3 +404,58 @@ fn no_cut_of_the_file_panics() {
         let _ = parse(&GOOD[..end]);
     }
 }
+
+/// A good file with a few characters changed, cut out or doubled: a plain value or a plain error, never a panic.
+#[test]
+fn any_file_is_a_value_or_an_error() {
+    let mut dice = 1u64;
+    let mut roll = |below: usize| {
+        dice = dice
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (dice >> 33) as usize % below
+    };
+    let odd = [
+        "\"",
+        "[",
+        "]",
+        "=",
+        "{",
+        "\n",
+        "\0",
+        "é",
+        "1e999",
+        "-1",
+        ".",
+        "99999999999999999999",
+        "'",
+        "#",
+        "\\u0000",
+    ];
+    let (mut good, mut bad) = (0, 0);
+    for _ in 0..3000 {
+        let mut text: Vec<char> = GOOD.chars().collect();
+        for _ in 0..1 + roll(4) {
+            let at = roll(text.len() - 40);
+            let end = at + roll(40);
+            let part: Vec<char> = match roll(3) {
+                0 => Vec::new(),
+                1 => text[at..end].repeat(2),
+                _ => odd[roll(odd.len())].chars().collect(),
+            };
+            let end = if roll(2) == 0 { at } else { end };
+            text.splice(at..end, part);
+        }
+        match parse(&text.into_iter().collect::<String>()) {
+            Ok(_) => good += 1,
+            Err(why) => {
+                assert!(why.contains("gateway.toml"), "{why}");
+                bad += 1;
+            }
+        }
+    }
+    assert!(
+        good > 50 && bad > 50,
+        "{good} good, {bad} bad: both must occur"
+    );
+}

@@ -92,6 +92,7 @@ pub fn control_log_signed(bytes: &[u8]) {
             );
             let entry = LogEntry::Epoch {
                 writer: golden.key.writer.id,
+                vms: Vec::new(),
             };
             let next = log.encode_as_writer(&golden.key.writer, &entry, TIME);
             let _ = log.read(&golden.config.control, &next);

@@ -40,6 +40,14 @@ impl Background {
         Run::from_output(std::mem::take(&mut self.line), &output)
     }
 
+    /// SIGTERM, as a service manager sends it.
+    pub fn terminate(&self) {
+        let child = self.child.as_ref().expect("it was not waited for");
+        let id = child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &id]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
     /// SIGKILL; true if it was still running.
     pub fn kill(mut self) -> bool {
         let mut child = self.child.take().expect("it was not waited for");

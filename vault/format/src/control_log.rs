@@ -27,6 +27,9 @@ pub enum LogEntry {
     },
     Epoch {
         writer: WriterId,
+        /// VMs that another writer captured so far, and this one does from now on.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        vms: Vec<VmId>,
     },
     Fence {
         vms: Vec<VmId>,
@@ -48,6 +51,14 @@ struct Payload<E> {
     entry: E,
 }
 
+/// A VM that one writer took over from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Takeover {
+    pub writer: WriterId,
+    /// The epoch that it took for that.
+    pub epoch: u64,
+}
+
 /// What the log up to some number comes to. The chain of hashes makes a changed or swapped entry show.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ControlLog {
@@ -62,6 +73,9 @@ pub struct ControlLog {
     /// Newest epoch of each writer.
     pub epochs: BTreeMap<WriterId, u64>,
     pub fenced: BTreeSet<VmId>,
+    /// The last takeover of each VM.
+    #[serde(default)]
+    pub takeovers: BTreeMap<VmId, Takeover>,
     /// Objects that are lost or damaged, and the entry that says so.
     pub damaged: BTreeMap<String, u64>,
     /// Entries that are void, and why.
@@ -78,6 +92,7 @@ impl ControlLog {
             revoked: BTreeMap::new(),
             epochs: BTreeMap::new(),
             fenced: BTreeSet::new(),
+            takeovers: BTreeMap::new(),
             damaged: BTreeMap::new(),
             void: BTreeMap::new(),
         }
@@ -170,7 +185,7 @@ impl ControlLog {
         let allowed = match (&signer, &entry) {
             (Signer::Control, LogEntry::Epoch { .. }) => false,
             (Signer::Control, _) => true,
-            (Signer::Writer(id, _), LogEntry::Epoch { writer }) => {
+            (Signer::Writer(id, _), LogEntry::Epoch { writer, .. }) => {
                 id == writer && !self.revoked.contains_key(id)
             }
             (Signer::Writer(..), _) => false,
@@ -191,7 +206,12 @@ impl ControlLog {
                 self.revoked
                     .insert(writer, trusted.into_iter().filter_map(parse).collect());
             }
-            LogEntry::Epoch { writer } => drop(self.epochs.insert(writer, self.number)),
+            LogEntry::Epoch { writer, vms } => {
+                let epoch = self.number;
+                self.epochs.insert(writer, epoch);
+                self.takeovers
+                    .extend(vms.into_iter().map(|vm| (vm, Takeover { writer, epoch })));
+            }
             LogEntry::Fence { vms } => self.fenced.extend(vms),
             LogEntry::Unfence { vms } => self.fenced.retain(|vm| !vms.contains(vm)),
             LogEntry::Damage { objects } => {
@@ -201,9 +221,27 @@ impl ControlLog {
         }
     }
 
+    /// What people call a writer: its label, and its id if that is unknown.
+    pub fn label(&self, writer: &WriterId) -> String {
+        match self.writers.get(writer) {
+            Some(label) => format!("{label} (writer {writer})"),
+            None => format!("of writer {writer}"),
+        }
+    }
+
     /// Number of the last entry that names damage; 0 for none.
     pub fn last_damage(&self) -> u64 {
         self.damaged.values().copied().max().unwrap_or(0)
+    }
+
+    /// Who took `vm` over in a later epoch than `epoch`, if that is not `writer` itself. What a revoked writer took counts
+    /// no more.
+    pub fn taken_from(&self, writer: &WriterId, vm: &VmId, epoch: u64) -> Option<&Takeover> {
+        self.takeovers.get(vm).filter(|takeover| {
+            takeover.writer != *writer
+                && takeover.epoch > epoch
+                && !self.revoked.contains_key(&takeover.writer)
+        })
     }
 
     /// Whether a point of `writer` is to be trusted.
@@ -247,12 +285,43 @@ mod tests {
         }
     }
 
+    fn epoch_of(writer: &Writer, vms: &[VmId]) -> LogEntry {
+        LogEntry::Epoch {
+            writer: writer.id,
+            vms: vms.to_vec(),
+        }
+    }
+
+    #[test]
+    fn a_vm_that_was_taken_over_is_known_until_the_taker_is_revoked() {
+        let (control, writer, mut log) = setting();
+        let (vm, other) = (VmId([7; 16]), VmId([8; 16]));
+        let bytes = log.encode_as_writer(&writer, &epoch_of(&writer, &[vm]), TIME);
+        log.read(&control.public(), &bytes).unwrap();
+        let (rest, id) = (WriterId([9; 16]), writer.id);
+        let expected = Takeover {
+            writer: id,
+            epoch: 1,
+        };
+        assert_eq!(log.taken_from(&rest, &vm, 0), Some(&expected));
+        assert_eq!(log.taken_from(&rest, &other, 0), None);
+        assert_eq!(log.taken_from(&rest, &vm, 1), None, "taken back since");
+        assert_eq!(log.taken_from(&id, &vm, 0), None, "by itself");
+        let revoke = LogEntry::Revoke {
+            writer: id,
+            trusted: BTreeMap::new(),
+        };
+        let bytes = log.encode_as_control(&control, &revoke, TIME);
+        log.read(&control.public(), &bytes).unwrap();
+        assert_eq!(log.taken_from(&rest, &vm, 0), None);
+    }
+
     #[test]
     fn an_epoch_is_the_number_of_its_entry() {
         let (control, writer, mut log) = setting();
         let bytes = log.encode_as_control(&control, &writer_entry(&writer), TIME);
         log.read(&control.public(), &bytes).unwrap();
-        let bytes = log.encode_as_writer(&writer, &LogEntry::Epoch { writer: writer.id }, TIME);
+        let bytes = log.encode_as_writer(&writer, &epoch_of(&writer, &[]), TIME);
         log.read(&control.public(), &bytes).unwrap();
         assert_eq!(log.epochs[&writer.id], 2);
         assert!(log.void.is_empty());
@@ -274,6 +343,7 @@ mod tests {
             },
             LogEntry::Epoch {
                 writer: WriterId([9; 16]),
+                vms: Vec::new(),
             },
             writer_entry(&writer),
         ] {
@@ -351,7 +421,7 @@ mod tests {
                 ..last
             }
         ));
-        let bytes = log.encode_as_writer(&writer, &LogEntry::Epoch { writer: writer.id }, TIME);
+        let bytes = log.encode_as_writer(&writer, &epoch_of(&writer, &[]), TIME);
         log.read(&control.public(), &bytes).unwrap();
         assert!(log.epochs.is_empty(), "a revoked writer takes no epoch");
     }

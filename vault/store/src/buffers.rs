@@ -29,11 +29,21 @@ impl Buffers {
 
     /// An empty buffer that holds `bytes`.
     pub fn take(&self, bytes: usize) -> Vec<u8> {
+        if bytes < LEAST_BYTES {
+            return Vec::with_capacity(bytes);
+        }
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = free.iter().position(|buffer| buffer.capacity() >= bytes);
-        match fits.filter(|_| bytes >= LEAST_BYTES) {
+        // A much larger one would be held by a small object for as long as that is.
+        let fits = (0..free.len()).filter(|i| (bytes..=2 * bytes).contains(&free[*i].capacity()));
+        match fits.min_by_key(|i| free[*i].capacity()) {
             Some(place) => free.swap_remove(place),
-            None => Vec::with_capacity(bytes),
+            None => {
+                // Room for what is asked for now: sizes that nobody wants any more must not fill the pool.
+                if free.len() == self.most {
+                    free.swap_remove(0);
+                }
+                Vec::with_capacity(bytes)
+            }
         }
     }
 
@@ -117,6 +127,8 @@ mod tests {
         assert_eq!(kept(), 1, "a small one is not kept");
         drop(other);
         assert_eq!(kept(), 2);
+        buffers.take(900_000);
+        assert_eq!(kept(), 1, "made room");
         let path = folder.path().join("short");
         std::fs::write(&path, b"abc").unwrap();
         let short = buffers.read(File::open(&path).unwrap(), 1..100).unwrap();

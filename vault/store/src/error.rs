@@ -58,6 +58,11 @@ pub enum StoreError {
     #[error("VM {vm} is fenced: it was failed over. It is not captured until it is unfenced")]
     Fenced { vm: String },
 
+    #[error(
+        "VM {vm} is captured by gateway {by} now. If that is a mistake, revoke its key; if both have a VM of this name, give one of them another name; to take the VM over, run `sparesite-gateway rebuild`"
+    )]
+    TakenVm { vm: String, by: String },
+
     #[error("disk {disk} of VM {vm}, offset {offset}: {cause}")]
     Disk {
         vm: String,

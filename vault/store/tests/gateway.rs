@@ -3,8 +3,9 @@
 mod site;
 
 use site::*;
+use vault_format::{PointId, names};
 use vault_store::StoreError;
-use vault_store::read::PointSelector;
+use vault_store::read::{PointSelector, VerifyOptions, verify};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cycle_without_changes_costs_one_get_and_one_put_a_vm() {
@@ -171,6 +172,65 @@ async fn another_gateway_with_an_issued_key_takes_a_vm_over_and_sends_only_chang
     assert!(start.rebuilt.is_some());
     assert_eq!(report.chunks_full, 1);
     assert_eq!(report.point.unwrap().sequence, 2);
+    assert!(
+        matches!(report.findings.as_slice(), [taken] if taken.contains("gateway first (writer")),
+        "{report:?}"
+    );
+    assert!(site.restore("vm", PointSelector::Latest).await.unwrap() == disk);
+
+    // The first one is not gone: it stops, and only for this VM, and says who has it.
+    let error = site.sync("vm", &disk).await.unwrap_err();
+    assert!(matches!(error, StoreError::TakenVm { .. }), "{error}");
+    assert!(
+        error.to_string().contains("gateway second (writer"),
+        "{error}"
+    );
+    site.sync("other", &disk).await.unwrap();
+    let (_, report) = cycle(&mut second, "vm", &disk).await.unwrap();
+    assert_eq!(
+        (report.point.unwrap().sequence, report.findings.len()),
+        (3, 0)
+    );
+
+    // Told so by a person, it takes the VM back; and now the second one stops.
+    {
+        let mut first = site.gateway();
+        first.rebuild(&|_| {}).await.unwrap();
+    }
+    Dice(7).fill(&mut disk[..BLOCK]);
+    let report = site.sync("vm", &disk).await.unwrap();
+    assert_eq!(
+        (report.point.unwrap().sequence, report.findings.len()),
+        (4, 1)
+    );
+    let error = cycle(&mut second, "vm", &disk).await.unwrap_err();
+    assert!(matches!(error, StoreError::TakenVm { .. }), "{error}");
+    assert!(site.restore("vm", PointSelector::Latest).await.unwrap() == disk);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vm_comes_back_to_its_gateway_when_the_taker_is_revoked() {
+    let site = Site::new().await;
+    let mut disk = disk(6, 9);
+    site.sync("vm", &disk).await.unwrap();
+    let mut vault = site.vault().await;
+    let now = jiff::Timestamp::now();
+    let key = vault_store::setup::issue_key(&mut vault, "second", "file:///x", now)
+        .await
+        .unwrap();
+    let (writer, vm_id) = (key.writer.id, key.id_key.vm_id("vm"));
+    let state = site.folder.join("second");
+    let mut second =
+        vault_store::gateway::Gateway::open(site.objects.clone(), key, &state, small_packs())
+            .unwrap();
+    let (_, report) = cycle(&mut second, "vm", &disk).await.unwrap();
+    let trusted = std::collections::BTreeMap::from([(vm_id, report.point.unwrap())]);
+    let mut vault = site.vault().await;
+    vault_store::setup::revoke_key(&mut vault, writer, trusted, now)
+        .await
+        .unwrap();
+    Dice(1).fill(&mut disk[..BLOCK]);
+    site.sync("vm", &disk).await.unwrap();
     assert!(site.restore("vm", PointSelector::Latest).await.unwrap() == disk);
 }
 
@@ -290,4 +350,41 @@ async fn a_truncated_layer_of_an_unchanged_disk_heals_under_another_name() {
     );
     site.sync("vm", &disk).await.unwrap();
     assert!(site.restore("vm", PointSelector::Latest).await.unwrap() == disk);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hiding_a_vms_newest_points_shows_in_what_the_other_vms_say() {
+    let site = Site::new().await;
+    for (vm, seed) in [("a", 1), ("b", 2), ("b", 3), ("a", 4)] {
+        site.sync(vm, &disk(3, seed)).await.unwrap();
+    }
+    let newest = names::point(
+        &site.key().id_key.vm_id("b"),
+        PointId {
+            epoch: 2,
+            sequence: 2,
+        },
+    );
+    let named = async || {
+        let vault = site.vault().await;
+        let points = vault.points().await.unwrap();
+        let report = verify(&vault, &VerifyOptions::default(), &|_| {})
+            .await
+            .unwrap();
+        let by_verify = report.damaged.into_iter().map(|d| (d.object, d.why));
+        [points.damaged, by_verify.collect()]
+    };
+    assert_eq!(named().await, [vec![], vec![]], "nothing is hidden yet");
+    let path = site.vault_folder().join(&newest);
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    for found in named().await {
+        let [(object, why)] = found.as_slice() else {
+            panic!("{found:?}")
+        };
+        assert_eq!(*object, newest);
+        assert!(why.starts_with("it is missing"), "{why}");
+    }
+    std::fs::write(&path, bytes).unwrap();
+    assert_eq!(named().await, [vec![], vec![]]);
 }

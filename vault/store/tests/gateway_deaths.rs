@@ -4,34 +4,10 @@
 mod site;
 
 use site::*;
-use std::collections::HashMap;
 use std::sync::Arc;
-use vault_format::ids::PackName;
-use vault_format::names;
-use vault_format::pack::{FOOTER_BYTES, Footer};
 use vault_store::objects::Objects;
 use vault_store::objects::faulty::{Fault, FaultPlan, Faulty};
 use vault_store::read::PointSelector;
-
-/// How often each chunk's full record is stored.
-async fn full_records(site: &Site) -> HashMap<vault_format::ChunkId, usize> {
-    let trust = site.key().trust;
-    let mut count = HashMap::new();
-    for listed in site.objects.list(names::PACKS).await.unwrap() {
-        let bytes = site.objects.get(&listed.name).await.unwrap();
-        vault_format::pack::check(&PackName::from_hex(&listed.name[9..]).unwrap(), &bytes).unwrap();
-        let at = bytes.len() - FOOTER_BYTES;
-        let footer = Footer::parse(&bytes[at..], bytes.len() as u64).unwrap();
-        let trailer = &bytes[at - footer.trailer_bytes as usize..at];
-        for entry in footer
-            .open_trailer(&trust.vault, &trust.keys, trailer)
-            .unwrap()
-        {
-            *count.entry(entry.id).or_default() += usize::from(entry.kind.depth() == 0);
-        }
-    }
-    count
-}
 
 async fn dying_sync(applied: bool) {
     let (mut last, mut at) = (false, 0);

@@ -1,7 +1,10 @@
 //! One VM of a cycle: hook, disks, capture, hook.
 
+use std::cell::Cell;
+
 use console::{Failure, Finding};
 use jiff::Timestamp;
+use tokio::task::JoinHandle;
 use vault_format::manifest::Consistency;
 use vault_store::{
     StoreError,
@@ -9,6 +12,7 @@ use vault_store::{
 };
 
 use crate::{
+    commands::finding_in_words,
     config::Vm,
     interrupt::Interrupt,
     source::{
@@ -41,6 +45,46 @@ pub struct VmSync<'s> {
     pub interrupt: &'s Interrupt,
 }
 
+/// The `after` hook: runs once, as a task of its own, so that nothing that is given up ends it halfway.
+struct Thaw<'v> {
+    vm: &'v Vm,
+    task: Cell<Option<JoinHandle<Result<(), String>>>>,
+    started: Cell<bool>,
+}
+
+impl Thaw<'_> {
+    fn start(&self) {
+        let Some(hook) = self
+            .vm
+            .after
+            .clone()
+            .filter(|_| !self.started.replace(true))
+        else {
+            return;
+        };
+        let name = self.vm.name.clone();
+        self.task.set(Some(tokio::spawn(async move {
+            let never = std::future::pending();
+            run_hook(&hook, HookKind::After, &name, HOOK_TIMEOUT, never).await
+        })));
+    }
+
+    /// Not ended by an interrupt: it is what an interrupt waits for.
+    async fn end(self) -> Option<Finding> {
+        let why = match self.task.take()?.await {
+            Ok(ended) => ended.err()?,
+            Err(error) => error.to_string(),
+        };
+        let hook = self.vm.after.as_ref()?;
+        Some(Finding::new(
+            "the after hook failed: the VM may still be frozen",
+            format!("VM {}", self.vm.name),
+            why,
+            format!("look at the VM now, and run {} by hand", hook.display()),
+        ))
+    }
+}
+
 impl VmSync<'_> {
     /// The `after` hook runs whatever comes of the rest: the guest must not stay frozen.
     pub async fn run(
@@ -49,18 +93,34 @@ impl VmSync<'_> {
         progress: &(dyn Fn(u64) + Sync),
         findings: &mut Vec<Finding>,
     ) -> Result<PointReport, SyncError> {
+        let ready = tokio::select! {
+            ready = gateway.prepare_vm(&self.vm.name) => ready?,
+            () = self.interrupt.wait() => return Err(SyncError::Interrupted),
+        };
+        let on = format!("VM {}", self.vm.name);
+        findings.extend(ready.into_iter().map(|words| finding_in_words(&on, words)));
         let freeze = self.freeze().await;
-        let mut frozen = true;
+        let thaw = Thaw {
+            vm: self.vm,
+            task: Cell::new(None),
+            started: Cell::new(false),
+        };
+        let mut judged = None;
         let result = match self.interrupt.came() {
             true => Err(SyncError::Interrupted),
             false => {
-                self.capture(gateway, &freeze, &mut frozen, progress, findings)
+                self.capture(gateway, &freeze, &thaw, progress, &mut judged)
                     .await
             }
         };
-        if frozen {
-            findings.extend(self.thaw().await);
+        thaw.start();
+        // Also where nothing came to be read: that the hook failed may be why.
+        let judged = judged.unwrap_or_else(|| consistency::judge(&freeze, &[]));
+        if result.is_ok() || matches!(freeze, Freeze::Failed(_)) {
+            let name = &self.vm.name;
+            findings.extend(consistency::finding(name, self.asked, &freeze, &judged));
         }
+        findings.extend(thaw.end().await);
         result
     }
 
@@ -75,28 +135,14 @@ impl VmSync<'_> {
         }
     }
 
-    /// Not ended by an interrupt: it is what an interrupt waits for.
-    async fn thaw(&self) -> Option<Finding> {
-        let hook = self.vm.after.as_ref()?;
-        let never = std::future::pending();
-        let ended = run_hook(hook, HookKind::After, &self.vm.name, HOOK_TIMEOUT, never).await;
-        let why = ended.err()?;
-        Some(Finding::new(
-            "the after hook failed: the VM may still be frozen",
-            format!("VM {}", self.vm.name),
-            why,
-            format!("look at the VM now, and run {} by hand", hook.display()),
-        ))
-    }
-
     /// The guest goes on as soon as its disks are read: what is left to send does not keep it.
     async fn capture(
         &self,
         gateway: &mut Gateway,
         freeze: &Freeze,
-        frozen: &mut bool,
+        thaw: &Thaw<'_>,
         progress: &(dyn Fn(u64) + Sync),
-        findings: &mut Vec<Finding>,
+        judged: &mut Option<Judged>,
     ) -> Result<PointReport, SyncError> {
         // Looked at before we open the disks ourselves.
         let before = tokio::task::block_in_place(|| Observed::now(self.vm));
@@ -107,12 +153,9 @@ impl VmSync<'_> {
             disks: tokio::task::block_in_place(|| disk_list::open_all(self.vm, self.interrupt))?,
         };
         let after_reading = async || {
-            let judged = self.judge(freeze, &before);
-            findings.extend(self.thaw().await);
-            *frozen = false;
-            let name = &self.vm.name;
-            findings.extend(consistency::finding(name, self.asked, freeze, &judged));
-            judged.consistency
+            let had = self.judge(freeze, &before);
+            thaw.start();
+            judged.insert(had).consistency
         };
         let outcome = tokio::select! {
             outcome = gateway.sync_vm(capture, progress, after_reading) => outcome,

@@ -137,7 +137,14 @@ impl GoldenVault {
                 &log.clone().encode_as_control(&control, &entry, TIME),
             )
             .unwrap();
-            log.encode_as_writer(&key.writer, &LogEntry::Epoch { writer }, TIME)
+            log.encode_as_writer(
+                &key.writer,
+                &LogEntry::Epoch {
+                    writer,
+                    vms: Vec::new(),
+                },
+                TIME,
+            )
         }] {
             objects.insert(names::log(objects.len() as u64), bytes);
         }

@@ -79,6 +79,9 @@ impl Batches {
                 .max(data.start / self.chunk_bytes);
             let last = data.end.div_ceil(self.chunk_bytes).min(end);
             positions.extend((first..last).map(|position| (position, old.get(&position).copied())));
+            if data.end >= end * self.chunk_bytes {
+                break;
+            }
             // Whatever else lies in the last chunk's rest is read with it.
             let seen = last.max(first) * self.chunk_bytes;
             range = self.next_data(data.end.max(seen.min(self.source.size_bytes())))?;

@@ -10,6 +10,7 @@ use super::{DiskCapture, Gateway, PointReport};
 use crate::StoreError;
 use crate::extents::Extents;
 use std::sync::Arc;
+use tokio::task::JoinHandle;
 use vault_format::VmId;
 use vault_format::layer::Slot;
 use vault_format::manifest::Consistency;
@@ -18,6 +19,39 @@ use vault_format::manifest::Consistency;
 const DELTA_SLOTS: usize = 65_536;
 
 type JudgedBatch = (Batch, Vec<Judged>);
+
+/// A batch being judged.
+struct Judging(Option<JoinHandle<Result<JudgedBatch, (u64, String)>>>);
+
+impl Judging {
+    fn start(jobs: ChunkJobs, batch: Batch) -> Self {
+        Judging(Some(tokio::task::spawn_blocking(move || {
+            let judged = jobs.run(&batch.positions)?;
+            Ok((batch, judged))
+        })))
+    }
+
+    async fn end(mut self) -> Result<JudgedBatch, (u64, String)> {
+        match &mut self.0 {
+            Some(task) => {
+                let ended = task.await;
+                self.0 = None;
+                ended.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
+            }
+            None => unreachable!("it ends once"),
+        }
+    }
+}
+
+/// A capture that is given up waits for it: until it has ended, the disk is open.
+impl Drop for Judging {
+    fn drop(&mut self) {
+        if let Some(task) = self.0.take() {
+            let wait = || tokio::runtime::Handle::current().block_on(task);
+            drop(tokio::task::block_in_place(wait));
+        }
+    }
+}
 
 /// What one disk's batches are taken into.
 struct Intake<'a> {
@@ -59,9 +93,11 @@ impl Gateway {
         let mut rows = Vec::new();
         let mut read = Ok(());
         for disk in &disks {
-            let row = self.disk_row(vm_id, before.as_ref(), disk)?;
-            rows.push(row);
-            if let (Some(source), Some(row)) = (&disk.source, rows.last_mut()) {
+            match self.disk_row(vm_id, before.as_ref(), disk) {
+                Ok(row) => rows.push(row),
+                Err(e) => read = Err(e),
+            }
+            if let (Ok(()), Some(source), Some(row)) = (&read, &disk.source, rows.last_mut()) {
                 read = self
                     .capture_disk(vm, row, source, &mut uploads, &mut report, progress)
                     .await;
@@ -160,8 +196,9 @@ impl Gateway {
             let next = batches.next(&snapshot).map_err(|e| match e {
                 NextError::State(e) => e,
                 NextError::Disk(cause) => failed(batches.cursor() * chunk_bytes, cause.to_string()),
-            })?;
-            let judging = next.map(|batch| {
+            });
+            let judging = next.map(|next| {
+                let batch = next?;
                 let jobs = ChunkJobs {
                     source: source.clone(),
                     size_bytes,
@@ -170,20 +207,17 @@ impl Gateway {
                     sealer: self.sealer.clone(),
                     level: self.options.level,
                     snapshot,
+                    filling: uploads.filling(),
                     values: values.clone(),
                 };
-                tokio::task::spawn_blocking(move || {
-                    let judged = jobs.run(&batch.positions)?;
-                    Ok((batch, judged))
-                })
+                Some(Judging::start(jobs, batch))
             });
             let taken = match before {
                 Some(batch) => self.take_in_batch(&mut intake, batch, uploads).await,
                 None => Ok(done),
             };
-            // Also if that failed: what judges has the disk open.
-            let judged = match judging {
-                Some(judging) => Some(judging.await),
+            let judged = match judging? {
+                Some(judging) => Some(judging.end().await),
                 None => None,
             };
             let end = (taken? * chunk_bytes).min(size_bytes);
@@ -191,12 +225,8 @@ impl Gateway {
             done = end;
             before = match judged {
                 None => break,
-                Some(Ok(judged)) => Some(judged.map_err(|(offset, cause)| failed(offset, cause))?),
-                Some(Err(e)) => {
-                    return Err(StoreError::Other(format!(
-                        "a capture ended unexpectedly: {e}"
-                    )));
-                }
+                Some(Ok(judged)) => Some(judged),
+                Some(Err((offset, cause))) => return Err(failed(offset, cause)),
             };
         }
         progress(size_bytes - done);

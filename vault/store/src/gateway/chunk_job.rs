@@ -6,6 +6,7 @@ use crate::StoreError;
 use crate::extents::Extents;
 use rayon::prelude::*;
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::sync::Arc;
 use vault_format::block_values::{BlockValue, merge, of_chunk};
 use vault_format::chain::{Chain, Storing, plan_storing};
@@ -23,6 +24,8 @@ pub(super) struct ChunkJobs {
     pub sealer: Sealer,
     pub level: i32,
     pub snapshot: Snapshot,
+    /// Stored, but not known to the snapshot.
+    pub filling: HashSet<ChunkId>,
     pub values: Arc<Values>,
 }
 
@@ -56,7 +59,9 @@ impl ChunkJobs {
     /// Judges positions on all CPUs; an error has the disk's offset.
     pub fn run(&self, positions: &[(u64, Option<ChunkId>)]) -> Result<Vec<Judged>, (u64, String)> {
         let run = |(position, old): &(u64, Option<ChunkId>)| self.run_one(*position, *old);
-        positions.par_iter().map(run).collect()
+        let judged: Vec<_> = positions.par_iter().map(run).collect();
+        // The first of several errors by position, not by time.
+        judged.into_iter().collect()
     }
 
     fn run_one(&self, position: u64, old: Option<ChunkId>) -> Result<Judged, (u64, String)> {
@@ -111,6 +116,7 @@ impl ChunkJobs {
         let outcome = match self.snapshot.chunk(&id)? {
             Some(_) if old == Some(id) => Outcome::Unchanged,
             Some(_) => Outcome::Known(id),
+            None if self.filling.contains(&id) => Outcome::Known(id),
             None => self.store(id, position, self.parent(&id, old)?, chunk, &values, coder)?,
         };
         Ok(Judged {

@@ -2,9 +2,11 @@
 
 use super::Gateway;
 use super::rebuild::RebuildReport;
+use super::rows::VmRow;
 use crate::StoreError;
 use crate::objects::Created;
 use jiff::{SignedDuration, Timestamp};
+use vault_format::VmId;
 use vault_format::control_log::LogEntry;
 
 /// Gateway and store may disagree by this before it is a finding.
@@ -90,11 +92,57 @@ impl Gateway {
         }
     }
 
-    /// Takes a new epoch: the number of its log entry, so above all that were taken before.
-    pub(super) async fn take_epoch(&mut self) -> Result<(), StoreError> {
+    /// Makes sure that no other gateway captures this VM now, or that this one may take it over: with an entry in the
+    /// log, so that the other stops, and finds out without a request of its own.
+    pub(super) async fn claim_vm(
+        &mut self,
+        name: &str,
+        vm: &VmId,
+    ) -> Result<Vec<String>, StoreError> {
+        let Some(row) = self.state.vm(vm)? else {
+            return Ok(Vec::new());
+        };
+        let own = self.key.writer.id;
+        let log = &self.state.header.log;
+        if let Some(former) = row.taken_from {
+            let label = log.label(&former);
+            let revoked = log.revoked.contains_key(&former);
+            self.take_epoch(&[*vm]).await?;
+            self.state.put_vm(&VmRow {
+                taken_from: None,
+                ..row
+            })?;
+            return Ok(match revoked {
+                true => Vec::new(),
+                false => vec![format!(
+                    "VM {name} was captured by gateway {label} so far, and is by this one from now on: if that machine is gone, revoke its key; if it captures another VM of this name, give one of them another name"
+                )],
+            });
+        }
+        let since = row.point.epoch.max(self.state.header.epoch);
+        if let Some(takeover) = log.taken_from(&own, vm, row.point.epoch) {
+            return Err(StoreError::TakenVm {
+                vm: name.to_owned(),
+                by: log.label(&takeover.writer),
+            });
+        }
+        // Above the epochs of a writer that took the VM and was revoked, or new points would not be the newest.
+        let taken = log.takeovers.get(vm);
+        if taken.is_some_and(|takeover| takeover.writer != own && takeover.epoch > since) {
+            self.take_epoch(&[*vm]).await?;
+        }
+        Ok(Vec::new())
+    }
+
+    /// Takes a new epoch: the number of its log entry, so above all that were taken before. `vms` are taken over by it.
+    pub(super) async fn take_epoch(&mut self, vms: &[VmId]) -> Result<(), StoreError> {
         let entry = LogEntry::Epoch {
             writer: self.key.writer.id,
+            vms: vms.to_vec(),
         };
+        // If we die before the new one is noted, the log and the state disagree: then the next cycle rebuilds.
+        self.state.header.epoch = 0;
+        self.state.save_header()?;
         loop {
             let log = &mut self.state.header.log;
             let (name, bytes) = (

@@ -21,19 +21,17 @@ impl Gateway {
     /// Writes this cycle's layers of `disk`, whose changes are in the state's delta, and updates its row.
     pub(super) async fn write_layers(&mut self, disk: &mut DiskRow) -> Result<(), StoreError> {
         if disk.layers.iter().any(|layer| self.is_damaged_layer(layer)) {
-            return self.write_whole_map(disk).await;
+            // Heals it: the disk's whole map as it will be.
+            disk.layers.clear();
+            return self.write_runs(disk, true, (Vec::new(), Some(0))).await;
         }
-        let (whole, rest) = self.delta_runs(disk.number)?;
-        let Some(own) = rest else {
+        let (own, more) = self.runs_from(disk, 0, false)?;
+        if own.is_empty() {
             return Ok(());
-        };
-        if !whole.is_empty() {
+        }
+        if more.is_some() {
             // So much changed that merging would write it all again: the layers stand by themselves.
-            for runs in whole.into_iter().chain([own]) {
-                let layer = self.write_layer(&runs).await?;
-                disk.layers.insert(0, layer);
-            }
-            return Ok(());
+            return self.write_runs(disk, false, (own, more)).await;
         }
         let own = LayerRow::inline(&own);
         let sizes = |row: &LayerRow, inline: bool| LayerSize {
@@ -59,48 +57,34 @@ impl Gateway {
         Ok(())
     }
 
-    /// The delta's runs: groups of a layer object's size, and the last, smaller one (`None` if nothing changed).
-    fn delta_runs(&self, disk: u32) -> Result<(Vec<Runs>, Option<Runs>), StoreError> {
-        let (mut whole, mut builder) = (Vec::new(), RunBuilder::default());
-        self.state.each_delta(disk, |position, slot| {
-            builder.push(position, slot);
-            if builder.positions() == POSITIONS_PER_LAYER {
-                whole.push(std::mem::take(&mut builder).runs());
-            }
-        })?;
-        let rest = builder.runs();
-        let rest = if rest.is_empty() {
-            whole.pop()
-        } else {
-            Some(rest)
-        };
-        Ok((whole, rest))
+    /// One layer object's worth of runs, so that a disk of any size takes the same memory.
+    fn runs_from(
+        &self,
+        disk: &DiskRow,
+        from: u64,
+        whole: bool,
+    ) -> Result<(Runs, Option<u64>), StoreError> {
+        self.state
+            .runs_from(disk.number, from, whole, POSITIONS_PER_LAYER)
     }
 
-    /// The disk's map as it will be, from the state: heals a lost layer.
-    async fn write_whole_map(&mut self, disk: &mut DiskRow) -> Result<(), StoreError> {
-        let mut map: BTreeMap<u64, Slot> = BTreeMap::new();
-        self.state.each_mapped(disk.number, |position, id| {
-            map.insert(position, Slot::Chunk(id));
-        })?;
-        self.state.each_delta(disk.number, |position, slot| {
-            map.insert(position, slot);
-        })?;
-        disk.layers.clear();
-        let mut builder = RunBuilder::default();
-        let mut groups = Vec::new();
-        for (position, slot) in map.into_iter().filter(|(_, slot)| *slot != Slot::Hole) {
-            builder.push(position, slot);
-            if builder.positions() == POSITIONS_PER_LAYER {
-                groups.push(std::mem::take(&mut builder).runs());
+    /// Writes runs, and what follows on them, as layers of their own.
+    async fn write_runs(
+        &mut self,
+        disk: &mut DiskRow,
+        whole: bool,
+        (mut runs, mut more): (Runs, Option<u64>),
+    ) -> Result<(), StoreError> {
+        loop {
+            if !runs.is_empty() {
+                let layer = self.write_layer(&runs).await?;
+                disk.layers.insert(0, layer);
+            }
+            match more {
+                Some(from) => (runs, more) = self.runs_from(disk, from, whole)?,
+                None => return Ok(()),
             }
         }
-        groups.push(builder.runs());
-        for runs in groups.into_iter().filter(|runs| !runs.is_empty()) {
-            let layer = self.write_layer(&runs).await?;
-            disk.layers.insert(0, layer);
-        }
-        Ok(())
     }
 
     async fn write_layer(&self, runs: &[Run]) -> Result<LayerRow, StoreError> {

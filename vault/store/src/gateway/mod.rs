@@ -3,6 +3,7 @@
 
 mod batches;
 mod capture;
+mod chunk_buckets;
 mod chunk_job;
 mod epoch;
 mod heal;
@@ -158,6 +159,26 @@ impl Gateway {
         &self.key
     }
 
+    /// What is left to do of earlier cycles, and whether this gateway may capture the VM: all that need not keep a frozen
+    /// guest waiting. `sync_vm` begins with it too. Returns findings.
+    pub async fn prepare_vm(&mut self, name: &str) -> Result<Vec<String>, StoreError> {
+        let vm_id = self.key.id_key.vm_id(name);
+        if self.state.header.log.fenced.contains(&vm_id) {
+            return Err(StoreError::Fenced {
+                vm: name.to_owned(),
+            });
+        }
+        if self.state.header.epoch == 0 {
+            return Err(StoreError::Other(
+                "the gateway's state is in doubt: begin a cycle first, which rebuilds it".into(),
+            ));
+        }
+        self.settle_pending().await?;
+        self.settle_packs().await?;
+        self.meet_vm(name, &vm_id).await?;
+        self.claim_vm(name, &vm_id).await
+    }
+
     /// Captures `vm` and publishes a recovery point. `progress` is called with bytes of the disks gone through, from
     /// several threads. `after_reading` is called when the disks have been read, well or not, and are closed: it lets
     /// the guest go on, and says what consistency the reading had. An error before that comes without the call.
@@ -171,19 +192,7 @@ impl Gateway {
         check_names(&vm)?;
         self.renew_data_key()?;
         let vm_id = self.key.id_key.vm_id(&vm.name);
-        if self.state.header.log.fenced.contains(&vm_id) {
-            return Err(StoreError::Fenced {
-                vm: vm.name.clone(),
-            });
-        }
-        if self.state.header.epoch == 0 {
-            return Err(StoreError::Other(
-                "the gateway's state is in doubt: begin a cycle first, which rebuilds it".into(),
-            ));
-        }
-        self.settle_pending().await?;
-        self.settle_packs().await?;
-        self.meet_vm(&vm.name, &vm_id).await?;
+        let taken = self.prepare_vm(&vm.name).await?;
         self.state.clear_delta()?;
         let VmCapture {
             name,
@@ -194,6 +203,7 @@ impl Gateway {
         let (captured, mut report) = self
             .capture_vm(&name, disks, &vm_id, progress, after_reading)
             .await?;
+        report.findings.extend(taken);
         self.write_due_segments().await?;
         let facts = publish::CaptureFacts {
             vm: name,

@@ -102,6 +102,7 @@ impl Gateway {
             captured_at: about.captured_at,
             capture,
             consistency: about.consistency.to_string(),
+            taken_from: None,
             disks,
         };
         let packs = own.iter().map(|(ordinal, _)| *ordinal).collect();

@@ -2,7 +2,8 @@
 //! requests; nothing is stored twice, because packs that no index names are found by their trailers.
 
 use super::Gateway;
-use super::rows::{DiskRow, LayerRow, PackRow, VmRow};
+use super::chunk_buckets::ChunkBuckets;
+use super::rows::{ChunkRow, DiskRow, LayerRow, PackRow, VmRow};
 use crate::StoreError;
 use crate::objects::Listed;
 use crate::setup::read_config;
@@ -50,7 +51,7 @@ impl Gateway {
         self.state.header.epoch = 0;
         self.check_standing()?;
         self.learn_packs(progress, &mut report).await?;
-        self.take_epoch().await?;
+        self.take_epoch(&[]).await?;
         self.state.header.heeded = self.state.header.log.number;
         self.state.save_header()?;
         let mut points: BTreeMap<VmId, Vec<PointId>> = BTreeMap::new();
@@ -128,6 +129,7 @@ impl Gateway {
                 .damaged
                 .contains_key(&names::pack(pack))
         });
+        let mut chunks = ChunkBuckets::new(&self.state)?;
         let segments = self.objects.list(names::INDEX).await?;
         let mut read: Vec<Span> = Vec::new();
         for (span, name) in usable(segments, &self.state.header.log.damaged) {
@@ -146,7 +148,7 @@ impl Gateway {
             for (row, _) in &adopted {
                 stored.remove(&row.name);
             }
-            self.adopt(&adopted, report)?;
+            self.adopt(&adopted, &mut chunks, report)?;
             progress(1);
         }
         // What no segment names: recent packs, and those of syncs that were killed.
@@ -154,18 +156,23 @@ impl Gateway {
         rest.sort_unstable();
         for (pack, size) in rest {
             match self.read_trailer(&pack, size).await {
-                Ok(entries) => self.adopt(&[(found(pack, size, false), entries)], report)?,
+                Ok(entries) => {
+                    let adopted = [(found(pack, size, false), entries)];
+                    self.adopt(&adopted, &mut chunks, report)?;
+                }
                 Err(e) if e.is_damage() => report.findings.push(e.to_string()),
                 Err(e) => return Err(e),
             }
             progress(1);
         }
+        chunks.drain_into(&self.state)?;
         self.lose_broken_chains()
     }
 
     fn adopt(
         &mut self,
         adopted: &[(PackRow, Vec<Entry>)],
+        chunks: &mut ChunkBuckets,
         report: &mut RebuildReport,
     ) -> Result<(), StoreError> {
         report.packs += adopted.len() as u64;
@@ -173,7 +180,19 @@ impl Gateway {
             .iter()
             .map(|(_, entries)| entries.len() as u64)
             .sum::<u64>();
-        self.state.adopt(adopted)
+        let first = self.state.adopt(adopted)?;
+        for (pack, (_, entries)) in (first..).zip(adopted) {
+            for entry in entries {
+                let row = ChunkRow {
+                    pack,
+                    length: entry.length,
+                    kind: entry.kind,
+                    mask: None,
+                };
+                chunks.push(&entry.id, &row)?;
+            }
+        }
+        Ok(())
     }
 
     /// A segment's packs that are stored with their stated size, each with its entries.
@@ -251,9 +270,7 @@ impl Gateway {
         tracing::info!("VM {vm} is in the vault already, up to {last}");
         // The epoch first: a VM that is known under too small an epoch would get points that are never the newest.
         if last.epoch >= self.state.header.epoch {
-            self.state.header.epoch = 0;
-            self.state.save_header()?;
-            self.take_epoch().await?;
+            self.take_epoch(&[]).await?;
         }
         self.learn_vm(*vm_id, points).await
     }
@@ -277,6 +294,7 @@ impl Gateway {
             captured_at: String::new(),
             capture: CaptureId([0; 16]),
             consistency: String::new(),
+            taken_from: None,
             disks: Vec::new(),
         };
         for point in points.iter().rev() {
@@ -322,6 +340,7 @@ impl Gateway {
             self.learn_map(&row.vm_id, &mut disk).await?;
             disks.push(disk);
         }
+        row.taken_from = (writer != self.key.writer.id).then_some(writer);
         row.name = manifest.facts.vm;
         (row.object, row.hash, row.disks) = (object, hash, disks);
         (row.captured_at, row.capture) = (manifest.facts.captured_at, manifest.facts.capture);

@@ -179,6 +179,9 @@ pub(super) struct VmRow {
     pub captured_at: String,
     pub capture: CaptureId,
     pub consistency: String,
+    /// The other writer whose point this is: the VM is taken over with the next one.
+    #[serde(default)]
+    pub taken_from: Option<WriterId>,
     pub disks: Vec<DiskRow>,
 }
 

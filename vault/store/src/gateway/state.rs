@@ -90,11 +90,13 @@ impl State {
             any_lost: false,
         };
         match state.read_header()? {
-            Some(found) if found.layout == LAYOUT && same_vault(&found, &state.header) => {
-                state.header = found
-            }
-            Some(_) => state.clear()?,
             None => state.save_header()?,
+            Some(bytes) => match serde_json::from_slice::<Header>(&bytes) {
+                Ok(found) if found.layout == LAYOUT && same_vault(&found, &state.header) => {
+                    state.header = found
+                }
+                _ => state.clear()?,
+            },
         }
         state.any_lost = state.read(|r| Ok(r.open_table(LOST)?.iter()?.next().is_some()))?;
         Ok(state)
@@ -127,14 +129,13 @@ impl State {
         Ok(out)
     }
 
-    fn read_header(&self) -> Result<Option<Header>, StoreError> {
+    fn read_header(&self) -> Result<Option<Vec<u8>>, StoreError> {
         self.write(create_tables)?;
-        let bytes = self.read(|r| {
+        self.read(|r| {
             Ok(r.open_table(HEADER)?
                 .get("header")?
                 .map(|v| v.value().to_vec()))
-        })?;
-        Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+        })
     }
 
     pub fn save_header(&self) -> Result<(), StoreError> {

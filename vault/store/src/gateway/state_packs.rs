@@ -165,34 +165,33 @@ impl State {
         })
     }
 
-    /// Takes in what the vault already holds: packs with their entries, at consecutive ordinals, in one commit.
-    pub fn adopt(&mut self, packs: &[(PackRow, Vec<Entry>)]) -> Result<(), StoreError> {
+    /// Takes in packs that the vault already holds, in one commit, and returns the first one's ordinal; the others follow.
+    /// Their chunks go through `put_chunks`.
+    pub fn adopt(&mut self, packs: &[(PackRow, Vec<Entry>)]) -> Result<u64, StoreError> {
         let first = self.header.next_ordinal;
         self.header.next_ordinal += packs.len() as u64;
         self.write(|w| {
             put_header(w, &self.header)?;
             let (mut rows, mut all) = (w.open_table(PACKS)?, w.open_table(ENTRIES)?);
-            let (mut chunks, mut open) = (w.open_table(CHUNKS)?, w.open_table(OPEN)?);
+            let mut open = w.open_table(OPEN)?;
             for (ordinal, (row, entries)) in (first..).zip(packs) {
                 if !row.indexed {
                     open.insert(ordinal, ())?;
                 }
                 rows.insert(ordinal, json(row).as_slice())?;
                 all.insert(ordinal, encode_entries(entries).as_slice())?;
-                for entry in entries {
-                    let known = chunks
-                        .get(&entry.id.0)?
-                        .and_then(|v| ChunkRow::decode(v.value()));
-                    if known.is_none_or(|known| known.kind.depth() > entry.kind.depth()) {
-                        let row = ChunkRow {
-                            pack: ordinal,
-                            length: entry.length,
-                            kind: entry.kind,
-                            mask: None,
-                        };
-                        chunks.insert(&entry.id.0, row.encode().as_slice())?;
-                    }
-                }
+            }
+            Ok(())
+        })?;
+        Ok(first)
+    }
+
+    /// Chunks of an empty table's next part, sorted by id.
+    pub fn put_chunks(&self, rows: &[(ChunkId, ChunkRow)]) -> Result<(), StoreError> {
+        self.write(|w| {
+            let mut chunks = w.open_table(CHUNKS)?;
+            for (id, row) in rows {
+                chunks.insert(&id.0, row.encode().as_slice())?;
             }
             Ok(())
         })

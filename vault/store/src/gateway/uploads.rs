@@ -50,6 +50,11 @@ impl Uploads {
         self.noted[1] = std::mem::take(&mut self.noted[0]);
     }
 
+    /// Chunks of the pack being filled, which no snapshot knows.
+    pub fn filling(&self) -> HashSet<ChunkId> {
+        self.filling.keys().copied().collect()
+    }
+
     /// Whether `id` was stored, but too late for the snapshot that the batch being taken in was judged by.
     pub fn has(&self, id: &ChunkId) -> bool {
         self.filling.contains_key(id) || self.noted.iter().any(|noted| noted.contains(id))
@@ -67,10 +72,9 @@ impl Gateway {
     ) -> Result<(), StoreError> {
         let capacity = self.pack_bytes;
         let builder = uploads.builder.get_or_insert_with(|| {
-            PackBuilder::new(
-                &self.sealed_key,
-                self.buffers.take(capacity + PACK_REST_BYTES),
-            )
+            // Of one size, whatever the pace: what is not touched takes no memory.
+            let buffer = self.buffers.take(self.options.pack_bytes + PACK_REST_BYTES);
+            PackBuilder::new(&self.sealed_key, buffer)
         });
         builder.push(id, row.kind, record);
         uploads.filling.insert(id, row);

@@ -21,6 +21,9 @@ use vault_format::ChunkId;
 /// Batches being fetched while one is written: each has up to 32 MiB of records.
 const FETCHED_AHEAD: usize = 2;
 
+/// Each holds a few chunks, which may have 4 MiB. More threads than CPUs, since one at a time writes.
+const MOST_THREADS: usize = 16;
+
 /// What assembling a disk came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AssembleReport {
@@ -56,7 +59,7 @@ pub async fn assemble(
         progress,
     };
     let workers = rayon::ThreadPoolBuilder::new()
-        .num_threads(2 * rayon::current_num_threads())
+        .num_threads((2 * rayon::current_num_threads()).min(MOST_THREADS))
         .build()
         .map_err(|e| StoreError::Other(format!("threads cannot be started: {e}")))?;
     let mut report = AssembleReport::default();

@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use vault_format::ChunkId;
 use vault_format::layer::Slot;
-use vault_format::manifest::Disk;
+use vault_format::manifest::{Disk, Manifest};
 
 /// Chunks fetched and built in one go, in bytes of disk.
 const BATCH_BYTES: usize = 32 << 20;
@@ -48,6 +48,14 @@ pub(super) fn disk_of<'p>(point: &'p Point, name: &str) -> Result<&'p Disk, Stor
     })
 }
 
+/// What reads a point's chunks: the segments, and the lists of packs that none holds.
+pub(super) async fn engine_for(vault: &Vault, manifest: &Manifest) -> Result<Engine, StoreError> {
+    let mut index = Index::open(vault).await?;
+    index.add_unindexed(manifest).await?;
+    index.add_manifest(manifest, false);
+    Ok(Engine::new(vault, index))
+}
+
 impl DiskImage {
     pub async fn open(
         vault: &Vault,
@@ -61,12 +69,8 @@ impl DiskImage {
             &disk.layers[..]
         };
         let overlay = MapOverlay::open(vault.objects.clone(), &vault.trust, layers).await?;
-        let mut index = Index::open(vault).await?;
-        index.add_unindexed(&point.manifest).await?;
-        index.add_manifest(&point.manifest, false);
-        let engine = Arc::new(Engine::new(vault, index));
         Ok(DiskImage {
-            engine,
+            engine: Arc::new(engine_for(vault, &point.manifest).await?),
             overlay,
             size_bytes: disk.size_bytes,
             chunk_bytes: vault.config.chunk_bytes,

@@ -15,6 +15,7 @@ mod overlay;
 mod packs;
 mod plan;
 mod points;
+mod promised;
 mod ranges;
 mod segments;
 mod task;

@@ -1,12 +1,13 @@
 //! Finding recovery points: every manifest whose signature holds, in order of epoch and sequence.
 
 use super::Vault;
+use super::promised::Promised;
 use crate::StoreError;
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use jiff::civil::{Date, Time};
 use jiff::tz::TimeZone;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::str::FromStr;
 use vault_format::FormatError;
 use vault_format::ids::{ObjectHash, PointId, VmId, WriterId};
@@ -20,7 +21,7 @@ const AT_ONCE: usize = 8;
 #[derive(Debug, Default)]
 pub struct PointList {
     pub points: Vec<Point>,
-    /// Object and reason: manifests that are damaged.
+    /// Object and reason: manifests that are damaged, or gone although others tell of them.
     pub damaged: Vec<(String, String)>,
     /// Object and reason: manifests of writers that were revoked before.
     pub untrusted: Vec<(String, String)>,
@@ -97,8 +98,21 @@ pub(super) enum Read {
 impl Vault {
     /// All points, by VM name and order. Reads every manifest.
     pub async fn points(&self) -> Result<PointList, StoreError> {
-        self.read_points(self.list_points(names::POINTS).await?)
-            .await
+        let listed = self.list_points(names::POINTS).await?;
+        let newest: BTreeMap<VmId, PointId> =
+            listed.iter().map(|(_, vm, point)| (*vm, *point)).collect();
+        let mut list = self.read_points(listed).await?;
+        let (mut promised, mut hashes) = (Promised::default(), HashMap::new());
+        for point in &list.points {
+            promised.note(&point.object, &point.manifest.facts);
+            hashes.insert(point.object.as_str(), point.hash);
+        }
+        let broken = promised.broken(
+            |vm| newest.get(vm).copied(),
+            |object| hashes.get(object).copied(),
+        );
+        list.damaged.extend(broken);
+        Ok(list)
     }
 
     /// The points of one VM.

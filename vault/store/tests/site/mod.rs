@@ -1,12 +1,16 @@
 //! A site in a test: a directory vault, a kit, gateways with their state, and disks in memory.
 #![allow(dead_code)]
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::TempDir;
 use vault_format::gateway_key::GatewayKey;
+use vault_format::ids::PackName;
 use vault_format::kit::{Argon2idCosts, Kit};
 use vault_format::manifest::Consistency;
+use vault_format::pack::{self, FOOTER_BYTES, Footer};
+use vault_format::{ChunkId, names};
 use vault_store::extents::MemoryDisk;
 use vault_store::gateway::{
     CycleStart, DiskCapture, Gateway, GatewayOptions, PointReport, VmCapture,
@@ -217,4 +221,24 @@ pub fn copy_folder(from: &Path, to: &Path) {
             false => drop(std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap()),
         }
     }
+}
+
+/// How often each chunk's full record is stored.
+pub async fn full_records(site: &Site) -> HashMap<ChunkId, usize> {
+    let trust = site.key().trust;
+    let mut count = HashMap::new();
+    for listed in site.objects.list(names::PACKS).await.unwrap() {
+        let bytes = site.objects.get(&listed.name).await.unwrap();
+        pack::check(&PackName::from_hex(&listed.name[9..]).unwrap(), &bytes).unwrap();
+        let at = bytes.len() - FOOTER_BYTES;
+        let footer = Footer::parse(&bytes[at..], bytes.len() as u64).unwrap();
+        let trailer = &bytes[at - footer.trailer_bytes as usize..at];
+        for entry in footer
+            .open_trailer(&trust.vault, &trust.keys, trailer)
+            .unwrap()
+        {
+            *count.entry(entry.id).or_default() += usize::from(entry.kind.depth() == 0);
+        }
+    }
+    count
 }

@@ -93,6 +93,7 @@ impl Builder<'_> {
         log.read(&self.key.trust.control, &first)?;
         let entry = LogEntry::Epoch {
             writer: self.key.writer.id,
+            vms: Vec::new(),
         };
         let bytes = log.encode_as_writer(&self.key.writer, &entry, &self.now.to_string());
         let name = log.next_name();

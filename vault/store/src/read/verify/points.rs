@@ -4,6 +4,7 @@ use super::{PointVerdict, Verification};
 use crate::StoreError;
 use crate::read::index::Index;
 use crate::read::points::Read;
+use crate::read::promised::Promised;
 use futures::{StreamExt, stream};
 use std::collections::BTreeMap;
 use vault_format::ids::{ObjectHash, VmId, WriterId};
@@ -49,10 +50,14 @@ impl Verification<'_> {
         };
         let mut reads = stream::iter(all).map(read).buffered(AT_ONCE);
         let (mut points, mut unread) = (Vec::new(), Vec::new());
+        let mut promised = Promised::default();
         while let Some((read, vm_id, point, size)) = reads.next().await {
             self.read(size);
             match read? {
-                Read::Whole(p) => points.push(keep(*p, vm_id, true)),
+                Read::Whole(p) => {
+                    promised.note(&p.object, &p.manifest.facts);
+                    points.push(keep(*p, vm_id, true));
+                }
                 Read::Untrusted(p, why) => {
                     self.report
                         .findings
@@ -80,12 +85,13 @@ impl Verification<'_> {
                 trusted: true,
             });
         }
-        self.check_links(&points);
+        self.check_links(&points, &promised);
         Ok(points)
     }
 
-    /// Each manifest names its predecessor and that one's hash: what is gone or was replaced shows.
-    fn check_links(&mut self, points: &[KnownPoint]) {
+    /// Each manifest names its predecessor and the newest of all VMs, with their hashes: what is gone or was replaced
+    /// shows.
+    fn check_links(&mut self, points: &[KnownPoint], promised: &Promised) {
         let hashes: BTreeMap<&str, ObjectHash> =
             points.iter().map(|p| (p.object.as_str(), p.hash)).collect();
         for point in points {
@@ -106,6 +112,17 @@ impl Verification<'_> {
                     format!("it is not the manifest on which {} follows", point.object),
                 );
             }
+        }
+        let newest = |vm: &VmId| {
+            let stored = self.below(&names::points_of(vm));
+            let point = |(object, _): &(String, u64)| match names::parse(object)? {
+                Name::Point(_, point) => Some(point),
+                _ => None,
+            };
+            stored.iter().filter_map(point).max()
+        };
+        for (object, why) in promised.broken(newest, |object| hashes.get(object).copied()) {
+            self.damage(&object, why);
         }
     }
 

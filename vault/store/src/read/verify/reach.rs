@@ -6,6 +6,7 @@ use super::{PointVerdict, Verification};
 use crate::StoreError;
 use crate::read::batch::Batch;
 use crate::read::chains::Located;
+use crate::read::disk_image::engine_for;
 use crate::read::engine::Engine;
 use crate::read::index::Reach;
 use crate::read::overlay::{MapOverlay, RemoteLayer};
@@ -28,6 +29,8 @@ const BUILT_BYTES: u64 = 32 << 20;
 /// is verified in bounded memory.
 const MAX_LOST: usize = 1 << 20;
 const MAX_REASONS: usize = 10_000;
+/// Lost chunks of a point that are tried one by one: 64 MiB of memory at chunks of 64 KiB.
+const MAX_TRIED: usize = 1024;
 
 /// What judging all layers left.
 #[derive(Default)]
@@ -269,43 +272,73 @@ impl Verification<'_> {
         {
             return Ok(None);
         }
-        for disk in manifest.disks.iter().filter(|d| !d.excluded) {
-            if let Some(why) = self.first_lost(reached, disk).await? {
-                return Ok(Some(why));
-            }
+        if reached.more {
+            return Ok(Some(
+                "a map layer of it names lost chunks, and so many are lost that they were not told apart".to_owned(),
+            ));
         }
-        let many = || {
-            "a map layer of it names lost chunks, and so many are lost that they were not told apart".to_owned()
-        };
-        Ok(reached.more.then(many))
+        let mut lost = BTreeMap::new();
+        for disk in manifest.disks.iter().filter(|d| !d.excluded) {
+            self.note_lost_of(reached, disk, &mut lost).await?;
+        }
+        self.try_lost(reached, &manifest, lost).await
     }
 
-    async fn first_lost(
+    /// Adds the lost chunks of a disk, each with a place where it is needed.
+    async fn note_lost_of(
         &self,
         reached: &Reached,
         disk: &Disk,
-    ) -> Result<Option<String>, StoreError> {
+        lost: &mut BTreeMap<ChunkId, (String, u64)>,
+    ) -> Result<(), StoreError> {
         let mut map =
             MapOverlay::open(self.objects.clone(), &self.vault.trust, &disk.layers).await?;
         let end = disk
             .size_bytes
             .div_ceil(self.vault.config.chunk_bytes.into());
         let mut first = 0;
-        while first < end {
+        while first < end && lost.len() <= MAX_TRIED {
             let last = end.min(first + POSITIONS_AT_ONCE);
             for (position, slot) in (first..).zip(map.slots(first..last).await?) {
                 if let Slot::Chunk(id) = slot
-                    && let Some(why) = reached.lost.get(&id)
+                    && reached.lost.contains_key(&id)
                 {
-                    return Ok(Some(format!(
-                        "disk {}, position {position}: chunk {id}: {why}",
-                        disk.name
-                    )));
+                    lost.entry(id)
+                        .or_insert_with(|| (disk.name.clone(), position));
                 }
             }
             first = last;
         }
-        Ok(None)
+        Ok(())
+    }
+
+    /// A few lost chunks are tried as a restore of this point would try them: of a pack that was cut off or swapped with
+    /// another, it finds what is left.
+    async fn try_lost(
+        &mut self,
+        reached: &Reached,
+        manifest: &Manifest,
+        lost: BTreeMap<ChunkId, (String, u64)>,
+    ) -> Result<Option<String>, StoreError> {
+        let words = |id: &ChunkId, why: &str| {
+            let (disk, position) = &lost[id];
+            format!("disk {disk}, position {position}: chunk {id}: {why}")
+        };
+        let ids: Vec<ChunkId> = lost.keys().copied().collect();
+        let Some(first) = ids.first() else {
+            return Ok(None);
+        };
+        if ids.len() > MAX_TRIED {
+            return Ok(Some(words(first, &reached.lost[first])));
+        }
+        let engine = engine_for(self.vault, manifest).await?;
+        let tried = engine.recover(&ids).await?;
+        let still = ids.iter().find_map(|id| match tried.get(id) {
+            Some(Ok(_)) => None,
+            Some(Err(why)) => Some(words(id, why)),
+            None => Some(words(id, &reached.lost[id])),
+        });
+        Ok(still)
     }
 }
 

@@ -1,0 +1,81 @@
+//! Hooks around a capture: once each, the guest not frozen for longer than its disks are read.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use journeys::*;
+
+/// What the hooks wrote, in one line.
+fn log(site: &Site) -> String {
+    let log = fs::read_to_string(site.path("hooks.log")).unwrap_or_default();
+    log.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn script(site: &Site, name: &str, body: &str) -> String {
+    let path = site.path(name);
+    let text = format!("#!/bin/sh\nlog={}\n{body}\n", site.shown("hooks.log"));
+    fs::write(&path, text).expect("written");
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o700)).expect("executable");
+    site.shown(name)
+}
+
+/// A site whose VM has hooks; `before` may fail, `after` takes a moment.
+fn hooked(disk: &str, before: &str) -> Site {
+    let site = Site::new();
+    let before = script(&site, "before", &format!("echo frozen >>$log; {before}"));
+    let after = script(
+        &site,
+        "after",
+        "echo thaw >>$log; sleep 0.5; echo thawed >>$log",
+    );
+    let disk = site.shown(disk);
+    let source = format!("{{ disks = [\"{disk}\"], before = \"{before}\", after = \"{after}\" }}");
+    site.configure(&[("vm", &source)]);
+    site
+}
+
+#[test]
+fn hooks_run_once_each_and_the_point_says_that_it_was_frozen() {
+    let site = hooked("vm.raw", "true");
+    make_random(&site.path("vm.raw"), 8 * MIB, 1);
+    site.sync();
+    assert_eq!(log(&site), "frozen thaw thawed");
+    let points = site.restore(&["points", "--json"]).ok().json();
+    assert_eq!(
+        points["points"][0]["consistency"], "file-system",
+        "{points}"
+    );
+}
+
+#[test]
+fn a_guest_is_thawed_when_its_disk_is_missing_and_what_the_hook_said_is_told() {
+    let site = hooked("vm.raw", "echo no agent; exit 4");
+    let run = site.gateway(&["sync"]).exits(1);
+    run.says(&["no agent", "vm.raw"]);
+    assert_eq!(log(&site), "frozen thaw thawed");
+}
+
+#[test]
+fn an_interrupt_thaws_once_and_waits_for_it() {
+    let site = hooked("vm.qcow2", "true");
+    make_random(&site.path("disk.raw"), 96 * MIB, 9);
+    convert(&site.path("disk.raw"), &site.path("vm.qcow2"), "qcow2", "");
+    // Once while it reads, once while the after hook runs.
+    for moment in ["frozen", "thaw"] {
+        let _ = fs::remove_file(site.path("hooks.log"));
+        let sync = Background::start(&mut site.gateway_command(&["sync", "--quiet"]));
+        wait_until("the hook runs", || log(&site).ends_with(moment));
+        if moment == "frozen" {
+            wait_until("the disk is read", || {
+                !packs(&site.path("vault")).is_empty()
+            });
+        }
+        sync.terminate();
+        let run = sync.wait();
+        assert!(matches!(run.code, Some(0 | 1 | 130)), "{run}");
+        assert_eq!(log(&site), "frozen thaw thawed", "{moment}: {run}");
+        assert_eq!(qemu_nbd_of(site.folder()), Vec::<String>::new(), "{moment}");
+    }
+    site.sync();
+    site.assert_comes_back("vm", "disk.raw");
+}

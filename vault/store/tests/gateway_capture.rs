@@ -1,0 +1,137 @@
+//! A capture: batches judged side by side, a guest that waits for the reading only, disks that fail.
+
+mod site;
+
+use site::*;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+use vault_format::manifest::Consistency;
+use vault_format::names;
+use vault_store::error::DiskFailure;
+use vault_store::extents::MemoryDisk;
+use vault_store::gateway::{Gateway, VmCapture};
+use vault_store::read::PointSelector;
+use vault_store::{Extents, StoreError};
+
+async fn begun(site: &Site) -> Gateway {
+    let mut gateway = site.gateway();
+    gateway.begin_cycle(&|_| {}).await.unwrap();
+    gateway
+}
+
+/// A capture of one disk, and a sight of whether it is still open.
+fn watched(source: Arc<dyn Extents>) -> (VmCapture, Weak<dyn Extents>) {
+    let mut vm = capture("vm", &[]);
+    vm.disks[0].size_bytes = source.size_bytes();
+    let open = Arc::downgrade(&source);
+    vm.disks[0].source = Some(source);
+    (vm, open)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_guest_goes_on_when_its_disks_are_read_and_the_point_says_what_it_was_told_then() {
+    let site = Site::new().await;
+    let disk = disk(2, 1);
+    let (vm, open) = watched(Arc::new(MemoryDisk::new(disk.clone())));
+    let stored = async || site.objects.list("").await.unwrap().len();
+    let before = stored().await;
+    let mut gateway = begun(&site).await;
+    let taken = stored().await;
+    let after_reading = async || {
+        assert_eq!(stored().await, taken, "nothing is sent yet");
+        assert!(open.upgrade().is_none(), "the disk is closed");
+        Consistency::FileSystem
+    };
+    gateway.sync_vm(vm, &|_| {}, after_reading).await.unwrap();
+    assert!(stored().await > taken && taken > before);
+    let vault = site.vault().await;
+    let point = vault
+        .find_point("vm", &PointSelector::Latest)
+        .await
+        .unwrap();
+    assert_eq!(point.manifest.facts.consistency, Consistency::FileSystem);
+    assert!(site.restore("vm", PointSelector::Latest).await.unwrap() == disk);
+}
+
+/// A disk that cannot be read from one offset on.
+struct Broken {
+    disk: MemoryDisk,
+    from: u64,
+}
+
+impl Extents for Broken {
+    fn size_bytes(&self) -> u64 {
+        self.disk.size_bytes()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DiskFailure> {
+        match offset >= self.from {
+            true => Err("input/output error (os error 5)".into()),
+            false => self.disk.read_at(offset, buf),
+        }
+    }
+
+    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, DiskFailure> {
+        self.disk.next_data(offset)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreadable_sector_is_named_frees_the_guest_and_loses_nothing_that_was_sent() {
+    let site = Site::new().await;
+    let mut bytes = vec![0; 600 * CHUNK];
+    Dice(3).fill(&mut bytes[..300 * CHUNK]);
+    let (vm, open) = watched(Arc::new(Broken {
+        disk: MemoryDisk::new(bytes.clone()),
+        from: 290 * CHUNK as u64,
+    }));
+    let freed = AtomicBool::new(false);
+    let after_reading = async || {
+        assert!(open.upgrade().is_none(), "the disk is closed");
+        freed.store(true, Relaxed);
+        Consistency::Crash
+    };
+    let mut gateway = begun(&site).await;
+    let error = gateway
+        .sync_vm(vm, &|_| {}, after_reading)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, StoreError::Disk { offset, .. } if *offset == 290 * CHUNK as u64),
+        "{error}"
+    );
+    assert!(error.to_string().contains("input/output error"), "{error}");
+    assert!(freed.load(Relaxed));
+    drop(gateway);
+    assert!(!site.objects.list(names::PACKS).await.unwrap().is_empty());
+    site.sync("vm", &bytes).await.unwrap();
+    assert!(full_records(&site).await.values().all(|n| *n == 1));
+    assert!(site.restore("vm", PointSelector::Latest).await.unwrap() == bytes);
+}
+
+/// Batches are of 16 MiB, and each is judged before the one before it is stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_that_comes_again_and_again_is_stored_once() {
+    let site = Site::new().await;
+    let mut bytes = vec![0; 1100 * CHUNK];
+    for (position, chunk) in bytes.chunks_exact_mut(CHUNK).enumerate() {
+        // Every third is new; the rest come again at all distances: in a batch, in the next, and later.
+        let seed = match position % 3 {
+            0 => position + 1000,
+            1 => position % 40,
+            _ => position / 2 % 290,
+        };
+        Dice(seed as u64).fill(&mut chunk[..20_000]);
+    }
+    let first = site.sync("vm", &bytes).await.unwrap();
+    let records = full_records(&site).await;
+    assert!(records.values().all(|n| *n == 1));
+    assert_eq!(first.chunks_full, records.len() as u64);
+    assert!(site.restore("vm", PointSelector::Latest).await.unwrap() == bytes);
+    // Moved by half a batch: nothing new.
+    bytes.rotate_right(128 * CHUNK);
+    let second = site.sync("vm", &bytes).await.unwrap();
+    assert_eq!((second.chunks_full, second.chunks_patched), (0, 0));
+    assert!(site.restore("vm", PointSelector::Latest).await.unwrap() == bytes);
+}
