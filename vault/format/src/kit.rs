@@ -256,7 +256,7 @@ pub fn passphrase_words(random: &[u8; 12]) -> Zeroizing<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     const CHEAP: Argon2idCosts = Argon2idCosts {
@@ -265,7 +265,7 @@ mod tests {
         parallelism: 1,
     };
 
-    fn kit() -> Kit {
+    pub(crate) fn kit() -> Kit {
         let keys = KitKeys {
             recovery: RecoveryKey::from_bytes(Secret([1; 32])),
             control: SigningKey::from_seed(Secret([2; 32])).unwrap(),

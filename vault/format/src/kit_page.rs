@@ -19,9 +19,19 @@ pub fn kit_page(kit: &Kit) -> Result<String, FormatError> {
         .replace("{url}", &escape(&kit.vault_url))
         .replace("{region}", &region)
         .replace("{vault}", &group(&kit.vault_id.to_string()))
-        .replace("{created}", &escape(&kit.created))
+        .replace("{created}", &escape(&to_the_minute(&kit.created)))
         .replace("{qr}", &svg(&qr))
         .replace("{text}", &escape(&kit.to_qr_text())))
+}
+
+/// `2026-11-22T13:23:07.27Z` as people write it.
+fn to_the_minute(time: &str) -> String {
+    match (time.get(..10), time.get(10..11), time.get(11..16)) {
+        (Some(date), Some("T"), Some(minute)) if time.ends_with('Z') => {
+            format!("{date}, {minute} UTC")
+        }
+        _ => time.to_owned(),
+    }
 }
 
 const PAGE: &str = r#"<!doctype html>
@@ -88,4 +98,57 @@ fn escape(text: &str) -> String {
         .replace('<', "&lt;")
         .replace('>', "&gt;")
         .replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kit::tests::kit;
+
+    /// What a scanner sees of the page's code: `scale` pixels for each module.
+    fn scanned(page: &str, scale: usize) -> String {
+        let (_, rest) = page.split_once(r#"viewBox="0 0 "#).unwrap();
+        let side: usize = rest.split(' ').next().unwrap().parse().unwrap();
+        let (_, rest) = rest.split_once(r#"<path d=""#).unwrap();
+        let (path, _) = rest.split_once('"').unwrap();
+        let mut dark = vec![false; side * side];
+        for module in path.split('M').skip(1) {
+            let (x, rest) = module.split_once(',').unwrap();
+            let y = rest.strip_suffix("h1v1h-1z").unwrap();
+            dark[y.parse::<usize>().unwrap() * side + x.parse::<usize>().unwrap()] = true;
+        }
+        let pixel = |x: usize, y: usize| match dark[y / scale * side + x / scale] {
+            true => 0,
+            false => 255,
+        };
+        let pixels = side * scale;
+        let mut image = rqrr::PreparedImage::prepare_from_greyscale(pixels, pixels, pixel);
+        let grids = image.detect_grids();
+        assert_eq!(grids.len(), 1);
+        grids[0].decode().unwrap().1
+    }
+
+    #[test]
+    fn the_printed_code_is_a_kit_that_opens() {
+        let page = kit_page(&kit()).unwrap();
+        let scanned = scanned(&page, 4);
+        assert_eq!(scanned, kit().to_qr_text());
+        Kit::parse(scanned.as_bytes())
+            .unwrap()
+            .open("six words")
+            .unwrap();
+        for shown in ["s3://bucket/site", "eu-central-1", "2026-01-01, 00:00 UTC"] {
+            assert!(page.contains(shown), "{shown}");
+        }
+    }
+
+    #[test]
+    fn what_a_kit_says_is_text_on_its_page() {
+        let mut kit = kit();
+        kit.vault_url = "s3://<script>alert(1)</script>".into();
+        kit.created = "Ünknown".into();
+        let page = kit_page(&kit).unwrap();
+        assert!(!page.contains("<script>") && page.contains("&lt;script&gt;"));
+        assert!(page.contains("<dd>Ünknown</dd>"));
+    }
 }
