@@ -47,6 +47,18 @@ impl Buffers {
         }
     }
 
+    /// Takes a buffer back.
+    pub fn give(&self, mut buffer: Vec<u8>) {
+        if !(LEAST_BYTES..=self.largest_bytes).contains(&buffer.capacity()) {
+            return;
+        }
+        buffer.clear();
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        if free.len() < self.most {
+            free.push(buffer);
+        }
+    }
+
     /// Bytes whose buffer comes back when the last reader lets go of it.
     pub fn lend(&self, buffer: Vec<u8>) -> Bytes {
         match (LEAST_BYTES..=self.largest_bytes).contains(&buffer.capacity()) {
@@ -82,16 +94,7 @@ impl AsRef<[u8]> for Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.clear();
-        let mut free = self
-            .home
-            .free
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if free.len() < self.home.most {
-            free.push(buffer);
-        }
+        self.home.give(std::mem::take(&mut self.buffer));
     }
 }
 

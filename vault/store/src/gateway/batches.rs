@@ -12,6 +12,10 @@ use vault_format::ChunkId;
 /// Disk bytes judged at once: enough for all CPUs, little memory.
 const BATCH_BYTES: u64 = 16 << 20;
 
+pub(super) fn chunks_of_batch(chunk_bytes: u64) -> usize {
+    (BATCH_BYTES / chunk_bytes).max(2) as usize
+}
+
 /// One batch of positions.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
@@ -65,7 +69,7 @@ impl Batches {
         let Some(begin) = begin.filter(|begin| *begin < self.end) else {
             return Ok(None);
         };
-        let end = (begin + (BATCH_BYTES / self.chunk_bytes).max(2)).min(self.end);
+        let end = (begin + chunks_of_batch(self.chunk_bytes) as u64).min(self.end);
         let old: HashMap<u64, ChunkId> = snapshot
             .mapped(self.disk, begin..end)?
             .into_iter()

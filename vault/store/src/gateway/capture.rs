@@ -1,19 +1,21 @@
 //! Going through a VM's disks: holes are skipped, chunks are judged on all CPUs in batches, records go to packs in order
 //! of position.
 
-use super::batches::{Batch, Batches, NextError};
+use super::batches::{Batch, Batches, NextError, chunks_of_batch};
 use super::chunk_job::{ChunkJobs, Judged, Outcome};
 use super::rows::{DiskRow, VmRow};
 use super::uploads::{Uploads, chunk_row};
 use super::values::Values;
 use super::{DiskCapture, Gateway, PointReport};
 use crate::StoreError;
+use crate::buffers::Buffers;
 use crate::extents::Extents;
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 use vault_format::VmId;
 use vault_format::layer::Slot;
 use vault_format::manifest::Consistency;
+use vault_format::record::RECORD_OVERHEAD;
 
 /// Map changes kept in memory before they go to the state.
 const DELTA_SLOTS: usize = 65_536;
@@ -58,6 +60,7 @@ struct Intake<'a> {
     row: &'a mut DiskRow,
     report: &'a mut PointReport,
     values: Arc<Values>,
+    records: Buffers,
     delta: Vec<(u64, Slot)>,
 }
 
@@ -182,11 +185,14 @@ impl Gateway {
         let chunk_bytes = u64::from(self.key.chunk_bytes);
         let values = Values::open(self.state.directory(), row.number, self.key.chunk_bytes)?;
         let values = Arc::new(values);
+        let record_bytes = self.key.chunk_bytes as usize + RECORD_OVERHEAD;
+        let records = Buffers::new(2 * chunks_of_batch(chunk_bytes), record_bytes);
         let mut batches = Batches::new(source.clone(), row.number, size_bytes, chunk_bytes);
         let mut intake = Intake {
             row,
             report,
             values: values.clone(),
+            records: records.clone(),
             delta: Vec::new(),
         };
         let (mut before, mut done): (Option<JudgedBatch>, u64) = (None, 0);
@@ -209,6 +215,7 @@ impl Gateway {
                     snapshot,
                     filling: uploads.filling(),
                     values: values.clone(),
+                    records: records.clone(),
                 };
                 Some(Judging::start(jobs, batch))
             });
@@ -253,7 +260,7 @@ impl Gateway {
             intake.report.chunks_read += 1;
             intake.report.read_bytes += chunk_bytes.min(size - position * chunk_bytes);
             rows.extend(judged.values.map(|values| (*position, values)));
-            let slot = self.take_in(judged.outcome, uploads, intake.report).await?;
+            let slot = self.take_in(judged.outcome, uploads, intake).await?;
             if let Some(slot) = slot.filter(|slot| Some(*slot) != old.map(Slot::Chunk)) {
                 count_mapped(&mut intake.row.mapped, old.is_some(), slot);
                 intake.delta.push((*position, slot));
@@ -273,8 +280,9 @@ impl Gateway {
         &mut self,
         outcome: Outcome,
         uploads: &mut Uploads,
-        report: &mut PointReport,
+        intake: &mut Intake<'_>,
     ) -> Result<Option<Slot>, StoreError> {
+        let report = &mut *intake.report;
         match outcome {
             Outcome::Unchanged => Ok(None),
             Outcome::Hole => Ok(Some(Slot::Hole)),
@@ -302,6 +310,7 @@ impl Gateway {
                 report.stored_bytes += record.len() as u64;
                 let row = chunk_row(kind, record.len(), mask);
                 self.add_record(uploads, id, row, &record).await?;
+                intake.records.give(record);
                 Ok(Some(Slot::Chunk(id)))
             }
         }

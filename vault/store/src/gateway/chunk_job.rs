@@ -3,6 +3,7 @@
 use super::state::Snapshot;
 use super::values::Values;
 use crate::StoreError;
+use crate::buffers::Buffers;
 use crate::extents::Extents;
 use rayon::prelude::*;
 use std::cell::RefCell;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use vault_format::block_values::{BlockValue, merge, of_chunk};
 use vault_format::chain::{Chain, Storing, plan_storing};
 use vault_format::gateway_key::GatewayKey;
-use vault_format::record::{BlockMask, Kind, is_zero, patch_payload, seal_record};
+use vault_format::record::{BlockMask, Kind, RECORD_OVERHEAD, is_zero, patch_payload, seal_record};
 use vault_format::seal::{Coder, Sealer};
 use vault_format::{BLOCK_BYTES, ChunkId};
 
@@ -27,6 +28,7 @@ pub(super) struct ChunkJobs {
     /// Stored, but not known to the snapshot.
     pub filling: HashSet<ChunkId>,
     pub values: Arc<Values>,
+    pub records: Buffers,
 }
 
 /// A chunk's outcome, and its block values where they are new.
@@ -164,8 +166,8 @@ impl ChunkJobs {
                 Some(patch_payload(chunk, &blocks)),
             ),
         };
-        let mut record = Vec::new();
         let payload = payload.as_deref().unwrap_or(chunk);
+        let mut record = self.records.take(payload.len() + RECORD_OVERHEAD);
         seal_record(
             &mut record,
             coder,
