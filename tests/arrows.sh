@@ -52,7 +52,8 @@ names() {
 
 crates='vault-format|vault-store|virtual-disk|console|gateway|cloud-restore'
 programs='gateway|cloud-restore'
-io='tokio|futures.*|mio|rayon|hyper.*|reqwest|object_store|aws-.*|rustls|redb|rand|rustix|tempfile|notify|walkdir'
+# Threads are not among them: Argon2id's lanes run on rayon's.
+io='tokio|futures.*|mio|hyper.*|reqwest|object_store|aws-.*|rustls|redb|rand|rustix|tempfile|notify|walkdir'
 
 # The layers: normal dependencies, whole closure.
 depends_on vault/format "$crates" "the format is the lowest layer" -e normal
