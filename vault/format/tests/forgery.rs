@@ -1,5 +1,6 @@
 //! Bytes that somebody changed, or made without the right to: refused, by what needs no key and by what does.
 
+#[allow(dead_code)]
 mod golden_vault;
 
 use golden_vault::{GoldenVault, PASSPHRASE};
