@@ -268,3 +268,49 @@ async fn harm_to_a_pack_loses_the_points_that_need_it_and_heals() {
         }
     }
 }
+
+fn remove_packs(site: &Site, names: &[String]) {
+    assert!(!names.is_empty());
+    for name in names {
+        std::fs::remove_file(site.vault_folder().join(name)).unwrap();
+    }
+}
+
+async fn pack_names(site: &Site) -> Vec<String> {
+    let listed = site.objects.list("packs/").await.unwrap();
+    listed.into_iter().map(|listed| listed.name).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_patch_whose_base_is_lost_is_sent_again() {
+    let site = Site::new().await;
+    let mut disk = vec![0; 8 * CHUNK];
+    Dice(1).fill(&mut disk);
+    site.sync("vm", &disk).await.unwrap();
+    let bases = pack_names(&site).await;
+    Dice(2).fill(&mut disk[3 * CHUNK..3 * CHUNK + BLOCK]);
+    assert_eq!(site.sync("vm", &disk).await.unwrap().chunks_patched, 1);
+    remove_packs(&site, &bases);
+    let mut vault = site.vault().await;
+    let report = verify(&vault, &VerifyOptions::default(), &|_| {})
+        .await
+        .unwrap();
+    let now = jiff::Timestamp::now();
+    log_damage(&mut vault, &report, now).await.unwrap();
+    let report = site.sync("vm", &disk).await.unwrap();
+    assert_eq!((report.chunks_full, report.chunks_patched), (8, 0));
+    assert!(site.restore("vm", PointSelector::Latest).await.unwrap() == disk);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_rebuild_misses_is_sent_again() {
+    let site = Site::new().await;
+    let mut disk = vec![0; 8 * CHUNK];
+    Dice(1).fill(&mut disk);
+    site.sync("vm", &disk).await.unwrap();
+    remove_packs(&site, &pack_names(&site).await[..1]);
+    std::fs::remove_dir_all(site.state_folder()).unwrap();
+    let report = site.sync("vm", &disk).await.unwrap();
+    assert!((1..8).contains(&report.chunks_full), "{report:?}");
+    assert!(site.restore("vm", PointSelector::Latest).await.unwrap() == disk);
+}
