@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
@@ -32,7 +32,7 @@ impl Buffers {
         if bytes < LEAST_BYTES {
             return Vec::with_capacity(bytes);
         }
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.free();
         // A much larger one would be held by a small object for as long as that is.
         let fits = (0..free.len()).filter(|i| (bytes..=2 * bytes).contains(&free[*i].capacity()));
         match fits.min_by_key(|i| free[*i].capacity()) {
@@ -49,19 +49,26 @@ impl Buffers {
 
     /// Takes a buffer back.
     pub fn give(&self, mut buffer: Vec<u8>) {
-        if !(LEAST_BYTES..=self.largest_bytes).contains(&buffer.capacity()) {
-            return;
+        if self.keeps(&buffer) {
+            buffer.clear();
+            let mut free = self.free();
+            if free.len() < self.most {
+                free.push(buffer);
+            }
         }
-        buffer.clear();
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.len() < self.most {
-            free.push(buffer);
-        }
+    }
+
+    fn keeps(&self, buffer: &Vec<u8>) -> bool {
+        (LEAST_BYTES..=self.largest_bytes).contains(&buffer.capacity())
+    }
+
+    fn free(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes whose buffer comes back when the last reader lets go of it.
     pub fn lend(&self, buffer: Vec<u8>) -> Bytes {
-        match (LEAST_BYTES..=self.largest_bytes).contains(&buffer.capacity()) {
+        match self.keeps(&buffer) {
             true => Bytes::from_owner(Lent {
                 buffer,
                 home: self.clone(),
@@ -117,7 +124,7 @@ mod tests {
             assert_eq!(read.as_ref().unwrap(), &bytes[range]);
             read.unwrap()
         };
-        let kept = || buffers.free.lock().unwrap().len();
+        let kept = || buffers.free().len();
         let part = read(0..100_000).slice(5..10);
         let other = read(100_000..200_000);
         assert_eq!(part, bytes[5..10]);

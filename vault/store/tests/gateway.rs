@@ -158,15 +158,7 @@ async fn another_gateway_with_an_issued_key_takes_a_vm_over_and_sends_only_chang
     let site = Site::new().await;
     let mut disk = disk(20, 5);
     site.sync("vm", &disk).await.unwrap();
-    let mut vault = site.vault().await;
-    let now = jiff::Timestamp::now();
-    let key = vault_store::setup::issue_key(&mut vault, "second", "file:///x", now)
-        .await
-        .unwrap();
-    let state = site.folder.join("second");
-    let mut second =
-        vault_store::gateway::Gateway::open(site.objects.clone(), key, &state, small_packs())
-            .unwrap();
+    let mut second = site.second_gateway().await;
     Dice(6).fill(&mut disk[2 * CHUNK..2 * CHUNK + BLOCK]);
     let (start, report) = cycle(&mut second, "vm", &disk).await.unwrap();
     assert!(start.rebuilt.is_some());
@@ -213,20 +205,12 @@ async fn a_vm_comes_back_to_its_gateway_when_the_taker_is_revoked() {
     let site = Site::new().await;
     let mut disk = disk(6, 9);
     site.sync("vm", &disk).await.unwrap();
-    let mut vault = site.vault().await;
-    let now = jiff::Timestamp::now();
-    let key = vault_store::setup::issue_key(&mut vault, "second", "file:///x", now)
-        .await
-        .unwrap();
-    let (writer, vm_id) = (key.writer.id, key.id_key.vm_id("vm"));
-    let state = site.folder.join("second");
-    let mut second =
-        vault_store::gateway::Gateway::open(site.objects.clone(), key, &state, small_packs())
-            .unwrap();
+    let mut second = site.second_gateway().await;
+    let (writer, vm_id) = (second.key().writer.id, second.key().id_key.vm_id("vm"));
     let (_, report) = cycle(&mut second, "vm", &disk).await.unwrap();
     let trusted = std::collections::BTreeMap::from([(vm_id, report.point.unwrap())]);
     let mut vault = site.vault().await;
-    vault_store::setup::revoke_key(&mut vault, writer, trusted, now)
+    vault_store::setup::revoke_key(&mut vault, writer, trusted, jiff::Timestamp::now())
         .await
         .unwrap();
     Dice(1).fill(&mut disk[..BLOCK]);

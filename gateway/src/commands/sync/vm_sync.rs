@@ -1,6 +1,6 @@
 //! One VM of a cycle: hook, disks, capture, hook.
 
-use std::cell::Cell;
+use std::cell::OnceCell;
 
 use console::{Failure, Finding};
 use jiff::Timestamp;
@@ -48,30 +48,24 @@ pub struct VmSync<'s> {
 /// The `after` hook: runs once, as a task of its own, so that nothing that is given up ends it halfway.
 struct Thaw<'v> {
     vm: &'v Vm,
-    task: Cell<Option<JoinHandle<Result<(), String>>>>,
-    started: Cell<bool>,
+    task: OnceCell<JoinHandle<Result<(), String>>>,
 }
 
 impl Thaw<'_> {
     fn start(&self) {
-        let Some(hook) = self
-            .vm
-            .after
-            .clone()
-            .filter(|_| !self.started.replace(true))
-        else {
-            return;
-        };
-        let name = self.vm.name.clone();
-        self.task.set(Some(tokio::spawn(async move {
+        let Some(hook) = &self.vm.after else { return };
+        self.task.get_or_init(|| {
+            let (hook, name) = (hook.clone(), self.vm.name.clone());
             let never = std::future::pending();
-            run_hook(&hook, HookKind::After, &name, HOOK_TIMEOUT, never).await
-        })));
+            tokio::spawn(async move {
+                run_hook(&hook, HookKind::After, &name, HOOK_TIMEOUT, never).await
+            })
+        });
     }
 
     /// Not ended by an interrupt: it is what an interrupt waits for.
     async fn end(self) -> Option<Finding> {
-        let why = match self.task.take()?.await {
+        let why = match self.task.into_inner()?.await {
             Ok(ended) => ended.err()?,
             Err(error) => error.to_string(),
         };
@@ -102,8 +96,7 @@ impl VmSync<'_> {
         let freeze = self.freeze().await;
         let thaw = Thaw {
             vm: self.vm,
-            task: Cell::new(None),
-            started: Cell::new(false),
+            task: OnceCell::new(),
         };
         let mut judged = None;
         let result = match self.interrupt.came() {

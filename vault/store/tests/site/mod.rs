@@ -17,7 +17,7 @@ use vault_store::gateway::{
 };
 use vault_store::objects::{Meter, Objects, OpenOptions, open_vault_url};
 use vault_store::read::{PointSelector, Vault, assemble};
-use vault_store::setup::{VaultRequest, prepare_vault_at};
+use vault_store::setup::{VaultRequest, issue_key, prepare_vault_at};
 use vault_store::{Extents, StoreError};
 
 pub const CHUNK: usize = 65_536;
@@ -116,6 +116,16 @@ impl Site {
 
     pub fn gateway_at(&self, state: &Path, objects: Arc<dyn Objects>) -> Gateway {
         Gateway::open(objects, self.key(), state, small_packs()).unwrap()
+    }
+
+    /// Another gateway of this vault, with an issued key and a state of its own.
+    pub async fn second_gateway(&self) -> Gateway {
+        let (mut vault, now) = (self.vault().await, jiff::Timestamp::now());
+        let key = issue_key(&mut vault, "second", "file:///x", now)
+            .await
+            .unwrap();
+        let state = self.folder.join("second");
+        Gateway::open(self.objects.clone(), key, &state, small_packs()).unwrap()
     }
 
     /// One cycle of one VM with one disk.
