@@ -14,6 +14,7 @@ mod partial;
 mod qemu_nbd;
 mod raw;
 mod reader;
+mod unbuffered;
 mod whole;
 mod writer;
 

@@ -5,22 +5,20 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
 use crate::error::DiskError;
 use crate::reader::{DiskReader, check_range};
+use crate::unbuffered::Writes;
 
 #[derive(Debug)]
 pub(crate) struct RawDisk {
     file: File,
     path: PathBuf,
     size_bytes: u64,
-    /// Held for each write. The kernel lets one thread at a time write to a file anyway, and whoever waits for that
-    /// burns its CPU: with two writers on two CPUs that was half of all time.
-    writing: Mutex<()>,
+    writes: Writes,
 }
 
 impl RawDisk {
@@ -42,7 +40,7 @@ impl RawDisk {
             file,
             path: path.to_owned(),
             size_bytes,
-            writing: Mutex::new(()),
+            writes: Writes::default(),
         })
     }
 
@@ -64,9 +62,8 @@ impl RawDisk {
 
     pub(crate) fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
         self.check(offset, data.len() as u64)?;
-        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.file
-            .write_all_at(data, offset)
+        self.writes
+            .write_all_at(&self.file, offset, data)
             .map_err(|e| self.write_error(offset, e))
     }
 

@@ -104,17 +104,13 @@ impl ChunkJobs {
         if is_zero(chunk) {
             return Ok(plain(Outcome::Hole));
         }
-        // What is compared is hashed whole, which is four times as fast; what is surely new, in blocks at once.
-        if let Some(old) = old
-            && old == self.key.id_key.chunk_id(chunk)
-            && !self.snapshot.is_lost(&old)?
-        {
-            return Ok(plain(Outcome::Unchanged));
-        }
         let values = of_chunk(&self.key.id_key, chunk);
         let Some(id) = merge(&self.key.id_key, &values) else {
             unreachable!("a chunk has a power of two of blocks, 16 at least")
         };
+        if old == Some(id) && !self.snapshot.is_lost(&id)? {
+            return Ok(plain(Outcome::Unchanged));
+        }
         let outcome = match self.snapshot.chunk(&id)? {
             Some(_) if old == Some(id) => Outcome::Unchanged,
             Some(_) => Outcome::Known(id),

@@ -22,7 +22,7 @@ use super::classify::{Answer, answer_of, classify, classify_io, deepest};
 use super::credentials::ChainCredentials;
 use super::http::StoreClock;
 use super::name::{check_name, check_prefix};
-use super::{Created, Listed, MAX_GET_BYTES, Meter, ObjectError, Objects, RequestKind};
+use super::{Created, Listed, MAX_GET_BYTES, Meter, ObjectError, Objects, RequestKind, unbuffered};
 
 /// Buffers for the ranged reads that an assemble has under way; a range has 4 MiB at most.
 const RANGES_KEPT: usize = 24;
@@ -110,6 +110,26 @@ impl StoreObjects {
             });
         }
         Ok(())
+    }
+
+    /// `None`: not for this store, or not for an object of this size.
+    async fn create_unbuffered(
+        &self,
+        name: &str,
+        path: &Path,
+        bytes: &Bytes,
+    ) -> Result<Option<Created>, ObjectError> {
+        let Backend::Directory(root) = &self.backend else {
+            return Ok(None);
+        };
+        if bytes.len() < unbuffered::LEAST_BYTES {
+            return Ok(None);
+        }
+        let (root, path, bytes) = (root.clone(), root.join(path.as_ref()), bytes.clone());
+        let create = move || unbuffered::create(&root, &path, &bytes);
+        let created = tokio::task::spawn_blocking(create).await;
+        let created = created.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        created.map_err(|error| classify_io(name.to_owned(), self.url.clone(), &error))
     }
 
     async fn explain(
@@ -232,6 +252,9 @@ impl Objects for StoreObjects {
         // A local create makes missing parents; the vault's own root must not be one of them.
         self.check_root().await?;
         self.count(RequestKind::Put, bytes.len() as u64);
+        if let Some(created) = self.create_unbuffered(name, &path, &bytes).await? {
+            return Ok(created);
+        }
         let options = PutOptions::from(PutMode::Create);
         let put = self.store.put_opts(&path, PutPayload::from(bytes), options);
         let (result, answer) = answer_of(put).await;

@@ -25,6 +25,7 @@ mod s3;
 mod settings;
 mod splitmix;
 mod tls;
+mod unbuffered;
 
 use std::fmt::Debug;
 use std::ops::Range;

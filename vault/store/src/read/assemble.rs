@@ -24,6 +24,9 @@ const FETCHED_AHEAD: usize = 2;
 /// Each holds a few chunks, which may have 4 MiB. More threads than CPUs, since one at a time writes.
 const MOST_THREADS: usize = 16;
 
+/// Written at once where chunks lie side by side: a device takes 1 MiB at 1.7 GB/s, 256 KiB at 1.2.
+const RUN_BYTES: usize = 1 << 20;
+
 /// What assembling a disk came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AssembleReport {
@@ -98,6 +101,13 @@ pub async fn assemble(
     Ok(report)
 }
 
+/// Chunks that lie side by side, to be written at once.
+#[derive(Default)]
+struct Run {
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
 /// What all batches of a disk share.
 struct Writing<'a> {
     engine: Arc<Engine>,
@@ -122,21 +132,25 @@ impl Writing<'_> {
             .try_for_each(|range| self.write_zeroes(range))?;
         (self.progress)(planned.quiet_bytes);
         let batch: &Batch = &planned.batch;
-        let write =
-            |(i, job): (usize, &BuildJob)| match batch.build(job, pieces, &self.engine.keys, false)
-            {
-                Ok(chunk) => self
-                    .write_chunk(&chunk, &planned.positions[i])
-                    .map(|()| None),
-                Err(_) => Ok(Some(i)),
-            };
-        let failed: Vec<Option<usize>> = batch
+        let jobs_at_once = (RUN_BYTES / self.chunk_bytes as usize).max(1);
+        let write = |(group, jobs): (usize, &[BuildJob])| {
+            let (mut run, mut failed) = (Run::default(), Vec::new());
+            for (i, job) in (group * jobs_at_once..).zip(jobs) {
+                match batch.build(job, pieces, &self.engine.keys, false) {
+                    Ok(chunk) => self.write_chunk(&mut run, &chunk, &planned.positions[i])?,
+                    Err(_) => failed.push(i),
+                }
+            }
+            self.write_run(&mut run)?;
+            Ok(failed)
+        };
+        let failed: Vec<Vec<usize>> = batch
             .jobs
-            .par_iter()
+            .par_chunks(jobs_at_once)
             .enumerate()
             .map(write)
-            .collect::<Result<_, _>>()?;
-        Ok(failed.into_iter().flatten().collect())
+            .collect::<Result<_, StoreError>>()?;
+        Ok(failed.concat())
     }
 
     async fn write_recovered(
@@ -152,24 +166,49 @@ impl Writing<'_> {
                 .remove(&id)
                 .unwrap_or_else(|| Err("it was not recovered".into()));
             let chunk = chunk.map_err(|why| lost_at(&id, &self.disk, positions[0], why))?;
-            tokio::task::block_in_place(|| self.write_chunk(&chunk, positions))?;
+            tokio::task::block_in_place(|| {
+                let mut run = Run::default();
+                self.write_chunk(&mut run, &chunk, positions)?;
+                self.write_run(&mut run)
+            })?;
         }
         Ok(())
     }
 
-    fn write_chunk(&self, chunk: &[u8], positions: &[u64]) -> Result<(), StoreError> {
+    /// Writes the chunk to all its positions, or puts it behind `run`.
+    fn write_chunk(
+        &self,
+        run: &mut Run,
+        chunk: &[u8],
+        positions: &[u64],
+    ) -> Result<(), StoreError> {
         for position in positions {
             let offset = position * self.chunk_bytes;
             let length = self
                 .size_bytes
                 .saturating_sub(offset)
                 .min(chunk.len() as u64);
-            self.sink
-                .write_at(offset, &chunk[..length as usize])
-                .map_err(|e| self.sink_error(offset, &*e))?;
-            self.bytes_written.fetch_add(length, Relaxed);
-            (self.progress)(length);
+            let run_end = run.offset + run.bytes.len() as u64;
+            if offset != run_end || run.bytes.len() >= RUN_BYTES {
+                self.write_run(run)?;
+                run.offset = offset;
+            }
+            run.bytes.extend_from_slice(&chunk[..length as usize]);
         }
+        Ok(())
+    }
+
+    fn write_run(&self, run: &mut Run) -> Result<(), StoreError> {
+        if run.bytes.is_empty() {
+            return Ok(());
+        }
+        self.sink
+            .write_at(run.offset, &run.bytes)
+            .map_err(|e| self.sink_error(run.offset, &*e))?;
+        let length = run.bytes.len() as u64;
+        self.bytes_written.fetch_add(length, Relaxed);
+        (self.progress)(length);
+        run.bytes.clear();
         Ok(())
     }
 
