@@ -11,21 +11,25 @@ use std::sync::{Mutex, OnceLock, PoisonError, TryLockError};
 
 use rustix::fs::OFlags;
 
-/// What addresses, offsets and lengths are multiples of: the page, which no block exceeds (open(2), O_DIRECT).
+/// What addresses, offsets and lengths are multiples of (open(2), O_DIRECT). Whoever wants more says EINVAL, and is
+/// served through the cache.
 const ALIGNMENT: usize = 4096;
 
 /// Below this, a request to the device costs more than the cache.
 const LEAST_BYTES: usize = 64 << 10;
 
-/// Written at once.
+/// Written at once past the cache: a device takes 1 MiB at 1.7 GB/s, 256 KiB at 1.2.
 const STEP_BYTES: usize = 1 << 20;
+
+/// Written at once into the cache, which takes larger pieces at half the pace (3 GiB, ext4, Linux 6.18).
+const CACHE_STEP_BYTES: usize = 256 << 10;
 
 /// All writes to one file.
 #[derive(Debug, Default)]
 pub(crate) struct Writes {
     /// The file once more, past the cache; `None` where the file system has no such way.
     past_cache: OnceLock<Option<File>>,
-    /// The device or the file system wants more than our alignment.
+    /// The device or the file system wants more than our alignment (blocks of 16 KiB, say).
     refused: AtomicBool,
     /// Two on their way: the device has the next when it ends one. A third would only wait.
     buffers: [Mutex<Vec<u8>>; 2],
@@ -46,7 +50,11 @@ impl Writes {
             .into_cache
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        file.write_all_at(&data[done..], offset + done as u64)
+        for (step, part) in data[done..].chunks(CACHE_STEP_BYTES).enumerate() {
+            let at = offset + (done + step * CACHE_STEP_BYTES) as u64;
+            file.write_all_at(part, at)?;
+        }
+        Ok(())
     }
 
     /// Writes as much of `data`'s beginning as goes this way, and returns its length.
@@ -130,11 +138,20 @@ mod tests {
 
     #[test]
     fn a_file_that_refuses_is_written_through_the_cache() {
-        let file = tempfile::tempfile().unwrap();
-        let refusing = Writes::default();
-        refusing.past_cache.set(None).unwrap();
-        refusing.write_all_at(&file, 0, &[7; 100_000]).unwrap();
-        assert_eq!(file.metadata().unwrap().len(), 100_000);
+        let data: Vec<u8> = (0..3_000_000u32).map(|n| n as u8).collect();
+        // Takes numbers only, and says EINVAL to all else: as a device does whose blocks are larger.
+        let refuses = File::options().write(true).open("/proc/self/oom_score_adj");
+        for past_cache in [None, Some(refuses.unwrap())] {
+            let file = tempfile::tempfile().unwrap();
+            let writes = Writes::default();
+            writes.past_cache.set(past_cache).unwrap();
+            for _ in 0..2 {
+                writes.write_all_at(&file, 0, &data).unwrap();
+            }
+            let mut found = vec![0; data.len()];
+            file.read_exact_at(&mut found, 0).unwrap();
+            assert!(found == data);
+        }
         // Nobody writes to this one: an error that has nothing to do with the cache is told.
         let read_only = File::open("/proc/self/status").unwrap();
         let error = Writes::default().write_all_at(&read_only, 0, &[7; 100_000]);

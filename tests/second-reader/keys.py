@@ -18,7 +18,7 @@ from findings import Damaged, Unknown, VaultError
 
 # The format gives no limits for Argon2id; these keep a hostile kit from taking the machine.
 ARGON2_MOST_KIB = 4 * 1024 * 1024
-ARGON2_MOST_ITERATIONS = 64
+ARGON2_MOST_KIB_OF_PASSES = 32 * 1024 * 1024
 ARGON2_MOST_PARALLELISM = 64
 
 
@@ -133,12 +133,16 @@ def open_kit(raw: bytes, passphrase: bytes) -> Kit:
 
 
 def _unwrap(argon2: dict[str, object], vault_id: bytes, wrapped: bytes, passphrase: bytes, what: str) -> bytes:
+    memory = sj.number(argon2, "memory_kib", what, ARGON2_MOST_KIB)
+    passes = sj.number(argon2, "iterations", what)
+    if memory * passes > ARGON2_MOST_KIB_OF_PASSES:
+        raise Damaged(f"{what}: {passes} passes over {memory} KiB are more than this reader spends on a kit")
     try:
         key = hash_secret_raw(
             secret=passphrase,
             salt=sj.hex_field(argon2, "salt", what),
-            time_cost=sj.number(argon2, "iterations", what, ARGON2_MOST_ITERATIONS),
-            memory_cost=sj.number(argon2, "memory_kib", what, ARGON2_MOST_KIB),
+            time_cost=passes,
+            memory_cost=memory,
             parallelism=sj.number(argon2, "parallelism", what, ARGON2_MOST_PARALLELISM),
             hash_len=32,
             type=Type.ID,

@@ -91,6 +91,7 @@ def test_kit_tells_a_wrong_passphrase_from_damage() -> None:
         ({"format": True}, Damaged),
         ({"vault": 7}, Damaged),
         ({"argon2id": argon2(2**40, 1, 1)}, Damaged),
+        ({"argon2id": argon2(2**22, 9, 1)}, Damaged),
         ({"argon2id": argon2(0, 0, 0)}, Damaged),
     ],
 )

@@ -24,9 +24,9 @@ struct KeyFile {
     recovery_key: String,
     control_key: String,
     writer: WriterId,
-    signing_seed: String,
+    signing_seed: Secret,
     certificate: String,
-    id_key: String,
+    id_key: Secret,
     metadata_keys: Vec<MetadataKeyJson>,
 }
 
@@ -34,7 +34,7 @@ struct KeyFile {
 #[serde(deny_unknown_fields)]
 struct MetadataKeyJson {
     number: u32,
-    key: String,
+    key: Secret,
 }
 
 /// An opened gateway key.
@@ -100,7 +100,7 @@ impl GatewayKey {
         }
         let file: KeyFile = from_json(bytes, "a gateway key")?;
         check_chunk_bytes(file.chunk_bytes)?;
-        let key = SigningKey::from_seed(Secret::from_hex(&file.signing_seed)?)?;
+        let key = SigningKey::from_seed(file.signing_seed)?;
         let signature = hex_array(&file.certificate, "a certificate")?;
         let certificate = Certificate {
             public_key: key.public(),
@@ -108,24 +108,17 @@ impl GatewayKey {
         };
         let control = VerifyingKey(hex_array(&file.control_key, "the control key")?);
         certificate.verify(&control, &file.vault_id, &file.writer)?;
-        let metadata = |k: &MetadataKeyJson| {
-            Ok(MetadataKey {
-                number: k.number,
-                secret: Secret::from_hex(&k.key)?,
-            })
+        let metadata = |k: MetadataKeyJson| MetadataKey {
+            number: k.number,
+            secret: k.key,
         };
-        let keys = MetadataKeys::new(
-            file.metadata_keys
-                .iter()
-                .map(metadata)
-                .collect::<Result<_, FormatError>>()?,
-        )?;
+        let keys = MetadataKeys::new(file.metadata_keys.into_iter().map(metadata).collect())?;
         Ok(GatewayKey {
             label: file.label,
             vault_url: file.vault_url,
             chunk_bytes: file.chunk_bytes,
             recovery: RecoveryPublic(hex_array(&file.recovery_key, "the recovery key")?),
-            id_key: IdKey::new(&Secret::from_hex(&file.id_key)?),
+            id_key: IdKey::new(&file.id_key),
             writer: Writer {
                 vault: file.vault_id,
                 id: file.writer,
@@ -144,7 +137,7 @@ impl GatewayKey {
     pub fn to_json(&self) -> zeroize::Zeroizing<String> {
         let metadata = |k: &MetadataKey| MetadataKeyJson {
             number: k.number,
-            key: k.secret.to_hex(),
+            key: k.secret.clone(),
         };
         let file = KeyFile {
             kind: KIND.into(),
@@ -156,9 +149,9 @@ impl GatewayKey {
             recovery_key: hex::encode(self.recovery.0),
             control_key: hex::encode(self.trust.control.0),
             writer: self.writer.id,
-            signing_seed: self.writer.key.seed().to_hex(),
+            signing_seed: self.writer.key.seed().clone(),
             certificate: hex::encode(self.writer.certificate.signature),
-            id_key: self.id_key.secret().to_hex(),
+            id_key: self.id_key.secret().clone(),
             metadata_keys: self.trust.keys.iter().map(metadata).collect(),
         };
         match serde_json::to_string_pretty(&file) {

@@ -12,8 +12,11 @@ use zeroize::{Zeroize, Zeroizing};
 
 const KIND: &str = "sparesite recovery kit";
 const WRAPPED_BYTES: usize = 64 + 16;
-/// What a reader spends at most on a kit that somebody else may have written.
+/// What a reader spends at most on a kit that somebody else may have written: memory at once, and over all passes
+/// (half a minute on two CPUs), and threads.
 const MAX_MEMORY_KIB: u32 = 4 * 1024 * 1024;
+const MAX_PASSES_KIB: u64 = 32 * 1024 * 1024;
+const MAX_PARALLELISM: u32 = 64;
 
 /// Argon2id's costs (RFC 9106).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,7 +186,11 @@ impl Kit {
             parallelism,
             ..
         } = self.argon2id;
-        if memory_kib > MAX_MEMORY_KIB || iterations > 1000 || parallelism > 256 {
+        let passes_kib = u64::from(memory_kib) * u64::from(iterations);
+        if memory_kib > MAX_MEMORY_KIB
+            || passes_kib > MAX_PASSES_KIB
+            || parallelism > MAX_PARALLELISM
+        {
             return Err(FormatError::damaged("its Argon2id costs are beyond reason"));
         }
         let salt: [u8; 16] = hex_array(&self.argon2id.salt, "a salt")?;
@@ -332,12 +339,21 @@ pub(crate) mod tests {
 
     #[test]
     fn absurd_costs_are_refused_before_they_are_paid() {
-        let mut kit = kit();
-        kit.argon2id.memory_kib = u32::MAX;
-        assert!(matches!(
-            kit.open("six words"),
-            Err(FormatError::Damaged(_))
-        ));
+        for (memory_kib, iterations, parallelism) in [
+            (4 * 1024 * 1024 + 1, 1, 1),
+            (4 * 1024 * 1024, 9, 1),
+            (64, 1024 * 1024, 1),
+            (64 * 1024, 1, 65),
+        ] {
+            let mut kit = kit();
+            kit.argon2id.memory_kib = memory_kib;
+            kit.argon2id.iterations = iterations;
+            kit.argon2id.parallelism = parallelism;
+            assert!(matches!(
+                kit.open("six words"),
+                Err(FormatError::Damaged(_))
+            ));
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Index segments: one for every 64 packs, and a wider one for every eight of those.
+//! What a gateway merges: index segments (one for every 64 packs, and a wider one for every eight of those) and map layers.
 
 mod site;
 
@@ -60,4 +60,25 @@ async fn eight_segments_become_one_which_holds_all_that_they_held() {
     assert_eq!((report.chunks_full, report.chunks_patched), (0, 0));
     let used = site.meter.snapshot() - before;
     assert!(used.get < 30, "{used:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_layers_that_no_disk_has_any_more_no_copies_stay_in_the_state() {
+    let site = Site::new().await;
+    let copies = || std::fs::read_dir(site.state_folder().join("layers")).unwrap();
+    // More ids than fit inline.
+    let mut large = vec![0; 2200 * CHUNK];
+    for (position, chunk) in large.chunks_exact_mut(CHUNK).enumerate() {
+        Dice(position as u64).fill(&mut chunk[..40]);
+    }
+    site.sync("vm", &large).await.unwrap();
+    assert_eq!(copies().count(), 1);
+    site.sync("other", &disk(10, 1)).await.unwrap();
+    assert_eq!(copies().count(), 1, "that of a VM beside");
+    let mut renamed = capture("vm", &disk(10, 2));
+    renamed.disks[0].name = "renamed".into();
+    let mut gateway = site.gateway();
+    gateway.begin_cycle(&|_| {}).await.unwrap();
+    gateway.sync_vm(renamed, &|_| {}, crash).await.unwrap();
+    assert_eq!(copies().count(), 0);
 }

@@ -4,7 +4,7 @@ use super::Gateway;
 use super::rows::{DiskRow, LayerRow};
 use super::state::state_error;
 use crate::StoreError;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use vault_format::layer::{
     Layer, Run, RunBuilder, Slot, decode_runs, encode_layer_after, encode_runs,
@@ -172,6 +172,26 @@ impl Gateway {
             std::fs::write(&path, [&checksum.0[..], &bytes].concat())
         };
         write().map_err(state_error(&path))
+    }
+
+    /// Removes the copies of layers that no disk has any more: they were merged, or their disk is gone.
+    pub(super) fn drop_old_copies(&self) -> Result<(), StoreError> {
+        let Ok(copies) = std::fs::read_dir(self.state.directory().join("layers")) else {
+            return Ok(());
+        };
+        let vms = self.state.vms()?;
+        let layers = vms.iter().flat_map(|vm| &vm.disks).flat_map(|d| &d.layers);
+        let kept: HashSet<PathBuf> = layers
+            .filter_map(|layer| match layer {
+                LayerRow::Object { name, .. } => Some(self.copy_path(name)),
+                LayerRow::Inline { .. } => None,
+            })
+            .collect();
+        for copy in copies.flatten().filter(|copy| !kept.contains(&copy.path())) {
+            // What stays for now costs space only, and is tried again.
+            let _ = std::fs::remove_file(copy.path());
+        }
+        Ok(())
     }
 }
 

@@ -113,6 +113,7 @@ impl Gateway {
             dropped_disks,
         })?;
         self.settle_pending().await?;
+        self.drop_old_copies()?;
         report.point = Some(point);
         Ok(())
     }

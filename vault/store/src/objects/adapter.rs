@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -21,8 +20,9 @@ use crate::buffers::Buffers;
 use super::classify::{Answer, answer_of, classify, classify_io, deepest};
 use super::credentials::ChainCredentials;
 use super::http::StoreClock;
+use super::local_file::Root;
 use super::name::{check_name, check_prefix};
-use super::{Created, Listed, MAX_GET_BYTES, Meter, ObjectError, Objects, RequestKind, unbuffered};
+use super::{Created, Listed, MAX_GET_BYTES, Meter, ObjectError, Objects, RequestKind};
 
 /// Buffers for the ranged reads that an assemble has under way; a range has 4 MiB at most.
 const RANGES_KEPT: usize = 24;
@@ -31,8 +31,8 @@ const RANGES_KEPT: usize = 24;
 #[derive(Debug, Clone)]
 pub(super) enum Backend {
     Memory,
-    /// Holds the vault's root, which must be there: an unmounted disk is no empty vault.
-    Directory(PathBuf),
+    /// The vault's root, which must be there: an unmounted disk is no empty vault.
+    Directory(Arc<Root>),
     Http {
         clock: StoreClock,
         /// S3's; Azure's are kept by `object_store`.
@@ -103,7 +103,7 @@ impl StoreObjects {
 
     async fn check_root(&self) -> Result<(), ObjectError> {
         if let Backend::Directory(root) = &self.backend
-            && !tokio::fs::try_exists(root).await.unwrap_or(false)
+            && !tokio::fs::try_exists(&root.path).await.unwrap_or(false)
         {
             return Err(ObjectError::BucketMissing {
                 store: self.url.clone(),
@@ -112,8 +112,8 @@ impl StoreObjects {
         Ok(())
     }
 
-    /// `None`: not for this store, or not for an object of this size.
-    async fn create_unbuffered(
+    /// `None`: this store, or its file system, has no such way.
+    async fn create_file(
         &self,
         name: &str,
         path: &Path,
@@ -122,14 +122,16 @@ impl StoreObjects {
         let Backend::Directory(root) = &self.backend else {
             return Ok(None);
         };
-        if bytes.len() < unbuffered::LEAST_BYTES {
-            return Ok(None);
+        let (root, bytes) = (root.clone(), bytes.clone());
+        let path = root.path.join(path.as_ref());
+        let created = tokio::task::spawn_blocking(move || root.create(&path, &bytes)).await;
+        match created.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
+            Ok(created) => Ok(created),
+            Err(error) => {
+                self.check_root().await?;
+                Err(classify_io(name.to_owned(), self.url.clone(), &error))
+            }
         }
-        let (root, path, bytes) = (root.clone(), root.join(path.as_ref()), bytes.clone());
-        let create = move || unbuffered::create(&root, &path, &bytes);
-        let created = tokio::task::spawn_blocking(create).await;
-        let created = created.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-        created.map_err(|error| classify_io(name.to_owned(), self.url.clone(), &error))
     }
 
     async fn explain(
@@ -252,7 +254,7 @@ impl Objects for StoreObjects {
         // A local create makes missing parents; the vault's own root must not be one of them.
         self.check_root().await?;
         self.count(RequestKind::Put, bytes.len() as u64);
-        if let Some(created) = self.create_unbuffered(name, &path, &bytes).await? {
+        if let Some(created) = self.create_file(name, &path, &bytes).await? {
             return Ok(created);
         }
         let options = PutOptions::from(PutMode::Create);

@@ -15,6 +15,7 @@ mod endpoint;
 mod error;
 pub mod faulty;
 mod http;
+mod local_file;
 mod memory;
 mod meter;
 mod name;
@@ -25,7 +26,6 @@ mod s3;
 mod settings;
 mod splitmix;
 mod tls;
-mod unbuffered;
 
 use std::fmt::Debug;
 use std::ops::Range;

@@ -1,0 +1,194 @@
+//! The files of a directory vault. They are created whole or not at all, and what is large goes past the page cache: a
+//! gateway hardly ever reads back what it stored, and fresh cache pages cost more than the device does (5 of 16 CPU
+//! seconds of a first sync of 4 GiB). Reading past it was tried and is no faster than the cache, even when that is cold.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::Errno;
+
+use super::Created;
+
+/// Smaller ones are better off in the cache.
+const LEAST_BYTES: usize = 1 << 20;
+
+/// What addresses, offsets and lengths are multiples of on the way past the cache (open(2), O_DIRECT). Whoever wants more
+/// says EINVAL, and is served through the cache.
+const ALIGNMENT: usize = 4096;
+
+/// Written at once; small enough for a CPU's cache, since it is copied there first.
+const STEP_BYTES: usize = 1 << 20;
+
+/// A directory in which files get their names when they are whole.
+#[derive(Debug)]
+pub(super) struct Root {
+    pub path: PathBuf,
+    /// This file system cannot (NFS, most of SMB and FUSE), or something here forbids it.
+    refused: AtomicBool,
+}
+
+impl Root {
+    pub fn new(path: PathBuf) -> Self {
+        Root {
+            path,
+            refused: AtomicBool::new(false),
+        }
+    }
+
+    #[cfg(test)]
+    pub fn refusing(path: PathBuf) -> Self {
+        let root = Root::new(path);
+        root.refuse();
+        root
+    }
+
+    /// Creates `path` with `bytes`, on the disk when it returns. Until it is whole the file has no name, so a death leaves
+    /// nothing behind. `None`: that cannot be done here; empty folders may have been made.
+    pub fn create(&self, path: &Path, bytes: &[u8]) -> io::Result<Option<Created>> {
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+            return Ok(None);
+        };
+        if self.refused.load(Relaxed) {
+            return Ok(None);
+        }
+        self.make_folders(folder)?;
+        let folder = File::open(folder)?;
+        // Whoever made the file may have died before the folder was on the disk.
+        let exists = || folder.sync_all().map(|()| Some(Created::Exists));
+        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+        let Ok(file) = rustix::fs::openat(&folder, ".", flags, Mode::from_raw_mode(0o666)) else {
+            return Ok(self.refuse());
+        };
+        // Only now: who may not create is to hear so, whether or not there is something to create.
+        if rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+            return exists();
+        }
+        let file = File::from(file);
+        write(&file, bytes)?;
+        file.sync_all()?;
+        let nameless = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+        match rustix::fs::linkat(CWD, nameless, &folder, name, AtFlags::SYMLINK_FOLLOW) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => return exists(),
+            Err(_) => return Ok(self.refuse()),
+        }
+        // Once more: btrfs puts a file's size on the disk only if the file has a name.
+        file.sync_all()?;
+        folder.sync_all()?;
+        Ok(Some(Created::New))
+    }
+
+    fn refuse(&self) -> Option<Created> {
+        self.refused.store(true, Relaxed);
+        None
+    }
+
+    /// Makes `folder` below the root, which is there, and waits until it is on the disk.
+    fn make_folders(&self, folder: &Path) -> io::Result<()> {
+        if folder == self.path || folder.is_dir() {
+            return Ok(());
+        }
+        let above = folder.parent().unwrap_or(&self.path);
+        self.make_folders(above)?;
+        match std::fs::create_dir(folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => File::open(above)?.sync_all(),
+        }
+    }
+}
+
+fn write(file: &File, bytes: &[u8]) -> io::Result<()> {
+    let mut done = 0;
+    if bytes.len() >= LEAST_BYTES && past_cache(file, true) {
+        let aligned = bytes.len() - bytes.len() % ALIGNMENT;
+        let mut buffer = vec![0; STEP_BYTES + ALIGNMENT];
+        let begin = buffer.as_ptr().align_offset(ALIGNMENT);
+        for part in bytes[..aligned].chunks(STEP_BYTES) {
+            let step = &mut buffer[begin..begin + part.len()];
+            step.copy_from_slice(part);
+            match file.write_all_at(step, done as u64) {
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => break,
+                written => written?,
+            }
+            done += part.len();
+        }
+        past_cache(file, false);
+    }
+    file.write_all_at(&bytes[done..], done as u64)
+}
+
+/// Whether the file now goes past the cache, or no longer does, as asked.
+fn past_cache(file: &File, past: bool) -> bool {
+    let flags = fcntl_getfl(file).map(|flags| match past {
+        true => flags | OFlags::DIRECT,
+        false => flags - OFlags::DIRECT,
+    });
+    flags.and_then(|flags| fcntl_setfl(file, flags)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(length: usize) -> Vec<u8> {
+        (0..length as u32).map(|i| (i % 251) as u8).collect()
+    }
+
+    #[test]
+    fn every_length_arrives_whole_and_the_first_one_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::new(folder.path().to_owned());
+        let bytes = bytes(2 * STEP_BYTES + 5000);
+        let lengths = [
+            0,
+            1,
+            4096,
+            STEP_BYTES - 1,
+            STEP_BYTES,
+            STEP_BYTES + 1,
+            bytes.len(),
+        ];
+        for length in lengths {
+            let path = folder.path().join(format!("a/b/{length}"));
+            let made = root.create(&path, &bytes[..length]).unwrap();
+            // On a file system that cannot, there is nothing to see here.
+            let Some(made) = made else { return };
+            assert_eq!(made, Created::New);
+            assert!(std::fs::read(&path).unwrap() == bytes[..length], "{length}");
+            let again = root.create(&path, b"other").unwrap();
+            assert_eq!(again, Some(Created::Exists));
+            assert!(std::fs::read(&path).unwrap() == bytes[..length]);
+        }
+        let names = std::fs::read_dir(folder.path().join("a/b"))
+            .unwrap()
+            .count();
+        assert_eq!(names, lengths.len(), "no leftovers");
+    }
+
+    #[test]
+    fn of_many_that_create_one_name_in_a_new_folder_one_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::new(folder.path().to_owned());
+        let path = folder.path().join("new/folder/name");
+        let create = |racer: u8| root.create(&path, &vec![racer; LEAST_BYTES + 1]).unwrap();
+        let made: Vec<_> = std::thread::scope(|scope| {
+            let racers: Vec<_> = (0..8u8)
+                .map(|racer| scope.spawn(move || create(racer)))
+                .collect();
+            racers.into_iter().map(|r| r.join().unwrap()).collect()
+        });
+        if made.contains(&None) {
+            return;
+        }
+        let winners: Vec<u8> = (0..8u8)
+            .filter(|racer| made[usize::from(*racer)] == Some(Created::New))
+            .collect();
+        assert_eq!(winners.len(), 1, "{made:?}");
+        assert!(std::fs::read(&path).unwrap() == vec![winners[0]; LEAST_BYTES + 1]);
+    }
+}
