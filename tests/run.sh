@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The Rust tests of the workspace, then the second reader's. Called by `make test`, which has set up.
+# The Rust tests of the workspace, the bench's judging, then the second reader's. Called by `make test`, which has set up.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -11,6 +11,8 @@ if cargo nextest --version >/dev/null 2>&1; then
 else
     cargo test --workspace --locked
 fi
+
+python3 -B -m unittest discover -q -s tests/bench
 
 if [[ -d tests/second-reader ]]; then
     target=$(cargo metadata --no-deps --format-version 1 |

@@ -11,7 +11,6 @@ mod kit_file;
 mod local_disk;
 mod outputs;
 mod point_view;
-mod private_file;
 mod under_construction;
 mod vm_point;
 

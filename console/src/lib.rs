@@ -1,5 +1,6 @@
 //! What both programs print and how they read what people write: arguments, logs, progress,
-//! tables, findings, errors and exit codes, sizes and times. Knows no vault and no disk.
+//! tables, findings, errors and exit codes, sizes and times; and the private files that they make for
+//! people. Knows no vault and no disk.
 //!
 //! Everything for stdout goes through [`print`], [`print_json`] and [`table::Table`]; everything
 //! for stderr through the logs, [`Progress`] and [`run`]. Those two paths share the terminal with
@@ -10,6 +11,7 @@ mod finding;
 mod manual;
 mod output;
 mod passphrase;
+mod private_file;
 mod progress;
 mod run;
 pub mod show;
@@ -22,6 +24,7 @@ pub use finding::{Finding, print_findings};
 pub use manual::Manual;
 pub use output::{LogFormat, OutputArgs, init_logging};
 pub use passphrase::{read_new_passphrase, read_passphrase};
+pub use private_file::PrivateFile;
 pub use progress::Progress;
 pub use run::run;
 pub use stdio::{print, print_json};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use console::{Exit, Failure, OutputArgs};
+use console::{Exit, Failure, OutputArgs, PrivateFile};
 use jiff::Timestamp;
 use serde::Serialize;
 use vault_format::control_log::ControlLog;
@@ -12,7 +12,6 @@ use vault_store::setup;
 
 use crate::access::AccessArgs;
 use crate::failure::attempting;
-use crate::private_file::PrivateFile;
 use crate::vm_point::vm_name;
 
 #[derive(Debug, Args)]

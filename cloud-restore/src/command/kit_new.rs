@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use console::{Exit, Failure, OrFailure, OutputArgs};
+use console::{Exit, Failure, OrFailure, OutputArgs, PrivateFile};
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::task::block_in_place;
@@ -19,7 +19,6 @@ use zeroize::Zeroizing;
 
 use crate::access::{AccessArgs, OpenVault};
 use crate::failure::attempting;
-use crate::private_file::PrivateFile;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

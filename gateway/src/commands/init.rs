@@ -4,7 +4,7 @@ mod args;
 mod join;
 mod new_file;
 mod place;
-mod tools;
+pub mod tools;
 
 use std::path::{self, Path};
 
@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use super::told;
 use crate::interrupt::Interrupt;
 use args::{chunk_bytes, machine_name, page_path};
-use new_file::{NewFile, Written};
+use new_file::Written;
 use place::Place;
 use tools::Tools;
 
@@ -100,11 +100,7 @@ async fn make_in(
     let mut written = Written::default();
     let (key_text, kit_text) = (made.key.to_json(), made.kit.to_json());
     for (path, text) in [(kit, &kit_text), (page, &html), (key, &*key_text)] {
-        let file = NewFile {
-            path,
-            bytes: text.as_bytes(),
-        };
-        if let Err(failure) = written.write(&file) {
+        if let Err(failure) = written.write(path, text) {
             return Err(written.take_back(failure));
         }
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use journeys::*;
 use serde_json::{Value, json};
-use testkit::{AzuriteServer, CountingProxy, ProxyCounts, S3Server};
+use testkit::{AzuriteServer, CountingProxy, ProxyCounts, ProxyFault, S3Server};
 
 /// The sums over all syncs of a journey.
 #[derive(Debug, Default)]
@@ -98,6 +98,18 @@ fn journey(at: Where, proxy: &CountingProxy) -> Value {
     );
     let sent = changed["bytes_sent"].as_u64().expect("a number");
     assert!((4 * KIB..32 * KIB).contains(&sent), "{changed}");
+
+    // What is tried again is paid for again: the log is refused, and an answer is lost.
+    fill(&site.path("b.raw"), 5 * MIB, 4 * KIB, 31);
+    for fault in [
+        ProxyFault::status(503, ""),
+        ProxyFault::Pass,
+        ProxyFault::LoseAnswer,
+    ] {
+        proxy.next(fault);
+    }
+    let [put, get, ..] = reported(&sync_counted(&site, proxy, &mut sums));
+    assert!(put >= 4 && get >= 2, "{put} PUTs, {get} GETs");
 
     proxy.take_counts();
     let verified = site

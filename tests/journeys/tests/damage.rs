@@ -84,3 +84,22 @@ fn a_lost_pack_is_named_and_healed() {
     let again = site.sync();
     assert_eq!(again["vms"][0]["stored_bytes"], 0, "{again}");
 }
+
+#[test]
+fn check_tells_of_a_vault_that_carries_no_restore_program() {
+    let site = Site::new();
+    make_random(&site.path("a.raw"), MIB, 1);
+    site.configure(&[("a", &site.disks(&["a.raw"]))]);
+    let program = || {
+        let document = site.gateway(&["check", "--json"]).json();
+        let checks = document["checks"].as_array().expect("checks");
+        let check = checks.iter().find(|c| c["what"] == "restore program");
+        check.expect("a check")["ok"].as_bool().expect("a verdict")
+    };
+    assert!(program());
+    // An `init` that was killed before its end leaves the same.
+    fs::remove_dir_all(site.path("vault/tools")).expect("removed");
+    assert!(!program());
+    let said = site.gateway(&["check"]).exits(3);
+    assert!(said.stdout.contains("carries no"), "{said}");
+}

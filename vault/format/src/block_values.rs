@@ -25,6 +25,7 @@ const KEYED_HASH: u8 = 1 << 4;
 
 /// The values of all blocks of `chunk`, whose length is a power of two, at least two blocks.
 pub fn of_chunk(key: &IdKey, chunk: &[u8]) -> Vec<BlockValue> {
+    debug_assert!(chunk.len().is_power_of_two() && chunk.len() >= 2 * BLOCK_BYTES);
     let leaves: Vec<&[u8; LEAF_BYTES]> = chunk.as_chunks().0.iter().collect();
     let mut row = vec![[0; 32]; leaves.len()];
     Platform::detect().hash_many(

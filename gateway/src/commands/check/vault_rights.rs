@@ -10,6 +10,7 @@ use vault_store::{
     setup::read_config,
 };
 
+use super::super::init::tools;
 use super::Checks;
 use crate::vault_access::VaultAccess;
 
@@ -49,6 +50,7 @@ pub async fn check(
             url,
             outcome.map_err(|error| may_not_list(url, &error)),
         );
+        checks.add("restore program", url, has_program(&*objects).await);
     }
     Some(objects)
 }
@@ -71,6 +73,16 @@ async fn adds(objects: &dyn Objects) -> Result<String, ObjectError> {
             store: objects.describe(),
             cause: "an object that exists could be created: the store ignores If-None-Match".into(),
         }),
+    }
+}
+
+/// An `init` that was killed, or an update of this program, leaves a vault without it.
+async fn has_program(objects: &dyn Objects) -> Result<String, Finding> {
+    let name = tools::program_object();
+    match objects.size(&name).await {
+        Ok(Some(size)) => Ok(format!("{name}, {}", console::show::size(size))),
+        Ok(None) => Err(tools::no_program(format!("{name} is not there"))),
+        Err(error) => Err(tools::no_program(error.to_string())),
     }
 }
 

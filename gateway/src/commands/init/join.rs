@@ -3,16 +3,12 @@
 
 use std::path::Path;
 
-use console::{Exit, Failure, OrFailure};
+use console::{Exit, Failure, OrFailure, PrivateFile};
 use serde_json::json;
 use vault_format::{gateway_key::GatewayKey, vault_config::VaultConfig};
 use vault_store::setup::read_config;
 
-use super::{
-    InitArgs,
-    new_file::{NewFile, Written, check_new},
-    place,
-};
+use super::{InitArgs, new_file::check_new, place};
 use crate::vault_access::{VaultAccess, read_key};
 
 pub async fn run(args: &InitArgs, issued: &Path, json: bool) -> anyhow::Result<Exit> {
@@ -26,11 +22,7 @@ pub async fn run(args: &InitArgs, issued: &Path, json: bool) -> anyhow::Result<E
         .or_failure(|| Failure::failed(format!("cannot join the vault {}", args.vault)))?;
     check_of_vault(&key, &config)?;
     let text = key.to_json();
-    let file = NewFile {
-        path: &path,
-        bytes: text.as_bytes(),
-    };
-    Written::default().write(&file)?;
+    PrivateFile::prepare(&path)?.publish(text.as_bytes())?;
     let vault_id = config.id.to_string();
     if json {
         console::print_json(&json!({

@@ -1,23 +1,11 @@
 //! Files that must not exist before and must be whole after: the key, the kit, its page.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    fs,
     path::{Path, PathBuf},
 };
 
-use console::{Failure, OrFailure};
-use rustix::{
-    fs::{CWD, RenameFlags, renameat_with},
-    io::Errno,
-};
-
-/// A file to make, for its owner alone.
-pub struct NewFile<'f> {
-    pub path: &'f Path,
-    pub bytes: &'f [u8],
-}
+use console::{Failure, PrivateFile};
 
 /// Files made so far, so that they can go again.
 #[derive(Debug, Default)]
@@ -55,14 +43,10 @@ pub fn check_new(paths: &[&Path]) -> Result<(), Failure> {
 }
 
 impl Written {
-    /// Writes under a temporary name, fsyncs, and gives it its name if that is still free.
-    pub fn write(&mut self, file: &NewFile) -> Result<(), Failure> {
-        let shown = file.path.display();
-        write_new(file).or_failure(|| {
-            Failure::failed(format!("cannot write {shown}"))
-                .remedy("check the folder's rights and its free space, and run the command again")
-        })?;
-        self.0.push(file.path.to_owned());
+    /// Writes a new file for its owner alone.
+    pub fn write(&mut self, path: &Path, text: &str) -> Result<(), Failure> {
+        PrivateFile::prepare(path)?.publish(text.as_bytes())?;
+        self.0.push(path.to_owned());
         Ok(())
     }
 
@@ -83,39 +67,6 @@ impl Written {
     }
 }
 
-fn write_new(file: &NewFile) -> io::Result<()> {
-    let folder = folder_of(file.path);
-    let name = file.path.file_name().unwrap_or_default().to_string_lossy();
-    let part = folder.join(format!(".{name}.{}.part", std::process::id()));
-    let written = (|| {
-        let options = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .to_owned();
-        let mut open = options.open(&part)?;
-        open.write_all(file.bytes)?;
-        open.sync_all()?;
-        rename_to_new(&part, file.path)?;
-        File::open(folder)?.sync_all()
-    })();
-    if written.is_err() {
-        let _ = fs::remove_file(&part);
-    }
-    written
-}
-
-fn rename_to_new(part: &Path, path: &Path) -> io::Result<()> {
-    match renameat_with(CWD, part, CWD, path, RenameFlags::NOREPLACE) {
-        // File systems that cannot (FAT on a USB stick before Linux 5.x, NFS): a small race is left.
-        Err(Errno::INVAL | Errno::NOSYS) => match fs::symlink_metadata(path) {
-            Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
-            Err(_) => fs::rename(part, path),
-        },
-        other => Ok(other?),
-    }
-}
-
 fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -125,42 +76,16 @@ fn folder_of(path: &Path) -> &Path {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{MetadataExt, symlink};
+    use std::os::unix::fs::symlink;
 
     use super::*;
-
-    #[test]
-    fn a_new_file_is_its_owners_and_nothing_is_overwritten() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("gateway.key");
-        let file = NewFile {
-            path: &path,
-            bytes: b"secret",
-        };
-        let mut written = Written::default();
-        written.write(&file).expect("written");
-        let about = fs::metadata(&path).expect("there");
-        assert_eq!((about.mode() & 0o777, about.len()), (0o600, 6));
-        let second = NewFile {
-            path: &path,
-            bytes: b"other",
-        };
-        let failure = written.write(&second).expect_err("refused");
-        assert!(failure.to_string().starts_with("cannot write"));
-        assert_eq!(fs::read(&path).expect("read"), b"secret");
-        assert_eq!(fs::read_dir(folder.path()).expect("read").count(), 1);
-    }
 
     #[test]
     fn what_was_written_goes_again() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("kit");
         let mut written = Written::default();
-        let file = NewFile {
-            path: &path,
-            bytes: b"kit",
-        };
-        written.write(&file).expect("written");
+        written.write(&path, "kit").expect("written");
         let failure = written.take_back(Failure::failed("no vault"));
         let expected = "no vault; the key and kit files were removed again";
         assert_eq!(failure.to_string(), expected);

@@ -6,6 +6,7 @@ use std::{fs, io, path::PathBuf};
 use bytes::Bytes;
 use console::{Failure, Finding, OrFailure};
 use ring::digest::{SHA256, digest};
+use vault_format::names;
 use vault_store::setup::Tool;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -45,11 +46,20 @@ fn beside_this_program() -> io::Result<PathBuf> {
     Ok(std::env::current_exe()?.with_file_name(RESTORE))
 }
 
-fn files(program: Option<Vec<u8>>) -> Vec<Tool> {
+fn program_name() -> String {
     let (arch, system) = (std::env::consts::ARCH, std::env::consts::OS);
+    format!("{RESTORE}-{arch}-{system}")
+}
+
+/// The object that holds the restore program of this version.
+pub fn program_object() -> String {
+    format!("{}{VERSION}/{}", names::TOOLS, program_name())
+}
+
+fn files(program: Option<Vec<u8>>) -> Vec<Tool> {
     let document = Bytes::from_static(vault_format::DOCUMENT.as_bytes());
     let mut named = vec![("vault-format.md".to_owned(), document)];
-    named.extend(program.map(|bytes| (format!("{RESTORE}-{arch}-{system}"), bytes.into())));
+    named.extend(program.map(|bytes| (program_name(), bytes.into())));
     let sums: String = named
         .iter()
         .map(|(name, bytes)| format!("{}  {name}\n", sha256(bytes)))
@@ -67,7 +77,8 @@ fn sha256(bytes: &[u8]) -> String {
     sum.as_ref().iter().map(|b| format!("{b:02x}")).collect()
 }
 
-fn no_program(why: String) -> Finding {
+/// What to do about a vault without the program.
+pub fn no_program(why: String) -> Finding {
     Finding::new(
         format!("the vault carries no {RESTORE}"),
         "the vault's tools",

@@ -6,11 +6,11 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use console::{Failure, OrFailure};
+use crate::{Failure, OrFailure};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-/// A file that is certain to be writable before what goes into it exists.
+/// A file of mode 0600 that is certain to be writable before what goes into it exists.
 pub struct PrivateFile {
     file: File,
     partial: PathBuf,
