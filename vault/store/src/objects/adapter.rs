@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use object_store::path::Path;
@@ -15,7 +15,7 @@ use object_store::{
     PutMode, PutOptions, PutPayload,
 };
 
-use crate::buffers::Buffers;
+use crate::buffers::{Buffers, read};
 
 use super::classify::{Answer, answer_of, classify, classify_io, deepest};
 use super::credentials::ChainCredentials;
@@ -25,7 +25,7 @@ use super::name::{check_name, check_prefix};
 use super::{Created, Listed, MAX_GET_BYTES, Meter, ObjectError, Objects, RequestKind};
 
 /// Buffers for the ranged reads that an assemble has under way; a range has 4 MiB at most.
-const RANGES_KEPT: usize = 24;
+const RANGES_KEPT: usize = 8;
 
 /// What differs between stores.
 #[derive(Debug, Clone)]
@@ -185,14 +185,18 @@ impl StoreObjects {
         };
         let bytes = match result.payload {
             GetResultPayload::File(file, _) => {
-                let (buffers, range) = (self.buffers.clone(), result.range);
-                let read = tokio::task::spawn_blocking(move || buffers.read(file, range)).await;
+                let range = result.range;
+                // Not in that thread: of many threads that allocate, each keeps memory.
+                let buffer = self.buffers.take((range.end - range.start) as usize);
+                let read = tokio::task::spawn_blocking(move || read(file, &range, buffer)).await;
                 let read = read.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-                read.map_err(|error| classify_io(name.to_owned(), self.url.clone(), &error))?
+                self.buffers.lend(
+                    read.map_err(|error| classify_io(name.to_owned(), self.url.clone(), &error))?,
+                )
             }
             GetResultPayload::Stream(mut stream) => {
                 // `expected` is bounded by the callers, so this allocation is too.
-                let mut bytes = BytesMut::with_capacity(expected as usize);
+                let mut bytes = self.buffers.take(expected as usize);
                 while let Some(part) = stream.next().await {
                     let part = part.map_err(|error| self.broke_off(name, &error, bytes.len()))?;
                     if (bytes.len() + part.len()) as u64 > expected {
@@ -200,7 +204,7 @@ impl StoreObjects {
                     }
                     bytes.extend_from_slice(&part);
                 }
-                bytes.freeze()
+                self.buffers.lend(bytes)
             }
         };
         self.count_received(bytes.len() as u64);

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use tokio::sync::mpsc;
 use vault_format::ChunkId;
 
-/// Batches being fetched while one is written: each has up to 32 MiB of records.
+/// Batches being fetched while one is written: each has up to 16 MiB of records.
 const FETCHED_AHEAD: usize = 2;
 
 /// Each holds a few chunks, which may have 4 MiB. More threads than CPUs, since two at a time wait for the device.

@@ -17,9 +17,9 @@ use vault_format::ChunkId;
 use vault_format::layer::Slot;
 
 /// Sealed records of one batch, in bytes.
-const BATCH_RECORD_BYTES: u64 = 32 << 20;
+const BATCH_RECORD_BYTES: u64 = 16 << 20;
 /// Disk of one batch, in bytes.
-const BATCH_DISK_BYTES: u64 = 64 << 20;
+const BATCH_DISK_BYTES: u64 = 32 << 20;
 /// Positions looked up together: first few, so that writing begins early; then many, because a large index is read
 /// through once for each window (at 16 million chunks 750 MB).
 const FIRST_WINDOW: u64 = 8192;
