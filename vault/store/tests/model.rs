@@ -163,7 +163,8 @@ impl Model {
         self.is_set_back = true;
     }
 
-    /// Deletes or truncates an object that was whole so far, the `nth` oldest of its kind: names are random.
+    /// Deletes or truncates an object that was whole so far, one of the older half of its kind: on those most is built. By
+    /// age, since names are random.
     /// Of another kind than `first` where there is none of it.
     async fn harm(&mut self, first: usize) {
         let (nth, truncate) = (self.dice.roll(1000), self.dice.roll(2) == 0);
@@ -177,7 +178,7 @@ impl Model {
                 }
             }
             whole.sort();
-            let Some((_, name, path)) = whole.get(nth % whole.len().max(1)) else {
+            let Some((_, name, path)) = whole.get(nth % whole.len().div_ceil(2).max(1)) else {
                 continue;
             };
             match truncate {
