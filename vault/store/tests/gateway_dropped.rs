@@ -220,7 +220,7 @@ async fn a_sync_with_changes_that_is_given_up_anywhere_is_continued() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sync_that_is_given_up_while_it_learns_the_vault_anew_is_continued() {
-    let case = Case::changes().await;
+    let case = Case::first_sync().await;
     std::fs::remove_dir_all(case.base.state_folder()).unwrap();
     for moment in [Moment::AtOnce, Moment::WhenWoken] {
         let polls = case.give_up_everywhere(moment).await;

@@ -95,12 +95,12 @@ impl Model {
             }
             12 if self.dice.roll(2) == 0 => self.excluded[vm] = !self.excluded[vm],
             // One by one: what only a lost segment names cannot be missed.
-            13 if !self.is_hurt => {
+            13 | 14 if !self.is_hurt => {
                 let kind = self.dice.roll(3);
                 self.harm(kind).await
             }
-            14 if self.older_state.is_none() || self.dice.roll(2) == 0 => self.keep_state(),
-            14 => self.set_state_back(),
+            15 if self.older_state.is_none() || self.dice.roll(2) == 0 => self.keep_state(),
+            15 => self.set_state_back(),
             _ => self.sync(vm).await,
         }
     }
