@@ -5,6 +5,7 @@ mod site;
 
 use site::*;
 use std::path::{Path, PathBuf};
+use vault_store::gateway::PointReport;
 use vault_store::read::{PointSelector, VerifyOptions, log_damage, verify};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -313,4 +314,86 @@ async fn what_a_rebuild_misses_is_sent_again() {
     let report = site.sync("vm", &disk).await.unwrap();
     assert!((1..8).contains(&report.chunks_full), "{report:?}");
     assert!(site.restore("vm", PointSelector::Latest).await.unwrap() == disk);
+}
+
+/// A pack for each chunk, so that one can be lost.
+async fn sync_in_lone_packs(site: &Site, vm: &str, disks: &[&[u8]]) -> PointReport {
+    let mut gateway = site.lone_packs(site.objects.clone());
+    let mut vm = capture(vm, disks[0]);
+    for (number, disk) in disks.iter().enumerate().skip(1) {
+        let mut more = capture("", disk).disks.remove(0);
+        more.name = format!("disk{number}");
+        vm.disks.push(more);
+    }
+    gateway.begin_cycle(&|_| {}).await.unwrap();
+    gateway.sync_vm(vm, &|_| {}, crash).await.unwrap()
+}
+
+/// Loses the pack of the full record of `chunk`, and tells the gateways.
+async fn lose(site: &Site, chunk: &[u8]) {
+    let id = chunk_id(site, chunk);
+    let packs = whole_packs(site).await;
+    let holds = packs
+        .into_iter()
+        .filter(|(_, its)| its[0].id == id && its[0].kind.depth() == 0);
+    let names: Vec<String> = holds.map(|(name, _)| name).collect();
+    assert_eq!(names.len(), 1);
+    remove_packs(site, &names);
+    log_what_is_damaged(site).await;
+}
+
+fn random_chunk(seed: u64) -> Vec<u8> {
+    let mut chunk = vec![0; CHUNK];
+    Dice(seed).fill(&mut chunk);
+    chunk
+}
+
+fn with_block(chunk: &[u8], block: usize, seed: u64) -> Vec<u8> {
+    let mut changed = chunk.to_vec();
+    Dice(seed).fill(&mut changed[block * BLOCK..(block + 1) * BLOCK]);
+    changed
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_a_patch_over_a_lost_chunk_that_is_on_its_way_again() {
+    let site = Site::new().await;
+    let shared = random_chunk(1);
+    sync_in_lone_packs(&site, "vm", &[&shared, &shared]).await;
+    lose(&site, &shared).await;
+    // The first disk sends it again, and the second one had it so far.
+    let changed = with_block(&shared, 3, 2);
+    let report = sync_in_lone_packs(&site, "vm", &[&shared, &changed]).await;
+    assert_eq!((report.chunks_full, report.chunks_patched), (2, 0));
+    // It has arrived now, and is as good as any other.
+    let again = with_block(&shared, 4, 3);
+    let report = sync_in_lone_packs(&site, "vm", &[&again, &changed]).await;
+    assert_eq!((report.chunks_full, report.chunks_patched), (0, 1));
+    assert!(site.restore("vm", PointSelector::Latest).await.unwrap() == again);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_chunk_comes_back_full_so_that_what_was_built_on_it_comes_back_too() {
+    let site = Site::new().await;
+    let lost = random_chunk(1);
+    let (over_it, beside) = (with_block(&lost, 1, 2), with_block(&lost, 2, 3));
+    sync_in_lone_packs(&site, "vm", &[&lost]).await;
+    let report = sync_in_lone_packs(&site, "vm", &[&over_it]).await;
+    assert_eq!(report.chunks_patched, 1);
+    // Full, since another VM had it first.
+    let report = sync_in_lone_packs(&site, "other", &[&beside]).await;
+    assert_eq!(report.chunks_full, 1);
+    let report = sync_in_lone_packs(&site, "vm", &[&beside]).await;
+    assert_eq!(report.chunks_known, 1);
+    lose(&site, &lost).await;
+    for sequence in [1, 2] {
+        let selector = PointSelector::Sequence(sequence);
+        site.restore("vm", selector).await.unwrap_err();
+    }
+    // A patch over what the disk held last would be small, but no patch stands on one of its own depth.
+    let report = sync_in_lone_packs(&site, "vm", &[&lost]).await;
+    assert_eq!((report.chunks_full, report.chunks_patched), (1, 0));
+    for (sequence, version) in (1..).zip([&lost, &over_it, &beside, &lost]) {
+        let restored = site.restore("vm", PointSelector::Sequence(sequence)).await;
+        assert!(restored.unwrap() == *version, "point {sequence}");
+    }
 }

@@ -2,9 +2,15 @@
 
 mod site;
 
+use bytes::Bytes;
 use site::*;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use tokio::sync::Notify;
 use vault_format::names::{self, Name, Span};
-use vault_store::gateway::{Gateway, GatewayOptions};
+use vault_format::segment::Segment;
+use vault_store::objects::{Created, Listed, ObjectError, Objects};
 use vault_store::read::{PointSelector, VerifyOptions, verify};
 
 async fn spans(site: &Site) -> Vec<(Span, String)> {
@@ -23,14 +29,8 @@ async fn eight_segments_become_one_which_holds_all_that_they_held() {
     for (position, chunk) in disk.chunks_exact_mut(CHUNK).enumerate() {
         Dice(position as u64).fill(&mut chunk[..40]);
     }
-    // A pack for each chunk.
-    let options = GatewayOptions {
-        pack_bytes: 1,
-        ..small_packs()
-    };
     {
-        let (objects, state) = (site.objects.clone(), site.state_folder());
-        let mut gateway = Gateway::open(objects, site.key(), &state, options).unwrap();
+        let mut gateway = site.lone_packs(site.objects.clone());
         cycle(&mut gateway, "vm", &disk).await.unwrap();
     }
     let spans = spans(&site).await;
@@ -81,4 +81,110 @@ async fn of_layers_that_no_disk_has_any_more_no_copies_stay_in_the_state() {
     gateway.begin_cycle(&|_| {}).await.unwrap();
     gateway.sync_vm(renamed, &|_| {}, crash).await.unwrap();
     assert_eq!(copies().count(), 0);
+}
+
+/// A store to which one pack never gets: it is on its way while others arrive, and then fails.
+#[derive(Debug)]
+struct OnePackStuck {
+    inner: Arc<dyn Objects>,
+    /// Packs that others must be before the stuck one fails.
+    others: usize,
+    packs: AtomicUsize,
+    /// Segments that were written while it was on its way.
+    segments: Mutex<Vec<String>>,
+    is_stuck: AtomicBool,
+    enough: Notify,
+}
+
+#[async_trait::async_trait]
+impl Objects for OnePackStuck {
+    async fn create(&self, name: &str, bytes: Bytes) -> Result<Created, ObjectError> {
+        if name.starts_with(names::INDEX) && self.is_stuck.load(SeqCst) {
+            self.segments.lock().unwrap().push(name.to_owned());
+        }
+        if name.starts_with(names::PACKS) {
+            match self.packs.fetch_add(1, SeqCst) {
+                4 => {
+                    self.is_stuck.store(true, SeqCst);
+                    self.enough.notified().await;
+                    self.is_stuck.store(false, SeqCst);
+                    return Err(ObjectError::Other {
+                        name: name.to_owned(),
+                        store: self.describe(),
+                        cause: "it was too slow".into(),
+                    });
+                }
+                number if number == self.others => self.enough.notify_one(),
+                _ => {}
+            }
+        }
+        self.inner.create(name, bytes).await
+    }
+
+    async fn get(&self, name: &str) -> Result<Bytes, ObjectError> {
+        self.inner.get(name).await
+    }
+
+    async fn get_range(&self, name: &str, range: Range<u64>) -> Result<Bytes, ObjectError> {
+        self.inner.get_range(name, range).await
+    }
+
+    async fn size(&self, name: &str) -> Result<Option<u64>, ObjectError> {
+        self.inner.size(name).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<Listed>, ObjectError> {
+        self.inner.list(prefix).await
+    }
+
+    fn store_time(&self) -> Option<jiff::Timestamp> {
+        self.inner.store_time()
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_segment_is_written_over_a_pack_that_is_still_on_its_way() {
+    let site = Site::new().await;
+    let mut disk = vec![0; 260 * CHUNK];
+    for (position, chunk) in disk.chunks_exact_mut(CHUNK).enumerate() {
+        Dice(position as u64).fill(&mut chunk[..40]);
+    }
+    let store = Arc::new(OnePackStuck {
+        inner: site.objects.clone(),
+        others: 200,
+        packs: AtomicUsize::new(0),
+        segments: Mutex::default(),
+        is_stuck: AtomicBool::new(false),
+        enough: Notify::new(),
+    });
+    let died = cycle(&mut site.lone_packs(store.clone()), "vm", &disk).await;
+    assert!(died.is_err());
+    assert!(store.packs.load(SeqCst) > 200, "others went past it");
+    assert_eq!(*store.segments.lock().unwrap(), Vec::<String>::new());
+
+    // What never arrived is nowhere, and leaves a number that nothing will ever fill.
+    cycle(&mut site.lone_packs(site.objects.clone()), "vm", &disk)
+        .await
+        .unwrap();
+    assert!(records(&whole_packs(&site).await).values().all(|n| *n == 1));
+    let trust = site.key().trust;
+    let mut indexed = 0;
+    for (span, name) in spans(&site).await {
+        let bytes = site.objects.get(&name).await.unwrap();
+        let segment = Segment::open_whole(&trust, &name, &bytes).unwrap();
+        let missing = (span.last - span.first + 1) as usize - segment.packs.len();
+        assert!(missing <= 1, "{span:?} has {} packs", segment.packs.len());
+        indexed += segment.packs.len();
+    }
+    assert_eq!(indexed, 4 * 64);
+    let vault = site.vault().await;
+    let report = verify(&vault, &VerifyOptions::default(), &|_| {})
+        .await
+        .unwrap();
+    assert_eq!((report.damaged, report.findings), (vec![], vec![]));
+    assert!(site.restore("vm", PointSelector::Latest).await.unwrap() == disk);
 }

@@ -4,6 +4,7 @@
 use super::Gateway;
 use super::chunk_buckets::ChunkBuckets;
 use super::rows::{ChunkRow, DiskRow, LayerRow, PackRow, VmRow};
+use super::state::Snapshot;
 use crate::StoreError;
 use crate::objects::Listed;
 use crate::setup::read_config;
@@ -129,6 +130,18 @@ impl Gateway {
                 .damaged
                 .contains_key(&names::pack(pack))
         });
+        // Of a state that is whole, for a VM that it did not know: what it knows it keeps.
+        let packs = self.state.packs()?;
+        let known = match packs.is_empty() {
+            true => None,
+            false => Some(self.state.snapshot()?),
+        };
+        for (_, pack) in packs {
+            stored.remove(&pack.name);
+        }
+        if known.is_some() && stored.is_empty() {
+            return Ok(());
+        }
         let mut chunks = ChunkBuckets::new(&self.state)?;
         let segments = self.objects.list(names::INDEX).await?;
         let mut read: Vec<Span> = Vec::new();
@@ -148,7 +161,7 @@ impl Gateway {
             for (row, _) in &adopted {
                 stored.remove(&row.name);
             }
-            self.adopt(&adopted, &mut chunks, report)?;
+            self.adopt(&adopted, known.as_ref(), &mut chunks, report)?;
             progress(1);
         }
         // What no segment names: recent packs, and those of syncs that were killed.
@@ -158,7 +171,7 @@ impl Gateway {
             match self.read_trailer(&pack, size).await {
                 Ok(entries) => {
                     let adopted = [(found(pack, size, false), entries)];
-                    self.adopt(&adopted, &mut chunks, report)?;
+                    self.adopt(&adopted, known.as_ref(), &mut chunks, report)?;
                 }
                 Err(e) if e.is_damage() => report.findings.push(e.to_string()),
                 Err(e) => return Err(e),
@@ -172,6 +185,7 @@ impl Gateway {
     fn adopt(
         &mut self,
         adopted: &[(PackRow, Vec<Entry>)],
+        known: Option<&Snapshot>,
         chunks: &mut ChunkBuckets,
         report: &mut RebuildReport,
     ) -> Result<(), StoreError> {
@@ -183,6 +197,11 @@ impl Gateway {
         let first = self.state.adopt(adopted)?;
         for (pack, (_, entries)) in (first..).zip(adopted) {
             for entry in entries {
+                if let Some(known) = known
+                    && (known.chunk(&entry.id)?.is_some() || known.is_lost(&entry.id)?)
+                {
+                    continue;
+                }
                 let row = ChunkRow {
                     pack,
                     length: entry.length,
@@ -272,7 +291,22 @@ impl Gateway {
         if last.epoch >= self.state.header.epoch {
             self.take_epoch(&[]).await?;
         }
+        self.meet_packs().await?;
         self.learn_vm(*vm_id, points).await
+    }
+
+    /// Learns packs that this state does not know: another gateway's. Without them all that the VM has would be sent again.
+    async fn meet_packs(&mut self) -> Result<(), StoreError> {
+        // If we die before all of them are known, the next cycle rebuilds.
+        let epoch = std::mem::take(&mut self.state.header.epoch);
+        self.state.save_header()?;
+        let mut report = RebuildReport::default();
+        self.learn_packs(&|_| {}, &mut report).await?;
+        for finding in report.findings {
+            tracing::warn!("{finding}");
+        }
+        self.state.header.epoch = epoch;
+        self.state.save_header()
     }
 
     /// Takes over a VM's newest whole point: its map and layers. The sequence goes on behind the highest number, whole

@@ -1,10 +1,12 @@
 //! A site in a test: a directory vault, a kit, gateways with their state, and disks in memory.
 #![allow(dead_code)]
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::TempDir;
+use vault_format::block_values::{merge, of_chunk};
+use vault_format::entry::Entry;
 use vault_format::gateway_key::GatewayKey;
 use vault_format::ids::PackName;
 use vault_format::kit::{Argon2idCosts, Kit};
@@ -16,7 +18,7 @@ use vault_store::gateway::{
     CycleStart, DiskCapture, Gateway, GatewayOptions, PointReport, VmCapture,
 };
 use vault_store::objects::{Meter, Objects, OpenOptions, open_vault_url};
-use vault_store::read::{PointSelector, Vault, assemble};
+use vault_store::read::{PointSelector, Vault, VerifyOptions, assemble, log_damage, verify};
 use vault_store::setup::{VaultRequest, issue_key, prepare_vault_at};
 use vault_store::{Extents, StoreError};
 
@@ -98,6 +100,13 @@ impl Site {
         }
     }
 
+    /// A copy of the vault and the states of its gateways; it goes with what is returned beside it.
+    pub async fn copy(&self) -> (Site, TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        copy_folder(&self.folder, folder.path());
+        (self.at(folder.path()).await, folder)
+    }
+
     pub fn key(&self) -> GatewayKey {
         GatewayKey::parse(self.key.as_bytes()).unwrap()
     }
@@ -116,6 +125,15 @@ impl Site {
 
     pub fn gateway_at(&self, state: &Path, objects: Arc<dyn Objects>) -> Gateway {
         Gateway::open(objects, self.key(), state, small_packs()).unwrap()
+    }
+
+    /// A gateway that writes a pack for each chunk: few chunks have many packs, and a segment.
+    pub fn lone_packs(&self, objects: Arc<dyn Objects>) -> Gateway {
+        let options = GatewayOptions {
+            pack_bytes: 1,
+            ..small_packs()
+        };
+        Gateway::open(objects, self.key(), &self.state_folder(), options).unwrap()
     }
 
     /// Another gateway of this vault, with an issued key and a state of its own.
@@ -233,22 +251,58 @@ pub fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-/// How often each chunk's full record is stored.
-pub async fn full_records(site: &Site) -> HashMap<ChunkId, usize> {
+pub fn chunk_id(site: &Site, chunk: &[u8]) -> ChunkId {
+    let key = site.key().id_key;
+    merge(&key, &of_chunk(&key, chunk)).unwrap()
+}
+
+/// What is in each pack that is stored whole.
+pub async fn whole_packs(site: &Site) -> BTreeMap<String, Vec<Entry>> {
     let trust = site.key().trust;
-    let mut count = HashMap::new();
+    let mut packs = BTreeMap::new();
     for listed in site.objects.list(names::PACKS).await.unwrap() {
         let bytes = site.objects.get(&listed.name).await.unwrap();
-        pack::check(&PackName::from_hex(&listed.name[9..]).unwrap(), &bytes).unwrap();
+        let name = PackName::from_hex(&listed.name[9..]).unwrap();
+        if pack::check(&name, &bytes).is_err() {
+            continue;
+        }
         let at = bytes.len() - FOOTER_BYTES;
         let footer = Footer::parse(&bytes[at..], bytes.len() as u64).unwrap();
         let trailer = &bytes[at - footer.trailer_bytes as usize..at];
-        for entry in footer
-            .open_trailer(&trust.vault, &trust.keys, trailer)
-            .unwrap()
-        {
-            *count.entry(entry.id).or_default() += usize::from(entry.kind.depth() == 0);
-        }
+        let entries = footer.open_trailer(&trust.vault, &trust.keys, trailer);
+        packs.insert(listed.name, entries.unwrap());
+    }
+    packs
+}
+
+/// How often each chunk is stored, in a full record or as a patch.
+pub fn records(packs: &BTreeMap<String, Vec<Entry>>) -> HashMap<ChunkId, usize> {
+    let mut count = HashMap::new();
+    for entry in packs.values().flatten() {
+        *count.entry(entry.id).or_default() += 1;
     }
     count
+}
+
+/// How often each chunk's full record is stored.
+pub async fn full_records(site: &Site) -> HashMap<ChunkId, usize> {
+    let packs = whole_packs(site).await;
+    let stored = site.objects.list(names::PACKS).await.unwrap().len();
+    assert_eq!(packs.len(), stored, "every pack is whole");
+    let mut count = HashMap::new();
+    for entry in packs.values().flatten() {
+        *count.entry(entry.id).or_default() += usize::from(entry.kind.depth() == 0);
+    }
+    count
+}
+
+/// Verifies with the data, and tells the gateways what is damaged.
+pub async fn log_what_is_damaged(site: &Site) {
+    let mut vault = site.vault().await;
+    let report = verify(&vault, &VerifyOptions { read_data: true }, &|_| {})
+        .await
+        .unwrap();
+    log_damage(&mut vault, &report, jiff::Timestamp::now())
+        .await
+        .unwrap();
 }
