@@ -107,6 +107,8 @@ impl Batches {
     fn next_data(&mut self, offset: u64) -> Result<Option<Range<u64>>, DiskFailure> {
         if !self.data.contains(&offset) {
             match self.source.next_data(offset)? {
+                // It would be asked for again for ever.
+                Some(found) if found.is_empty() => return Err("it names empty data".into()),
                 Some(found) => self.data = found,
                 None => return Ok(None),
             }
