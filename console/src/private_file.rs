@@ -65,7 +65,16 @@ impl PrivateFile {
             Ok(()) => {}
             // File systems that do not know the flag; a hard link never replaces either.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                fs::hard_link(&self.partial, &self.target)?;
+                match fs::hard_link(&self.partial, &self.target) {
+                    // FAT by FUSE knows neither: a small race is left.
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                        if self.target.symlink_metadata().is_ok() {
+                            return Err(io::ErrorKind::AlreadyExists.into());
+                        }
+                        fs::rename(&self.partial, &self.target)?;
+                    }
+                    linked => linked?,
+                }
             }
             Err(error) => return Err(error.into()),
         }

@@ -129,6 +129,10 @@ mod tests {
         );
         assert!(decode_entries(&bytes, 1).is_err(), "pack 1 of 1");
         assert!(decode_sorted_entries(&encode_entries(&[patch, full(1, 0)]), 2).is_err());
+        // Of one id the least depth comes first, whatever its pack.
+        assert!(decode_sorted_entries(&encode_entries(&[full(2, 1), patch]), 2).is_ok());
+        let deep_first = encode_entries(&[Entry { pack: 0, ..patch }, full(2, 1)]);
+        assert!(decode_sorted_entries(&deep_first, 2).is_err());
         assert!(decode_entries(&bytes[..bytes.len() - 1], 2).is_err());
     }
 

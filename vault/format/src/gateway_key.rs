@@ -98,7 +98,14 @@ impl GatewayKey {
         if head.format != 1 {
             return Err(FormatError::unknown("gateway key version", head.format));
         }
-        let file: KeyFile = from_json(bytes, "a gateway key")?;
+        // Where, not what: serde_json's words may quote a secret.
+        let wrong = |e: serde_json::Error| {
+            let (line, column) = (e.line(), e.column());
+            FormatError::damaged(format!(
+                "a gateway key: wrong at line {line}, column {column}"
+            ))
+        };
+        let file: KeyFile = serde_json::from_slice(bytes).map_err(wrong)?;
         check_chunk_bytes(file.chunk_bytes)?;
         let key = SigningKey::from_seed(file.signing_seed)?;
         let signature = hex_array(&file.certificate, "a certificate")?;
@@ -158,5 +165,24 @@ impl GatewayKey {
             Ok(text) => zeroize::Zeroizing::new(text + "\n"),
             Err(_) => unreachable!("a key file is JSON"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_tells_where_a_key_file_is_wrong_and_quotes_no_secret() {
+        let secret = "5e".repeat(32);
+        let file = format!(
+            r#"{{"kind": "{KIND}", "format": 1, "label": "a", "metadata_keys": ["{secret}"]}}"#
+        );
+        let error = GatewayKey::parse(file.as_bytes())
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(error.contains("line 1, column"), "{error}");
+        assert!(!error.contains("5e5e"), "{error}");
     }
 }

@@ -62,6 +62,43 @@ async fn eight_segments_become_one_which_holds_all_that_they_held() {
     assert!(used.get < 30, "{used:?}");
 }
 
+/// Else a gateway that takes over a VM would write the other one's whole index once more.
+#[tokio::test(flavor = "multi_thread")]
+async fn packs_that_another_gateways_segments_have_are_not_merged_into_ours() {
+    let site = Site::new().await;
+    let chunks = |count: usize, seed: usize| {
+        let mut disk = vec![0; count * CHUNK];
+        for (position, chunk) in disk.chunks_exact_mut(CHUNK).enumerate() {
+            Dice((seed + position) as u64).fill(&mut chunk[..40]);
+        }
+        disk
+    };
+    let objects = site.objects.clone();
+    let mut ours = site.lone_packs(objects.clone());
+    cycle(&mut ours, "own", &chunks(1, 0)).await.unwrap();
+    // A segment of 64 packs of the other one.
+    let mut other = site.second_gateway().await;
+    let theirs = chunks(512, 10_000);
+    for vm in 0..80 {
+        let part = &theirs[vm * 6 * CHUNK..(vm + 1) * 6 * CHUNK];
+        cycle(&mut other, &format!("vm{vm}"), part).await.unwrap();
+    }
+    let before = spans(&site).await;
+    assert!(!before.is_empty());
+    cycle(&mut ours, "vm0", &theirs[..6 * CHUNK]).await.unwrap();
+    cycle(&mut ours, "own", &chunks(520, 20_000)).await.unwrap();
+
+    let merged = spans(&site).await.into_iter();
+    let widest = merged.max_by_key(|(span, _)| span.last - span.first);
+    let (_, name) = widest.unwrap();
+    let bytes = objects.get(&name).await.unwrap();
+    let segment = Segment::open_whole(&site.key().trust, &name, &bytes).unwrap();
+    assert_eq!(segment.packs.len(), 8 * 64);
+    let vault = site.vault().await;
+    let report = verify(&vault, &VerifyOptions::default(), &|_| {}).await;
+    assert_eq!(report.unwrap().damaged, vec![]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn of_layers_that_no_disk_has_any_more_no_copies_stay_in_the_state() {
     let site = Site::new().await;

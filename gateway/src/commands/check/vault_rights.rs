@@ -50,7 +50,12 @@ pub async fn check(
             url,
             outcome.map_err(|error| may_not_list(url, &error)),
         );
-        checks.add("restore program", url, has_program(&*objects).await);
+        let outcome = match has_program(&*objects).await {
+            Ok(program) if program.is_empty() => Err(tools::no_program("tools/ has none".into())),
+            Ok(program) => Ok(program),
+            Err(error) => Err(may_not_list(url, &error)),
+        };
+        checks.add("restore program", url, outcome);
     }
     Some(objects)
 }
@@ -76,14 +81,15 @@ async fn adds(objects: &dyn Objects) -> Result<String, ObjectError> {
     }
 }
 
-/// An `init` that was killed, or an update of this program, leaves a vault without it.
-async fn has_program(objects: &dyn Objects) -> Result<String, Finding> {
-    let name = tools::program_object();
-    match objects.size(&name).await {
-        Ok(Some(size)) => Ok(format!("{name}, {}", console::show::size(size))),
-        Ok(None) => Err(tools::no_program(format!("{name} is not there"))),
-        Err(error) => Err(tools::no_program(error.to_string())),
-    }
+/// An `init` that was killed leaves a vault without it.
+async fn has_program(objects: &dyn Objects) -> Result<String, ObjectError> {
+    let listed = objects.list(names::TOOLS).await?;
+    let mut programs: Vec<_> = listed
+        .into_iter()
+        .map(|listed| listed.name)
+        .filter(|name| tools::is_program(name))
+        .collect();
+    Ok(programs.pop().unwrap_or_default())
 }
 
 /// What a rebuild needs, over the gateway's own objects.

@@ -51,9 +51,10 @@ fn program_name() -> String {
     format!("{RESTORE}-{arch}-{system}")
 }
 
-/// The object that holds the restore program of this version.
-pub fn program_object() -> String {
-    format!("{}{VERSION}/{}", names::TOOLS, program_name())
+/// Whether the object is a restore program, of whatever version and system.
+pub fn is_program(object: &str) -> bool {
+    let file = object.rsplit('/').next().unwrap_or_default();
+    object.starts_with(names::TOOLS) && file.starts_with(RESTORE)
 }
 
 fn files(program: Option<Vec<u8>>) -> Vec<Tool> {

@@ -128,11 +128,9 @@ impl Gateway {
     fn lose_segments(&mut self, objects: &[String]) -> Result<(), StoreError> {
         for (first, segment) in self.state.segments()? {
             if objects.contains(&segment.name) {
-                let its = self
-                    .state
-                    .packs()?
-                    .into_iter()
-                    .filter(|(n, pack)| pack.indexed && (first..=segment.last).contains(n));
+                let its = self.state.packs()?.into_iter().filter(|(n, pack)| {
+                    pack.indexed && !pack.adopted && (first..=segment.last).contains(n)
+                });
                 let packs: Vec<u64> = its.map(|(ordinal, _)| ordinal).collect();
                 self.state.drop_segment(first, &packs)?;
             }

@@ -53,7 +53,7 @@ impl Gateway {
         };
         let packs = self.state.packs()?.into_iter();
         let packs: Vec<(u64, PackRow)> = packs
-            .filter(|(n, pack)| pack.indexed && inside(*n))
+            .filter(|(n, pack)| pack.indexed && !pack.adopted && inside(*n))
             .collect();
         self.write_segment(&gone, &packs, true).await
     }

@@ -297,7 +297,7 @@ impl Gateway {
 
     /// Learns packs that this state does not know: another gateway's. Without them all that the VM has would be sent again.
     async fn meet_packs(&mut self) -> Result<(), StoreError> {
-        // If we die before all of them are known, the next cycle rebuilds.
+        // If we die or fail before all of them are known, the next cycle rebuilds.
         let epoch = std::mem::take(&mut self.state.header.epoch);
         self.state.save_header()?;
         let mut report = RebuildReport::default();
@@ -429,6 +429,7 @@ fn found(name: PackName, size: u64, indexed: bool) -> PackRow {
         arrived: true,
         holder: None,
         indexed,
+        adopted: indexed,
     }
 }
 

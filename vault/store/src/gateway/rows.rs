@@ -85,6 +85,9 @@ pub(super) struct PackRow {
     pub holder: Option<String>,
     /// Whether a segment has its entries.
     pub indexed: bool,
+    /// It was found so in the vault: that segment is none of this state's, and is not merged or written again.
+    #[serde(default)]
+    pub adopted: bool,
 }
 
 /// A segment that this gateway wrote in its epoch.

@@ -100,6 +100,7 @@ impl Gateway {
             arrived: false,
             holder: None,
             indexed: false,
+            adopted: false,
         };
         let chunks: Vec<(ChunkId, ChunkRow)> = uploads.filling.drain().collect();
         uploads.noted[0].extend(chunks.iter().map(|(id, _)| *id));

@@ -58,11 +58,17 @@ impl Root {
         }
         self.make_folders(folder)?;
         let folder = File::open(folder)?;
-        // Whoever made the file may have died before the folder was on the disk.
-        let exists = || folder.sync_all().map(|()| Some(Created::Exists));
+        // Whoever made the file may have died before it and the folder were on the disk.
+        let exists = || {
+            File::open(path)?.sync_all()?;
+            folder.sync_all()?;
+            Ok(Some(Created::Exists))
+        };
         let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
-        let Ok(file) = rustix::fs::openat(&folder, ".", flags, Mode::from_raw_mode(0o666)) else {
-            return Ok(self.refuse());
+        let file = match rustix::fs::openat(&folder, ".", flags, Mode::from_raw_mode(0o666)) {
+            Ok(file) => file,
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => return Ok(self.refuse()),
+            Err(_) => return Ok(None),
         };
         // Only now: who may not create is to hear so, whether or not there is something to create.
         if rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
@@ -75,7 +81,10 @@ impl Root {
         match rustix::fs::linkat(CWD, nameless, &folder, name, AtFlags::SYMLINK_FOLLOW) {
             Ok(()) => {}
             Err(Errno::EXIST) => return exists(),
-            Err(_) => return Ok(self.refuse()),
+            Err(Errno::NOENT | Errno::XDEV | Errno::PERM | Errno::OPNOTSUPP) => {
+                return Ok(self.refuse());
+            }
+            Err(_) => return Ok(None),
         }
         // Once more: btrfs puts a file's size on the disk only if the file has a name.
         file.sync_all()?;
