@@ -7,7 +7,7 @@ mod kit_on_site;
 mod same_device;
 mod vault_rights;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use console::{Exit, Finding, table::Table};
 use serde::Serialize;
@@ -127,13 +127,14 @@ pub async fn run(file: &Path, args: &VmArgs, json: bool) -> anyhow::Result<Exit>
 }
 
 /// Where a kit that was never carried away is likely to lie.
-fn folders<'c>(config: &'c Config, file: &'c Path) -> Vec<&'c Path> {
+fn folders(config: &Config, file: &Path) -> Vec<PathBuf> {
     let folders = [
         config.vault.key.parent(),
         file.parent(),
         config.state.parent(),
         Some(Path::new("/root")),
     ];
+    // One folder may have several names: a configuration may be given by a relative path.
     let mut folders: Vec<_> = folders
         .into_iter()
         .flatten()
@@ -141,6 +142,7 @@ fn folders<'c>(config: &'c Config, file: &'c Path) -> Vec<&'c Path> {
             true => Path::new("."),
             false => folder,
         })
+        .map(|folder| folder.canonicalize().unwrap_or_else(|_| folder.to_owned()))
         .collect();
     folders.sort();
     folders.dedup();

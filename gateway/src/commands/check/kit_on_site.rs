@@ -23,9 +23,10 @@ const MARKS: [&str; 2] = [
     "&quot;sparesite recovery kit&quot;",
 ];
 
-pub fn check(folders: &[&Path], checks: &mut Checks) {
-    let shown: Vec<_> = folders.iter().map(|f| f.display().to_string()).collect();
-    let kits: Vec<_> = folders.iter().flat_map(|folder| kits_in(folder)).collect();
+pub fn check(folders: &[impl AsRef<Path>], checks: &mut Checks) {
+    let folders = || folders.iter().map(AsRef::as_ref);
+    let shown: Vec<_> = folders().map(|f| f.display().to_string()).collect();
+    let kits: Vec<_> = folders().flat_map(kits_in).collect();
     if kits.is_empty() {
         checks.ok(WHAT, shown.join(", "), "none lies there");
     }
