@@ -151,8 +151,15 @@ impl Case {
         case
     }
 
+    async fn give_up_everywhere(&self) {
+        for moment in [Moment::AtOnce, Moment::WhenWoken] {
+            let polls = self.give_up_after_each_poll(moment).await;
+            assert!(polls > 8, "it waited {polls} times only");
+        }
+    }
+
     /// Returns how many polls the whole sync had.
-    async fn give_up_everywhere(&self, moment: Moment) -> usize {
+    async fn give_up_after_each_poll(&self, moment: Moment) -> usize {
         let mut polls = 0;
         loop {
             let (site, _folder) = self.base.copy().await;
@@ -203,27 +210,18 @@ impl Case {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_sync_that_is_given_up_anywhere_is_continued() {
     let case = Case::first_sync().await;
-    for moment in [Moment::AtOnce, Moment::WhenWoken] {
-        let polls = case.give_up_everywhere(moment).await;
-        assert!(polls > 8, "it waited {polls} times only");
-    }
+    case.give_up_everywhere().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sync_with_changes_that_is_given_up_anywhere_is_continued() {
     let case = Case::changes().await;
-    for moment in [Moment::AtOnce, Moment::WhenWoken] {
-        let polls = case.give_up_everywhere(moment).await;
-        assert!(polls > 8, "it waited {polls} times only");
-    }
+    case.give_up_everywhere().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sync_that_is_given_up_while_it_learns_the_vault_anew_is_continued() {
     let case = Case::first_sync().await;
     std::fs::remove_dir_all(case.base.state_folder()).unwrap();
-    for moment in [Moment::AtOnce, Moment::WhenWoken] {
-        let polls = case.give_up_everywhere(moment).await;
-        assert!(polls > 8, "it waited {polls} times only");
-    }
+    case.give_up_everywhere().await;
 }

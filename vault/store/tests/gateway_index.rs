@@ -22,13 +22,19 @@ async fn spans(site: &Site) -> Vec<(Span, String)> {
     listed.into_iter().map(|listed| span(listed.name)).collect()
 }
 
+/// A disk of chunks that differ, and are quickly made.
+fn chunks(count: usize, seed: usize) -> Vec<u8> {
+    let mut disk = vec![0; count * CHUNK];
+    for (position, chunk) in disk.chunks_exact_mut(CHUNK).enumerate() {
+        Dice((seed + position) as u64).fill(&mut chunk[..40]);
+    }
+    disk
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn eight_segments_become_one_which_holds_all_that_they_held() {
     let site = Site::new().await;
-    let mut disk = vec![0; 520 * CHUNK];
-    for (position, chunk) in disk.chunks_exact_mut(CHUNK).enumerate() {
-        Dice(position as u64).fill(&mut chunk[..40]);
-    }
+    let disk = chunks(520, 0);
     {
         let mut gateway = site.lone_packs(site.objects.clone());
         cycle(&mut gateway, "vm", &disk).await.unwrap();
@@ -66,13 +72,6 @@ async fn eight_segments_become_one_which_holds_all_that_they_held() {
 #[tokio::test(flavor = "multi_thread")]
 async fn packs_that_another_gateways_segments_have_are_not_merged_into_ours() {
     let site = Site::new().await;
-    let chunks = |count: usize, seed: usize| {
-        let mut disk = vec![0; count * CHUNK];
-        for (position, chunk) in disk.chunks_exact_mut(CHUNK).enumerate() {
-            Dice((seed + position) as u64).fill(&mut chunk[..40]);
-        }
-        disk
-    };
     let objects = site.objects.clone();
     let mut ours = site.lone_packs(objects.clone());
     cycle(&mut ours, "own", &chunks(1, 0)).await.unwrap();
@@ -104,10 +103,7 @@ async fn of_layers_that_no_disk_has_any_more_no_copies_stay_in_the_state() {
     let site = Site::new().await;
     let copies = || std::fs::read_dir(site.state_folder().join("layers")).unwrap();
     // More ids than fit inline.
-    let mut large = vec![0; 2200 * CHUNK];
-    for (position, chunk) in large.chunks_exact_mut(CHUNK).enumerate() {
-        Dice(position as u64).fill(&mut chunk[..40]);
-    }
+    let large = chunks(2200, 0);
     site.sync("vm", &large).await.unwrap();
     assert_eq!(copies().count(), 1);
     site.sync("other", &disk(10, 1)).await.unwrap();
@@ -186,10 +182,7 @@ impl Objects for OnePackStuck {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_segment_is_written_over_a_pack_that_is_still_on_its_way() {
     let site = Site::new().await;
-    let mut disk = vec![0; 260 * CHUNK];
-    for (position, chunk) in disk.chunks_exact_mut(CHUNK).enumerate() {
-        Dice(position as u64).fill(&mut chunk[..40]);
-    }
+    let disk = chunks(260, 0);
     let store = Arc::new(OnePackStuck {
         inner: site.objects.clone(),
         others: 200,

@@ -10,9 +10,8 @@ use vault_store::{
     setup::read_config,
 };
 
-use super::super::init::tools;
 use super::Checks;
-use crate::vault_access::VaultAccess;
+use crate::{commands::init::tools, vault_access::VaultAccess};
 
 /// The vault's objects, if they can be reached at all.
 pub async fn check(
@@ -50,9 +49,9 @@ pub async fn check(
             url,
             outcome.map_err(|error| may_not_list(url, &error)),
         );
-        let outcome = match has_program(&*objects).await {
-            Ok(program) if program.is_empty() => Err(tools::no_program("tools/ has none".into())),
-            Ok(program) => Ok(program),
+        let outcome = match restore_program(&*objects).await {
+            Ok(Some(program)) => Ok(program),
+            Ok(None) => Err(tools::no_program("tools/ has none".into())),
             Err(error) => Err(may_not_list(url, &error)),
         };
         checks.add("restore program", url, outcome);
@@ -81,15 +80,14 @@ async fn adds(objects: &dyn Objects) -> Result<String, ObjectError> {
     }
 }
 
-/// An `init` that was killed leaves a vault without it.
-async fn has_program(objects: &dyn Objects) -> Result<String, ObjectError> {
-    let listed = objects.list(names::TOOLS).await?;
-    let mut programs: Vec<_> = listed
+/// The last one's name, for there may be several. An `init` that was killed leaves none.
+async fn restore_program(objects: &dyn Objects) -> Result<Option<String>, ObjectError> {
+    let mut names = objects
+        .list(names::TOOLS)
+        .await?
         .into_iter()
-        .map(|listed| listed.name)
-        .filter(|name| tools::is_program(name))
-        .collect();
-    Ok(programs.pop().unwrap_or_default())
+        .map(|l| l.name);
+    Ok(names.rfind(|name| tools::is_program(name)))
 }
 
 /// What a rebuild needs, over the gateway's own objects.
