@@ -36,6 +36,7 @@ pub fn open_all(vm: &Vm, interrupt: &Interrupt) -> Result<Vec<DiskCapture>, Fail
             name: disk.name.clone(),
             source,
             size_bytes,
+            since: None,
         })
     };
     vm.disks.iter().map(capture).collect()

@@ -6,7 +6,7 @@ use crate::BLOCK_BYTES;
 use crate::ids::ChunkId;
 use crate::keys::IdKey;
 use blake3::IncrementCounter;
-use blake3::hazmat::{Mode, merge_subtrees_root};
+use blake3::hazmat::{HasherExt, Mode, merge_subtrees_root};
 use blake3::platform::{Platform, words_from_le_bytes_32};
 
 /// One block's value.
@@ -61,6 +61,14 @@ fn parents(key: &IdKey, row: &[BlockValue]) -> Vec<BlockValue> {
     parents
 }
 
+/// The value of one block, which is the chunk's block number `index`.
+pub fn of_block(key: &IdKey, index: usize, block: &[u8]) -> BlockValue {
+    blake3::Hasher::new_keyed(&key.secret().0)
+        .set_input_offset((index * BLOCK_BYTES) as u64)
+        .update(block)
+        .finalize_non_root()
+}
+
 /// The chunk id to which `values` merge; `None` unless their number is a power of two and at least two.
 pub fn merge(key: &IdKey, values: &[BlockValue]) -> Option<ChunkId> {
     if values.len() < 2 || !values.len().is_power_of_two() {
@@ -80,7 +88,6 @@ pub fn merge(key: &IdKey, values: &[BlockValue]) -> Option<ChunkId> {
 mod tests {
     use super::*;
     use crate::keys::Secret;
-    use blake3::hazmat::HasherExt;
 
     fn chunk(len: usize) -> Vec<u8> {
         let mut out = vec![0; len];
@@ -91,22 +98,16 @@ mod tests {
         out
     }
 
-    /// By the stable interface, a block at a time.
-    fn of_block(key: &IdKey, index: usize, chunk: &[u8]) -> BlockValue {
-        let offset = index * BLOCK_BYTES;
-        blake3::Hasher::new_keyed(&key.secret().0)
-            .set_input_offset(offset as u64)
-            .update(&chunk[offset..offset + BLOCK_BYTES])
-            .finalize_non_root()
-    }
-
     #[test]
     fn each_value_is_that_of_its_subtree() {
         let key = IdKey::new(&Secret([5; 32]));
         for shift in [16, 18, 22] {
             let chunk = chunk(1 << shift);
-            let blocks = chunk.len() / BLOCK_BYTES;
-            let expected: Vec<_> = (0..blocks).map(|i| of_block(&key, i, &chunk)).collect();
+            let expected: Vec<_> = chunk
+                .chunks(BLOCK_BYTES)
+                .enumerate()
+                .map(|(i, block)| of_block(&key, i, block))
+                .collect();
             assert_eq!(of_chunk(&key, &chunk), expected, "chunk of 2^{shift}");
         }
     }
@@ -131,7 +132,7 @@ mod tests {
         let before = of_chunk(&key, &chunk);
         chunk[3 * BLOCK_BYTES + 17] ^= 1;
         let mut mended = before.clone();
-        mended[3] = of_block(&key, 3, &chunk);
+        mended[3] = of_block(&key, 3, &chunk[3 * BLOCK_BYTES..][..BLOCK_BYTES]);
         assert_ne!(before[3], mended[3]);
         assert_eq!(of_chunk(&key, &chunk), mended);
         assert_eq!(merge(&key, &mended), Some(key.chunk_id(&chunk)));

@@ -155,6 +155,10 @@ impl BlockMask {
         self.0[block / 8] |= 1 << (block % 8);
     }
 
+    pub fn clear(&mut self, block: usize) {
+        self.0[block / 8] &= !(1 << (block % 8));
+    }
+
     pub fn has(&self, block: usize) -> bool {
         self.0
             .get(block / 8)

@@ -63,6 +63,11 @@ pub enum StoreError {
     )]
     TakenVm { vm: String, by: String },
 
+    #[error(
+        "the outbox is full: the {most_bytes} bytes that it may take are taken, or what was to be added is larger; raise `max` in [outbox], or let the uplink catch up"
+    )]
+    OutboxFull { most_bytes: u64 },
+
     #[error("disk {disk} of VM {vm}, offset {offset}: {cause}")]
     Disk {
         vm: String,

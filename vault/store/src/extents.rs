@@ -12,6 +12,12 @@ pub trait Extents: Send + Sync {
 
     /// The next range at or after `offset` that may hold data; `None` when only zeros follow.
     fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, DiskFailure>;
+
+    /// The next range at or after `offset` that may have changed since the capture that the disk is said to know changes
+    /// from; `None` when nothing behind it changed. Asked only of a disk of which that is said.
+    fn next_change(&self, offset: u64) -> Result<Option<Range<u64>>, DiskFailure> {
+        Ok((offset < self.size_bytes()).then_some(offset..self.size_bytes()))
+    }
 }
 
 /// A disk to write, from several threads at once. What is never written reads as zero, unless it is an old copy.

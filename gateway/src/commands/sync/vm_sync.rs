@@ -5,10 +5,11 @@ use std::cell::OnceCell;
 use console::{Failure, Finding};
 use jiff::Timestamp;
 use tokio::task::JoinHandle;
-use vault_format::manifest::Consistency;
+use vault_format::{ids::CaptureId, manifest::Consistency};
 use vault_store::{
     StoreError,
     gateway::{Gateway, PointReport, VmCapture},
+    setup::random,
 };
 
 use crate::{
@@ -141,6 +142,9 @@ impl VmSync<'_> {
         let before = tokio::task::block_in_place(|| Observed::now(self.vm));
         let capture = VmCapture {
             name: self.vm.name.clone(),
+            id: CaptureId(random()?),
+            hardware: None,
+            priority: self.vm.priority.unwrap_or(u32::MAX),
             captured_at: Timestamp::now(),
             software: concat!("sparesite-gateway ", env!("CARGO_PKG_VERSION")).into(),
             disks: tokio::task::block_in_place(|| disk_list::open_all(self.vm, self.interrupt))?,

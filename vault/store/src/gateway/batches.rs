@@ -1,13 +1,16 @@
-//! Which positions of a disk a capture looks at, batch after batch: those with data, and mapped ones that became holes.
+//! Which positions of a disk a capture looks at, batch after batch. Of a disk that is compared: those with data, and mapped
+//! ones that became holes. Of one whose changes are known: those, and what else is asked for.
 
-use super::state::Snapshot;
+use super::snapshot::Snapshot;
 use crate::StoreError;
 use crate::error::DiskFailure;
 use crate::extents::Extents;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
-use vault_format::ChunkId;
+use vault_format::layer::Slot;
+use vault_format::record::BlockMask;
+use vault_format::{BLOCK_BYTES, ChunkId};
 
 /// Disk bytes judged at once: enough for all CPUs, little memory.
 const BATCH_BYTES: u64 = 16 << 20;
@@ -16,15 +19,61 @@ pub(super) fn chunks_of_batch(chunk_bytes: u64) -> usize {
     (BATCH_BYTES / chunk_bytes).max(2) as usize
 }
 
+/// What is read of a chunk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Whole,
+    /// Only these blocks may have changed since the capture before; of them `zero` are holes.
+    Blocks {
+        changed: BlockMask,
+        zero: BlockMask,
+    },
+}
+
+/// The version of a chunk that has arrived, where later ones are to be replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Base {
+    pub id: Option<ChunkId>,
+    /// Blocks in which the capture before may differ from it; `None` for all.
+    pub blocks: Option<BlockMask>,
+}
+
+/// A position to look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Look {
+    pub position: u64,
+    /// The chunk that it has as of the capture before.
+    pub old: Option<ChunkId>,
+    pub part: Part,
+    pub base: Option<Base>,
+    /// Nothing says that it changed: whether that is so is being tried.
+    pub is_scrub: bool,
+}
+
 /// One batch of positions.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    /// May hold data, with the chunk that each had.
-    pub positions: Vec<(u64, Option<ChunkId>)>,
-    /// Held a chunk, and hold none now.
-    pub holes: Vec<u64>,
+    pub looks: Vec<Look>,
+    /// Hold nothing now; and whether they held a chunk as of the capture before.
+    pub holes: BTreeMap<u64, bool>,
     /// Everything before this position is looked at.
     pub end: u64,
+}
+
+/// What a capture takes for granted of a disk.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// The source knows what changed. Positions that are looked at nevertheless: to see whether it does, and where a
+    /// chunk is lost.
+    pub tracked: Option<Tracked>,
+    /// The ordinal of the last capture that is not replaced, if any is.
+    pub base: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Tracked {
+    pub scrub: [Range<u64>; 2],
+    pub lost: BTreeSet<u64>,
 }
 
 /// Goes through a disk.
@@ -35,19 +84,28 @@ pub(super) struct Batches {
     /// Positions of the disk.
     end: u64,
     cursor: u64,
-    /// Known to hold data: where a disk is one long extent, its end is looked for once.
-    data: Range<u64>,
+    known: Known,
+    data: Cursor,
+    changes: Cursor,
 }
 
 impl Batches {
-    pub fn new(source: Arc<dyn Extents>, disk: u32, size_bytes: u64, chunk_bytes: u64) -> Self {
+    pub fn new(
+        source: Arc<dyn Extents>,
+        disk: u32,
+        (size_bytes, chunk_bytes): (u64, u64),
+        from: u64,
+        known: Known,
+    ) -> Self {
         Batches {
             source,
             disk,
             chunk_bytes,
             end: size_bytes.div_ceil(chunk_bytes),
-            cursor: 0,
-            data: 0..0,
+            cursor: from,
+            known,
+            data: Cursor::default(),
+            changes: Cursor::default(),
         }
     }
 
@@ -60,60 +118,268 @@ impl Batches {
         if self.cursor >= self.end {
             return Ok(None);
         }
-        let data = self.next_data(self.cursor * self.chunk_bytes)?;
-        let data_begin = data
-            .as_ref()
-            .map(|range| (range.start / self.chunk_bytes).max(self.cursor));
-        let mapped_begin = snapshot.next_mapped(self.disk, self.cursor)?;
-        let begin = data_begin.into_iter().chain(mapped_begin).min();
+        let begin = match self.known.tracked {
+            Some(_) => self.begin_tracked(snapshot)?,
+            None => self.begin_compared(snapshot)?,
+        };
         let Some(begin) = begin.filter(|begin| *begin < self.end) else {
             return Ok(None);
         };
         let end = (begin + chunks_of_batch(self.chunk_bytes) as u64).min(self.end);
-        let old: HashMap<u64, ChunkId> = snapshot
+        let old = snapshot
             .mapped(self.disk, begin..end)?
             .into_iter()
             .collect();
-        let mut positions: Vec<(u64, Option<ChunkId>)> = Vec::new();
-        let mut range = data;
-        while let Some(data) = range.filter(|data| data.start < end * self.chunk_bytes) {
-            let first = positions
+        let mut batch = match self.known.tracked {
+            Some(_) => self.tracked(snapshot, begin..end, &old)?,
+            None => self.compared(begin..end, old)?,
+        };
+        if let Some(base) = self.known.base {
+            self.add_bases(snapshot, begin..end, base, &mut batch)?;
+        }
+        self.cursor = end;
+        Ok(Some(batch))
+    }
+
+    fn begin_compared(&mut self, snapshot: &Snapshot) -> Result<Option<u64>, NextError> {
+        let data = self.next_data(self.cursor * self.chunk_bytes)?;
+        let data = data.map(|range| (range.start / self.chunk_bytes).max(self.cursor));
+        let mapped = snapshot.next_mapped(self.disk, self.cursor)?;
+        let replaced = self.next_replaced(snapshot)?;
+        Ok(data.into_iter().chain(mapped).chain(replaced).min())
+    }
+
+    fn begin_tracked(&mut self, snapshot: &Snapshot) -> Result<Option<u64>, NextError> {
+        let changed = self.next_change(self.cursor * self.chunk_bytes)?;
+        let changed = changed.map(|range| (range.start / self.chunk_bytes).max(self.cursor));
+        let replaced = self.next_replaced(snapshot)?;
+        let Some(tracked) = &self.known.tracked else {
+            return Ok(None);
+        };
+        let lost = tracked.lost.range(self.cursor..).next().copied();
+        let scrub = tracked.scrub.iter().filter(|range| range.end > self.cursor);
+        let scrub = scrub.map(|range| range.start.max(self.cursor)).min();
+        let all = changed.into_iter().chain(replaced).chain(lost);
+        Ok(all.chain(scrub).min())
+    }
+
+    /// The next position that captures which are replaced had changed.
+    fn next_replaced(&self, snapshot: &Snapshot) -> Result<Option<u64>, StoreError> {
+        match self.known.base {
+            Some(base) => snapshot.next_changed_since(self.disk, self.cursor, base),
+            None => Ok(None),
+        }
+    }
+
+    fn compared(
+        &mut self,
+        range: Range<u64>,
+        old: HashMap<u64, ChunkId>,
+    ) -> Result<Batch, NextError> {
+        let mut looks: Vec<Look> = Vec::new();
+        let limit = range.end * self.chunk_bytes;
+        let mut data = self.next_data(range.start * self.chunk_bytes)?;
+        while let Some(found) = data.filter(|found| found.start < limit) {
+            let first = looks
                 .last()
-                .map_or(begin, |(position, _)| position + 1)
-                .max(data.start / self.chunk_bytes);
-            let last = data.end.div_ceil(self.chunk_bytes).min(end);
-            positions.extend((first..last).map(|position| (position, old.get(&position).copied())));
-            if data.end >= end * self.chunk_bytes {
+                .map_or(range.start, |look| look.position + 1)
+                .max(found.start / self.chunk_bytes);
+            let last = found.end.div_ceil(self.chunk_bytes).min(range.end);
+            looks.extend((first..last).map(|position| whole(position, &old)));
+            if found.end >= limit {
                 break;
             }
             // Whatever else lies in the last chunk's rest is read with it.
             let seen = last.max(first) * self.chunk_bytes;
-            range = self.next_data(data.end.max(seen.min(self.source.size_bytes())))?;
+            data = self.next_data(found.end.max(seen.min(self.source.size_bytes())))?;
         }
-        let read: HashSet<u64> = positions.iter().map(|(position, _)| *position).collect();
-        let mut holes: Vec<u64> = old
-            .into_keys()
-            .filter(|position| !read.contains(position))
-            .collect();
-        holes.sort_unstable();
-        self.cursor = end;
-        Ok(Some(Batch {
-            positions,
+        let read: HashSet<u64> = looks.iter().map(|look| look.position).collect();
+        let gone = old.into_keys().filter(|position| !read.contains(position));
+        let holes = gone.map(|position| (position, true)).collect();
+        Ok(Batch {
+            looks,
             holes,
-            end,
-        }))
+            end: range.end,
+        })
+    }
+
+    fn tracked(
+        &mut self,
+        snapshot: &Snapshot,
+        range: Range<u64>,
+        old: &HashMap<u64, ChunkId>,
+    ) -> Result<Batch, NextError> {
+        let mut parts = self.changed_blocks(&range)?;
+        if let Some(base) = self.known.base {
+            let replaced = snapshot.changed_since(self.disk, range.clone(), base)?;
+            for position in replaced.into_keys() {
+                parts
+                    .entry(position)
+                    .or_insert_with(|| (self.no_blocks(), self.no_blocks()));
+            }
+        }
+        let looks = parts.into_iter().map(|(position, (changed, zero))| Look {
+            part: Part::Blocks { changed, zero },
+            ..whole(position, old)
+        });
+        let mut looks: BTreeMap<u64, Look> = looks.map(|look| (look.position, look)).collect();
+        if let Some(tracked) = &self.known.tracked {
+            let scrub = tracked.scrub.iter();
+            let scrub = scrub.flat_map(|its| its.start.max(range.start)..its.end.min(range.end));
+            for position in scrub {
+                let is_scrub = !looks.contains_key(&position);
+                let look = looks
+                    .entry(position)
+                    .or_insert_with(|| whole(position, old));
+                (look.part, look.is_scrub) = (Part::Whole, is_scrub);
+            }
+            for position in tracked.lost.range(range.clone()) {
+                looks
+                    .entry(*position)
+                    .or_insert_with(|| whole(*position, old))
+                    .part = Part::Whole;
+            }
+        }
+        Ok(Batch {
+            looks: looks.into_values().collect(),
+            holes: BTreeMap::new(),
+            end: range.end,
+        })
+    }
+
+    fn no_blocks(&self) -> BlockMask {
+        BlockMask::empty(self.chunk_bytes as usize / BLOCK_BYTES)
+    }
+
+    /// Per position, the blocks that changed, and those of them that are holes.
+    fn changed_blocks(
+        &mut self,
+        range: &Range<u64>,
+    ) -> Result<BTreeMap<u64, (BlockMask, BlockMask)>, DiskFailure> {
+        let mut parts: BTreeMap<u64, (BlockMask, BlockMask)> = BTreeMap::new();
+        let limit = (range.end * self.chunk_bytes).min(self.source.size_bytes());
+        let mut at = range.start * self.chunk_bytes;
+        while at < limit {
+            let Some(changed) = self.next_change(at)?.filter(|found| found.start < limit) else {
+                break;
+            };
+            let stop = changed.end.min(limit);
+            // Zero until data turns up in it.
+            self.mark(&mut parts, changed.start..stop, true);
+            let mut from = changed.start;
+            while let Some(data) = self.next_data(from)?.filter(|data| data.start < stop) {
+                self.mark(&mut parts, data.start..data.end.min(stop), false);
+                from = data.end;
+                if from >= stop {
+                    break;
+                }
+            }
+            at = stop;
+        }
+        Ok(parts)
+    }
+
+    fn mark(
+        &self,
+        parts: &mut BTreeMap<u64, (BlockMask, BlockMask)>,
+        bytes: Range<u64>,
+        is_zero: bool,
+    ) {
+        let block = BLOCK_BYTES as u64;
+        let of_chunk = self.chunk_bytes / block;
+        for number in bytes.start / block..bytes.end.div_ceil(block) {
+            let (changed, zero) = parts
+                .entry(number / of_chunk)
+                .or_insert_with(|| (self.no_blocks(), self.no_blocks()));
+            let bit = (number % of_chunk) as usize;
+            match is_zero {
+                // A block that two changes share, or that is data in part, is read.
+                true if !changed.has(bit) => zero.set(bit),
+                true => {}
+                false => zero.clear(bit),
+            }
+            changed.set(bit);
+        }
+    }
+
+    /// What the replaced captures stood on; where nothing is left to look at, it is looked at for that.
+    fn add_bases(
+        &self,
+        snapshot: &Snapshot,
+        range: Range<u64>,
+        base: u64,
+        batch: &mut Batch,
+    ) -> Result<(), StoreError> {
+        let replaced = snapshot.changed_since(self.disk, range.clone(), base)?;
+        let mut ids: HashMap<u64, ChunkId> = HashMap::new();
+        for slot in snapshot.slots(self.disk, range, base)? {
+            if let (position, Slot::Chunk(id)) = slot? {
+                ids.insert(position, id);
+            }
+        }
+        let looked: HashSet<u64> = batch.looks.iter().map(|look| look.position).collect();
+        for look in &mut batch.looks {
+            look.base = Some(match replaced.get(&look.position) {
+                Some(blocks) => Base {
+                    id: ids.get(&look.position).copied(),
+                    blocks: blocks.clone(),
+                },
+                // Not changed by what is replaced: what it held then it held before.
+                None => Base {
+                    id: look.old,
+                    blocks: Some(self.no_blocks()),
+                },
+            });
+        }
+        for unseen in replaced.into_keys().filter(|at| !looked.contains(at)) {
+            batch.holes.entry(unseen).or_insert(false);
+        }
+        Ok(())
     }
 
     fn next_data(&mut self, offset: u64) -> Result<Option<Range<u64>>, DiskFailure> {
-        if !self.data.contains(&offset) {
-            match self.source.next_data(offset)? {
+        let source = &self.source;
+        self.data.next(offset, |offset| source.next_data(offset))
+    }
+
+    fn next_change(&mut self, offset: u64) -> Result<Option<Range<u64>>, DiskFailure> {
+        let source = &self.source;
+        self.changes
+            .next(offset, |offset| source.next_change(offset))
+    }
+}
+
+fn whole(position: u64, old: &HashMap<u64, ChunkId>) -> Look {
+    Look {
+        position,
+        old: old.get(&position).copied(),
+        part: Part::Whole,
+        base: None,
+        is_scrub: false,
+    }
+}
+
+/// The range last found: where a disk is one long extent, its end is looked for once.
+#[derive(Debug, Default)]
+struct Cursor(Range<u64>);
+
+impl Cursor {
+    fn next(
+        &mut self,
+        offset: u64,
+        find: impl FnOnce(u64) -> Result<Option<Range<u64>>, DiskFailure>,
+    ) -> Result<Option<Range<u64>>, DiskFailure> {
+        if !self.0.contains(&offset) {
+            match find(offset)? {
                 // It would be asked for again for ever.
-                Some(found) if found.is_empty() => return Err("it names empty data".into()),
-                Some(found) => self.data = found,
+                Some(found) if found.is_empty() || found.end <= offset => {
+                    return Err("it names empty data".into());
+                }
+                Some(found) => self.0 = found,
                 None => return Ok(None),
             }
         }
-        Ok(Some(self.data.start.max(offset)..self.data.end))
+        Ok(Some(self.0.start.max(offset)..self.0.end))
     }
 }
 

@@ -1,24 +1,24 @@
 //! Going through a VM's disks: holes are skipped, chunks are judged on all CPUs in batches, records go to packs in order
-//! of position.
+//! of position, and what changed goes into the VM's draft, which becomes a point at the end.
 
 use super::batches::{Batch, Batches, NextError, chunks_of_batch};
-use super::chunk_job::{ChunkJobs, Judged, Outcome};
-use super::rows::{DiskRow, VmRow};
-use super::uploads::{Uploads, chunk_row};
+use super::chunk_job::{ChunkJobs, Judged, OpenPacks, Outcome};
+use super::draft::Draft;
+use super::packing::{Packing, chunk_row};
+use super::rows::{DiskRow, PointFacts};
+use super::state_map::Change;
 use super::values::Values;
-use super::{DiskCapture, Gateway, PointReport};
+use super::{DiskCapture, Gateway, Hold, PointReport, VmCapture};
 use crate::StoreError;
 use crate::buffers::Buffers;
 use crate::extents::Extents;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::task::JoinHandle;
-use vault_format::VmId;
+use vault_format::ids::CaptureId;
 use vault_format::layer::Slot;
-use vault_format::manifest::Consistency;
+use vault_format::manifest::{Consistency, PointBytes};
 use vault_format::record::RECORD_OVERHEAD;
-
-/// Map changes kept in memory before they go to the state.
-const DELTA_SLOTS: usize = 65_536;
 
 type JudgedBatch = (Batch, Vec<Judged>);
 
@@ -28,7 +28,7 @@ struct Judging(Option<JoinHandle<Result<JudgedBatch, (u64, String)>>>);
 impl Judging {
     fn start(jobs: ChunkJobs, batch: Batch) -> Self {
         Judging(Some(tokio::task::spawn_blocking(move || {
-            let judged = jobs.run(&batch.positions)?;
+            let judged = jobs.run(&batch.looks)?;
             Ok((batch, judged))
         })))
     }
@@ -55,194 +55,264 @@ impl Drop for Judging {
     }
 }
 
+/// How the disks of a capture are gone through.
+struct Reading<'r> {
+    vm: &'r str,
+    packs: Arc<OpenPacks>,
+    /// The pass that this is, if it is one, and when it stops for now.
+    pass: Option<(CaptureId, Instant)>,
+    progress: &'r (dyn Fn(u64) + Sync),
+}
+
 /// What one disk's batches are taken into.
 struct Intake<'a> {
-    row: &'a mut DiskRow,
+    draft: &'a mut Draft,
+    /// Index in the draft's disks.
+    disk: usize,
     report: &'a mut PointReport,
     values: Arc<Values>,
     records: Buffers,
-    delta: Vec<(u64, Slot)>,
+    surprises: u64,
 }
 
 impl Intake<'_> {
-    fn unmap(&mut self, positions: impl ExactSizeIterator<Item = u64>) {
-        self.row.mapped = self.row.mapped.saturating_sub(positions.len() as u64);
-        self.delta
-            .extend(positions.map(|position| (position, Slot::Hole)));
+    fn row(&mut self) -> &mut DiskRow {
+        &mut self.draft.row.disks[self.disk]
     }
-}
-
-/// Disks that were read and whose packs have arrived.
-pub(super) struct Captured {
-    /// Layers as before; `publish` adds the new ones.
-    pub disks: Vec<DiskRow>,
-    /// Map numbers of disks that are gone.
-    pub dropped_disks: Vec<u32>,
-    pub consistency: Consistency,
 }
 
 impl Gateway {
     pub(super) async fn capture_vm(
         &mut self,
-        vm: &str,
-        disks: Vec<DiskCapture>,
-        vm_id: &VmId,
+        vm: VmCapture,
+        hold: Hold,
         progress: &(dyn Fn(u64) + Sync),
         after_reading: impl AsyncFnOnce() -> Consistency,
-    ) -> Result<(Captured, PointReport), StoreError> {
-        let before = self.state.vm(vm_id)?;
+    ) -> Result<PointReport, StoreError> {
         let mut report = PointReport::default();
-        let mut uploads = Uploads::new();
-        let mut rows = Vec::new();
-        let mut read = Ok(());
-        for disk in &disks {
-            match self.disk_row(vm_id, before.as_ref(), disk) {
-                Ok(row) => rows.push(row),
-                Err(e) => read = Err(e),
-            }
-            if let (Ok(()), Some(source), Some(row)) = (&read, &disk.source, rows.last_mut()) {
-                read = self
-                    .capture_disk(vm, row, source, &mut uploads, &mut report, progress)
-                    .await;
-            }
-            if read.is_err() {
-                break;
-            }
-        }
+        let mut draft = self.shared.open_draft(&vm, hold, &mut report)?;
+        let mut packing = Packing::new(draft.ordinal, hold);
+        let reading = Reading {
+            vm: &vm.name,
+            packs: self.shared.open_packs(&draft)?,
+            pass: None,
+            progress,
+        };
+        let read = self
+            .read_disks(&reading, &vm.disks, &mut draft, &mut packing, &mut report)
+            .await;
         // Closing a disk may wait for a qemu-nbd to end.
-        tokio::task::block_in_place(|| drop(disks));
+        tokio::task::block_in_place(|| drop(vm.disks));
         let consistency = after_reading().await;
-        let sent = match read {
-            Ok(()) => self.finish_uploads(&mut uploads).await,
-            Err(e) => Err(e),
-        };
-        if let Err(e) = sent {
-            self.await_uploads(&mut uploads).await?;
-            return Err(e);
-        }
-        let gone = |row: &&DiskRow| !rows.iter().any(|disk| disk.number == row.number);
-        let dropped_disks = before
-            .iter()
-            .flat_map(|vm| &vm.disks)
-            .filter(gone)
-            .map(|row| row.number)
-            .collect();
-        let captured = Captured {
-            disks: rows,
-            dropped_disks,
+        self.end_reading(read.map(drop), &mut packing, &draft)
+            .await?;
+        draft.row.point = Some(PointFacts {
+            capture: vm.id,
+            captured_at: vm.captured_at.to_string(),
             consistency,
-        };
-        Ok((captured, report))
+            software: vm.software,
+            hardware: vm.hardware,
+            bytes: PointBytes {
+                read: report.read_bytes,
+                changed: report.changed_bytes,
+                sent: report.stored_bytes,
+            },
+            log: self.shared.state.header().log.number,
+        });
+        (draft.row.pass, draft.row.under_way) = (None, None);
+        report.superseded = self.shared.commit_draft(&draft)?;
+        Ok(report)
     }
 
-    fn disk_row(
+    pub(super) async fn pass_vm(
         &mut self,
-        vm_id: &VmId,
-        before: Option<&VmRow>,
-        disk: &DiskCapture,
-    ) -> Result<DiskRow, StoreError> {
-        let excluded = disk.source.is_none();
-        let known = before.and_then(|vm| {
-            vm.disks
-                .iter()
-                .find(|row| row.name == disk.name && row.excluded == excluded)
-        });
-        let was_there = before.is_some_and(|vm| vm.disks.iter().any(|row| row.name == disk.name));
-        match known {
-            Some(row) => Ok(DiskRow {
-                size_bytes: disk.size_bytes,
-                ..row.clone()
-            }),
-            None => Ok(DiskRow {
-                name: disk.name.clone(),
-                // A disk that was excluded before, or is now, begins anew: its old map says nothing about its layers.
-                number: self.state.disk_number(vm_id, &disk.name, was_there)?,
-                size_bytes: disk.size_bytes,
-                excluded,
-                layers: Vec::new(),
-                mapped: 0,
-            }),
+        vm: VmCapture,
+        until: Instant,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<(PointReport, bool), StoreError> {
+        let mut report = PointReport::default();
+        let mut draft = self.shared.open_draft(&vm, Hold::Nothing, &mut report)?;
+        let mut packing = Packing::new(draft.ordinal, Hold::Nothing);
+        let reading = Reading {
+            vm: &vm.name,
+            packs: self.shared.open_packs(&draft)?,
+            pass: Some((vm.id, until)),
+            progress,
+        };
+        let read = self
+            .read_disks(&reading, &vm.disks, &mut draft, &mut packing, &mut report)
+            .await;
+        tokio::task::block_in_place(|| drop(vm.disks));
+        let ended = *read.as_ref().unwrap_or(&false);
+        self.end_reading(read.map(drop), &mut packing, &draft)
+            .await?;
+        if ended {
+            (draft.row.pass, draft.row.under_way) = (Some(vm.id), None);
+            self.shared.state.put_capture(draft.ordinal, &draft.row)?;
         }
+        Ok((report, ended))
+    }
+
+    /// Ends the packs, and notes what is still to be noted, well or not.
+    async fn end_reading(
+        &mut self,
+        read: Result<(), StoreError>,
+        packing: &mut Packing,
+        draft: &Draft,
+    ) -> Result<(), StoreError> {
+        let ended = match read {
+            Ok(()) => self.finish_packing(packing).await,
+            Err(e) => Err(e),
+        };
+        match ended {
+            Ok(()) => self.note_changes(packing, &draft.row),
+            Err(e) => {
+                self.await_packing(packing).await?;
+                Err(e)
+            }
+        }
+    }
+
+    /// False if a pass stopped on the way.
+    async fn read_disks(
+        &mut self,
+        reading: &Reading<'_>,
+        disks: &[DiskCapture],
+        draft: &mut Draft,
+        packing: &mut Packing,
+        report: &mut PointReport,
+    ) -> Result<bool, StoreError> {
+        let from = draft.resumes_at(reading.pass.map(|(id, _)| id));
+        for (number, disk) in disks.iter().enumerate() {
+            let Some(source) = &disk.source else { continue };
+            let from = match from {
+                Some((first, _)) if number < first => continue,
+                Some((first, position)) if number == first => position,
+                _ => 0,
+            };
+            let ended = self
+                .read_disk(
+                    reading,
+                    (number, disk, source),
+                    from,
+                    draft,
+                    packing,
+                    report,
+                )
+                .await?;
+            if !ended {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// A batch is judged on all CPUs while the one before goes into packs and the state.
-    async fn capture_disk(
+    async fn read_disk(
         &mut self,
-        vm: &str,
-        row: &mut DiskRow,
-        source: &Arc<dyn Extents>,
-        uploads: &mut Uploads,
+        reading: &Reading<'_>,
+        (number, disk, source): (usize, &DiskCapture, &Arc<dyn Extents>),
+        from: u64,
+        draft: &mut Draft,
+        packing: &mut Packing,
         report: &mut PointReport,
-        progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<(), StoreError> {
-        let (name, size_bytes) = (row.name.clone(), row.size_bytes);
+    ) -> Result<bool, StoreError> {
+        let shared = self.shared.clone();
         let failed = |offset: u64, cause: String| StoreError::Disk {
-            vm: vm.to_owned(),
-            disk: name.clone(),
+            vm: reading.vm.to_owned(),
+            disk: disk.name.clone(),
             offset,
             cause,
         };
-        let chunk_bytes = u64::from(self.key.chunk_bytes);
-        let values = Values::open(self.state.directory(), row.number, self.key.chunk_bytes)?;
+        let chunk_bytes = u64::from(shared.key.chunk_bytes);
+        let (size_bytes, map) = (disk.size_bytes, draft.row.disks[number].number);
+        let values = Values::open(shared.state.directory(), map, shared.key.chunk_bytes)?;
         let values = Arc::new(values);
-        let record_bytes = self.key.chunk_bytes as usize + RECORD_OVERHEAD;
+        let record_bytes = shared.key.chunk_bytes as usize + RECORD_OVERHEAD;
         let records = Buffers::new(2 * chunks_of_batch(chunk_bytes), record_bytes);
-        let mut batches = Batches::new(source.clone(), row.number, size_bytes, chunk_bytes);
+        let known = std::mem::take(&mut draft.known[number]);
+        let sizes = (size_bytes, chunk_bytes);
+        let mut batches = Batches::new(source.clone(), map, sizes, from, known);
         let mut intake = Intake {
-            row,
+            draft,
+            disk: number,
             report,
             values: values.clone(),
             records: records.clone(),
-            delta: Vec::new(),
+            surprises: 0,
         };
-        let (mut before, mut done): (Option<JudgedBatch>, u64) = (None, 0);
+        let mut done = (from * chunk_bytes).min(size_bytes);
+        (reading.progress)(done);
+        let (mut before, mut ended): (Option<JudgedBatch>, bool) = (None, true);
         loop {
-            let snapshot = self.state.snapshot()?;
-            uploads.next_snapshot();
-            let next = batches.next(&snapshot).map_err(|e| match e {
-                NextError::State(e) => e,
-                NextError::Disk(cause) => failed(batches.cursor() * chunk_bytes, cause.to_string()),
-            });
+            let snapshot = shared.state.snapshot()?;
+            packing.next_snapshot();
+            let stops = reading
+                .pass
+                .is_some_and(|(_, until)| Instant::now() >= until);
+            ended &= !stops;
+            let next = match stops {
+                true => Ok(None),
+                false => batches.next(&snapshot).map_err(|e| match e {
+                    NextError::State(e) => e,
+                    NextError::Disk(cause) => {
+                        failed(batches.cursor() * chunk_bytes, cause.to_string())
+                    }
+                }),
+            };
             let judging = next.map(|next| {
                 let batch = next?;
                 let jobs = ChunkJobs {
                     source: source.clone(),
                     size_bytes,
                     chunk_bytes: chunk_bytes as usize,
-                    key: self.key.clone(),
+                    key: shared.key.clone(),
                     sealer: self.sealer.clone(),
-                    level: self.options.level,
+                    level: shared.options.level,
                     snapshot,
-                    filling: uploads.filling(),
+                    filling: packing.filling(),
+                    packs: reading.packs.clone(),
                     values: values.clone(),
                     records: records.clone(),
                 };
                 Some(Judging::start(jobs, batch))
             });
             let taken = match before {
-                Some(batch) => self.take_in_batch(&mut intake, batch, uploads).await,
-                None => Ok(done),
+                Some(batch) => Some(self.take_in_batch(&mut intake, batch, packing).await),
+                None => None,
             };
             let judged = match judging? {
                 Some(judging) => Some(judging.end().await),
                 None => None,
             };
-            let end = (taken? * chunk_bytes).min(size_bytes);
-            progress(end - done);
-            done = end;
+            if let Some(end) = taken.transpose()? {
+                if let Some((id, _)) = reading.pass {
+                    intake.draft.row.under_way = Some((id, map, end));
+                }
+                let end = (end * chunk_bytes).min(size_bytes);
+                (reading.progress)(end - done);
+                done = end;
+            }
             before = match judged {
                 None => break,
                 Some(Ok(judged)) => Some(judged),
                 Some(Err((offset, cause))) => return Err(failed(offset, cause)),
             };
         }
-        progress(size_bytes - done);
+        if !ended {
+            return Ok(false);
+        }
+        (reading.progress)(size_bytes - done);
+        if intake.surprises > 0 && reading.pass.is_none() {
+            let surprises = intake.surprises;
+            intake.report.findings.push(lied(&disk.name, surprises));
+        }
         // A disk that shrank: what lay behind its end is gone.
         let behind = size_bytes.div_ceil(chunk_bytes)..u64::MAX;
-        let behind = self.state.snapshot()?.mapped(intake.row.number, behind)?;
-        intake.unmap(behind.iter().map(|(position, _)| *position));
-        intake.delta.sort_unstable_by_key(|(position, _)| *position);
-        self.state.add_delta(intake.row.number, &intake.delta)
+        for (position, _) in shared.state.snapshot()?.mapped(map, behind)? {
+            unmap(&mut intake, packing, position, true);
+        }
+        Ok(true)
     }
 
     /// Returns the position up to which the disk is done.
@@ -250,28 +320,38 @@ impl Gateway {
         &mut self,
         intake: &mut Intake<'_>,
         (batch, judged): JudgedBatch,
-        uploads: &mut Uploads,
+        packing: &mut Packing,
     ) -> Result<u64, StoreError> {
-        let chunk_bytes = u64::from(self.key.chunk_bytes);
-        intake.unmap(batch.holes.iter().copied());
+        for (position, was_mapped) in &batch.holes {
+            unmap(intake, packing, *position, *was_mapped);
+        }
         let mut rows = Vec::new();
-        for ((position, old), judged) in batch.positions.iter().zip(judged) {
-            let size = intake.row.size_bytes;
+        for (look, judged) in batch.looks.iter().zip(judged) {
             intake.report.chunks_read += 1;
-            intake.report.read_bytes += chunk_bytes.min(size - position * chunk_bytes);
-            rows.extend(judged.values.map(|values| (*position, values)));
-            let slot = self.take_in(judged.outcome, uploads, intake).await?;
-            if let Some(slot) = slot.filter(|slot| Some(*slot) != old.map(Slot::Chunk)) {
-                count_mapped(&mut intake.row.mapped, old.is_some(), slot);
-                intake.delta.push((*position, slot));
+            intake.report.read_bytes += judged.read_bytes;
+            let is_news = !matches!(judged.outcome, Outcome::Unchanged);
+            intake.surprises += u64::from(judged.is_surprise || (look.is_scrub && is_news));
+            rows.extend(judged.values.map(|values| (look.position, values)));
+            intake.draft.add_needs(&judged.needs);
+            let slot = self
+                .take_in(judged.outcome, &judged.needs, packing, intake)
+                .await?;
+            let is_new =
+                |slot: &Slot| look.base.is_some() || Some(*slot) != look.old.map(Slot::Chunk);
+            if let Some(slot) = slot.filter(is_new) {
+                count_mapped(&mut intake.row().mapped, look.old.is_some(), slot);
+                let before = look.base.as_ref().map(|base| base.blocks.as_ref());
+                let blocks = match before {
+                    None => judged.changed,
+                    Some(before) => before.zip(judged.changed.as_ref()).map(|(a, b)| a.union(b)),
+                };
+                let map = intake.row().number;
+                packing.change(map, (look.position, Change { slot, blocks }));
             }
+            self.note_due_changes(packing, &intake.draft.row).await?;
         }
         // After the records, which are patches of what the rows say so far.
         intake.values.write(&rows)?;
-        if intake.delta.len() >= DELTA_SLOTS {
-            self.state.add_delta(intake.row.number, &intake.delta)?;
-            intake.delta.clear();
-        }
         Ok(batch.end)
     }
 
@@ -279,7 +359,8 @@ impl Gateway {
     async fn take_in(
         &mut self,
         outcome: Outcome,
-        uploads: &mut Uploads,
+        needs: &[u64],
+        packing: &mut Packing,
         intake: &mut Intake<'_>,
     ) -> Result<Option<Slot>, StoreError> {
         let report = &mut *intake.report;
@@ -291,7 +372,7 @@ impl Gateway {
                 Ok(Some(Slot::Chunk(id)))
             }
             // Two chunks that were judged at once may be the same one.
-            Outcome::Stored { id, .. } if uploads.has(&id) => {
+            Outcome::Stored { id, .. } if packing.has(&id) => {
                 report.chunks_known += 1;
                 Ok(Some(Slot::Chunk(id)))
             }
@@ -309,12 +390,22 @@ impl Gateway {
                 report.changed_bytes += changed_bytes;
                 report.stored_bytes += record.len() as u64;
                 let row = chunk_row(kind, record.len(), mask);
-                self.add_record(uploads, id, row, &record).await?;
+                self.add_record(packing, (id, row), &record, needs).await?;
                 intake.records.give(record);
                 Ok(Some(Slot::Chunk(id)))
             }
         }
     }
+}
+
+fn unmap(intake: &mut Intake<'_>, packing: &mut Packing, position: u64, was_mapped: bool) {
+    let row = intake.row();
+    row.mapped = row.mapped.saturating_sub(u64::from(was_mapped));
+    let hole = Change {
+        slot: Slot::Hole,
+        blocks: None,
+    };
+    packing.change(row.number, (position, hole));
 }
 
 fn count_mapped(mapped: &mut u64, was_chunk: bool, slot: Slot) {
@@ -323,4 +414,10 @@ fn count_mapped(mapped: &mut u64, was_chunk: bool, slot: Slot) {
         (true, Slot::Hole) => *mapped = mapped.saturating_sub(1),
         _ => {}
     }
+}
+
+fn lied(disk: &str, chunks: u64) -> String {
+    format!(
+        "the hypervisor's change tracking of disk {disk} missed changes in {chunks} chunks that were read anyway; they are right now, others may not be: have the disk compared in full with `sparesite-gateway sync --compare`, and look for what writes to it past the hypervisor"
+    )
 }

@@ -1,6 +1,9 @@
 //! What is done with one chunk of a disk, on any CPU: read, compare, and if it is new, code and seal.
 
-use super::state::Snapshot;
+use super::batches::{Look, Part};
+use super::chunk_bytes::ChunkBytes;
+use super::rows::ChunkRow;
+use super::snapshot::Snapshot;
 use super::values::Values;
 use crate::StoreError;
 use crate::buffers::Buffers;
@@ -9,7 +12,7 @@ use rayon::prelude::*;
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::sync::Arc;
-use vault_format::block_values::{BlockValue, merge, of_chunk};
+use vault_format::block_values::{BlockValue, merge, of_block, of_chunk};
 use vault_format::chain::{Chain, Storing, plan_storing};
 use vault_format::gateway_key::GatewayKey;
 use vault_format::record::{BlockMask, Kind, RECORD_OVERHEAD, is_zero, patch_payload, seal_record};
@@ -27,14 +30,30 @@ pub(super) struct ChunkJobs {
     pub snapshot: Snapshot,
     /// Stored, but not known to the snapshot.
     pub filling: HashSet<ChunkId>,
+    pub packs: Arc<OpenPacks>,
     pub values: Arc<Values>,
     pub records: Buffers,
+}
+
+/// Packs that have not arrived.
+#[derive(Debug, Default)]
+pub(super) struct OpenPacks {
+    pub waiting: HashSet<u64>,
+    /// Those that go once this capture is whole: what is in them counts as not known.
+    pub going: HashSet<u64>,
 }
 
 /// A chunk's outcome, and its block values where they are new.
 pub(super) struct Judged {
     pub outcome: Outcome,
     pub values: Option<Vec<BlockValue>>,
+    pub read_bytes: u64,
+    /// Blocks in which it may differ from the capture before; `None` for all.
+    pub changed: Option<BlockMask>,
+    /// Waiting packs that it stands on.
+    pub needs: Vec<u64>,
+    /// More of it changed than was said.
+    pub is_surprise: bool,
 }
 
 /// What came of a chunk.
@@ -52,75 +71,229 @@ pub(super) enum Outcome {
     },
 }
 
-thread_local! {
-    /// A CPU's chunk buffer and zstd context, kept from chunk to chunk.
-    static BENCH: RefCell<Option<(i32, Vec<u8>, Coder)>> = const { RefCell::new(None) };
+/// A CPU's chunk buffer and zstd context, kept from chunk to chunk.
+struct Bench {
+    level: i32,
+    chunk: Vec<u8>,
+    coder: Coder,
+    /// Block values of a chunk of zeros.
+    zero_values: Vec<BlockValue>,
 }
+
+thread_local! {
+    static BENCH: RefCell<Option<Bench>> = const { RefCell::new(None) };
+}
+
+type Failed = (u64, String);
 
 impl ChunkJobs {
     /// Judges positions on all CPUs; an error has the disk's offset.
-    pub fn run(&self, positions: &[(u64, Option<ChunkId>)]) -> Result<Vec<Judged>, (u64, String)> {
-        let run = |(position, old): &(u64, Option<ChunkId>)| self.run_one(*position, *old);
-        let judged: Vec<_> = positions.par_iter().map(run).collect();
+    pub fn run(&self, looks: &[Look]) -> Result<Vec<Judged>, Failed> {
+        let judged: Vec<_> = looks.par_iter().map(|look| self.run_one(look)).collect();
         // The first of several errors by position, not by time.
         judged.into_iter().collect()
     }
 
-    fn run_one(&self, position: u64, old: Option<ChunkId>) -> Result<Judged, (u64, String)> {
+    fn run_one(&self, look: &Look) -> Result<Judged, Failed> {
         BENCH.with_borrow_mut(|bench| {
             let fresh = || {
-                (
-                    self.level,
-                    vec![0; self.chunk_bytes],
-                    Coder::new(self.level),
-                )
+                let chunk = vec![0; self.chunk_bytes];
+                Bench {
+                    level: self.level,
+                    coder: Coder::new(self.level),
+                    zero_values: of_chunk(&self.key.id_key, &chunk),
+                    chunk,
+                }
             };
-            let (level, chunk, coder) = bench.get_or_insert_with(fresh);
-            if (*level, chunk.len()) != (self.level, self.chunk_bytes) {
-                (*level, *chunk, *coder) = fresh();
+            let bench = bench.get_or_insert_with(fresh);
+            if (bench.level, bench.chunk.len()) != (self.level, self.chunk_bytes) {
+                *bench = fresh();
             }
-            let offset = position * self.chunk_bytes as u64;
-            let length = (self.size_bytes - offset).min(self.chunk_bytes as u64) as usize;
-            self.source
-                .read_at(offset, &mut chunk[..length])
-                .map_err(|e| (offset, e.to_string()))?;
-            chunk[length..].fill(0);
-            self.judge(position, old, chunk, coder)
-                .map_err(|e| (offset, e.to_string()))
+            let Bench {
+                chunk,
+                coder,
+                zero_values,
+                ..
+            } = bench;
+            let offset = look.position * self.chunk_bytes as u64;
+            let mut bytes = ChunkBytes::new(&*self.source, offset, self.size_bytes, chunk);
+            let judged = match &look.part {
+                Part::Whole => self.judge_whole(look, &mut bytes, coder),
+                Part::Blocks { changed, zero } => {
+                    self.judge_blocks(look, (changed, zero), zero_values, &mut bytes, coder)
+                }
+            };
+            let mut judged = judged?;
+            judged.read_bytes = bytes.read_bytes;
+            Ok(judged)
         })
     }
 
-    fn judge(
+    fn judge_whole(
         &self,
-        position: u64,
-        old: Option<ChunkId>,
-        chunk: &[u8],
+        look: &Look,
+        bytes: &mut ChunkBytes<'_>,
         coder: &mut Coder,
-    ) -> Result<Judged, StoreError> {
-        let plain = |outcome| Judged {
-            outcome,
-            values: None,
-        };
-        if is_zero(chunk) {
-            return Ok(plain(Outcome::Hole));
+    ) -> Result<Judged, Failed> {
+        bytes.read_all()?;
+        if is_zero(bytes.all()) {
+            return Ok(Judged::hole());
         }
-        let values = of_chunk(&self.key.id_key, chunk);
+        let values = of_chunk(&self.key.id_key, bytes.all());
+        if self
+            .is_as_it_was(look, &values)
+            .map_err(|e| bytes.failed(&e))?
+        {
+            return Ok(Judged::unchanged());
+        }
+        let changed = match look.old {
+            Some(old) => {
+                let before = self.values.read(&self.key.id_key, look.position, &old);
+                before.map(|before| differing(&before, &values))
+            }
+            None => None,
+        };
+        match self.settle(look, values, changed, bytes, coder)? {
+            Some(judged) => Ok(judged),
+            None => unreachable!("all of it was read, and its values are those of what was read"),
+        }
+    }
+
+    /// Whether nothing is to be done for a chunk with these values. Spares an unchanged chunk most of the look-ups.
+    fn is_as_it_was(&self, look: &Look, values: &[BlockValue]) -> Result<bool, StoreError> {
+        let id = merge(&self.key.id_key, values);
+        match id {
+            Some(id) if look.old == Some(id) && look.base.is_none() => {
+                Ok(!self.snapshot.is_lost(&id)?)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// The new chunk id comes from the changed blocks, and from the stored values of the others.
+    fn judge_blocks(
+        &self,
+        look: &Look,
+        (changed, zero): (&BlockMask, &BlockMask),
+        zero_values: &[BlockValue],
+        bytes: &mut ChunkBytes<'_>,
+        coder: &mut Coder,
+    ) -> Result<Judged, Failed> {
+        let before = match look.old {
+            None => Some(zero_values.to_vec()),
+            Some(old) => self.values.read(&self.key.id_key, look.position, &old),
+        };
+        let Some(before) = before else {
+            return self.judge_whole(look, bytes, coder);
+        };
+        if look.old.is_none() {
+            bytes.take_as_zero();
+            bytes.forget(changed);
+        }
+        bytes.take_zero(zero);
+        bytes.read(changed)?;
+        let mut values = before.clone();
+        for block in changed.iter() {
+            values[block] = of_block(&self.key.id_key, block, bytes.block(block));
+        }
+        if values == zero_values {
+            return Ok(Judged::hole());
+        }
+        let really = differing(&before, &values);
+        let really = look.old.is_some().then_some(really);
+        if self
+            .is_as_it_was(look, &values)
+            .map_err(|e| bytes.failed(&e))?
+        {
+            return Ok(Judged::unchanged());
+        }
+        match self.settle(look, values, really, bytes, coder)? {
+            Some(judged) => Ok(judged),
+            // Other blocks changed too. What was read by now is what counts.
+            None => {
+                let judged = self.judge_whole(look, bytes, coder)?;
+                Ok(Judged {
+                    is_surprise: true,
+                    ..judged
+                })
+            }
+        }
+    }
+
+    /// `changed`: the blocks that differ from the capture before, if that is known. `None`: the disk holds something else
+    /// than `values`.
+    fn settle(
+        &self,
+        look: &Look,
+        values: Vec<BlockValue>,
+        changed: Option<BlockMask>,
+        bytes: &mut ChunkBytes<'_>,
+        coder: &mut Coder,
+    ) -> Result<Option<Judged>, Failed> {
         let Some(id) = merge(&self.key.id_key, &values) else {
             unreachable!("a chunk has a power of two of blocks, 16 at least")
         };
-        if old == Some(id) && !self.snapshot.is_lost(&id)? {
-            return Ok(plain(Outcome::Unchanged));
-        }
-        let outcome = match self.snapshot.chunk(&id)? {
-            Some(_) if old == Some(id) => Outcome::Unchanged,
-            Some(_) => Outcome::Known(id),
-            None if self.filling.contains(&id) => Outcome::Known(id),
-            None => self.store(id, position, self.parent(&id, old)?, chunk, &values, coder)?,
+        let offset = bytes.offset;
+        let failed = |e: StoreError| (offset, e.to_string());
+        let old = look.old;
+        let known = match self.known(&id).map_err(failed)? {
+            Some(row) => Some(self.waiting_under(row).map_err(failed)?),
+            None if self.filling.contains(&id) => Some(Vec::new()),
+            None => None,
         };
-        Ok(Judged {
+        let judged = |outcome, needs| Judged {
             outcome,
-            values: Some(values),
-        })
+            values: Some(values.clone()),
+            read_bytes: 0,
+            changed: changed.clone(),
+            needs,
+            is_surprise: false,
+        };
+        if let Some(needs) = known {
+            let outcome = match old == Some(id) && look.base.is_none() {
+                true => Outcome::Unchanged,
+                false => Outcome::Known(id),
+            };
+            return Ok(Some(judged(outcome, needs)));
+        }
+        let (parent, differs) = match &look.base {
+            None => (old, changed.clone()),
+            Some(base) => {
+                let since = base.blocks.as_ref().zip(changed.as_ref());
+                (base.id, since.map(|(before, now)| before.union(now)))
+            }
+        };
+        let parent = self.parent(&id, parent).map_err(failed)?;
+        let over = parent.zip(differs);
+        let stored = self.store(id, over, &values, bytes, coder)?;
+        Ok(stored.map(|(outcome, needs)| judged(outcome, needs)))
+    }
+
+    /// What is known of a chunk, and stays so.
+    fn known(&self, id: &ChunkId) -> Result<Option<ChunkRow>, StoreError> {
+        let row = self.snapshot.chunk(id)?;
+        Ok(row.filter(|row| !self.packs.going.contains(&row.pack)))
+    }
+
+    /// Waiting packs under a known chunk.
+    fn waiting_under(&self, mut row: ChunkRow) -> Result<Vec<u64>, StoreError> {
+        let mut needs = Vec::new();
+        if self.packs.waiting.is_empty() {
+            return Ok(needs);
+        }
+        loop {
+            if self.packs.waiting.contains(&row.pack) {
+                needs.push(row.pack);
+            }
+            let parent = match row.kind.parent() {
+                Some(parent) => self.snapshot.chunk(&parent)?,
+                None => None,
+            };
+            match parent {
+                Some(next) if next.kind.depth() < row.kind.depth() => row = next,
+                _ => return Ok(needs),
+            }
+        }
     }
 
     /// What a patch may stand on: nothing lost, not even if it is on its way again; and what was lost comes back full.
@@ -134,35 +307,47 @@ impl ChunkJobs {
         }
     }
 
+    /// Stores a chunk, over a parent from which it differs in these blocks if there is one. `None`: what had to be read
+    /// for that is not what `values` say.
     fn store(
         &self,
         id: ChunkId,
-        position: u64,
-        old: Option<ChunkId>,
-        chunk: &[u8],
+        over: Option<(ChunkId, BlockMask)>,
         values: &[BlockValue],
+        bytes: &mut ChunkBytes<'_>,
         coder: &mut Coder,
-    ) -> Result<Outcome, StoreError> {
-        let mut changed_bytes = chunk.len() as u64;
-        let mut storing = Storing::Full;
-        if let Some(parent) = old
-            && let Some(before) = self.values.read(&self.key.id_key, position, &parent)
-        {
-            let changed = differing(&before, values);
-            changed_bytes = (changed.count() * BLOCK_BYTES) as u64;
-            if let Some(chain) = self.chain(&parent)? {
-                storing = plan_storing(parent, &chain, &changed, chunk.len() as u64);
+    ) -> Result<Option<(Outcome, Vec<u64>)>, Failed> {
+        let offset = bytes.offset;
+        let failed = |e: StoreError| (offset, e.to_string());
+        let mut changed_bytes = self.chunk_bytes as u64;
+        let (mut storing, mut needs) = (Storing::Full, Vec::new());
+        if let Some((parent, differs)) = over {
+            changed_bytes = (differs.count() * BLOCK_BYTES) as u64;
+            if let Some(chain) = self.chain(&parent).map_err(failed)? {
+                storing = plan_storing(parent, &chain, &differs, self.chunk_bytes as u64);
             }
         }
         let (kind, mask, payload) = match storing {
-            Storing::Full => (Kind::Full, None, None),
-            Storing::Patch { kind, blocks } => (
-                kind,
-                Some(blocks.clone()),
-                Some(patch_payload(chunk, &blocks)),
-            ),
+            Storing::Full => {
+                if !bytes.read_more(&bytes.all_blocks(), &self.key.id_key, values)? {
+                    return Ok(None);
+                }
+                (Kind::Full, None, None)
+            }
+            Storing::Patch { kind, blocks } => {
+                if !bytes.read_more(&blocks, &self.key.id_key, values)? {
+                    return Ok(None);
+                }
+                let payload = patch_payload(bytes.all(), &blocks);
+                (kind, Some(blocks), Some(payload))
+            }
         };
-        let payload = payload.as_deref().unwrap_or(chunk);
+        if let Some(parent) = kind.parent()
+            && let Some(row) = self.snapshot.chunk(&parent).map_err(failed)?
+        {
+            needs = self.waiting_under(row).map_err(failed)?;
+        }
+        let payload = payload.as_deref().unwrap_or(bytes.all());
         let mut record = self.records.take(payload.len() + RECORD_OVERHEAD);
         seal_record(
             &mut record,
@@ -173,19 +358,20 @@ impl ChunkJobs {
             kind,
             payload,
         );
-        Ok(Outcome::Stored {
+        let outcome = Outcome::Stored {
             id,
             kind,
             mask,
             record,
             changed_bytes,
-        })
+        };
+        Ok(Some((outcome, needs)))
     }
 
     /// The chain that ends in `id`; `None` if a link of it is not known, so that nothing may build on it.
     fn chain(&self, id: &ChunkId) -> Result<Option<Chain>, StoreError> {
         let blocks = self.chunk_bytes / BLOCK_BYTES;
-        let Some(mut row) = self.snapshot.chunk(id)? else {
+        let Some(mut row) = self.known(id)? else {
             return Ok(None);
         };
         let mut chain = Chain {
@@ -200,12 +386,33 @@ impl ChunkJobs {
             let all = || BlockMask::from_bytes(&vec![0xff; blocks.div_ceil(8)]);
             chain.since_base = chain.since_base.union(&row.mask.unwrap_or_else(all));
             chain.base = parent;
-            match self.snapshot.chunk(&parent)? {
+            match self.known(&parent)? {
                 Some(next) if next.kind.depth() < row.kind.depth() => row = next,
                 _ => return Ok(None),
             }
         }
         Ok(Some(chain))
+    }
+}
+
+impl Judged {
+    fn plain(outcome: Outcome) -> Self {
+        Judged {
+            outcome,
+            values: None,
+            read_bytes: 0,
+            changed: None,
+            needs: Vec::new(),
+            is_surprise: false,
+        }
+    }
+
+    fn hole() -> Self {
+        Judged::plain(Outcome::Hole)
+    }
+
+    fn unchanged() -> Self {
+        Judged::plain(Outcome::Unchanged)
     }
 }
 

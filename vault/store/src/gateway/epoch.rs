@@ -1,6 +1,6 @@
 //! A cycle's begin: the control log's news, whether this gateway may still write, and the epoch under which it does.
 
-use super::Gateway;
+use super::Shared;
 use super::rebuild::RebuildReport;
 use super::rows::VmRow;
 use crate::StoreError;
@@ -20,14 +20,13 @@ pub struct CycleStart {
     pub rebuilt: Option<RebuildReport>,
 }
 
-impl Gateway {
-    /// One GET, for the control log's next number; more only if there is news, or an earlier cycle was cut off.
-    pub async fn begin_cycle(
-        &mut self,
+impl Shared {
+    pub(super) async fn begin_cycle(
+        &self,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<CycleStart, StoreError> {
         let mut start = CycleStart::default();
-        if self.state.header.epoch == 0 {
+        if self.state.header().epoch == 0 {
             start.rebuilt = Some(self.rebuild(progress).await?);
         }
         if let Some(rebuilt) = &start.rebuilt {
@@ -49,33 +48,33 @@ impl Gateway {
     }
 
     /// Reads what is new in the log. Returns what is void in it.
-    pub(super) async fn read_log(&mut self) -> Result<Vec<String>, StoreError> {
-        let before = self.state.header.log.number;
+    pub(super) async fn read_log(&self) -> Result<Vec<String>, StoreError> {
+        let before = self.state.header();
+        let mut log = before.log.clone();
         loop {
-            let name = self.state.header.log.next_name();
+            let name = log.next_name();
             let bytes = match self.objects.get(&name).await {
                 Ok(bytes) => bytes,
                 Err(e) if e.is_not_found() => break,
                 Err(e) => return Err(e.into()),
             };
-            self.state
-                .header
-                .log
-                .read(&self.key.trust.control, &bytes)
+            log.read(&self.key.trust.control, &bytes)
                 .map_err(StoreError::format(&name))?;
         }
-        if self.state.header.log.number > before {
-            self.state.save_header()?;
-        }
-        let void = self.state.header.log.void.range(before + 1..);
-        Ok(void
+        let news = before.log.number + 1;
+        let void = log.void.range(news..);
+        let void = void
             .map(|(number, why)| format!("control log entry {number} is void: {why}"))
-            .collect())
+            .collect();
+        if log.number >= news {
+            self.state.change_header(|header| header.log = log)?;
+        }
+        Ok(void)
     }
 
     /// Whether this gateway may go on: not revoked, and nobody else has taken an epoch with its key.
     pub(super) fn check_standing(&self) -> Result<(), StoreError> {
-        let header = &self.state.header;
+        let header = self.state.header();
         if header.log.revoked.contains_key(&header.writer) {
             return Err(StoreError::Revoked {
                 writer: header.writer.to_string(),
@@ -94,16 +93,13 @@ impl Gateway {
 
     /// Makes sure that no other gateway captures this VM now, or that this one may take it over: with an entry in the
     /// log, so that the other stops, and finds out without a request of its own.
-    pub(super) async fn claim_vm(
-        &mut self,
-        name: &str,
-        vm: &VmId,
-    ) -> Result<Vec<String>, StoreError> {
+    pub(super) async fn claim_vm(&self, name: &str, vm: &VmId) -> Result<Vec<String>, StoreError> {
         let Some(row) = self.state.vm(vm)? else {
             return Ok(Vec::new());
         };
         let own = self.key.writer.id;
-        let log = &self.state.header.log;
+        let header = self.state.header();
+        let log = &header.log;
         if let Some(former) = row.taken_from {
             let label = log.label(&former);
             let revoked = log.revoked.contains_key(&former);
@@ -119,7 +115,7 @@ impl Gateway {
                 )],
             });
         }
-        let since = row.point.epoch.max(self.state.header.epoch);
+        let since = row.point.epoch.max(header.epoch);
         if let Some(takeover) = log.taken_from(&own, vm, row.point.epoch) {
             return Err(StoreError::TakenVm {
                 vm: name.to_owned(),
@@ -135,16 +131,15 @@ impl Gateway {
     }
 
     /// Takes a new epoch: the number of its log entry, so above all that were taken before. `vms` are taken over by it.
-    pub(super) async fn take_epoch(&mut self, vms: &[VmId]) -> Result<(), StoreError> {
+    pub(super) async fn take_epoch(&self, vms: &[VmId]) -> Result<(), StoreError> {
         let entry = LogEntry::Epoch {
             writer: self.key.writer.id,
             vms: vms.to_vec(),
         };
         // If we die before the new one is noted, the log and the state disagree: then the next cycle rebuilds.
-        self.state.header.epoch = 0;
-        self.state.save_header()?;
+        self.state.change_header(|header| header.epoch = 0)?;
+        let mut log = self.state.header().log.clone();
         loop {
-            let log = &mut self.state.header.log;
             let (name, bytes) = (
                 log.next_name(),
                 log.encode_as_writer(&self.key.writer, &entry, &Timestamp::now().to_string()),
@@ -156,8 +151,10 @@ impl Gateway {
             log.read(&self.key.trust.control, &stored)
                 .map_err(StoreError::format(&name))?;
             if stored == bytes {
-                self.state.header.epoch = log.number;
-                return self.state.save_header();
+                return self.state.change_header(|header| {
+                    header.epoch = log.number;
+                    header.log = log;
+                });
             }
             if log.revoked.contains_key(&self.key.writer.id) {
                 return Err(StoreError::Revoked {

@@ -1,8 +1,8 @@
 //! Damage that the control log names: nothing new builds on it, and what the site's disks still hold is sent again, full.
 
-use super::Gateway;
+use super::Shared;
 use super::rows::{ChunkRow, LayerRow, PackRow};
-use super::state::Snapshot;
+use super::snapshot::Snapshot;
 use crate::StoreError;
 use std::collections::HashSet;
 use vault_format::ChunkId;
@@ -10,10 +10,10 @@ use vault_format::entry::Entry;
 use vault_format::ids::PackName;
 use vault_format::names::{self, Name};
 
-impl Gateway {
+impl Shared {
     /// Heeds damage entries that were not heeded yet.
-    pub(super) async fn heed_damage(&mut self) -> Result<Vec<String>, StoreError> {
-        let header = &self.state.header;
+    pub(super) async fn heed_damage(&self) -> Result<Vec<String>, StoreError> {
+        let header = self.state.header();
         let news = header
             .log
             .damaged
@@ -34,13 +34,13 @@ impl Gateway {
         }
         self.lose_segments(&objects)?;
         self.lose_holders(&objects)?;
-        self.state.header.heeded = self.state.header.log.number;
-        self.state.save_header()?;
+        self.state
+            .change_header(|header| header.heeded = header.log.number)?;
         Ok(findings)
     }
 
     /// Marks as lost every chunk whose chain needs one of these packs. Returns how many.
-    fn lose_packs(&mut self, packs: &HashSet<PackName>) -> Result<usize, StoreError> {
+    fn lose_packs(&self, packs: &HashSet<PackName>) -> Result<usize, StoreError> {
         let rows = self.state.packs()?;
         let gone: Vec<u64> = rows
             .iter()
@@ -58,7 +58,7 @@ impl Gateway {
     }
 
     /// After a rebuild: a patch whose parent is nowhere, or not of a smaller depth, is as good as lost.
-    pub(super) fn lose_broken_chains(&mut self) -> Result<(), StoreError> {
+    pub(super) fn lose_broken_chains(&self) -> Result<(), StoreError> {
         let rows = self.state.packs()?;
         let broken = |_, row: &ChunkRow, snapshot: &Snapshot| match row.kind.parent() {
             None => Ok(false),
@@ -109,7 +109,7 @@ impl Gateway {
     }
 
     /// After a rebuild: what a map names and no pack has is lost, and sent again if the disk still has it.
-    pub(super) fn lose_unknown(&mut self, slots: &[(u64, ChunkId)]) -> Result<(), StoreError> {
+    pub(super) fn lose_unknown(&self, slots: &[(u64, ChunkId)]) -> Result<(), StoreError> {
         let snapshot = self.state.snapshot()?;
         let mut lost = Vec::new();
         for (_, id) in slots {
@@ -125,7 +125,7 @@ impl Gateway {
     }
 
     /// Segments that are lost are written again: their packs count as not indexed.
-    fn lose_segments(&mut self, objects: &[String]) -> Result<(), StoreError> {
+    fn lose_segments(&self, objects: &[String]) -> Result<(), StoreError> {
         for (first, segment) in self.state.segments()? {
             if objects.contains(&segment.name) {
                 let its = self.state.packs()?.into_iter().filter(|(n, pack)| {
@@ -139,7 +139,7 @@ impl Gateway {
     }
 
     /// Packs whose entries are in a lost manifest are entered again in the next one.
-    fn lose_holders(&mut self, objects: &[String]) -> Result<(), StoreError> {
+    fn lose_holders(&self, objects: &[String]) -> Result<(), StoreError> {
         let open = self.state.open_packs()?.into_iter();
         let lost = open.filter(|(_, pack)| {
             pack.holder
@@ -154,7 +154,7 @@ impl Gateway {
     /// Whether a layer is one that the log calls damaged: then the disk's whole map is written anew.
     pub(super) fn is_damaged_layer(&self, layer: &LayerRow) -> bool {
         match layer {
-            LayerRow::Object { name, .. } => self.state.header.log.damaged.contains_key(name),
+            LayerRow::Object { name, .. } => self.state.header().log.damaged.contains_key(name),
             LayerRow::Inline { .. } => false,
         }
     }

@@ -1,7 +1,7 @@
 //! Index segments, written when due: a segment for every 64 packs, and one for every 8 such segments, so that each entry
 //! is written at most twice.
 
-use super::Gateway;
+use super::Shared;
 use super::rows::{PackRow, SegmentRow};
 use crate::StoreError;
 use vault_format::entry::Entry;
@@ -13,9 +13,9 @@ pub(super) const PACKS_PER_SEGMENT: usize = 64;
 /// Segments that become one.
 const FAN_OUT: usize = 8;
 
-impl Gateway {
+impl Shared {
     /// Writes the segments that are due.
-    pub(super) async fn write_due_segments(&mut self) -> Result<(), StoreError> {
+    pub(super) async fn write_due_segments(&self) -> Result<(), StoreError> {
         loop {
             let open = self.state.open_packs()?;
             // Only packs that certainly arrived, and in order: a segment's span has no gaps that fill up later.
@@ -32,7 +32,7 @@ impl Gateway {
         }
     }
 
-    async fn merge_segments(&mut self) -> Result<(), StoreError> {
+    async fn merge_segments(&self) -> Result<(), StoreError> {
         let segments = self.state.segments()?;
         let small: Vec<&(u64, SegmentRow)> = segments
             .iter()
@@ -59,7 +59,7 @@ impl Gateway {
     }
 
     async fn write_segment(
-        &mut self,
+        &self,
         gone: &[u64],
         packs: &[(u64, PackRow)],
         merged: bool,
@@ -85,7 +85,7 @@ impl Gateway {
             .collect();
         let span = Span {
             writer: self.key.writer.id,
-            epoch: self.state.header.epoch,
+            epoch: self.state.header().epoch,
             first,
             last,
         };
@@ -96,7 +96,7 @@ impl Gateway {
                 &span,
                 &listed,
                 entries,
-                self.state.header.log.last_damage(),
+                self.state.header().log.last_damage(),
             )
         });
         // "Exists": an earlier run wrote the same; the name comes from the content.

@@ -1,6 +1,6 @@
 //! Map layers of a cycle: what changed, inline while it is small, merged from local copies when there are many.
 
-use super::Gateway;
+use super::Shared;
 use super::rows::{DiskRow, LayerRow};
 use super::state::state_error;
 use crate::StoreError;
@@ -17,21 +17,27 @@ const POSITIONS_PER_LAYER: u64 = 1 << 20;
 /// One layer's content.
 type Runs = Vec<Run>;
 
-impl Gateway {
-    /// Writes this cycle's layers of `disk`, whose changes are in the state's delta, and updates its row.
-    pub(super) async fn write_layers(&mut self, disk: &mut DiskRow) -> Result<(), StoreError> {
+impl Shared {
+    /// Writes the layers of what `capture`, the next to be published, changes in `disk`, and updates its row.
+    pub(super) async fn write_layers(
+        &self,
+        disk: &mut DiskRow,
+        capture: u64,
+    ) -> Result<(), StoreError> {
         if disk.layers.iter().any(|layer| self.is_damaged_layer(layer)) {
             // Heals it: the disk's whole map as it will be.
             disk.layers.clear();
-            return self.write_runs(disk, true, (Vec::new(), Some(0))).await;
+            return self
+                .write_runs(disk, capture, true, (Vec::new(), Some(0)))
+                .await;
         }
-        let (own, more) = self.runs_from(disk, 0, false)?;
+        let (own, more) = self.runs_from(disk, capture, 0, false)?;
         if own.is_empty() {
             return Ok(());
         }
         if more.is_some() {
             // So much changed that merging would write it all again: the layers stand by themselves.
-            return self.write_runs(disk, false, (own, more)).await;
+            return self.write_runs(disk, capture, false, (own, more)).await;
         }
         let own = LayerRow::inline(&own);
         let sizes = |row: &LayerRow, inline: bool| LayerSize {
@@ -61,17 +67,19 @@ impl Gateway {
     fn runs_from(
         &self,
         disk: &DiskRow,
+        capture: u64,
         from: u64,
         whole: bool,
     ) -> Result<(Runs, Option<u64>), StoreError> {
-        self.state
-            .runs_from(disk.number, from, whole, POSITIONS_PER_LAYER)
+        let disk = (disk.number, capture);
+        self.state.runs_from(disk, from, whole, POSITIONS_PER_LAYER)
     }
 
     /// Writes runs, and what follows on them, as layers of their own.
     async fn write_runs(
-        &mut self,
+        &self,
         disk: &mut DiskRow,
+        capture: u64,
         whole: bool,
         (mut runs, mut more): (Runs, Option<u64>),
     ) -> Result<(), StoreError> {
@@ -81,7 +89,7 @@ impl Gateway {
                 disk.layers.insert(0, layer);
             }
             match more {
-                Some(from) => (runs, more) = self.runs_from(disk, from, whole)?,
+                Some(from) => (runs, more) = self.runs_from(disk, capture, from, whole)?,
                 None => return Ok(()),
             }
         }
@@ -93,7 +101,7 @@ impl Gateway {
                 &self.key.writer,
                 self.key.trust.keys.newest(),
                 runs,
-                self.state.header.log.last_damage(),
+                self.state.header().log.last_damage(),
             )
         };
         let (name, bytes) = tokio::task::block_in_place(encode);

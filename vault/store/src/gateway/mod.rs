@@ -1,22 +1,31 @@
-//! The adding side of the vault: one cycle is `begin_cycle`, then `sync_vm` for each VM. A process that dies at any moment
-//! leaves a state from which the next cycle goes on.
+//! The adding side of the vault, in two halves that meet in the state. `Gateway` captures: what it read stands in the
+//! state's queue, and its packs on the way or in the outbox. `Uploader` sends: packs, then what publishes the point. A
+//! process that dies at any moment leaves a state from which the next one goes on.
 
 mod batches;
 mod capture;
 mod chunk_buckets;
+mod chunk_bytes;
 mod chunk_job;
+mod draft;
 mod epoch;
 mod heal;
 mod index;
 mod layers;
+mod outbox;
+mod outbox_plan;
+mod packing;
 mod publish;
+mod queue;
 mod rebuild;
 mod rows;
+mod snapshot;
 mod state;
 mod state_map;
 mod state_packs;
+mod state_queue;
 mod status;
-mod uploads;
+mod uploader;
 mod values;
 
 use crate::StoreError;
@@ -29,14 +38,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vault_format::PointId;
 use vault_format::gateway_key::GatewayKey;
+use vault_format::ids::CaptureId;
 use vault_format::keys::SEALED_KEY_BYTES;
 use vault_format::manifest::{Consistency, is_name};
 use vault_format::pack::data_key_info;
 use vault_format::seal::Sealer;
 
 pub use epoch::CycleStart;
+pub use outbox_plan::{CapturePlan, OutboxUse, plan_capture};
+pub use queue::DraftStatus;
 pub use rebuild::RebuildReport;
 pub use status::VmStatus;
+pub use uploader::{Sent, Uploader};
 
 /// How long one data key is used.
 const DATA_KEY_LIFE: Duration = Duration::from_secs(24 * 3600);
@@ -50,6 +63,8 @@ pub struct GatewayOptions {
     pub level: i32,
     /// Packs on their way at the same time.
     pub uploads: usize,
+    /// The outbox's bound, in bytes.
+    pub outbox_bytes: u64,
 }
 
 impl Default for GatewayOptions {
@@ -58,6 +73,7 @@ impl Default for GatewayOptions {
             pack_bytes: 32 << 20,
             level: 1,
             uploads: 2,
+            outbox_bytes: 40_000_000_000,
         }
     }
 }
@@ -68,20 +84,42 @@ pub struct DiskCapture {
     /// `None`: excluded; it is recreated empty, at the size given.
     pub source: Option<Arc<dyn Extents>>,
     pub size_bytes: u64,
+    /// The capture since which the source knows what changed. Unless that one is known, and for `None`, all of the disk
+    /// is compared.
+    pub since: Option<CaptureId>,
 }
 
 /// A VM to capture, its disks at one instant.
 pub struct VmCapture {
     pub name: String,
+    /// What the source's tracking calls this capture from now on.
+    pub id: CaptureId,
     pub disks: Vec<DiskCapture>,
     /// The gateway's clock at the instant of the capture.
     pub captured_at: jiff::Timestamp,
     pub software: String,
+    /// The VM as its hypervisor describes it.
+    pub hardware: Option<serde_json::Value>,
+    /// What waits of it is sent before what has a higher number.
+    pub priority: u32,
+}
+
+/// How what is read goes to the vault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// Nobody waits for the reading to end: packs are sent as they are made, and reading waits for them.
+    Nothing,
+    /// Reading must end soon: packs wait in the outbox.
+    Checkpoint,
+    /// The same, and the points of this VM that wait are replaced: what changed is stored over the newest version that
+    /// has arrived.
+    Superseding,
 }
 
 /// What capturing and publishing one point came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PointReport {
+    /// `None`: it waits in the outbox.
     pub point: Option<PointId>,
     pub read_bytes: u64,
     pub changed_bytes: u64,
@@ -91,15 +129,28 @@ pub struct PointReport {
     pub chunks_full: u64,
     pub chunks_patched: u64,
     pub chunks_known: u64,
+    /// Points that waited, and that this one replaced.
+    pub superseded: u64,
+    /// Why a disk was compared in full.
+    pub compared: Vec<String>,
     pub findings: Vec<String>,
+}
+
+/// What capturing and sending share: each changes the state by whole commits, and neither waits for the other.
+struct Shared {
+    objects: Arc<dyn Objects>,
+    key: Arc<GatewayKey>,
+    state: state::State,
+    outbox: outbox::Outbox,
+    options: GatewayOptions,
+    /// Held while a point is published, and while the vault is learnt anew or damage is heeded.
+    publishing: tokio::sync::Mutex<()>,
+    busy: uploader::Busy,
 }
 
 /// A gateway at work: its key, its state, and a data key that lives as long as this value.
 pub struct Gateway {
-    objects: Arc<dyn Objects>,
-    key: Arc<GatewayKey>,
-    state: state::State,
-    options: GatewayOptions,
+    shared: Arc<Shared>,
     sealer: Sealer,
     sealed_key: [u8; SEALED_KEY_BYTES],
     /// Largest pack at the pace of the last uploads.
@@ -110,12 +161,8 @@ pub struct Gateway {
 
 impl std::fmt::Debug for Gateway {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "Gateway({}, {})",
-            self.key.writer.id,
-            self.objects.describe()
-        )
+        let (writer, vault) = (self.shared.key.writer.id, self.shared.objects.describe());
+        write!(f, "Gateway({writer}, {vault})")
     }
 }
 
@@ -129,60 +176,81 @@ impl Gateway {
     ) -> Result<Self, StoreError> {
         let state = state::State::open(state, &key)?;
         let (sealer, sealed_key) = new_data_key(&key)?;
-        let pack_bytes = options.pack_bytes.min(16 << 20);
-        Ok(Gateway {
+        let outbox = outbox::Outbox::open(state.directory(), options.outbox_bytes)?;
+        let shared = Shared {
             objects,
             key: Arc::new(key),
             state,
+            outbox,
             options,
+            publishing: tokio::sync::Mutex::new(()),
+            busy: uploader::Busy::default(),
+        };
+        shared.tidy_outbox()?;
+        Ok(Gateway {
+            shared: Arc::new(shared),
             sealer,
             sealed_key,
-            pack_bytes,
+            pack_bytes: options.pack_bytes.min(16 << 20),
             buffers: Buffers::new(
                 options.uploads + 1,
-                options.pack_bytes + uploads::PACK_REST_BYTES,
+                options.pack_bytes + packing::PACK_REST_BYTES,
             ),
             key_made: Instant::now(),
         })
     }
 
+    /// The half that sends. Any number of them may be had; they take turns.
+    pub fn uploader(&self) -> Uploader {
+        Uploader::new(self.shared.clone())
+    }
+
     /// A data key opens what was sealed within a day, no more.
     fn renew_data_key(&mut self) -> Result<(), StoreError> {
         if self.key_made.elapsed() > DATA_KEY_LIFE {
-            (self.sealer, self.sealed_key) = new_data_key(&self.key)?;
+            (self.sealer, self.sealed_key) = new_data_key(&self.shared.key)?;
             self.key_made = Instant::now();
         }
         Ok(())
     }
 
     pub fn key(&self) -> &GatewayKey {
-        &self.key
+        &self.shared.key
+    }
+
+    /// One GET, for the control log's next number; more only if there is news, or an earlier cycle was cut off.
+    pub async fn begin_cycle(
+        &mut self,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<CycleStart, StoreError> {
+        let _turn = self.shared.publishing.lock().await;
+        self.shared.begin_cycle(progress).await
+    }
+
+    /// Forgets the state, learns the vault anew and takes a new epoch. `progress` counts objects read.
+    pub async fn rebuild(
+        &mut self,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<RebuildReport, StoreError> {
+        let _turn = self.shared.publishing.lock().await;
+        self.shared.rebuild(progress).await
     }
 
     /// What is left to do of earlier cycles, and whether this gateway may capture the VM: all that need not keep a frozen
     /// guest waiting. `sync_vm` begins with it too. Returns findings.
     pub async fn prepare_vm(&mut self, name: &str) -> Result<Vec<String>, StoreError> {
-        let vm_id = self.key.id_key.vm_id(name);
-        if self.state.header.log.fenced.contains(&vm_id) {
-            return Err(StoreError::Fenced {
-                vm: name.to_owned(),
-            });
-        }
-        if self.state.header.epoch == 0 {
-            return Err(StoreError::Other(
-                "the gateway's state is in doubt: begin a cycle first, which rebuilds it".into(),
-            ));
-        }
-        self.settle_pending().await?;
-        self.settle_packs().await?;
-        self.meet_vm(name, &vm_id).await?;
-        self.claim_vm(name, &vm_id).await
+        let shared = &self.shared;
+        let vm_id = shared.key.id_key.vm_id(name);
+        let _turn = shared.publishing.lock().await;
+        shared.check_vm(name, &vm_id)?;
+        shared.settle_pending().await?;
+        let mut findings = shared.settle_packs().await?;
+        shared.meet_vm(name, &vm_id).await?;
+        findings.extend(shared.claim_vm(name, &vm_id).await?);
+        Ok(findings)
     }
 
-    /// Captures `vm` and publishes a recovery point. `progress` is called with bytes of the disks gone through, from
-    /// several threads. `after_reading` is called when the disks have been read, well or not, and are closed: it lets
-    /// the guest go on, and says what consistency the reading had. An error before that comes without the call.
-    /// Needs a multi-threaded tokio runtime.
+    /// Captures `vm`, sends it and publishes a recovery point: `capture`, and the uploader's work for this VM.
     pub async fn sync_vm(
         &mut self,
         vm: VmCapture,
@@ -190,31 +258,46 @@ impl Gateway {
         after_reading: impl AsyncFnOnce() -> Consistency,
     ) -> Result<PointReport, StoreError> {
         check_names(&vm)?;
-        self.renew_data_key()?;
-        let vm_id = self.key.id_key.vm_id(&vm.name);
         let taken = self.prepare_vm(&vm.name).await?;
-        self.state.clear_delta()?;
-        let VmCapture {
-            name,
-            disks,
-            captured_at,
-            software,
-        } = vm;
-        let (captured, mut report) = self
-            .capture_vm(&name, disks, &vm_id, progress, after_reading)
+        let name = vm.name.clone();
+        let mut report = self
+            .capture(vm, Hold::Nothing, progress, after_reading)
             .await?;
-        report.findings.extend(taken);
-        self.write_due_segments().await?;
-        let facts = publish::CaptureFacts {
-            vm: name,
-            vm_id,
-            captured_at: captured_at.to_string(),
-            consistency: captured.consistency,
-            software,
-        };
-        self.publish(facts, captured.disks, captured.dropped_disks, &mut report)
-            .await?;
+        report.findings.splice(0..0, taken);
+        let sent = self.uploader().send_vm(&name).await?;
+        report.point = sent.points.last().map(|(_, point)| *point);
         Ok(report)
+    }
+
+    /// Reads the disks of `vm` at one instant. What comes of it is a recovery point that waits to be sent; it needs no
+    /// network, unless nothing is held. `progress` is called with bytes of the disks gone through, from several threads.
+    /// `after_reading` is called when the disks have been read, well or not, and are closed: it lets the guest go on, and
+    /// says what consistency the reading had. An error before that comes without the call.
+    /// Needs a multi-threaded tokio runtime.
+    pub async fn capture(
+        &mut self,
+        vm: VmCapture,
+        hold: Hold,
+        progress: &(dyn Fn(u64) + Sync),
+        after_reading: impl AsyncFnOnce() -> Consistency,
+    ) -> Result<PointReport, StoreError> {
+        check_names(&vm)?;
+        self.renew_data_key()?;
+        self.capture_vm(vm, hold, progress, after_reading).await
+    }
+
+    /// Reads disks that are not frozen, ahead of their capture: sends what they hold, and publishes nothing. It stops at
+    /// `until`, and goes on there when a pass of the same id is asked for again; true when it has come to the end. The
+    /// capture after it names the pass as what it knows changes since.
+    pub async fn pass(
+        &mut self,
+        vm: VmCapture,
+        until: Instant,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<(PointReport, bool), StoreError> {
+        check_names(&vm)?;
+        self.renew_data_key()?;
+        self.pass_vm(vm, until, progress).await
     }
 }
 

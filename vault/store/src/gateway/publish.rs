@@ -1,54 +1,46 @@
 //! Publishing: everything that a point needs is stored; then its manifest goes under the VM's next number, by conditional
 //! create. What it will be is noted in the state first, so that a process that dies in between knows what it sent.
 
-use super::rows::{DiskRow, PackRow, PendingRow, VmRow};
-use super::{Gateway, PointReport};
+use super::Shared;
+use super::rows::{DiskRow, PackRow, PendingRow, PointFacts, QueueRow, VmRow};
 use crate::StoreError;
 use crate::objects::Created;
-use crate::setup::random;
 use std::collections::BTreeMap;
 use vault_format::entry::Entry;
-use vault_format::ids::{CaptureId, PackName, PointId, object_hash};
-use vault_format::manifest::{
-    Consistency, Disk, Facts, Manifest, NewestPoint, ObjectRef, PointBytes, Unindexed,
-};
+use vault_format::ids::{PackName, PointId, object_hash};
+use vault_format::manifest::{Disk, Facts, Manifest, NewestPoint, ObjectRef, Unindexed};
+use vault_format::names;
 use vault_format::segment::ListedPack;
-use vault_format::{VmId, names};
 
 /// The largest number that a decimal name part can hold.
 const MOST_DECIMAL: u64 = 9_999_999_999;
 
-/// What a manifest says of its capture.
-pub(super) struct CaptureFacts {
-    pub vm: String,
-    pub vm_id: VmId,
-    pub captured_at: String,
-    pub consistency: Consistency,
-    pub software: String,
-}
-
-impl Gateway {
+impl Shared {
+    /// Publishes a capture whose packs have arrived.
     pub(super) async fn publish(
-        &mut self,
-        about: CaptureFacts,
-        mut disks: Vec<DiskRow>,
-        dropped_disks: Vec<u32>,
-        report: &mut PointReport,
-    ) -> Result<(), StoreError> {
+        &self,
+        ordinal: u64,
+        row: QueueRow,
+        about: PointFacts,
+    ) -> Result<PointId, StoreError> {
+        let before = self.state.vm(&row.vm_id)?;
+        let mut disks = row.disks;
         for disk in &mut disks {
-            self.write_layers(disk).await?;
+            let known = before.iter().flat_map(|vm| &vm.disks);
+            let known = known.filter(|known| known.number == disk.number);
+            disk.layers = known.flat_map(|known| known.layers.clone()).collect();
+            self.write_layers(disk, ordinal).await?;
         }
-        let capture = CaptureId(random()?);
-        let before = self.state.vm(&about.vm_id)?;
+        self.write_due_segments().await?;
         let sequence = before.as_ref().map_or(1, |vm| vm.point.sequence + 1);
         let point = PointId {
-            epoch: self.state.header.epoch,
+            epoch: self.state.header().epoch,
             sequence,
         };
         if point.sequence.max(point.epoch) > MOST_DECIMAL {
             return Err(StoreError::Other(format!(
                 "VM {}: point {point} has a number of more than ten digits, which no name can hold",
-                about.vm
+                row.vm
             )));
         }
         let open = self
@@ -58,25 +50,21 @@ impl Gateway {
             .filter(|(_, pack)| pack.arrived);
         let (held, own): (Vec<_>, Vec<_>) = open.partition(|(_, pack)| pack.holder.is_some());
         let facts = Facts {
-            vm: about.vm.clone(),
-            vm_id: about.vm_id,
+            vm: row.vm.clone(),
+            vm_id: row.vm_id,
             point,
             captured_at: about.captured_at.clone(),
             store_time: self.objects.store_time().map(|time| time.to_string()),
             consistency: about.consistency,
-            capture,
+            capture: about.capture,
             previous: previous(before.as_ref()),
             newest: self.newest_points()?,
-            log: self.state.header.log.number,
+            log: about.log,
             expires_at: None,
             hold: false,
-            bytes: PointBytes {
-                read: report.read_bytes,
-                changed: report.changed_bytes,
-                sent: report.stored_bytes,
-            },
+            bytes: about.bytes,
             software: about.software,
-            hardware: None,
+            hardware: about.hardware,
             packs: own
                 .iter()
                 .map(|(_, pack)| ListedPack {
@@ -93,14 +81,14 @@ impl Gateway {
         };
         let object = manifest.object_name();
         let bytes = manifest.encode(&self.key.writer, self.key.trust.keys.newest());
-        let row = VmRow {
-            name: about.vm,
-            vm_id: about.vm_id,
+        let vm = VmRow {
+            name: row.vm,
+            vm_id: row.vm_id,
             point,
             hash: object_hash(&bytes),
             object,
             captured_at: about.captured_at,
-            capture,
+            capture: about.capture,
             consistency: about.consistency.to_string(),
             taken_from: None,
             disks,
@@ -108,14 +96,13 @@ impl Gateway {
         let packs = own.iter().map(|(ordinal, _)| *ordinal).collect();
         self.state.put_pending(&PendingRow {
             manifest: bytes,
-            vm: row,
+            vm,
             packs,
-            dropped_disks,
+            capture: ordinal,
         })?;
         self.settle_pending().await?;
         self.drop_old_copies()?;
-        report.point = Some(point);
-        Ok(())
+        Ok(point)
     }
 
     fn entries_for(&self, packs: &[(u64, PackRow)]) -> Result<Vec<Entry>, StoreError> {
@@ -146,7 +133,7 @@ impl Gateway {
     }
 
     /// Sends manifests that are noted as on their way, whether for the first time or again.
-    pub(super) async fn settle_pending(&mut self) -> Result<(), StoreError> {
+    pub(super) async fn settle_pending(&self) -> Result<(), StoreError> {
         for pending in self.state.pending()? {
             let object = pending.vm.object.clone();
             let created = self
@@ -160,11 +147,12 @@ impl Gateway {
             };
             if !ours {
                 self.state.drop_pending(&pending.vm.vm_id)?;
-                self.state.header.epoch = 0;
-                self.state.save_header()?;
+                self.state.change_header(|header| header.epoch = 0)?;
                 return Err(StoreError::Conflict { object });
             }
-            self.state.apply_pending(&pending)?;
+            let before = self.state.vm(&pending.vm.vm_id)?;
+            let disks = before.map_or(Vec::new(), |vm| vm.disks);
+            self.state.apply_pending(&pending, &disks)?;
         }
         Ok(())
     }

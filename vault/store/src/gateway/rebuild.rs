@@ -1,10 +1,10 @@
 //! Rebuilding the state from the vault: a lost state directory, a new machine, a state in doubt. Costs time and a few
 //! requests; nothing is stored twice, because packs that no index names are found by their trailers.
 
-use super::Gateway;
+use super::Shared;
 use super::chunk_buckets::ChunkBuckets;
-use super::rows::{ChunkRow, DiskRow, LayerRow, PackRow, VmRow};
-use super::state::Snapshot;
+use super::rows::{ChunkRow, DiskRow, LayerRow, PackRow, Scrub, VmRow};
+use super::snapshot::Snapshot;
 use crate::StoreError;
 use crate::objects::Listed;
 use crate::setup::read_config;
@@ -36,25 +36,24 @@ pub struct RebuildReport {
 
 type Adopted = Vec<(PackRow, Vec<Entry>)>;
 
-impl Gateway {
-    /// Forgets the state, learns the vault anew and takes a new epoch. `progress` counts objects read.
-    pub async fn rebuild(
-        &mut self,
+impl Shared {
+    pub(super) async fn rebuild(
+        &self,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<RebuildReport, StoreError> {
         let damage = self.find_vault().await?;
         self.state.clear()?;
+        self.outbox.clear()?;
         let mut report = RebuildReport {
             findings: self.read_whole_log().await?,
             ..RebuildReport::default()
         };
         report.findings.extend(damage);
-        self.state.header.epoch = 0;
         self.check_standing()?;
         self.learn_packs(progress, &mut report).await?;
         self.take_epoch(&[]).await?;
-        self.state.header.heeded = self.state.header.log.number;
-        self.state.save_header()?;
+        self.state
+            .change_header(|header| header.heeded = header.log.number)?;
         let mut points: BTreeMap<VmId, Vec<PointId>> = BTreeMap::new();
         for listed in self.objects.list(names::POINTS).await? {
             if let Some(Name::Point(vm, point)) = names::parse(&listed.name) {
@@ -66,7 +65,7 @@ impl Gateway {
             report.vms += 1;
             progress(1);
         }
-        report.epoch = self.state.header.epoch;
+        report.epoch = self.state.header().epoch;
         Ok(report)
     }
 
@@ -85,7 +84,7 @@ impl Gateway {
     }
 
     /// The log from its begin, over entries that are lost.
-    async fn read_whole_log(&mut self) -> Result<Vec<String>, StoreError> {
+    async fn read_whole_log(&self) -> Result<Vec<String>, StoreError> {
         let mut findings = self.read_log().await?;
         let numbers = self.objects.list(names::LOG).await?;
         let last = numbers
@@ -95,14 +94,15 @@ impl Gateway {
                 _ => None,
             });
         // A number far behind the others is a made-up one: to count up to it would take for ever.
-        let known = self.state.header.log.number;
+        let known = self.state.header().log.number;
         let last = last
             .filter(|number| *number <= known + MOST_LOST)
             .max()
             .unwrap_or(0);
-        while self.state.header.log.number < last {
-            let lost = self.state.header.log.number + 1;
-            self.state.header.log.skip_lost("it is missing");
+        while self.state.header().log.number < last {
+            let lost = self.state.header().log.number + 1;
+            self.state
+                .change_header(|header| header.log.skip_lost("it is missing"))?;
             findings.push(format!(
                 "control log entry {lost} is missing; what it said is unknown"
             ));
@@ -112,7 +112,7 @@ impl Gateway {
     }
 
     async fn learn_packs(
-        &mut self,
+        &self,
         progress: &(dyn Fn(u64) + Sync),
         report: &mut RebuildReport,
     ) -> Result<(), StoreError> {
@@ -122,14 +122,9 @@ impl Gateway {
                 stored.insert(pack, listed.size);
             }
         }
-        stored.retain(|pack, _| {
-            !self
-                .state
-                .header
-                .log
-                .damaged
-                .contains_key(&names::pack(pack))
-        });
+        let header = self.state.header();
+        let damaged = &header.log.damaged;
+        stored.retain(|pack, _| !damaged.contains_key(&names::pack(pack)));
         // Of a state that is whole, for a VM that it did not know: what it knows it keeps.
         let packs = self.state.packs()?;
         let known = match packs.is_empty() {
@@ -145,7 +140,7 @@ impl Gateway {
         let mut chunks = ChunkBuckets::new(&self.state)?;
         let segments = self.objects.list(names::INDEX).await?;
         let mut read: Vec<Span> = Vec::new();
-        for (span, name) in usable(segments, &self.state.header.log.damaged) {
+        for (span, name) in usable(segments, damaged) {
             if read.iter().any(|wider| wider.supersedes(&span)) {
                 continue;
             }
@@ -183,7 +178,7 @@ impl Gateway {
     }
 
     fn adopt(
-        &mut self,
+        &self,
         adopted: &[(PackRow, Vec<Entry>)],
         known: Option<&Snapshot>,
         chunks: &mut ChunkBuckets,
@@ -273,7 +268,7 @@ impl Gateway {
     }
 
     /// Learns a VM that this state does not know: its newest point may be another gateway's.
-    pub(super) async fn meet_vm(&mut self, vm: &str, vm_id: &VmId) -> Result<(), StoreError> {
+    pub(super) async fn meet_vm(&self, vm: &str, vm_id: &VmId) -> Result<(), StoreError> {
         if self.state.vm(vm_id)?.is_some() {
             return Ok(());
         }
@@ -288,7 +283,7 @@ impl Gateway {
         };
         tracing::info!("VM {vm} is in the vault already, up to {last}");
         // The epoch first: a VM that is known under too small an epoch would get points that are never the newest.
-        if last.epoch >= self.state.header.epoch {
+        if last.epoch >= self.state.header().epoch {
             self.take_epoch(&[]).await?;
         }
         self.meet_packs().await?;
@@ -296,22 +291,21 @@ impl Gateway {
     }
 
     /// Learns packs that this state does not know: another gateway's. Without them all that the VM has would be sent again.
-    async fn meet_packs(&mut self) -> Result<(), StoreError> {
+    async fn meet_packs(&self) -> Result<(), StoreError> {
         // If we die or fail before all of them are known, the next cycle rebuilds.
-        let epoch = std::mem::take(&mut self.state.header.epoch);
-        self.state.save_header()?;
+        let epoch = self.state.header().epoch;
+        self.state.change_header(|header| header.epoch = 0)?;
         let mut report = RebuildReport::default();
         self.learn_packs(&|_| {}, &mut report).await?;
         for finding in report.findings {
             tracing::warn!("{finding}");
         }
-        self.state.header.epoch = epoch;
-        self.state.save_header()
+        self.state.change_header(|header| header.epoch = epoch)
     }
 
     /// Takes over a VM's newest whole point: its map and layers. The sequence goes on behind the highest number, whole
     /// or not.
-    async fn learn_vm(&mut self, vm_id: VmId, mut points: Vec<PointId>) -> Result<(), StoreError> {
+    async fn learn_vm(&self, vm_id: VmId, mut points: Vec<PointId>) -> Result<(), StoreError> {
         points.sort_unstable();
         let Some(last) = points.last().copied() else {
             return Ok(());
@@ -350,12 +344,12 @@ impl Gateway {
     }
 
     /// False if the point is not to be trusted.
-    async fn learn_point(&mut self, row: &mut VmRow, point: PointId) -> Result<bool, StoreError> {
+    async fn learn_point(&self, row: &mut VmRow, point: PointId) -> Result<bool, StoreError> {
         let object = names::point(&row.vm_id, point);
         let bytes = self.objects.get(&object).await?;
         let (manifest, writer, hash) = Manifest::open(&self.key.trust, &object, &bytes)
             .map_err(StoreError::format(&object))?;
-        if !self.state.header.log.trusts(&writer, &row.vm_id, point) {
+        if !self.state.header().log.trusts(&writer, &row.vm_id, point) {
             return Ok(false);
         }
         let mut disks = Vec::new();
@@ -370,6 +364,7 @@ impl Gateway {
                 excluded: disk.excluded,
                 layers,
                 mapped: 0,
+                scrub: Scrub::default(),
             };
             self.learn_map(&row.vm_id, &mut disk).await?;
             disks.push(disk);
@@ -384,7 +379,7 @@ impl Gateway {
 
     /// Overlays a disk's layers into the state's map. A lost layer means a disk that is not known: it is then written
     /// whole, as a new one.
-    async fn learn_map(&mut self, vm_id: &VmId, disk: &mut DiskRow) -> Result<(), StoreError> {
+    async fn learn_map(&self, vm_id: &VmId, disk: &mut DiskRow) -> Result<(), StoreError> {
         // Oldest first, each over the ones before: nothing need be remembered of what newer layers hide.
         for layer in disk.layers.clone().iter().rev() {
             let runs = match self.runs_of(layer).await {
@@ -430,6 +425,8 @@ fn found(name: PackName, size: u64, indexed: bool) -> PackRow {
         holder: None,
         indexed,
         adopted: indexed,
+        capture: None,
+        after: Vec::new(),
     }
 }
 

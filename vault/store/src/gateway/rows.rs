@@ -1,15 +1,16 @@
 //! What the rows of the state hold. The state is a cache: all of it can be rebuilt from the vault.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use vault_format::control_log::ControlLog;
 use vault_format::ids::{CaptureId, ObjectHash, PackName, PointId, VaultId, VmId, WriterId};
 use vault_format::layer::{Run, decode_runs, encode_runs};
-use vault_format::manifest::LayerRef;
+use vault_format::manifest::{Consistency, LayerRef, PointBytes};
 use vault_format::record::{BlockMask, Kind};
 use vault_format::{ChunkId, FormatError};
 
 /// Version of the state's layout; another one is rebuilt.
-pub(super) const LAYOUT: u32 = 1;
+pub(super) const LAYOUT: u32 = 2;
 
 /// What the whole state says of itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -23,8 +24,6 @@ pub(super) struct Header {
     pub log: ControlLog,
     /// Damage entries of the log up to this number have been heeded.
     pub heeded: u64,
-    pub next_ordinal: u64,
-    pub next_disk: u32,
 }
 
 /// Where a known chunk's record is, and on what it stands.
@@ -86,8 +85,11 @@ pub(super) struct PackRow {
     /// Whether a segment has its entries.
     pub indexed: bool,
     /// It was found so in the vault: that segment is none of this state's, and is not merged or written again.
-    #[serde(default)]
     pub adopted: bool,
+    /// The capture that it was made for, while that is not published.
+    pub capture: Option<u64>,
+    /// Packs that had not arrived when it was noted, and that its patches stand on.
+    pub after: Vec<u64>,
 }
 
 /// A segment that this gateway wrote in its epoch.
@@ -110,6 +112,16 @@ pub(super) struct DiskRow {
     pub layers: Vec<LayerRow>,
     /// Positions with a chunk.
     pub mapped: u64,
+    pub scrub: Scrub,
+}
+
+/// How far the slow reading of a tracked disk has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Scrub {
+    /// The position that is next.
+    pub next: u64,
+    /// Up to when its share was read, in seconds since 1970; 0 before the first time.
+    pub at: i64,
 }
 
 /// One layer of a disk.
@@ -195,6 +207,39 @@ pub(super) struct PendingRow {
     pub vm: VmRow,
     /// Packs whose entries it has.
     pub packs: Vec<u64>,
-    /// Map numbers of disks whose whole map is dropped first.
-    pub dropped_disks: Vec<u32>,
+    /// The ordinal of the capture that it publishes.
+    pub capture: u64,
+}
+
+/// A capture that is not published yet.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct QueueRow {
+    pub vm: String,
+    pub vm_id: VmId,
+    /// The pass over the running disks that is complete: what the disks of a draft are known by.
+    pub pass: Option<CaptureId>,
+    /// The pass under way, the number of its disk, and the position up to which that is done.
+    pub under_way: Option<(CaptureId, u32, u64)>,
+    /// Without layers: those come about when it is published.
+    pub disks: Vec<DiskRow>,
+    /// Packs of other captures that had not arrived when it began to need them.
+    pub needs: BTreeSet<u64>,
+    /// 1 goes first.
+    pub priority: u32,
+    /// `None`: it is a draft, which is not complete.
+    pub point: Option<PointFacts>,
+}
+
+/// What is known of a recovery point before it is published.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct PointFacts {
+    pub capture: CaptureId,
+    /// RFC 3339, the gateway's clock.
+    pub captured_at: String,
+    pub consistency: Consistency,
+    pub software: String,
+    pub hardware: Option<serde_json::Value>,
+    pub bytes: PointBytes,
+    /// Last number of the control log that was heeded.
+    pub log: u64,
 }

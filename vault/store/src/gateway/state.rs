@@ -1,15 +1,16 @@
 //! The gateway's state directory: a database (redb: one file, crash-safe) and the block values. Losing it costs time, not
 //! data; a killed process leaves it whole.
 
-use super::rows::{ChunkRow, Header, LAYOUT, VmRow};
+use super::rows::{Header, LAYOUT, VmRow};
+use super::snapshot::Snapshot;
 use crate::StoreError;
-use redb::{
-    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
-};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock};
+use vault_format::VmId;
 use vault_format::control_log::ControlLog;
 use vault_format::gateway_key::GatewayKey;
-use vault_format::{ChunkId, VmId};
 
 pub(super) const HEADER: TableDefinition<&str, &[u8]> = TableDefinition::new("header");
 pub(super) const CHUNKS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("chunks");
@@ -24,8 +25,12 @@ pub(super) const PENDING: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::n
 /// Map numbers of disks, by VM id and name.
 pub(super) const DISKS: TableDefinition<&str, u32> = TableDefinition::new("disks");
 pub(super) const MAP: TableDefinition<(u32, u64), &[u8; 32]> = TableDefinition::new("map");
-/// What the capture under way changes in the map: 32 bytes of an id, or none for a hole.
-pub(super) const DELTA: TableDefinition<(u32, u64), &[u8]> = TableDefinition::new("delta");
+/// Captures that are not published yet, by ordinal: in the order in which they were begun.
+pub(super) const QUEUE: TableDefinition<u64, &[u8]> = TableDefinition::new("queue");
+/// What they change in the map, by disk, position and ordinal: the last one of a position is what it holds.
+pub(super) const CHANGES: TableDefinition<(u32, u64, u64), &[u8]> = TableDefinition::new("changes");
+/// The next number of each kind.
+pub(super) const COUNTERS: TableDefinition<&str, u64> = TableDefinition::new("counters");
 
 /// redb's page cache. 64 MiB keep a sync of 16 million known chunks within its memory.
 const CACHE_BYTES: usize = 64 << 20;
@@ -34,9 +39,9 @@ const CACHE_BYTES: usize = 64 << 20;
 pub(super) struct State {
     database: Database,
     directory: PathBuf,
-    pub header: Header,
+    header: RwLock<Arc<Header>>,
     /// Whether any chunk is marked lost: spares a look-up for each unchanged chunk.
-    pub any_lost: bool,
+    any_lost: AtomicBool,
 }
 
 pub(super) fn state_error<E: std::fmt::Display>(path: &Path) -> impl Fn(E) -> StoreError {
@@ -80,26 +85,54 @@ impl State {
             epoch: 0,
             log: ControlLog::new(key.trust.vault),
             heeded: 0,
-            next_ordinal: 0,
-            next_disk: 0,
         };
-        let mut state = State {
+        let state = State {
             database,
             directory: directory.to_owned(),
-            header,
-            any_lost: false,
+            header: RwLock::new(Arc::new(header)),
+            any_lost: AtomicBool::new(false),
         };
         match state.read_header()? {
-            None => state.save_header()?,
+            None => state.change_header(|_| {})?,
             Some(bytes) => match serde_json::from_slice::<Header>(&bytes) {
-                Ok(found) if found.layout == LAYOUT && same_vault(&found, &state.header) => {
-                    state.header = found
+                Ok(found) if found.layout == LAYOUT && same_vault(&found, &state.header()) => {
+                    state.exchange_header(found)
                 }
                 _ => state.clear()?,
             },
         }
-        state.any_lost = state.read(|r| Ok(r.open_table(LOST)?.iter()?.next().is_some()))?;
+        let any_lost = state.read(|r| Ok(r.open_table(LOST)?.iter()?.next().is_some()))?;
+        state.any_lost.store(any_lost, Relaxed);
         Ok(state)
+    }
+
+    /// The header as it is now.
+    pub fn header(&self) -> Arc<Header> {
+        self.header
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn exchange_header(&self, header: Header) {
+        *self.header.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(header);
+    }
+
+    /// Changes the header, on the disk first.
+    pub fn change_header(&self, change: impl FnOnce(&mut Header)) -> Result<(), StoreError> {
+        let mut header = Header::clone(&self.header());
+        change(&mut header);
+        self.write(|w| put_header(w, &header))?;
+        self.exchange_header(header);
+        Ok(())
+    }
+
+    pub fn any_lost(&self) -> bool {
+        self.any_lost.load(Relaxed)
+    }
+
+    pub(super) fn note_lost(&self) {
+        self.any_lost.store(true, Relaxed);
     }
 
     pub fn directory(&self) -> &Path {
@@ -138,20 +171,19 @@ impl State {
         })
     }
 
-    pub fn save_header(&self) -> Result<(), StoreError> {
-        self.write(|w| put_header(w, &self.header))
-    }
-
     /// Forgets everything but the log's vault: what `rebuild` begins with.
-    pub fn clear(&mut self) -> Result<(), StoreError> {
-        self.header.epoch = 0;
-        self.header.log = ControlLog::new(self.header.vault);
-        (
-            self.header.heeded,
-            self.header.next_ordinal,
-            self.header.next_disk,
-        ) = (0, 0, 0);
-        self.any_lost = false;
+    pub fn clear(&self) -> Result<(), StoreError> {
+        let before = self.header();
+        let header = Header {
+            layout: LAYOUT,
+            vault: before.vault,
+            writer: before.writer,
+            chunk_bytes: before.chunk_bytes,
+            epoch: 0,
+            log: ControlLog::new(before.vault),
+            heeded: 0,
+        };
+        self.any_lost.store(false, Relaxed);
         self.write(|w| {
             w.delete_table(CHUNKS)?;
             w.delete_table(LOST)?;
@@ -163,10 +195,13 @@ impl State {
             w.delete_table(VMS)?;
             w.delete_table(PENDING)?;
             w.delete_table(MAP)?;
-            w.delete_table(DELTA)?;
+            w.delete_table(CHANGES)?;
+            w.delete_table(QUEUE)?;
+            // Counters stay: a pack on its way must not land under the number of another.
             create_tables(w)?;
-            put_header(w, &self.header)
+            put_header(w, &header)
         })?;
+        self.exchange_header(header);
         let values = self.directory.join("values");
         match std::fs::remove_dir_all(&values) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(state_error(&values)(e)),
@@ -175,19 +210,15 @@ impl State {
     }
 
     pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        let (chunks, lost, map) = self.read(|r| {
-            Ok((
-                r.open_table(CHUNKS)?,
-                r.open_table(LOST)?,
-                r.open_table(MAP)?,
-            ))
-        })?;
-        Ok(Snapshot {
-            chunks,
-            lost,
-            map,
-            any_lost: self.any_lost,
-            directory: self.directory.clone(),
+        self.read(|r| {
+            Ok(Snapshot {
+                chunks: r.open_table(CHUNKS)?,
+                lost: r.open_table(LOST)?,
+                map: r.open_table(MAP)?,
+                changes: r.open_table(CHANGES)?,
+                any_lost: self.any_lost(),
+                directory: self.directory.clone(),
+            })
         })
     }
 
@@ -274,73 +305,26 @@ fn create_tables(w: &WriteTransaction) -> Result<(), redb::Error> {
     w.open_table(VMS)?;
     w.open_table(PENDING)?;
     w.open_table(MAP)?;
-    w.open_table(DELTA)?;
+    w.open_table(CHANGES)?;
+    w.open_table(QUEUE)?;
+    w.open_table(COUNTERS)?;
     Ok(())
+}
+
+/// Takes `count` numbers of a kind; returns the first.
+pub(super) fn take_numbers(
+    w: &WriteTransaction,
+    kind: &str,
+    count: u64,
+) -> Result<u64, redb::Error> {
+    let mut counters = w.open_table(COUNTERS)?;
+    let first = counters.get(kind)?.map_or(0, |next| next.value());
+    counters.insert(kind, first + count)?;
+    Ok(first)
 }
 
 pub(super) fn put_header(w: &WriteTransaction, header: &Header) -> Result<(), redb::Error> {
     w.open_table(HEADER)?
         .insert("header", json(header).as_slice())?;
     Ok(())
-}
-
-/// A consistent view, for look-ups from several threads.
-pub(super) struct Snapshot {
-    chunks: ReadOnlyTable<&'static [u8; 32], &'static [u8]>,
-    lost: ReadOnlyTable<&'static [u8; 32], ()>,
-    map: ReadOnlyTable<(u32, u64), &'static [u8; 32]>,
-    any_lost: bool,
-    directory: PathBuf,
-}
-
-impl Snapshot {
-    pub fn chunk(&self, id: &ChunkId) -> Result<Option<ChunkRow>, StoreError> {
-        let found = self
-            .chunks
-            .get(&id.0)
-            .map_err(state_error(&self.directory))?;
-        Ok(found.and_then(|v| ChunkRow::decode(v.value())))
-    }
-
-    pub fn is_lost(&self, id: &ChunkId) -> Result<bool, StoreError> {
-        Ok(self.any_lost
-            && self
-                .lost
-                .get(&id.0)
-                .map_err(state_error(&self.directory))?
-                .is_some())
-    }
-
-    /// The mapped positions of `disk` in `range`, in order.
-    pub fn mapped(
-        &self,
-        disk: u32,
-        range: std::ops::Range<u64>,
-    ) -> Result<Vec<(u64, ChunkId)>, StoreError> {
-        let wrong = state_error::<redb::StorageError>(&self.directory);
-        let items = self
-            .map
-            .range((disk, range.start)..(disk, range.end))
-            .map_err(&wrong)?;
-        let mut out = Vec::new();
-        for item in items {
-            let (key, id) = item.map_err(&wrong)?;
-            out.push((key.value().1, ChunkId(*id.value())));
-        }
-        Ok(out)
-    }
-
-    /// The first mapped position of `disk` at or after `position`.
-    pub fn next_mapped(&self, disk: u32, position: u64) -> Result<Option<u64>, StoreError> {
-        let wrong = state_error::<redb::StorageError>(&self.directory);
-        let mut items = self
-            .map
-            .range((disk, position)..=(disk, u64::MAX))
-            .map_err(&wrong)?;
-        items
-            .next()
-            .map(|item| item.map(|(k, _)| k.value().1))
-            .transpose()
-            .map_err(wrong)
-    }
 }

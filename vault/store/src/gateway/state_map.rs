@@ -1,109 +1,53 @@
-//! The state's map of each disk, what the capture under way changes in it, and manifests on their way.
+//! The state's map of each disk, as it is published, and what captures that are not published yet change in it.
 
-use super::rows::PendingRow;
-use super::state::{DELTA, DISKS, MAP, PENDING, State, VMS, json, put_header};
-use super::state_packs::update_pack_rows;
+use super::state::{DISKS, MAP, State, take_numbers};
 use crate::StoreError;
-use redb::ReadableTable;
 use vault_format::layer::{Run, RunBuilder, Slot};
+use vault_format::record::BlockMask;
 use vault_format::{ChunkId, VmId};
 
 impl State {
     /// A disk's number in the map; the same one again after a first sync that was cut off, unless a `fresh` one is
     /// asked for.
-    pub fn disk_number(&mut self, vm: &VmId, disk: &str, fresh: bool) -> Result<u32, StoreError> {
+    pub fn disk_number(&self, vm: &VmId, disk: &str, fresh: bool) -> Result<u32, StoreError> {
         let key = format!("{vm}/{disk}");
         let known =
             self.read(|r| Ok(r.open_table(DISKS)?.get(key.as_str())?.map(|v| v.value())))?;
         if let (Some(number), false) = (known, fresh) {
             return Ok(number);
         }
-        let number = self.header.next_disk;
-        self.header.next_disk += 1;
         self.write(|w| {
+            let number = take_numbers(w, "disk", 1)? as u32;
             w.open_table(DISKS)?.insert(key.as_str(), number)?;
-            put_header(w, &self.header)
-        })?;
-        Ok(number)
-    }
-
-    pub fn clear_delta(&self) -> Result<(), StoreError> {
-        let any = self.read(|r| Ok(r.open_table(DELTA)?.iter()?.next().is_some()))?;
-        match any {
-            false => Ok(()),
-            true => self.write(|w| {
-                w.delete_table(DELTA)?;
-                w.open_table(DELTA)?;
-                Ok(())
-            }),
-        }
-    }
-
-    pub fn add_delta(&self, disk: u32, changes: &[(u64, Slot)]) -> Result<(), StoreError> {
-        if changes.is_empty() {
-            return Ok(());
-        }
-        self.write(|w| {
-            let mut table = w.open_table(DELTA)?;
-            for (position, slot) in changes {
-                let id: &[u8] = match slot {
-                    Slot::Hole => &[],
-                    Slot::Chunk(id) => &id.0,
-                };
-                table.insert((disk, *position), id)?;
-            }
-            Ok(())
+            Ok(number)
         })
     }
 
-    /// Runs of at most `most` positions from `from` on, and where to go on if there are more: what the capture under way
-    /// changes, or (`whole`) what the disk then holds.
+    /// Runs of at most `most` positions from `from` on, and where to go on if there are more: what the capture with the
+    /// ordinal `capture`, the next to be published, changes in `disk`, or (`whole`) what the disk then holds.
     pub fn runs_from(
         &self,
-        disk: u32,
+        (disk, capture): (u32, u64),
         from: u64,
         whole: bool,
         most: u64,
     ) -> Result<(Vec<Run>, Option<u64>), StoreError> {
-        self.read(|r| {
-            let range = (disk, from)..=(disk, u64::MAX);
-            let (map, delta) = (r.open_table(MAP)?, r.open_table(DELTA)?);
-            let mut changed = delta.range(range.clone())?.map(|item| {
-                let (key, value) = item?;
-                Ok::<_, redb::Error>((key.value().1, slot_of(value.value())))
-            });
-            let mut mapped = map.range(range)?.map(|item| {
-                let (key, id) = item?;
-                Ok::<_, redb::Error>((key.value().1, Slot::Chunk(ChunkId(*id.value()))))
-            });
-            let mut next_changed = changed.next().transpose()?;
-            let mut next_mapped = match whole {
-                true => mapped.next().transpose()?,
-                false => None,
-            };
-            let mut builder = RunBuilder::default();
-            loop {
-                let (position, slot) = match (next_changed, next_mapped) {
-                    (None, None) => return Ok((builder.runs(), None)),
-                    (Some(new), old) if old.is_none_or(|old| new.0 <= old.0) => new,
-                    (_, Some(old)) => old,
-                    (Some(new), None) => new,
-                };
-                if next_changed.is_some_and(|new| new.0 == position) {
-                    next_changed = changed.next().transpose()?;
-                }
-                if next_mapped.is_some_and(|old| old.0 == position) {
-                    next_mapped = mapped.next().transpose()?;
-                }
-                if !whole || slot != Slot::Hole {
-                    builder.push(position, slot);
-                }
-                if builder.positions() >= most {
-                    let more = next_changed.is_some() || next_mapped.is_some();
-                    return Ok((builder.runs(), more.then_some(position + 1)));
-                }
+        let snapshot = self.snapshot()?;
+        let mut slots = match whole {
+            true => snapshot.slots(disk, from..u64::MAX, capture)?,
+            false => snapshot.changed(disk, from..u64::MAX, capture)?,
+        };
+        let mut builder = RunBuilder::default();
+        while let Some((position, slot)) = slots.next().transpose()? {
+            if !whole || slot != Slot::Hole {
+                builder.push(position, slot);
             }
-        })
+            if builder.positions() >= most {
+                let more = slots.next().transpose()?.map(|(position, _)| position);
+                return Ok((builder.runs(), more));
+            }
+        }
+        Ok((builder.runs(), None))
     }
 
     /// Lays a layer's runs over the map, straight: what a rebuild does.
@@ -125,61 +69,43 @@ impl State {
             Ok(())
         })
     }
-
-    pub fn pending(&self) -> Result<Vec<PendingRow>, StoreError> {
-        Ok(self
-            .rows(PENDING, |_| ())?
-            .into_iter()
-            .map(|(_, row)| row)
-            .collect())
-    }
-
-    pub fn put_pending(&self, row: &PendingRow) -> Result<(), StoreError> {
-        self.write(|w| {
-            Ok(w.open_table(PENDING)?
-                .insert(&row.vm.vm_id.0, json(row).as_slice())
-                .map(drop)?)
-        })
-    }
-
-    pub fn drop_pending(&self, vm: &VmId) -> Result<(), StoreError> {
-        self.write(|w| Ok(w.open_table(PENDING)?.remove(&vm.0).map(drop)?))
-    }
-
-    /// The point exists: its delta becomes the map, in one commit.
-    pub fn apply_pending(&self, pending: &PendingRow) -> Result<(), StoreError> {
-        self.write(|w| {
-            let mut map = w.open_table(MAP)?;
-            for disk in &pending.dropped_disks {
-                map.retain_in((*disk, 0)..=(*disk, u64::MAX), |_, _| false)?;
-            }
-            for item in w.open_table(DELTA)?.iter()? {
-                let (key, value) = item?;
-                match slot_of(value.value()) {
-                    Slot::Hole => drop(map.remove(key.value())?),
-                    Slot::Chunk(id) => drop(map.insert(key.value(), &id.0)?),
-                }
-            }
-            w.delete_table(DELTA)?;
-            w.open_table(DELTA)?;
-            w.open_table(VMS)?
-                .insert(&pending.vm.vm_id.0, json(&pending.vm).as_slice())?;
-            let holder = &pending.vm.object;
-            update_pack_rows(w, &pending.packs, &|pack| {
-                pack.holder = Some(holder.clone())
-            })?;
-            w.open_table(PENDING)?.remove(&pending.vm.vm_id.0)?;
-            Ok(())
-        })
-    }
 }
 
-fn slot_of(bytes: &[u8]) -> Slot {
-    <[u8; 32]>::try_from(bytes).map_or(Slot::Hole, |id| Slot::Chunk(ChunkId(id)))
+/// What a capture changed at one position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Change {
+    pub slot: Slot,
+    /// Blocks in which it may differ from what was there before; `None` for all of them.
+    pub blocks: Option<BlockMask>,
+}
+
+impl Change {
+    /// A hole is empty, a chunk its id and the mask.
+    pub fn encode(&self) -> Vec<u8> {
+        let mask = self.blocks.as_ref().map_or(&[][..], BlockMask::as_bytes);
+        match &self.slot {
+            Slot::Hole => Vec::new(),
+            Slot::Chunk(id) => [&id.0[..], mask].concat(),
+        }
+    }
+
+    pub fn decode(bytes: &[u8]) -> Self {
+        let Some((id, mask)) = bytes.split_first_chunk::<32>() else {
+            return Change {
+                slot: Slot::Hole,
+                blocks: None,
+            };
+        };
+        Change {
+            slot: Slot::Chunk(ChunkId(*id)),
+            blocks: (!mask.is_empty()).then(|| BlockMask::from_bytes(mask)),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::rows::QueueRow;
     use super::*;
     use crate::setup::{VaultRequest, prepare_vault_at};
     use vault_format::kit::Argon2idCosts;
@@ -206,11 +132,74 @@ mod tests {
         Slot::Chunk(ChunkId([n; 32]))
     }
 
+    fn change(state: &State, capture: u64, disk: u32, slots: &[(u64, Slot)]) {
+        let row = QueueRow {
+            vm: "vm".into(),
+            vm_id: VmId([1; 16]),
+            pass: None,
+            under_way: None,
+            disks: Vec::new(),
+            needs: Default::default(),
+            priority: 1,
+            point: None,
+        };
+        let change = |(at, slot): &(u64, Slot)| {
+            let (slot, blocks) = (*slot, None);
+            (*at, Change { slot, blocks })
+        };
+        let changes: Vec<_> = slots.iter().map(change).collect();
+        state.add_changes(capture, &row, disk, &changes).unwrap();
+    }
+
+    #[test]
+    fn later_captures_lie_over_earlier_ones_and_all_over_what_is_published() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = state(folder.path());
+        let ids = [1, 2, 3, 4].map(|n| ChunkId([n; 32])).to_vec();
+        state.overlay(4, &[Run::Chunks { first: 10, ids }]).unwrap();
+        change(
+            &state,
+            1,
+            4,
+            &[(10, chunk(5)), (11, Slot::Hole), (20, chunk(6))],
+        );
+        change(
+            &state,
+            2,
+            4,
+            &[(10, Slot::Hole), (12, chunk(7)), (20, chunk(8))],
+        );
+        let snapshot = state.snapshot().unwrap();
+        let mapped = |range| snapshot.mapped(4, range).unwrap();
+        let id = |n| ChunkId([n; 32]);
+        assert_eq!(mapped(0..100), [(12, id(7)), (13, id(4)), (20, id(8))]);
+        assert_eq!(mapped(13..20), [(13, id(4))]);
+        assert_eq!(snapshot.next_mapped(4, 0).unwrap(), Some(12));
+        assert_eq!(snapshot.next_mapped(4, 21).unwrap(), None);
+        let as_of = |last| -> Vec<(u64, Slot)> {
+            let slots = snapshot.slots(4, 0..100, last).unwrap();
+            slots.map(Result::unwrap).collect()
+        };
+        let first = [
+            (10, chunk(5)),
+            (11, Slot::Hole),
+            (12, chunk(3)),
+            (13, chunk(4)),
+            (20, chunk(6)),
+        ];
+        assert_eq!(as_of(1), first);
+        assert_eq!(as_of(0)[..2], [(10, chunk(1)), (11, chunk(2))]);
+        let since = |base| snapshot.changed_since(4, 0..100, base).unwrap();
+        assert_eq!(since(0).into_keys().collect::<Vec<_>>(), [10, 11, 12, 20]);
+        assert_eq!(since(1).into_keys().collect::<Vec<_>>(), [10, 12, 20]);
+        assert_eq!(snapshot.next_changed_since(4, 11, 1).unwrap(), Some(12));
+    }
+
     /// All positions, asked for `most` at a time.
     fn slots(state: &State, whole: bool, most: u64) -> Vec<(u64, Slot)> {
         let (mut out, mut from) = (Vec::new(), Some(0));
         while let Some(begin) = from {
-            let (runs, more) = state.runs_from(4, begin, whole, most).unwrap();
+            let (runs, more) = state.runs_from((4, 1), begin, whole, most).unwrap();
             let slots = runs.iter().flat_map(|run| {
                 (run.first()..run.end()).filter_map(|at| run.slot(at).map(|slot| (at, slot)))
             });
@@ -244,8 +233,15 @@ mod tests {
             (11, Slot::Hole),
             (20, chunk(8)),
         ];
-        state.add_delta(4, &changes).unwrap();
-        state.add_delta(5, &[(0, chunk(9))]).unwrap();
+        change(&state, 1, 4, &changes);
+        // A later capture's changes are not this one's.
+        change(
+            &state,
+            2,
+            4,
+            &[(1, Slot::Hole), (3, chunk(9)), (30, chunk(9))],
+        );
+        change(&state, 1, 5, &[(0, chunk(9))]);
         for most in [1, 2, 3, 100] {
             assert_eq!(slots(&state, false, most), changes, "{most}");
             let whole = [

@@ -1,7 +1,7 @@
 //! The state's packs, what is known by them, and the segments that index them.
 
 use super::rows::{ChunkRow, PackRow, SegmentRow};
-use super::state::{CHUNKS, ENTRIES, LOST, OPEN, PACKS, SEGMENTS, State, json, put_header};
+use super::state::{CHUNKS, ENTRIES, LOST, OPEN, PACKS, SEGMENTS, State, json, take_numbers};
 use crate::StoreError;
 use redb::{ReadableTable, WriteTransaction};
 use vault_format::ChunkId;
@@ -10,15 +10,13 @@ use vault_format::entry::{Entry, decode_entries, encode_entries};
 impl State {
     /// Notes a pack that is about to be sent, with what it makes known, in one commit.
     pub fn add_pack(
-        &mut self,
+        &self,
         row: &PackRow,
         entries: &[Entry],
         chunks: &[(ChunkId, ChunkRow)],
     ) -> Result<u64, StoreError> {
-        let ordinal = self.header.next_ordinal;
-        self.header.next_ordinal += 1;
         self.write(|w| {
-            put_header(w, &self.header)?;
+            let ordinal = take_numbers(w, "pack", 1)?;
             w.open_table(PACKS)?.insert(ordinal, json(row).as_slice())?;
             w.open_table(OPEN)?.insert(ordinal, ())?;
             w.open_table(ENTRIES)?
@@ -35,9 +33,8 @@ impl State {
                     .as_slice(),
                 )?;
             }
-            Ok(())
-        })?;
-        Ok(ordinal)
+            Ok(ordinal)
+        })
     }
 
     /// Changes the rows of these packs.
@@ -52,7 +49,7 @@ impl State {
     /// These packs arrived: what they bring is lost no more.
     pub fn mark_arrived(&self, ordinals: &[u64]) -> Result<(), StoreError> {
         let mut brought = Vec::new();
-        for ordinal in ordinals.iter().filter(|_| self.any_lost) {
+        for ordinal in ordinals.iter().filter(|_| self.any_lost()) {
             brought.extend(self.entries_of(*ordinal)?);
         }
         self.write(|w| {
@@ -65,24 +62,18 @@ impl State {
         })
     }
 
-    /// Forgets a pack that never arrived, and what was to be known by it.
-    pub fn forget_pack(&self, ordinal: u64) -> Result<(), StoreError> {
-        let entries = self.entries_of(ordinal)?;
-        self.write(|w| {
-            let mut chunks = w.open_table(CHUNKS)?;
-            for entry in &entries {
-                let its = chunks
-                    .get(&entry.id.0)?
-                    .and_then(|v| ChunkRow::decode(v.value()));
-                if its.is_some_and(|row| row.pack == ordinal) {
-                    chunks.remove(&entry.id.0)?;
-                }
-            }
-            w.open_table(PACKS)?.remove(ordinal)?;
-            w.open_table(OPEN)?.remove(ordinal)?;
-            w.open_table(ENTRIES)?.remove(ordinal)?;
-            Ok(())
-        })
+    /// Forgets packs that never arrived, and what was to be known by them.
+    pub fn forget_packs(&self, ordinals: &[u64]) -> Result<(), StoreError> {
+        let entries = self.entries_of_all(ordinals)?;
+        self.write(|w| drop_packs(w, &entries))
+    }
+
+    pub(super) fn entries_of_all(
+        &self,
+        ordinals: &[u64],
+    ) -> Result<Vec<(u64, Vec<Entry>)>, StoreError> {
+        let of_one = |ordinal: &u64| Ok((*ordinal, self.entries_of(*ordinal)?));
+        ordinals.iter().map(of_one).collect()
     }
 
     pub fn entries_of(&self, ordinal: u64) -> Result<Vec<Entry>, StoreError> {
@@ -92,6 +83,15 @@ impl State {
                 .map(|v| v.value().to_vec()))
         })?;
         decode_entries(&bytes.unwrap_or_default(), 1).map_err(self.error())
+    }
+
+    pub fn pack(&self, ordinal: u64) -> Result<Option<PackRow>, StoreError> {
+        let bytes = self.read(|r| {
+            let row = r.open_table(PACKS)?.get(ordinal)?;
+            Ok(row.map(|v| v.value().to_vec()))
+        })?;
+        let row = bytes.map(|bytes| serde_json::from_slice(&bytes));
+        row.transpose().map_err(self.error())
     }
 
     /// All packs, by ordinal.
@@ -146,8 +146,10 @@ impl State {
     }
 
     /// Takes these chunks as lost: not known any more, and to be sent full wherever a disk still has them.
-    pub fn mark_lost(&mut self, ids: &[ChunkId], packs: &[u64]) -> Result<(), StoreError> {
-        self.any_lost |= !ids.is_empty();
+    pub fn mark_lost(&self, ids: &[ChunkId], packs: &[u64]) -> Result<(), StoreError> {
+        if !ids.is_empty() {
+            self.note_lost();
+        }
         self.write(|w| {
             let (mut chunks, mut lost) = (w.open_table(CHUNKS)?, w.open_table(LOST)?);
             for id in ids {
@@ -167,11 +169,9 @@ impl State {
 
     /// Takes in packs that the vault already holds, in one commit, and returns the first one's ordinal; the others follow.
     /// Their chunks go through `put_chunks`.
-    pub fn adopt(&mut self, packs: &[(PackRow, Vec<Entry>)]) -> Result<u64, StoreError> {
-        let first = self.header.next_ordinal;
-        self.header.next_ordinal += packs.len() as u64;
+    pub fn adopt(&self, packs: &[(PackRow, Vec<Entry>)]) -> Result<u64, StoreError> {
         self.write(|w| {
-            put_header(w, &self.header)?;
+            let first = take_numbers(w, "pack", packs.len() as u64)?;
             let (mut rows, mut all) = (w.open_table(PACKS)?, w.open_table(ENTRIES)?);
             let mut open = w.open_table(OPEN)?;
             for (ordinal, (row, entries)) in (first..).zip(packs) {
@@ -181,9 +181,8 @@ impl State {
                 rows.insert(ordinal, json(row).as_slice())?;
                 all.insert(ordinal, encode_entries(entries).as_slice())?;
             }
-            Ok(())
-        })?;
-        Ok(first)
+            Ok(first)
+        })
     }
 
     /// Chunks of an empty table's next part, sorted by id.
@@ -217,6 +216,29 @@ pub(super) fn update_pack_rows(
                 false => open.insert(ordinal, ())?,
             };
         }
+    }
+    Ok(())
+}
+
+/// Forgets packs and the chunks that only they were to bring.
+pub(super) fn drop_packs(
+    w: &WriteTransaction,
+    packs: &[(u64, Vec<Entry>)],
+) -> Result<(), redb::Error> {
+    let (mut rows, mut open) = (w.open_table(PACKS)?, w.open_table(OPEN)?);
+    let (mut all, mut chunks) = (w.open_table(ENTRIES)?, w.open_table(CHUNKS)?);
+    for (ordinal, entries) in packs {
+        for entry in entries {
+            let its = chunks
+                .get(&entry.id.0)?
+                .and_then(|v| ChunkRow::decode(v.value()));
+            if its.is_some_and(|row| row.pack == *ordinal) {
+                chunks.remove(&entry.id.0)?;
+            }
+        }
+        rows.remove(ordinal)?;
+        open.remove(ordinal)?;
+        all.remove(ordinal)?;
     }
     Ok(())
 }

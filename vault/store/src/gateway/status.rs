@@ -20,6 +20,7 @@ impl Gateway {
     /// The last point of each VM, as the state has it.
     pub fn status(&self) -> Result<Vec<VmStatus>, StoreError> {
         let known = self
+            .shared
             .state
             .vms()?
             .into_iter()

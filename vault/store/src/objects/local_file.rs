@@ -26,7 +26,7 @@ const STEP_BYTES: usize = 1 << 20;
 
 /// A directory in which files get their names when they are whole.
 #[derive(Debug)]
-pub(super) struct Root {
+pub(crate) struct Root {
     pub path: PathBuf,
     /// This file system cannot (NFS, most of SMB and FUSE), or something here forbids it.
     refused: AtomicBool,

@@ -15,7 +15,7 @@ mod endpoint;
 mod error;
 pub mod faulty;
 mod http;
-mod local_file;
+pub(crate) mod local_file;
 mod memory;
 mod meter;
 mod name;

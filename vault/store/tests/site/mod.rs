@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tempfile::TempDir;
 use vault_format::block_values::{merge, of_chunk};
 use vault_format::entry::Entry;
 use vault_format::gateway_key::GatewayKey;
-use vault_format::ids::PackName;
+use vault_format::ids::{CaptureId, PackName};
 use vault_format::kit::{Argon2idCosts, Kit};
 use vault_format::manifest::Consistency;
 use vault_format::pack::{self, FOOTER_BYTES, Footer};
@@ -45,6 +46,7 @@ pub fn small_packs() -> GatewayOptions {
         pack_bytes: 200_000,
         level: 1,
         uploads: 2,
+        outbox_bytes: 1 << 30,
     }
 }
 
@@ -182,10 +184,23 @@ pub fn capture(vm: &str, disk: &[u8]) -> VmCapture {
             name: "disk".into(),
             source: Some(source),
             size_bytes: disk.len() as u64,
+            since: None,
         }],
+        id: new_id(),
         captured_at: jiff::Timestamp::now(),
         software: "test".into(),
+        hardware: None,
+        priority: 1,
     }
+}
+
+/// An id that no other capture of these tests has.
+pub fn new_id() -> CaptureId {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let number = 1 + LAST.fetch_add(1, Ordering::Relaxed);
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&number.to_le_bytes());
+    CaptureId(id)
 }
 
 /// What the readings of these tests have.

@@ -1,0 +1,322 @@
+//! The draft of a VM's next point: opened by a capture or a pass, gone on with by the next one after a failure, and made a
+//! whole point in one commit.
+
+use super::batches::{Known, Tracked};
+use super::chunk_job::OpenPacks;
+use super::rows::{DiskRow, QueueRow, Scrub};
+use super::{DiskCapture, Hold, PointReport, Shared, VmCapture};
+use crate::StoreError;
+use std::collections::{BTreeSet, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
+use vault_format::VmId;
+use vault_format::ids::CaptureId;
+
+/// Every chunk of a tracked disk is read once in this time, whether or not it is said to have changed.
+const SCRUB_SECONDS: i64 = 28 * 24 * 3600;
+
+/// A draft in the hands of a capture.
+pub(super) struct Draft {
+    pub ordinal: u64,
+    pub row: QueueRow,
+    /// Per disk.
+    pub known: Vec<Known>,
+    /// The points that it replaces.
+    pub replaces: Vec<u64>,
+    is_superseding: bool,
+}
+
+impl Draft {
+    /// Where a pass of this id was cut off: the number of the disk, and the position.
+    pub fn resumes_at(&self, pass: Option<CaptureId>) -> Option<(usize, u64)> {
+        let (id, map, position) = self.row.under_way?;
+        let number = self.row.disks.iter().position(|disk| disk.number == map)?;
+        (pass == Some(id)).then_some((number, position))
+    }
+
+    /// Packs of other captures that wait, and that this one refers to.
+    pub fn add_needs(&mut self, needs: &[u64]) {
+        self.row.needs.extend(needs);
+    }
+}
+
+impl Shared {
+    /// Opens the VM's draft, or begins one.
+    pub(super) fn open_draft(
+        &self,
+        vm: &VmCapture,
+        hold: Hold,
+        report: &mut PointReport,
+    ) -> Result<Draft, StoreError> {
+        let vm_id = self.key.id_key.vm_id(&vm.name);
+        self.check_vm(&vm.name, &vm_id)?;
+        let mut queue = self.state.queue_of(&vm_id)?;
+        let draft = match queue.last() {
+            Some((_, row)) if row.point.is_none() => queue.pop(),
+            _ => None,
+        };
+        let before = match (&draft, queue.last()) {
+            (Some((_, row)), _) | (None, Some((_, row))) => row.disks.clone(),
+            (None, None) => self.state.vm(&vm_id)?.map_or(Vec::new(), |vm| vm.disks),
+        };
+        let (base, replaces) = match hold {
+            Hold::Superseding => self.replaceable(&queue)?,
+            _ => (None, Vec::new()),
+        };
+        let trusted = self.captures(&vm_id)?;
+        let (mut disks, mut known) = (Vec::new(), Vec::new());
+        for disk in &vm.disks {
+            let old = before.iter().find(|row| row.name == disk.name);
+            let mut row = self.disk_row(&vm_id, old, disk)?;
+            let old = old.filter(|old| old.number == row.number);
+            let why = distrusted(disk, old, &trusted);
+            let tracked = match why {
+                None => Some(self.tracked(&mut row, vm.captured_at.as_second())?),
+                Some(_) => None,
+            };
+            report.compared.extend(why);
+            disks.push(row);
+            known.push(Known { tracked, base });
+        }
+        let (ordinal, row) = match draft {
+            Some((ordinal, row)) => {
+                let gone = row.disks.iter().map(|disk| disk.number);
+                let gone = gone.filter(|old| !disks.iter().any(|disk| disk.number == *old));
+                self.state
+                    .drop_changes(ordinal, &gone.collect::<Vec<_>>())?;
+                let priority = vm.priority;
+                (
+                    ordinal,
+                    QueueRow {
+                        disks,
+                        priority,
+                        ..row
+                    },
+                )
+            }
+            None => {
+                let row = QueueRow {
+                    vm: vm.name.clone(),
+                    vm_id,
+                    pass: None,
+                    under_way: None,
+                    disks,
+                    needs: BTreeSet::new(),
+                    priority: vm.priority,
+                    point: None,
+                };
+                (self.state.begin_draft(&row)?, row)
+            }
+        };
+        self.state.put_capture(ordinal, &row)?;
+        Ok(Draft {
+            ordinal,
+            row,
+            known,
+            replaces,
+            is_superseding: hold == Hold::Superseding,
+        })
+    }
+
+    fn disk_row(
+        &self,
+        vm_id: &VmId,
+        old: Option<&DiskRow>,
+        disk: &DiskCapture,
+    ) -> Result<DiskRow, StoreError> {
+        let excluded = disk.source.is_none();
+        match old {
+            Some(row) if row.excluded == excluded => Ok(DiskRow {
+                size_bytes: disk.size_bytes,
+                layers: Vec::new(),
+                ..row.clone()
+            }),
+            _ => Ok(DiskRow {
+                name: disk.name.clone(),
+                // A disk that was excluded before, or is now, begins anew: its old map says nothing about its layers.
+                number: self.state.disk_number(vm_id, &disk.name, old.is_some())?,
+                size_bytes: disk.size_bytes,
+                excluded,
+                layers: Vec::new(),
+                mapped: 0,
+                scrub: Scrub::default(),
+            }),
+        }
+    }
+
+    /// What is looked at of a disk whose changes are known: a share of all chunks, and those that are lost.
+    fn tracked(&self, row: &mut DiskRow, now: i64) -> Result<Tracked, StoreError> {
+        let positions = row.size_bytes.div_ceil(u64::from(self.key.chunk_bytes));
+        let (scrub, next) = plan_scrub(row.scrub, positions, now);
+        row.scrub = next;
+        let mut lost = BTreeSet::new();
+        if self.state.any_lost() {
+            let snapshot = self.state.snapshot()?;
+            for (position, id) in snapshot.mapped(row.number, 0..u64::MAX)? {
+                if snapshot.is_lost(&id)? {
+                    lost.insert(position);
+                }
+            }
+        }
+        Ok(Tracked { scrub, lost })
+    }
+
+    /// The points that may be replaced: those behind the one being published. With the ordinal before them.
+    fn replaceable(
+        &self,
+        queue: &[(u64, QueueRow)],
+    ) -> Result<(Option<u64>, Vec<u64>), StoreError> {
+        let pending = self.state.pending()?;
+        let busy = *self.busy.point();
+        let is_fixed = |ordinal: u64| {
+            busy == Some(ordinal) || pending.iter().any(|row| row.capture == ordinal)
+        };
+        let fixed = queue.iter().rposition(|(ordinal, _)| is_fixed(*ordinal));
+        let base = fixed.map_or(0, |at| queue[at].0);
+        let replaced = queue.iter().map(|(ordinal, _)| *ordinal);
+        Ok((Some(base), replaced.filter(|its| *its > base).collect()))
+    }
+
+    pub(super) fn open_packs(&self, draft: &Draft) -> Result<Arc<OpenPacks>, StoreError> {
+        let going = match draft.replaces.is_empty() {
+            true => HashSet::new(),
+            false => {
+                let mut going = self.packs_of_gone(&draft.replaces)?;
+                going.retain(|pack| !draft.row.needs.contains(pack));
+                going.into_iter().collect()
+            }
+        };
+        let waiting = self.waiting_packs()?.into_keys().collect();
+        Ok(Arc::new(OpenPacks { waiting, going }))
+    }
+
+    /// The draft is a whole point now. Returns how many points it replaced.
+    pub(super) fn commit_draft(&self, draft: &Draft) -> Result<u64, StoreError> {
+        // While this is held nothing begins to be published.
+        let busy = self.busy.point();
+        let mut gone = Vec::new();
+        if draft.is_superseding {
+            let pending = self.state.pending()?;
+            for (ordinal, row) in self.state.queue()? {
+                let is_fixed =
+                    *busy == Some(ordinal) || pending.iter().any(|row| row.capture == ordinal);
+                if draft.replaces.contains(&ordinal) && !is_fixed {
+                    gone.push((ordinal, row));
+                }
+            }
+        }
+        // What it replaced is the only thing that is not needed any more; packs of drafts that failed stay.
+        let numbers: Vec<u64> = gone.iter().map(|(ordinal, _)| *ordinal).collect();
+        let packs = match numbers.is_empty() {
+            true => Vec::new(),
+            false => self.packs_of_gone(&numbers)?,
+        };
+        let names = packs
+            .iter()
+            .map(|pack| Ok(self.state.pack(*pack)?.map(|row| row.name)));
+        let names = names.collect::<Result<Vec<_>, StoreError>>()?;
+        self.state
+            .commit_capture(draft.ordinal, &draft.row, &gone, &packs)?;
+        drop(busy);
+        for name in names.into_iter().flatten() {
+            self.outbox.remove(&name)?;
+        }
+        Ok(numbers.len() as u64)
+    }
+}
+
+/// Why all of a disk is compared; `None` if its source knows what changed.
+fn distrusted(disk: &DiskCapture, old: Option<&DiskRow>, trusted: &[CaptureId]) -> Option<String> {
+    let name = &disk.name;
+    disk.source.as_ref()?;
+    match (disk.since, old) {
+        (None, _) => Some(format!(
+            "disk {name}: its source does not know what changed"
+        )),
+        (Some(_), None) => Some(format!("disk {name}: it was not captured before")),
+        (Some(_), Some(old)) if old.size_bytes != disk.size_bytes => Some(format!(
+            "disk {name}: it has {} bytes and had {}",
+            disk.size_bytes, old.size_bytes
+        )),
+        (Some(since), Some(_)) if !trusted.contains(&since) => Some(format!(
+            "disk {name}: its source knows changes since capture {since}, which is neither the newest point nor one that waits"
+        )),
+        _ => None,
+    }
+}
+
+/// The positions that are due at `now`, in seconds since 1970, and what is noted for the next time.
+fn plan_scrub(last: Scrub, positions: u64, now: i64) -> ([Range<u64>; 2], Scrub) {
+    let fresh = Scrub {
+        next: last.next.min(positions),
+        at: now,
+    };
+    // The first time, and after a clock was set back.
+    if last.at == 0 || now < last.at || positions == 0 {
+        return (Default::default(), fresh);
+    }
+    let elapsed = (now - last.at).min(SCRUB_SECONDS) as u128;
+    let due = (u128::from(positions) * elapsed / SCRUB_SECONDS as u128) as u64;
+    if due == 0 {
+        return (Default::default(), last);
+    }
+    let begin = fresh.next % positions;
+    let end = begin + due;
+    // What is left of a position's time counts next time.
+    let used = u128::from(due) * SCRUB_SECONDS as u128 / u128::from(positions);
+    let next = Scrub {
+        next: end % positions,
+        at: match elapsed == SCRUB_SECONDS as u128 {
+            true => now,
+            false => last.at + used as i64,
+        },
+    };
+    let ranges = [begin..end.min(positions), 0..end.saturating_sub(positions)];
+    (ranges, next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_position_is_read_within_a_month_whatever_the_cycle() {
+        for (positions, cycle) in [
+            (1, 600),
+            (7, 86_400),
+            (4096, 10),
+            (100_000, 300),
+            (999, 40 * 86_400),
+        ] {
+            let (mut scrub, mut now) = (Scrub::default(), 1_700_000_000);
+            let mut seen = vec![now; positions as usize];
+            let mut reads = 0;
+            for _ in 0..2 * (70 * 86_400 / cycle) + 3 {
+                let (ranges, next) = plan_scrub(scrub, positions, now);
+                for position in ranges.into_iter().flatten() {
+                    let seen = &mut seen[position as usize];
+                    assert!(now - *seen <= 30 * 86_400 + cycle, "{positions} {cycle}");
+                    (*seen, reads) = (now, reads + 1);
+                }
+                (scrub, now) = (next, now + cycle);
+                if now > 1_700_000_000 + 140 * 86_400 {
+                    break;
+                }
+            }
+            let late = seen
+                .iter()
+                .filter(|seen| now - **seen > 30 * 86_400 + cycle);
+            assert_eq!(late.count(), 0, "{positions} {cycle}");
+            let most = positions * ((now - 1_700_000_000) as u64 / (27 * 86_400) + 2);
+            assert!(reads <= most, "{positions} {cycle}: {reads} of {most}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_scrubs_nothing_twice() {
+        let last = Scrub { next: 5, at: 2_000 };
+        let (ranges, next) = plan_scrub(last, 10, 1_000);
+        assert_eq!(ranges, [0..0, 0..0]);
+        assert_eq!((next.next, next.at), (5, 1_000));
+    }
+}

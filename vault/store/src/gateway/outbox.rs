@@ -1,0 +1,143 @@
+//! The outbox: packs of captures that could not wait for the uplink, as the finished objects that the vault will get, in a
+//! folder of the state. What they are for stands in the state's queue; a file is on the disk before anything names it.
+
+use super::Shared;
+use super::rows::PackRow;
+use super::state::state_error;
+use crate::StoreError;
+use crate::objects::local_file::Root;
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use vault_format::ids::PackName;
+
+#[derive(Debug)]
+pub(super) struct Outbox {
+    root: Root,
+    most_bytes: u64,
+    used_bytes: AtomicU64,
+}
+
+impl Outbox {
+    pub fn open(state: &Path, most_bytes: u64) -> Result<Self, StoreError> {
+        let folder = state.join("outbox");
+        fs::create_dir_all(&folder).map_err(state_error(&folder))?;
+        let outbox = Outbox {
+            root: Root::new(folder),
+            most_bytes,
+            used_bytes: AtomicU64::new(0),
+        };
+        let used = outbox.files()?.iter().map(|(_, bytes)| bytes).sum();
+        outbox.used_bytes.store(used, Relaxed);
+        Ok(outbox)
+    }
+
+    pub fn used_bytes(&self) -> u64 {
+        self.used_bytes.load(Relaxed)
+    }
+
+    pub fn most_bytes(&self) -> u64 {
+        self.most_bytes
+    }
+
+    fn path(&self, pack: &PackName) -> PathBuf {
+        self.root.path.join(pack.to_string())
+    }
+
+    /// Each file and its size; whatever else lies here is removed.
+    fn files(&self) -> Result<Vec<(PackName, u64)>, StoreError> {
+        let wrong = state_error::<io::Error>(&self.root.path);
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.root.path).map_err(&wrong)? {
+            let entry = entry.map_err(&wrong)?;
+            match entry
+                .file_name()
+                .to_str()
+                .and_then(|name| PackName::from_hex(name).ok())
+            {
+                Some(pack) => files.push((pack, entry.metadata().map_err(&wrong)?.len())),
+                None => fs::remove_file(entry.path()).map_err(&wrong)?,
+            }
+        }
+        Ok(files)
+    }
+
+    /// Stores a pack, on the disk when it returns. Blocks.
+    pub fn put(&self, pack: &PackName, bytes: &[u8]) -> Result<(), StoreError> {
+        let length = bytes.len() as u64;
+        if self.used_bytes() + length > self.most_bytes {
+            return Err(StoreError::OutboxFull {
+                most_bytes: self.most_bytes,
+            });
+        }
+        let path = self.path(pack);
+        let made = self.root.create(&path, bytes).map_err(state_error(&path))?;
+        if made.is_none() {
+            self.put_renamed(&path, bytes).map_err(state_error(&path))?;
+        }
+        self.used_bytes.fetch_add(length, Relaxed);
+        Ok(())
+    }
+
+    /// Where a file cannot be made without a name.
+    fn put_renamed(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let partial = path.with_extension("partial");
+        let mut file = File::create(&partial)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&partial, path)?;
+        File::open(&self.root.path)?.sync_all()
+    }
+
+    pub fn has(&self, pack: &PackName) -> bool {
+        self.path(pack).is_file()
+    }
+
+    /// The bytes of a pack, proved by its name; `None` if they are not here, or not whole any more.
+    pub fn get(&self, pack: &PackName) -> Option<Vec<u8>> {
+        let bytes = fs::read(self.path(pack)).ok()?;
+        vault_format::pack::check(pack, &bytes).ok()?;
+        Some(bytes)
+    }
+
+    /// Removes a pack, if it is here.
+    pub fn remove(&self, pack: &PackName) -> Result<(), StoreError> {
+        let path = self.path(pack);
+        let bytes = match fs::metadata(&path) {
+            Ok(about) => about.len(),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(state_error(&path)(e)),
+        };
+        fs::remove_file(&path).map_err(state_error(&path))?;
+        let less = |used: u64| Some(used.saturating_sub(bytes));
+        let _ = self.used_bytes.fetch_update(Relaxed, Relaxed, less);
+        Ok(())
+    }
+
+    pub fn clear(&self) -> Result<(), StoreError> {
+        for (pack, _) in self.files()? {
+            self.remove(&pack)?;
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// Removes files that no pack on its way has: a process died between the file and its row, or after the arrival.
+    pub(super) fn tidy_outbox(&self) -> Result<(), StoreError> {
+        let waiting = self.waiting_packs()?;
+        let names: HashSet<PackName> = waiting.values().map(|pack| pack.name).collect();
+        let files = self.outbox.files()?.into_iter();
+        files
+            .filter(|(pack, _)| !names.contains(pack))
+            .try_for_each(|(pack, _)| self.outbox.remove(&pack))
+    }
+
+    /// Packs that have not arrived, by ordinal.
+    pub(super) fn waiting_packs(&self) -> Result<HashMap<u64, PackRow>, StoreError> {
+        let open = self.state.open_packs()?.into_iter();
+        Ok(open.filter(|(_, pack)| !pack.arrived).collect())
+    }
+}

@@ -1,0 +1,215 @@
+//! Captures that are not published yet: at most one draft of a VM, then what waits, then what is being published.
+
+use super::rows::{DiskRow, PackRow, PendingRow, QueueRow};
+use super::state::{CHANGES, MAP, PENDING, QUEUE, State, VMS, json, take_numbers};
+use super::state_map::Change;
+use super::state_packs::{drop_packs, update_pack_rows};
+use crate::StoreError;
+use redb::{ReadableTable, WriteTransaction};
+use std::collections::HashSet;
+use vault_format::layer::Slot;
+use vault_format::{ChunkId, VmId};
+
+/// Position, what it holds, and what it held.
+pub(super) type Changed = (u64, Change);
+
+impl State {
+    /// All captures that are not published, in order.
+    pub fn queue(&self) -> Result<Vec<(u64, QueueRow)>, StoreError> {
+        self.rows(QUEUE, |ordinal| ordinal)
+    }
+
+    pub fn capture(&self, ordinal: u64) -> Result<Option<QueueRow>, StoreError> {
+        let rows = self.queue()?.into_iter();
+        Ok(rows
+            .filter(|(its, _)| *its == ordinal)
+            .map(|(_, row)| row)
+            .next())
+    }
+
+    pub fn queue_of(&self, vm: &VmId) -> Result<Vec<(u64, QueueRow)>, StoreError> {
+        let mut rows = self.queue()?;
+        rows.retain(|(_, row)| row.vm_id == *vm);
+        Ok(rows)
+    }
+
+    /// Begins a draft.
+    pub fn begin_draft(&self, row: &QueueRow) -> Result<u64, StoreError> {
+        self.write(|w| {
+            // From 1 on: 0 is what is published.
+            let ordinal = 1 + take_numbers(w, "capture", 1)?;
+            put_row(w, ordinal, row)?;
+            Ok(ordinal)
+        })
+    }
+
+    pub fn put_capture(&self, ordinal: u64, row: &QueueRow) -> Result<(), StoreError> {
+        self.write(|w| put_row(w, ordinal, row))
+    }
+
+    /// Notes what the draft changes, and how far it has come, in one commit.
+    pub fn add_changes(
+        &self,
+        ordinal: u64,
+        row: &QueueRow,
+        disk: u32,
+        changes: &[Changed],
+    ) -> Result<(), StoreError> {
+        self.write(|w| {
+            put_row(w, ordinal, row)?;
+            let mut table = w.open_table(CHANGES)?;
+            for (position, change) in changes {
+                let key = (disk, *position, ordinal);
+                // A pass may come to a position twice: it differs in what either changed.
+                let before = table.get(key)?.map(|v| Change::decode(v.value()));
+                let blocks = match (&change.blocks, before) {
+                    (blocks, None) => blocks.clone(),
+                    (Some(blocks), Some(before)) => before.blocks.map(|b| b.union(blocks)),
+                    (None, Some(_)) => None,
+                };
+                let change = Change {
+                    slot: change.slot,
+                    blocks,
+                };
+                table.insert(key, change.encode().as_slice())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The draft is a whole capture now. `superseded` ones, and packs that only they needed, go in the same commit.
+    pub fn commit_capture(
+        &self,
+        ordinal: u64,
+        row: &QueueRow,
+        superseded: &[(u64, QueueRow)],
+        packs: &[u64],
+    ) -> Result<(), StoreError> {
+        let entries = self.entries_of_all(packs)?;
+        self.write(|w| {
+            put_row(w, ordinal, row)?;
+            for (old, row) in superseded {
+                drop_capture(w, *old, &row.disks)?;
+            }
+            drop_packs(w, &entries)
+        })
+    }
+
+    /// Forgets what a draft changed in disks that are gone.
+    pub fn drop_changes(&self, ordinal: u64, disks: &[u32]) -> Result<(), StoreError> {
+        match disks.is_empty() {
+            true => Ok(()),
+            false => self.write(|w| drop_changes(w, ordinal, disks)),
+        }
+    }
+
+    /// Gives up a capture: a draft of disks that are gone, or what cannot be published any more.
+    pub fn drop_capture(&self, ordinal: u64, row: &QueueRow) -> Result<(), StoreError> {
+        self.write(|w| drop_capture(w, ordinal, &row.disks))
+    }
+
+    /// Forgets what a draft changed at positions whose chunk is not known any more. Returns the disks and positions.
+    pub fn unlearn(
+        &self,
+        ordinal: u64,
+        disks: &[DiskRow],
+        forgotten: &HashSet<ChunkId>,
+    ) -> Result<Vec<(u32, u64)>, StoreError> {
+        self.write(|w| {
+            let mut table = w.open_table(CHANGES)?;
+            let mut gone = Vec::new();
+            for disk in disks {
+                let all = (disk.number, 0, 0)..=(disk.number, u64::MAX, u64::MAX);
+                table.retain_in(all, |(disk, position, its), value| {
+                    let stays = match Change::decode(value).slot {
+                        Slot::Chunk(id) => its != ordinal || !forgotten.contains(&id),
+                        Slot::Hole => true,
+                    };
+                    if !stays {
+                        gone.push((disk, position));
+                    }
+                    stays
+                })?;
+            }
+            Ok(gone)
+        })
+    }
+
+    pub fn pending(&self) -> Result<Vec<PendingRow>, StoreError> {
+        let rows = self.rows(PENDING, |_| ())?;
+        Ok(rows.into_iter().map(|(_, row)| row).collect())
+    }
+
+    pub fn put_pending(&self, row: &PendingRow) -> Result<(), StoreError> {
+        self.write(|w| {
+            let mut table = w.open_table(PENDING)?;
+            Ok(table
+                .insert(&row.vm.vm_id.0, json(row).as_slice())
+                .map(drop)?)
+        })
+    }
+
+    pub fn drop_pending(&self, vm: &VmId) -> Result<(), StoreError> {
+        self.write(|w| Ok(w.open_table(PENDING)?.remove(&vm.0).map(drop)?))
+    }
+
+    /// The point exists: what it changed becomes the map, in one commit. `before` are the VM's disks as they were.
+    pub fn apply_pending(
+        &self,
+        pending: &PendingRow,
+        before: &[DiskRow],
+    ) -> Result<(), StoreError> {
+        self.write(|w| {
+            let mut map = w.open_table(MAP)?;
+            let stays = |old: &&DiskRow| !pending.vm.disks.iter().any(|d| d.number == old.number);
+            for disk in before.iter().filter(stays) {
+                map.retain_in((disk.number, 0)..=(disk.number, u64::MAX), |_, _| false)?;
+            }
+            let changes = w.open_table(CHANGES)?;
+            for disk in &pending.vm.disks {
+                let all = (disk.number, 0, 0)..=(disk.number, u64::MAX, u64::MAX);
+                for item in changes.range(all)? {
+                    let (key, value) = item?;
+                    let (disk, position, ordinal) = key.value();
+                    if ordinal != pending.capture {
+                        continue;
+                    }
+                    match Change::decode(value.value()).slot {
+                        Slot::Hole => drop(map.remove((disk, position))?),
+                        Slot::Chunk(id) => drop(map.insert((disk, position), &id.0)?),
+                    }
+                }
+            }
+            drop((map, changes));
+            drop_capture(w, pending.capture, &pending.vm.disks)?;
+            w.open_table(VMS)?
+                .insert(&pending.vm.vm_id.0, json(&pending.vm).as_slice())?;
+            let holder = &pending.vm.object;
+            update_pack_rows(w, &pending.packs, &|pack: &mut PackRow| {
+                pack.holder = Some(holder.clone());
+            })?;
+            w.open_table(PENDING)?.remove(&pending.vm.vm_id.0)?;
+            Ok(())
+        })
+    }
+}
+
+fn put_row(w: &WriteTransaction, ordinal: u64, row: &QueueRow) -> Result<(), redb::Error> {
+    w.open_table(QUEUE)?.insert(ordinal, json(row).as_slice())?;
+    Ok(())
+}
+
+fn drop_capture(w: &WriteTransaction, ordinal: u64, disks: &[DiskRow]) -> Result<(), redb::Error> {
+    w.open_table(QUEUE)?.remove(ordinal)?;
+    let disks: Vec<u32> = disks.iter().map(|disk| disk.number).collect();
+    drop_changes(w, ordinal, &disks)
+}
+
+fn drop_changes(w: &WriteTransaction, ordinal: u64, disks: &[u32]) -> Result<(), redb::Error> {
+    let mut changes = w.open_table(CHANGES)?;
+    for disk in disks {
+        let all = (*disk, 0, 0)..=(*disk, u64::MAX, u64::MAX);
+        changes.retain_in(all, |(_, _, its), _| its != ordinal)?;
+    }
+    Ok(())
+}

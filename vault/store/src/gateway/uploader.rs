@@ -1,0 +1,258 @@
+//! The sending half: the outbox's packs, a few at once, and each point when all that it needs has arrived. It may be given
+//! up at any moment; what arrived is not sent again.
+
+use super::Shared;
+use super::outbox_plan::{Step, WaitingPacks, WaitingPoint, plan_uploads, ready_point};
+use super::rows::{PackRow, QueueRow};
+use crate::StoreError;
+use crate::objects::ObjectError;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::task::JoinSet;
+use vault_format::{PointId, VmId, names};
+
+/// What one call sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    pub packs: u64,
+    pub bytes: u64,
+    /// VM and point of what was published, in order.
+    pub points: Vec<(String, PointId)>,
+    /// Something waits for a pack that is not in the outbox: a capture under way brings it, or the next one asks for it.
+    pub is_blocked: bool,
+}
+
+/// Sends what waits. One at a time works, others wait for it.
+pub struct Uploader {
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What is being sent: it is not replaced any more.
+#[derive(Debug, Default)]
+pub(super) struct Busy {
+    point: Mutex<Option<u64>>,
+    packs: Mutex<HashSet<u64>>,
+    /// Held by the one that works.
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl Busy {
+    /// The capture being published. It does not change while the guard is held.
+    pub fn point(&self) -> MutexGuard<'_, Option<u64>> {
+        self.point.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn packs(&self) -> MutexGuard<'_, HashSet<u64>> {
+        self.packs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A mark in `Busy`, whatever comes of the work.
+struct Mark<'s> {
+    busy: &'s Busy,
+    packs: HashSet<u64>,
+}
+
+impl Drop for Mark<'_> {
+    fn drop(&mut self) {
+        *self.busy.point() = None;
+        self.busy.packs().retain(|pack| !self.packs.contains(pack));
+    }
+}
+
+type Landed = Result<(u64, u64), ObjectError>;
+
+impl Uploader {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Uploader { shared }
+    }
+
+    /// Sends everything that waits.
+    pub async fn send_all(&self) -> Result<Sent, StoreError> {
+        self.send(None).await
+    }
+
+    /// Sends what waits of one VM, and what that needs.
+    pub async fn send_vm(&self, name: &str) -> Result<Sent, StoreError> {
+        let vm_id = self.shared.key.id_key.vm_id(name);
+        self.send(Some(&vm_id)).await
+    }
+
+    async fn send(&self, only: Option<&VmId>) -> Result<Sent, StoreError> {
+        let busy = &self.shared.busy;
+        let _turn = busy.turn.lock().await;
+        let mut mark = Mark {
+            busy,
+            packs: HashSet::new(),
+        };
+        let (mut sent, mut flying) = (Sent::default(), JoinSet::new());
+        let outcome = loop {
+            match self.next(only, &mut sent, &mut flying, &mut mark).await {
+                Ok(true) => {}
+                Ok(false) => break Ok(()),
+                Err(e) => break Err(e),
+            }
+        };
+        // What is nearly there need not be sent again.
+        while let Some(landed) = flying.join_next().await {
+            if let Ok(Ok(landed)) = landed {
+                self.land(landed, &mut sent)?;
+            }
+        }
+        outcome.map(|()| sent)
+    }
+
+    /// One step; false when nothing is left to do.
+    async fn next(
+        &self,
+        only: Option<&VmId>,
+        sent: &mut Sent,
+        flying: &mut JoinSet<Landed>,
+        mark: &mut Mark<'_>,
+    ) -> Result<bool, StoreError> {
+        let shared = &self.shared;
+        let waiting = shared.waiting_packs()?;
+        let packs = stands_on(&waiting);
+        let points = shared.waiting_points(only, &waiting)?;
+        if let Some(capture) = ready_point(&points, &packs) {
+            sent.points.extend(shared.publish_next(capture).await?);
+            return Ok(true);
+        }
+        let mut steps = plan_uploads(&points, &packs);
+        if only.is_some() {
+            // Not what no point of this VM needs.
+            let last = steps
+                .iter()
+                .rposition(|step| matches!(step, Step::Point(_)));
+            steps.truncate(last.map_or(0, |last| last + 1));
+        }
+        let here = |step: &&Step| match step {
+            Step::Pack(pack) => waiting
+                .get(pack)
+                .is_some_and(|row| shared.outbox.has(&row.name)),
+            Step::Point(_) => false,
+        };
+        // A pack that is elsewhere blocks what needs it, and what comes after in the same VM; the rest goes on.
+        sent.is_blocked = steps
+            .iter()
+            .any(|step| matches!(step, Step::Pack(_)) && !here(&step));
+        for step in steps.iter().filter(here) {
+            let Step::Pack(ordinal) = step else { continue };
+            if flying.len() >= shared.options.uploads {
+                break;
+            }
+            if mark.packs.insert(*ordinal) {
+                shared.busy.packs().insert(*ordinal);
+                self.start(*ordinal, &waiting[ordinal], flying)?;
+            }
+        }
+        match flying.join_next().await {
+            None => Ok(false),
+            Some(landed) => {
+                let landed = landed.map_err(|e| {
+                    StoreError::Other(format!("an upload ended unexpectedly: {e}"))
+                })??;
+                self.land(landed, sent)?;
+                Ok(true)
+            }
+        }
+    }
+
+    fn start(
+        &self,
+        ordinal: u64,
+        pack: &PackRow,
+        flying: &mut JoinSet<Landed>,
+    ) -> Result<(), StoreError> {
+        let shared = &self.shared;
+        let Some(bytes) = tokio::task::block_in_place(|| shared.outbox.get(&pack.name)) else {
+            shared.lose_packs_on_the_way(&[ordinal])?;
+            return Ok(());
+        };
+        let (objects, name) = (shared.objects.clone(), names::pack(&pack.name));
+        flying.spawn(async move {
+            let length = bytes.len() as u64;
+            // "Exists" is as good: its name is its content.
+            objects.create(&name, bytes.into()).await?;
+            Ok((ordinal, length))
+        });
+        Ok(())
+    }
+
+    fn land(&self, (ordinal, bytes): (u64, u64), sent: &mut Sent) -> Result<(), StoreError> {
+        let name = self.shared.state.pack(ordinal)?.map(|pack| pack.name);
+        self.shared.state.mark_arrived(&[ordinal])?;
+        (sent.packs, sent.bytes) = (sent.packs + 1, sent.bytes + bytes);
+        match name {
+            Some(name) => self.shared.outbox.remove(&name),
+            None => self.shared.tidy_outbox(),
+        }
+    }
+}
+
+impl Shared {
+    /// The points that wait, of one VM or of all that may be published.
+    fn waiting_points(
+        &self,
+        only: Option<&VmId>,
+        waiting: &HashMap<u64, PackRow>,
+    ) -> Result<Vec<WaitingPoint>, StoreError> {
+        let fenced = &self.state.header().log.fenced;
+        let points = self.state.queue()?.into_iter().filter(|(_, row)| {
+            let asked = only.map_or(!fenced.contains(&row.vm_id), |vm| *vm == row.vm_id);
+            asked && row.point.is_some()
+        });
+        let point = |(ordinal, row): (u64, QueueRow)| WaitingPoint {
+            capture: ordinal,
+            vm: row.vm_id,
+            priority: row.priority,
+            needs: needs_of(ordinal, &row, waiting),
+        };
+        Ok(points.map(point).collect())
+    }
+
+    /// Publishes a capture, unless it has been replaced just now.
+    async fn publish_next(&self, capture: u64) -> Result<Option<(String, PointId)>, StoreError> {
+        let _turn = self.publishing.lock().await;
+        if self.state.header().epoch == 0 {
+            return Err(StoreError::Other(
+                "the gateway's state is in doubt: begin a cycle first, which rebuilds it".into(),
+            ));
+        }
+        self.settle_pending().await?;
+        let row = {
+            let mut point = self.busy.point();
+            let row = self.state.capture(capture)?;
+            *point = row.is_some().then_some(capture);
+            row
+        };
+        let Some((row, about)) = row.and_then(|row| Some((row.clone(), row.point?))) else {
+            return Ok(None);
+        };
+        self.check_vm(&row.vm, &row.vm_id)?;
+        let name = row.vm.clone();
+        let published = self.publish(capture, row, about).await;
+        *self.busy.point() = None;
+        Ok(Some((name, published?)))
+    }
+}
+
+pub(super) fn stands_on(waiting: &HashMap<u64, PackRow>) -> WaitingPacks {
+    let packs = waiting.iter();
+    packs
+        .map(|(ordinal, pack)| (*ordinal, pack.after.clone()))
+        .collect()
+}
+
+/// All packs that a capture needs of those that wait.
+pub(super) fn needs_of(
+    ordinal: u64,
+    row: &QueueRow,
+    waiting: &HashMap<u64, PackRow>,
+) -> BTreeSet<u64> {
+    let own = waiting
+        .iter()
+        .filter(|(_, pack)| pack.capture == Some(ordinal));
+    let own = own.map(|(pack, _)| *pack);
+    own.chain(row.needs.iter().copied()).collect()
+}
