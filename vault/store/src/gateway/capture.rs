@@ -2,7 +2,7 @@
 //! of position, and what changed goes into the VM's draft, which becomes a point at the end.
 
 use super::batches::{Batch, Batches, NextError, chunks_of_batch};
-use super::chunk_job::{ChunkJobs, Judged, OpenPacks, Outcome};
+use super::chunk_job::{ChunkJobs, Judged, Outcome};
 use super::draft::Draft;
 use super::packing::{Packing, chunk_row};
 use super::rows::{DiskRow, PointFacts};
@@ -12,9 +12,11 @@ use super::{DiskCapture, Gateway, Hold, PointReport, VmCapture};
 use crate::StoreError;
 use crate::buffers::Buffers;
 use crate::extents::Extents;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::task::JoinHandle;
+use vault_format::block_values::of_chunk;
 use vault_format::ids::CaptureId;
 use vault_format::layer::Slot;
 use vault_format::manifest::{Consistency, PointBytes};
@@ -58,7 +60,8 @@ impl Drop for Judging {
 /// How the disks of a capture are gone through.
 struct Reading<'r> {
     vm: &'r str,
-    packs: Arc<OpenPacks>,
+    /// Packs that go once this capture is whole.
+    going: Arc<HashSet<u64>>,
     /// The pass that this is, if it is one, and when it stops for now.
     pass: Option<(CaptureId, Instant)>,
     progress: &'r (dyn Fn(u64) + Sync),
@@ -94,7 +97,7 @@ impl Gateway {
         let mut packing = Packing::new(draft.ordinal, hold);
         let reading = Reading {
             vm: &vm.name,
-            packs: self.shared.open_packs(&draft)?,
+            going: self.shared.going_packs(&draft)?,
             pass: None,
             progress,
         };
@@ -135,7 +138,7 @@ impl Gateway {
         let mut packing = Packing::new(draft.ordinal, Hold::Nothing);
         let reading = Reading {
             vm: &vm.name,
-            packs: self.shared.open_packs(&draft)?,
+            going: self.shared.going_packs(&draft)?,
             pass: Some((vm.id, until)),
             progress,
         };
@@ -228,6 +231,8 @@ impl Gateway {
         let (size_bytes, map) = (disk.size_bytes, draft.row.disks[number].number);
         let values = Values::open(shared.state.directory(), map, shared.key.chunk_bytes)?;
         let values = Arc::new(values);
+        let zeros = vec![0; shared.key.chunk_bytes as usize];
+        let zero_values: Arc<[_]> = of_chunk(&shared.key.id_key, &zeros).into();
         let record_bytes = shared.key.chunk_bytes as usize + RECORD_OVERHEAD;
         let records = Buffers::new(2 * chunks_of_batch(chunk_bytes), record_bytes);
         let known = std::mem::take(&mut draft.known[number]);
@@ -246,6 +251,7 @@ impl Gateway {
         let (mut before, mut ended): (Option<JudgedBatch>, bool) = (None, true);
         loop {
             let snapshot = shared.state.snapshot()?;
+            let waiting = shared.waiting_packs()?.into_keys().collect();
             packing.next_snapshot();
             let stops = reading
                 .pass
@@ -271,8 +277,10 @@ impl Gateway {
                     level: shared.options.level,
                     snapshot,
                     filling: packing.filling(),
-                    packs: reading.packs.clone(),
+                    waiting,
+                    going: reading.going.clone(),
                     values: values.clone(),
+                    zero_values: zero_values.clone(),
                     records: records.clone(),
                 };
                 Some(Judging::start(jobs, batch))
@@ -329,16 +337,15 @@ impl Gateway {
         for (look, judged) in batch.looks.iter().zip(judged) {
             intake.report.chunks_read += 1;
             intake.report.read_bytes += judged.read_bytes;
-            let is_news = !matches!(judged.outcome, Outcome::Unchanged);
-            intake.surprises += u64::from(judged.is_surprise || (look.is_scrub && is_news));
             rows.extend(judged.values.map(|values| (look.position, values)));
             intake.draft.add_needs(&judged.needs);
             let slot = self
                 .take_in(judged.outcome, &judged.needs, packing, intake)
                 .await?;
-            let is_new =
-                |slot: &Slot| look.base.is_some() || Some(*slot) != look.old.map(Slot::Chunk);
-            if let Some(slot) = slot.filter(is_new) {
+            let old = look.old.map_or(Slot::Hole, Slot::Chunk);
+            let is_news = slot.is_some_and(|slot| slot != old);
+            intake.surprises += u64::from(judged.is_surprise || (look.is_scrub && is_news));
+            if let Some(slot) = slot.filter(|_| is_news || look.base.is_some()) {
                 count_mapped(&mut intake.row().mapped, look.old.is_some(), slot);
                 let before = look.base.as_ref().map(|base| base.blocks.as_ref());
                 let blocks = match before {
@@ -418,6 +425,6 @@ fn count_mapped(mapped: &mut u64, was_chunk: bool, slot: Slot) {
 
 fn lied(disk: &str, chunks: u64) -> String {
     format!(
-        "the hypervisor's change tracking of disk {disk} missed changes in {chunks} chunks that were read anyway; they are right now, others may not be: have the disk compared in full with `sparesite-gateway sync --compare`, and look for what writes to it past the hypervisor"
+        "the hypervisor's change tracking of disk {disk} missed changes ({chunks} chunks, found by reading them anyway); they are right now, others may not be: have the disk compared in full with `sparesite-gateway sync --compare`, and look for what writes to it past the hypervisor"
     )
 }

@@ -30,17 +30,14 @@ pub(super) struct ChunkJobs {
     pub snapshot: Snapshot,
     /// Stored, but not known to the snapshot.
     pub filling: HashSet<ChunkId>,
-    pub packs: Arc<OpenPacks>,
-    pub values: Arc<Values>,
-    pub records: Buffers,
-}
-
-/// Packs that have not arrived.
-#[derive(Debug, Default)]
-pub(super) struct OpenPacks {
+    /// Packs that have not arrived.
     pub waiting: HashSet<u64>,
     /// Those that go once this capture is whole: what is in them counts as not known.
-    pub going: HashSet<u64>,
+    pub going: Arc<HashSet<u64>>,
+    pub values: Arc<Values>,
+    /// Those of a chunk of zeros.
+    pub zero_values: Arc<[BlockValue]>,
+    pub records: Buffers,
 }
 
 /// A chunk's outcome, and its block values where they are new.
@@ -76,8 +73,6 @@ struct Bench {
     level: i32,
     chunk: Vec<u8>,
     coder: Coder,
-    /// Block values of a chunk of zeros.
-    zero_values: Vec<BlockValue>,
 }
 
 thread_local! {
@@ -101,7 +96,6 @@ impl ChunkJobs {
                 Bench {
                     level: self.level,
                     coder: Coder::new(self.level),
-                    zero_values: of_chunk(&self.key.id_key, &chunk),
                     chunk,
                 }
             };
@@ -109,18 +103,13 @@ impl ChunkJobs {
             if (bench.level, bench.chunk.len()) != (self.level, self.chunk_bytes) {
                 *bench = fresh();
             }
-            let Bench {
-                chunk,
-                coder,
-                zero_values,
-                ..
-            } = bench;
+            let Bench { chunk, coder, .. } = bench;
             let offset = look.position * self.chunk_bytes as u64;
             let mut bytes = ChunkBytes::new(&*self.source, offset, self.size_bytes, chunk);
             let judged = match &look.part {
                 Part::Whole => self.judge_whole(look, &mut bytes, coder),
                 Part::Blocks { changed, zero } => {
-                    self.judge_blocks(look, (changed, zero), zero_values, &mut bytes, coder)
+                    self.judge_blocks(look, (changed, zero), &mut bytes, coder)
                 }
             };
             let mut judged = judged?;
@@ -175,12 +164,11 @@ impl ChunkJobs {
         &self,
         look: &Look,
         (changed, zero): (&BlockMask, &BlockMask),
-        zero_values: &[BlockValue],
         bytes: &mut ChunkBytes<'_>,
         coder: &mut Coder,
     ) -> Result<Judged, Failed> {
         let before = match look.old {
-            None => Some(zero_values.to_vec()),
+            None => Some(self.zero_values.to_vec()),
             Some(old) => self.values.read(&self.key.id_key, look.position, &old),
         };
         let Some(before) = before else {
@@ -196,7 +184,7 @@ impl ChunkJobs {
         for block in changed.iter() {
             values[block] = of_block(&self.key.id_key, block, bytes.block(block));
         }
-        if values == zero_values {
+        if values == *self.zero_values {
             return Ok(Judged::hole());
         }
         let really = differing(&before, &values);
@@ -272,17 +260,17 @@ impl ChunkJobs {
     /// What is known of a chunk, and stays so.
     fn known(&self, id: &ChunkId) -> Result<Option<ChunkRow>, StoreError> {
         let row = self.snapshot.chunk(id)?;
-        Ok(row.filter(|row| !self.packs.going.contains(&row.pack)))
+        Ok(row.filter(|row| !self.going.contains(&row.pack)))
     }
 
     /// Waiting packs under a known chunk.
     fn waiting_under(&self, mut row: ChunkRow) -> Result<Vec<u64>, StoreError> {
         let mut needs = Vec::new();
-        if self.packs.waiting.is_empty() {
+        if self.waiting.is_empty() {
             return Ok(needs);
         }
         loop {
-            if self.packs.waiting.contains(&row.pack) {
+            if self.waiting.contains(&row.pack) {
                 needs.push(row.pack);
             }
             let parent = match row.kind.parent() {

@@ -2,7 +2,6 @@
 //! whole point in one commit.
 
 use super::batches::{Known, Tracked};
-use super::chunk_job::OpenPacks;
 use super::rows::{DiskRow, QueueRow, Scrub};
 use super::{DiskCapture, Hold, PointReport, Shared, VmCapture};
 use crate::StoreError;
@@ -177,17 +176,14 @@ impl Shared {
         Ok((Some(base), replaced.filter(|its| *its > base).collect()))
     }
 
-    pub(super) fn open_packs(&self, draft: &Draft) -> Result<Arc<OpenPacks>, StoreError> {
-        let going = match draft.replaces.is_empty() {
-            true => HashSet::new(),
-            false => {
-                let mut going = self.packs_of_gone(&draft.replaces)?;
-                going.retain(|pack| !draft.row.needs.contains(pack));
-                going.into_iter().collect()
-            }
+    /// Packs that go once this capture is whole.
+    pub(super) fn going_packs(&self, draft: &Draft) -> Result<Arc<HashSet<u64>>, StoreError> {
+        let mut going = match draft.replaces.is_empty() {
+            true => Vec::new(),
+            false => self.packs_of_gone(&draft.replaces)?,
         };
-        let waiting = self.waiting_packs()?.into_keys().collect();
-        Ok(Arc::new(OpenPacks { waiting, going }))
+        going.retain(|pack| !draft.row.needs.contains(pack));
+        Ok(Arc::new(going.into_iter().collect()))
     }
 
     /// The draft is a whole point now. Returns how many points it replaced.

@@ -128,19 +128,26 @@ impl Shared {
     /// These packs never arrived, and are gone: so are the points that need them, and those of their VMs that follow.
     /// A draft forgets what it had of them. Returns which points are gone.
     pub(super) fn lose_packs_on_the_way(&self, lost: &[u64]) -> Result<Vec<String>, StoreError> {
+        let all: HashMap<u64, PackRow> = self.state.packs()?.into_iter().collect();
         let waiting = self.waiting_packs()?;
-        let lost = with_dependents(lost, &waiting);
+        // What arrived and stands on what is lost is of no use either: its chunks are not known any more.
+        let (lost, useless) = with_dependents(lost, &all)
+            .into_iter()
+            .partition::<BTreeSet<u64>, _>(|pack| waiting.contains_key(pack));
         let ordinals: Vec<u64> = lost.iter().copied().collect();
-        let entries = self.state.entries_of_all(&ordinals)?;
+        let both: Vec<u64> = lost.union(&useless).copied().collect();
+        let entries = self.state.entries_of_all(&both)?;
         let ids: HashSet<ChunkId> = entries
             .iter()
             .flat_map(|(_, entries)| entries.iter().map(|entry| entry.id))
             .collect();
         self.state.forget_packs(&ordinals)?;
+        self.state.forget_chunks(&useless)?;
         let mut findings = Vec::new();
         let mut broken: HashSet<VmId> = HashSet::new();
         for (ordinal, row) in self.state.queue()? {
-            let hit = !needs_of(ordinal, &row, &waiting).is_disjoint(&lost);
+            let needs = needs_of(ordinal, &row, &all);
+            let hit = !(needs.is_disjoint(&lost) && needs.is_disjoint(&useless));
             match &row.point {
                 Some(point) if hit || broken.contains(&row.vm_id) => {
                     broken.insert(row.vm_id);
@@ -190,11 +197,12 @@ impl Shared {
     }
 }
 
-fn with_dependents(lost: &[u64], waiting: &HashMap<u64, PackRow>) -> BTreeSet<u64> {
+/// These packs, and all that stand on them.
+fn with_dependents(lost: &[u64], packs: &HashMap<u64, PackRow>) -> BTreeSet<u64> {
     let mut out: BTreeSet<u64> = lost.iter().copied().collect();
     loop {
         let before = out.len();
-        for (ordinal, pack) in waiting {
+        for (ordinal, pack) in packs {
             if pack.after.iter().any(|pack| out.contains(pack)) {
                 out.insert(*ordinal);
             }

@@ -4,6 +4,7 @@ use super::rows::{ChunkRow, PackRow, SegmentRow};
 use super::state::{CHUNKS, ENTRIES, LOST, OPEN, PACKS, SEGMENTS, State, json, take_numbers};
 use crate::StoreError;
 use redb::{ReadableTable, WriteTransaction};
+use std::collections::BTreeSet;
 use vault_format::ChunkId;
 use vault_format::entry::{Entry, decode_entries, encode_entries};
 
@@ -66,6 +67,13 @@ impl State {
     pub fn forget_packs(&self, ordinals: &[u64]) -> Result<(), StoreError> {
         let entries = self.entries_of_all(ordinals)?;
         self.write(|w| drop_packs(w, &entries))
+    }
+
+    /// The chunks that these packs brought are not known any more; the packs stay.
+    pub fn forget_chunks(&self, packs: &BTreeSet<u64>) -> Result<(), StoreError> {
+        let packs: Vec<u64> = packs.iter().copied().collect();
+        let entries = self.entries_of_all(&packs)?;
+        self.write(|w| drop_chunks(w, &entries))
     }
 
     pub(super) fn entries_of_all(
@@ -225,8 +233,19 @@ pub(super) fn drop_packs(
     w: &WriteTransaction,
     packs: &[(u64, Vec<Entry>)],
 ) -> Result<(), redb::Error> {
+    drop_chunks(w, packs)?;
     let (mut rows, mut open) = (w.open_table(PACKS)?, w.open_table(OPEN)?);
-    let (mut all, mut chunks) = (w.open_table(ENTRIES)?, w.open_table(CHUNKS)?);
+    let mut all = w.open_table(ENTRIES)?;
+    for (ordinal, _) in packs {
+        rows.remove(ordinal)?;
+        open.remove(ordinal)?;
+        all.remove(ordinal)?;
+    }
+    Ok(())
+}
+
+fn drop_chunks(w: &WriteTransaction, packs: &[(u64, Vec<Entry>)]) -> Result<(), redb::Error> {
+    let mut chunks = w.open_table(CHUNKS)?;
     for (ordinal, entries) in packs {
         for entry in entries {
             let its = chunks
@@ -236,9 +255,6 @@ pub(super) fn drop_packs(
                 chunks.remove(&entry.id.0)?;
             }
         }
-        rows.remove(ordinal)?;
-        open.remove(ordinal)?;
-        all.remove(ordinal)?;
     }
     Ok(())
 }

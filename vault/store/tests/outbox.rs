@@ -1,0 +1,413 @@
+//! Points that wait: the uplink is down, slow or dies; they arrive in order, each what its disk was, or are replaced.
+
+mod site;
+mod tracked;
+
+use site::*;
+use std::collections::HashMap;
+use std::sync::Arc;
+use tracked::*;
+use vault_format::ids::CaptureId;
+use vault_store::gateway::{Gateway, Hold};
+use vault_store::objects::faulty::{FaultPlan, Faulty};
+use vault_store::objects::{Meter, Objects, in_memory};
+use vault_store::read::{PointSelector, VerifyOptions, verify};
+
+const NOW: i64 = 1_700_000_000;
+const VMS: [&str; 2] = ["first", "second"];
+
+/// VMs that run, a gateway that captures them, and what each capture saw.
+struct Model {
+    site: Site,
+    dice: Dice,
+    gateway: Option<Gateway>,
+    disks: [TrackedDisk; 2],
+    captured: HashMap<CaptureId, Vec<u8>>,
+    /// Of each VM, those that wait, in order.
+    waiting: [Vec<CaptureId>; 2],
+    superseded: usize,
+    compared: usize,
+    lost: usize,
+    deaths: usize,
+    published: usize,
+}
+
+impl Model {
+    async fn new(seed: u64) -> Self {
+        let site = Site::new().await;
+        let disks = [disk(20, seed), disk(12, seed + 1)].map(TrackedDisk::new);
+        let mut model = Model {
+            site,
+            dice: Dice(seed),
+            gateway: None,
+            disks,
+            captured: HashMap::new(),
+            waiting: Default::default(),
+            superseded: 0,
+            compared: 0,
+            lost: 0,
+            deaths: 0,
+            published: 0,
+        };
+        model.begin().await;
+        model
+    }
+
+    fn gateway(&mut self) -> &mut Gateway {
+        self.gateway.as_mut().unwrap()
+    }
+
+    /// A new process: the store is in reach, and what an earlier one left is settled.
+    async fn begin(&mut self) {
+        drop(self.gateway.take());
+        let mut gateway = self.site.gateway();
+        gateway.begin_cycle(&|_| {}).await.unwrap();
+        for vm in VMS {
+            let lost = gateway.prepare_vm(vm).await.unwrap();
+            self.lost += lost.len();
+        }
+        self.gateway = Some(gateway);
+        // A point may have been published, or lost, by the one that died.
+        for (vm, name) in VMS.into_iter().enumerate() {
+            let known = self.gateway.as_ref().unwrap().captures(name).unwrap();
+            self.waiting[vm].retain(|id| known.contains(id));
+            let points = self.points_that_wait(vm);
+            let published = self.waiting[vm].len() - points;
+            self.waiting[vm].drain(..published);
+        }
+    }
+
+    fn points_that_wait(&self, vm: usize) -> usize {
+        let usage = self.gateway.as_ref().unwrap().outbox_use().unwrap();
+        usage.vms.get(VMS[vm]).map_or(0, |vm| vm.points as usize)
+    }
+
+    /// A process that cannot reach the store.
+    fn begin_offline(&mut self) {
+        drop(self.gateway.take());
+        let nowhere = in_memory(Meter::new());
+        let gateway = self.site.gateway_at(&self.site.state_folder(), nowhere);
+        self.gateway = Some(gateway);
+    }
+
+    fn checkpoint(&mut self, vm: usize) -> Checkpoint {
+        let trusted = self.gateway().captures(VMS[vm]).unwrap();
+        self.disks[vm].checkpoint(&trusted)
+    }
+
+    async fn capture(&mut self, vm: usize, hold: Hold) {
+        let checkpoint = self.checkpoint(vm);
+        let captured =
+            self.gateway()
+                .capture(checkpoint.capture(VMS[vm], NOW), hold, &|_| {}, crash);
+        let report = captured.await.unwrap();
+        assert!(report.findings.is_empty(), "{report:?}");
+        self.compared += report.compared.len();
+        if hold == Hold::Superseding {
+            assert_eq!(report.superseded as usize, self.waiting[vm].len());
+            self.superseded += self.waiting[vm].len();
+            self.waiting[vm].clear();
+        }
+        self.captured
+            .insert(checkpoint.id, checkpoint.frozen.bytes.clone());
+        self.waiting[vm].push(checkpoint.id);
+    }
+
+    /// The process dies while it captures: the disk fails somewhere.
+    async fn fail_to_capture(&mut self, vm: usize, hold: Hold) {
+        let checkpoint = self.checkpoint(vm);
+        let left = self.dice.roll(6) as u64;
+        let mut vm = checkpoint.capture(VMS[vm], NOW);
+        vm.disks[0].source = Some(Arc::new(Failing::new(checkpoint.frozen.clone(), left)));
+        let ended = self.gateway().capture(vm, hold, &|_| {}, crash).await;
+        if ended.is_ok() {
+            // It needed fewer reads.
+            let id = checkpoint.id;
+            let vm = VMS.iter().position(|name| {
+                self.gateway
+                    .as_ref()
+                    .unwrap()
+                    .captures(name)
+                    .unwrap()
+                    .first()
+                    == Some(&id)
+            });
+            let vm = vm.unwrap();
+            if hold == Hold::Superseding {
+                self.waiting[vm].clear();
+            }
+            self.captured.insert(id, checkpoint.frozen.bytes.clone());
+            self.waiting[vm].push(id);
+        }
+    }
+
+    async fn send_all(&mut self) {
+        let sent = self.gateway().uploader().send_all().await.unwrap();
+        let waited: usize = self.waiting.iter().map(Vec::len).sum();
+        assert_eq!(sent.points.len(), waited, "{sent:?}");
+        self.published += waited;
+        self.waiting = Default::default();
+        assert_eq!(self.gateway().outbox_use().unwrap().used_bytes, 0);
+    }
+
+    /// The uplink dies after some operations.
+    async fn send_and_die(&mut self) {
+        drop(self.gateway.take());
+        let (seed, at) = (self.dice.roll(1000) as u64, self.dice.roll(7) as u64);
+        let plan = FaultPlan::seeded(seed).dies_at(at, seed.is_multiple_of(2));
+        let faulty: Arc<dyn Objects> = Arc::new(Faulty::new(self.site.objects.clone(), plan));
+        let gateway = self.site.gateway_at(&self.site.state_folder(), faulty);
+        self.deaths += usize::from(gateway.uploader().send_all().await.is_err());
+        self.gateway = Some(gateway);
+    }
+
+    async fn step(&mut self) {
+        let vm = self.dice.roll(2);
+        match self.dice.roll(16) {
+            0..=3 => {
+                let blocks = 1 + self.dice.roll(20);
+                self.disks[vm].write_random(&mut self.dice, blocks);
+                self.capture(vm, Hold::Checkpoint).await;
+            }
+            4 | 5 => {
+                self.disks[vm].write_random(&mut self.dice, 6);
+                // Also content that another VM has, or had.
+                let from = self.dice.roll(12) * CHUNK;
+                let chunk = self.disks[1 - vm].bytes[from..from + CHUNK].to_vec();
+                let to = self.dice.roll(12) * CHUNK;
+                self.disks[vm].write(to, &chunk);
+            }
+            6 | 7 => self.capture(vm, Hold::Superseding).await,
+            8 => {
+                let hold = [Hold::Checkpoint, Hold::Superseding][self.dice.roll(2)];
+                self.fail_to_capture(vm, hold).await;
+            }
+            9 => self.begin_offline(),
+            10 => {
+                self.send_and_die().await;
+                self.begin().await;
+            }
+            11 => self.disks[vm].forget_bitmaps(),
+            12 => self.lose_a_pack().await,
+            13 => {
+                self.disks[vm].write_random(&mut self.dice, 9);
+                let pass = self.checkpoint(vm);
+                self.begin().await;
+                let until = std::time::Instant::now() + std::time::Duration::from_secs(9);
+                let running = pass.capture(VMS[vm], NOW);
+                self.gateway().pass(running, until, &|_| {}).await.unwrap();
+            }
+            _ => {
+                self.begin().await;
+                self.send_all().await;
+            }
+        }
+    }
+
+    /// A file of the outbox is gone, or is not what it was.
+    async fn lose_a_pack(&mut self) {
+        drop(self.gateway.take());
+        let folder = self.site.state_folder().join("outbox");
+        let mut files: Vec<_> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|f| f.unwrap().path())
+            .collect();
+        files.sort();
+        if !files.is_empty() {
+            let file = &files[self.dice.roll(files.len())];
+            std::fs::remove_file(file).unwrap();
+        }
+        self.begin().await;
+    }
+
+    /// Every point is what its disk was when it was captured, and a VM's points are in order.
+    async fn check(&mut self) {
+        self.begin().await;
+        self.send_all().await;
+        let list = self.site.vault().await.points().await.unwrap();
+        assert_eq!(list.damaged, [], "nothing was promised that is not there");
+        for point in &list.points {
+            let facts = &point.manifest.facts;
+            let what = format!("{}@{}", facts.vm, facts.point.sequence);
+            let selector = PointSelector::Sequence(facts.point.sequence);
+            let restored = self.site.restore(&facts.vm, selector).await;
+            let restored = restored.unwrap_or_else(|e| panic!("{what}: {e}"));
+            assert!(restored == self.captured[&facts.capture], "{what}");
+        }
+        let vault = self.site.vault().await;
+        let verified = verify(&vault, &VerifyOptions { read_data: true }, &|_| {});
+        let verified = verified.await.unwrap();
+        assert!(
+            verified.damaged.is_empty() && verified.findings.is_empty(),
+            "{verified:?}"
+        );
+    }
+}
+
+/// A disk that fails after some reads.
+struct Failing {
+    disk: Arc<Frozen>,
+    left: std::sync::atomic::AtomicU64,
+}
+
+impl Failing {
+    fn new(disk: Arc<Frozen>, left: u64) -> Self {
+        let left = left.into();
+        Failing { disk, left }
+    }
+}
+
+impl vault_store::Extents for Failing {
+    fn size_bytes(&self) -> u64 {
+        self.disk.size_bytes()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), vault_store::error::DiskFailure> {
+        use std::sync::atomic::Ordering::Relaxed;
+        let less = |left: u64| left.checked_sub(1);
+        self.left
+            .fetch_update(Relaxed, Relaxed, less)
+            .map_err(|_| "the disk fails")?;
+        self.disk.read_at(offset, buf)
+    }
+
+    fn next_data(
+        &self,
+        offset: u64,
+    ) -> Result<Option<std::ops::Range<u64>>, vault_store::error::DiskFailure> {
+        self.disk.next_data(offset)
+    }
+
+    fn next_change(
+        &self,
+        offset: u64,
+    ) -> Result<Option<std::ops::Range<u64>>, vault_store::error::DiskFailure> {
+        self.disk.next_change(offset)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_point_that_arrives_is_what_the_disk_was() {
+    let (mut superseded, mut lost, mut deaths, mut published) = (0, 0, 0, 0);
+    for seed in 0..12 {
+        let mut model = Model::new(seed * 100).await;
+        for _ in 0..60 {
+            model.step().await;
+        }
+        model.check().await;
+        superseded += model.superseded;
+        lost += model.lost;
+        deaths += model.deaths;
+        published += model.published;
+    }
+    println!("{superseded} superseded, {lost} lost, {deaths} deaths, {published} published");
+    assert!(superseded > 20 && lost > 3 && deaths > 10 && published > 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn capturing_and_sending_at_once_do_not_disturb_each_other() {
+    for seed in 0..6 {
+        let mut model = Model::new(1000 + seed).await;
+        let uploader = model.gateway().uploader();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let sending = tokio::spawn(async move {
+            let mut stopped = stopped;
+            let mut points = 0;
+            while stopped.try_recv().is_err() {
+                points += uploader.send_all().await.unwrap().points.len();
+                tokio::task::yield_now().await;
+            }
+            points
+        });
+        for round in 0..40 {
+            let vm = model.dice.roll(2);
+            model.disks[vm].write_random(&mut model.dice, 12);
+            let checkpoint = model.checkpoint(vm);
+            let hold = [Hold::Checkpoint, Hold::Superseding][round % 2];
+            let capture = checkpoint.capture(VMS[vm], NOW);
+            let captured = model.gateway().capture(capture, hold, &|_| {}, crash);
+            captured.await.unwrap();
+            let bytes = checkpoint.frozen.bytes.clone();
+            model.captured.insert(checkpoint.id, bytes);
+        }
+        let _ = stop.send(());
+        let sent = sending.await.unwrap();
+        model.gateway().uploader().send_all().await.unwrap();
+        model.waiting = Default::default();
+        model.check().await;
+        println!("{sent} points were sent meanwhile");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_superseding_point_costs_one_patch_over_the_version_that_arrived() {
+    let mut model = Model::new(77).await;
+    // A full table: every position has a chunk.
+    let mut table = vec![0; 20 * CHUNK];
+    model.dice.fill(&mut table);
+    model.disks[0].write(0, &table);
+    model.capture(0, Hold::Checkpoint).await;
+    model.begin().await;
+    model.send_all().await;
+    let mut queued = 0;
+    let changed = [3, 5, 9, 14, 17];
+    for round in 0..10 {
+        for position in changed {
+            let block = [(round as u8) + 1; BLOCK];
+            model.disks[0].write(position * CHUNK + (round % 3) * BLOCK, &block);
+        }
+        model.capture(0, Hold::Checkpoint).await;
+        queued = model.gateway().outbox_use().unwrap().used_bytes;
+    }
+    let checkpoint = model.checkpoint(0);
+    let capture = checkpoint.capture(VMS[0], NOW);
+    let captured = model
+        .gateway()
+        .capture(capture, Hold::Superseding, &|_| {}, crash);
+    let report = captured.await.unwrap();
+    assert_eq!(
+        (report.superseded, report.chunks_patched, report.chunks_full),
+        (10, 5, 0)
+    );
+    assert_eq!(
+        report.read_bytes,
+        (changed.len() * 3 * BLOCK) as u64,
+        "{report:?}"
+    );
+    let left = model.gateway().outbox_use().unwrap();
+    assert!(left.used_bytes < queued / 3, "{left:?} of {queued}");
+    assert_eq!(left.vms[VMS[0]].points, 1);
+    model
+        .captured
+        .insert(checkpoint.id, checkpoint.frozen.bytes.clone());
+    model.waiting[0] = vec![checkpoint.id];
+    model.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outbox_that_is_full_fails_the_capture_and_loses_nothing() {
+    let mut model = Model::new(78).await;
+    let options = vault_store::gateway::GatewayOptions {
+        outbox_bytes: 300_000,
+        ..small_packs()
+    };
+    drop(model.gateway.take());
+    let (objects, state) = (model.site.objects.clone(), model.site.state_folder());
+    let gateway = Gateway::open(objects, model.site.key(), &state, options).unwrap();
+    model.gateway = Some(gateway);
+    let mut table = vec![0; 20 * CHUNK];
+    model.dice.fill(&mut table);
+    model.disks[0].write(0, &table);
+    let checkpoint = model.checkpoint(0);
+    let capture = checkpoint.capture(VMS[0], NOW);
+    let captured = model
+        .gateway()
+        .capture(capture, Hold::Checkpoint, &|_| {}, crash);
+    let error = captured.await.unwrap_err().to_string();
+    assert!(error.contains("outbox is full"), "{error}");
+    assert!(model.gateway().outbox_use().unwrap().used_bytes <= 300_000);
+    // What was captured of it is not captured again.
+    model.begin().await;
+    model.capture(0, Hold::Checkpoint).await;
+    model.check().await;
+}
