@@ -30,7 +30,7 @@ pub use limits::{Outbox, Scratch};
 pub use problem::ConfigError;
 pub use source::{Disk, Source};
 pub use together::{Group, Host};
-pub use uplink::{Cap, Uplink};
+pub use uplink::{Cap, Uplink, UplinkWindow};
 
 /// A configuration that can be acted on: names are unique, references resolve, paths are absolute.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 mod commands;
 mod config;
 mod interrupt;
+mod schedule;
 mod source;
 mod vault_access;
 
