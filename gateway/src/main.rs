@@ -5,6 +5,7 @@ mod commands;
 mod config;
 mod interrupt;
 mod jobs;
+mod run;
 mod schedule;
 mod source;
 mod vault_access;

@@ -6,14 +6,23 @@ use std::{
     path::Path,
 };
 
-/// Replaces `path`; who reads it meanwhile sees the old or the new one.
+/// Replaces `path`; who reads it meanwhile sees the old or the new one, and so after a power failure.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace(path, bytes, |file| file.sync_data())
+}
+
+/// For what nobody reads any more after a power failure.
+pub fn write_for_now(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace(path, bytes, |_| Ok(()))
+}
+
+fn replace(path: &Path, bytes: &[u8], settle: fn(&File) -> io::Result<()>) -> io::Result<()> {
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
     let part = Path::new(&part);
     let written = File::create(part).and_then(|mut file| {
         file.write_all(bytes)?;
-        file.sync_data()
+        settle(&file)
     });
     let replaced = written.and_then(|()| fs::rename(part, path));
     if replaced.is_err() {

@@ -3,14 +3,14 @@
 use std::{path::Path, time::Duration};
 
 use super::{Change, Told};
-use crate::source::hook::run_program;
+use crate::{interrupt::Interrupt, source::hook::run_program};
 
 /// To send a mail, or to call a web hook.
 const WITHIN: Duration = Duration::from_secs(60);
 
 /// Tells each change in turn, and notes it as told if the command says so by ending well. What is
-/// not told is left for the next time. Ends early when `stop` does.
-pub async fn tell(command: &Path, changes: &[Change], told: &mut Told, stop: impl AsyncFn()) {
+/// not told is left for the next time.
+pub async fn tell(command: &Path, changes: &[Change], told: &mut Told, interrupt: &Interrupt) {
     for change in changes {
         let alert = change.subject.alert.to_string();
         let state = if change.resolved {
@@ -25,7 +25,7 @@ pub async fn tell(command: &Path, changes: &[Change], told: &mut Told, stop: imp
             ("SPARESITE_ALERT_STATE", state),
             ("SPARESITE_MESSAGE", message.as_str()),
         ];
-        let ended = run_program(command, &env, WITHIN, stop()).await;
+        let ended = run_program(command, &env, WITHIN, interrupt.wait()).await;
         let noted = match ended {
             Ok(()) => told.told(change).map_err(|error| error.to_string()),
             Err(why) => Err(why),
@@ -67,13 +67,14 @@ mod tests {
             alert: AlertKind::RpoMissed,
         };
         let stands = BTreeMap::from([(subject, "it is late".to_owned())]);
-        let never = async || std::future::pending().await;
+        let (_sender, came) = tokio::sync::watch::channel(false);
+        let interrupt = Interrupt::of(came);
 
         fs::write(folder.path().join("fail"), "").expect("written");
-        tell(&command, &told.changes(&stands), &mut told, never).await;
+        tell(&command, &told.changes(&stands), &mut told, &interrupt).await;
         fs::remove_file(folder.path().join("fail")).expect("removed");
         for standing in [&stands, &stands, &BTreeMap::new()] {
-            tell(&command, &told.changes(standing), &mut told, never).await;
+            tell(&command, &told.changes(standing), &mut told, &interrupt).await;
         }
         let said = fs::read_to_string(folder.path().join("said")).expect("said");
         assert_eq!(
