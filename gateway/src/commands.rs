@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod init;
+pub mod jobs;
 pub mod points;
 pub mod rebuild;
 pub mod status;

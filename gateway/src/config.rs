@@ -1,14 +1,19 @@
 //! `gateway.toml`: read, checked as a whole, and turned into a plain value. Every problem of the
 //! file is reported at once, each with its line.
 //!
-//! [`Config::load`] touches the file system only to read the file and to follow symbolic links;
-//! whether disks, hooks and the vault can be reached is for `check` to say.
+//! [`Config::load`] touches the file system only to read the file, to follow symbolic links and to
+//! look up the time zone; whether disks, hooks and the vault can be reached is for `check` to say.
 
+mod limits;
+mod names;
 mod nearest;
 pub(crate) mod place;
 mod problem;
 mod protection;
 mod section;
+mod source;
+mod together;
+mod uplink;
 pub(crate) mod vault_url;
 
 use std::{
@@ -18,20 +23,33 @@ use std::{
 };
 
 use console::units::Duration;
+use jiff::tz::TimeZone;
 use vault_format::manifest::Consistency;
-use virtual_disk::Format;
 
+pub use limits::{Outbox, Scratch};
 pub use problem::ConfigError;
+pub use source::{Disk, Source};
+pub use together::{Group, Host};
+pub use uplink::{Cap, Uplink, UplinkWindow};
 
 /// A configuration that can be acted on: names are unique, references resolve, paths are absolute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// A cache: may be lost at any time.
     pub state: PathBuf,
+    /// What uplink windows are told in.
+    pub timezone: TimeZone,
     pub vault: Vault,
+    pub uplink: Uplink,
+    pub outbox: Outbox,
+    pub scratch: Scratch,
+    /// Run when an alert is raised, and when it is resolved.
+    pub alert_command: Option<PathBuf>,
+    pub hosts: Vec<Host>,
     pub policies: Vec<Policy>,
     /// In the order of the file.
     pub vms: Vec<Vm>,
+    pub groups: Vec<Group>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,22 +74,33 @@ pub struct Vm {
     pub policy: usize,
     /// 1 first; a VM without one comes after all that have one.
     pub priority: Option<u32>,
-    pub disks: Vec<Disk>,
+    pub source: Source,
     /// Run before the disks are read, to freeze what writes to them.
     pub before: Option<PathBuf>,
     /// Run after the disks were read, whatever came of it.
     pub after: Option<PathBuf>,
+    /// The guest's own freeze hooks quiesce its applications: its freeze is worth `application`.
+    pub guest_hooks: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Disk {
-    /// Unique in its VM, also where case does not count: assemble names files after it.
-    pub name: String,
-    pub path: PathBuf,
-    /// `None`: told from the content.
-    pub format: Option<Format>,
-    /// Not read; recreated empty.
-    pub exclude: bool,
+impl Vm {
+    /// The disks of a disk list; a source of another kind finds its disks when it is captured.
+    pub fn disks(&self) -> &[Disk] {
+        match &self.source {
+            Source::Disks(disks) => disks,
+            _ => &[],
+        }
+    }
+
+    /// The host that its source names; `None` is this machine.
+    pub fn host(&self) -> Option<usize> {
+        match &self.source {
+            Source::Disks(_) | Source::Nbd(_) => None,
+            Source::Qemu(qemu) => qemu.host,
+            Source::Proxmox(proxmox) => proxmox.host,
+            Source::Libvirt(libvirt) => libvirt.host,
+        }
+    }
 }
 
 /// No configuration of a small site comes near; what is larger is some other file.
@@ -100,6 +129,17 @@ impl Config {
 
     pub fn policy_of(&self, vm: &Vm) -> &Policy {
         &self.policies[vm.policy]
+    }
+
+    /// The host of a VM's source; `None` is this machine.
+    pub fn host_of(&self, vm: &Vm) -> Option<&Host> {
+        vm.host().map(|host| &self.hosts[host])
+    }
+
+    /// The consistency group that a VM belongs to.
+    pub fn group_of(&self, vm: &str) -> Option<&Group> {
+        let is = |place: &usize| self.vms[*place].name == vm;
+        self.groups.iter().find(|group| group.vms.iter().any(is))
     }
 
     /// The order in which VMs are synced: by priority, then as in the file.

@@ -1,17 +1,22 @@
 //! `sparesite-gateway`: captures the disks of a site's VMs into the vault. It only adds.
 
+mod alerts;
 mod commands;
 mod config;
 mod interrupt;
+mod jobs;
+mod run;
+mod schedule;
 mod source;
 mod vault_access;
+mod whole_file;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand};
 use console::{Exit, Failure, Manual, OrFailure, OutputArgs};
 
-use commands::{VmArgs, check, init, points, rebuild, status, sync};
+use commands::{VmArgs, check, init, jobs as jobs_command, points, rebuild, status, sync};
 
 /// Replicates the VM disks of a site into an encrypted vault in object storage
 #[derive(Debug, Parser)]
@@ -56,6 +61,9 @@ enum Command {
     /// Show each VM's newest recovery point and whether its RPO target is met; needs no network
     #[command(after_help = status::EXAMPLES)]
     Status,
+    /// List what ran, newest first, and why it failed
+    #[command(after_help = jobs_command::EXAMPLES)]
+    Jobs(jobs_command::JobsArgs),
     /// Rebuild the state folder from the vault
     #[command(after_help = rebuild::EXAMPLES)]
     Rebuild,
@@ -86,6 +94,7 @@ async fn run(cli: &Cli) -> anyhow::Result<Exit> {
         Command::Sync(args) => sync::run(config, args, json).await,
         Command::Points(args) => points::run(config, args, json).await,
         Command::Status => status::run(config, json),
+        Command::Jobs(args) => jobs_command::run(config, args, json),
         Command::Rebuild => rebuild::run(config, json).await,
         Command::Manual(manual) => manual.run(Cli::command()),
     }

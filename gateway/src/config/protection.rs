@@ -1,26 +1,28 @@
 //! The tables of the file and how they belong together: state and vault, policies, VMs.
 
-mod disks;
-
 use std::{ops::Range, path::Path};
 
+use jiff::tz::TimeZone;
 use vault_format::manifest::Consistency;
 
 use super::{
-    Config, Policy, Vault, Vm,
+    Config, Host, Policy, Vault, Vm, limits,
+    names::Names,
     nearest::nearest,
     place::{absolute, real},
     problem::Notes,
     section::{self, Keys, Section, Value},
-    vault_url,
+    source::{self, SourcesSeen},
+    together::{self, Known},
+    uplink, vault_url,
 };
-use disks::DisksSeen;
 
 const ROOT: Keys = Keys {
-    known: &["state", "vault", "policy", "vm"],
-    later: &[
-        "timezone", "targets", "uplink", "outbox", "alert", "budget", "host",
+    known: &[
+        "state", "timezone", "vault", "uplink", "outbox", "scratch", "alert", "host", "policy",
+        "vm", "group",
     ],
+    later: &["targets", "budget"],
 };
 const VAULT: Keys = Keys {
     known: &["url", "key"],
@@ -34,11 +36,6 @@ const VM: Keys = Keys {
     known: &["name", "policy", "priority", "source"],
     later: &[],
 };
-const SOURCE: Keys = Keys {
-    known: &["disks", "before", "after"],
-    later: &["proxmox", "libvirt", "qemu", "hyperv", "vmware", "xen"],
-};
-
 const CONSISTENCIES: [(&str, Consistency); 4] = [
     ("none", Consistency::None),
     ("crash", Consistency::Crash),
@@ -64,32 +61,92 @@ pub(super) fn read(root: &Section, folder: &Path, notes: &mut Notes) -> Option<C
         check_apart(state, vault, &table.span(), notes);
     }
 
-    let mut names = Names::new("policy");
-    let mut policies = Vec::new();
-    for table in tables(root, "policy", "a [[policy]] table", notes) {
-        let read = Section::of("[[policy]]", table, notes)
-            .and_then(|section| read_policy(section, &mut names, notes));
-        policies.extend(read);
-    }
+    let timezone = read_timezone(root, notes);
+    let uplink = uplink::read(root, notes);
+    let outbox = limits::read_outbox(root, notes);
+    let scratch = limits::read_scratch(root, notes);
+    let alert_command = limits::read_alert(root, folder, notes);
+    let hosts = together::read_hosts(root, notes);
+    let policies = read_policies(root, notes);
+    let (vm_names, vms) = read_vms(root, folder, &hosts, &policies, notes);
+    let known = Known {
+        names: &vm_names,
+        vms: &vms,
+    };
+    let groups = together::read_groups(root, &known, notes);
+    Some(Config {
+        state: state?,
+        timezone: timezone?,
+        vault: vault?,
+        uplink: uplink?,
+        outbox: outbox?,
+        scratch: scratch?,
+        alert_command: alert_command?,
+        hosts,
+        policies: policies.read,
+        vms,
+        groups,
+    })
+}
 
-    let known: Vec<String> = names.taken.iter().map(|(name, _)| name.clone()).collect();
-    let (mut names, mut disks) = (Names::new("VM"), DisksSeen::default());
+fn read_timezone(root: &Section, notes: &mut Notes) -> Option<TimeZone> {
+    let Some(value) = root.get("timezone") else {
+        return Some(TimeZone::system());
+    };
+    let name = section::text("`timezone`", value, notes)?;
+    let zone = TimeZone::get(name);
+    if zone.is_err() {
+        let note = format!(
+            "`timezone` is {name:?}, which this machine does not know: write one such as \
+             \"Europe/Berlin\" (`timedatectl list-timezones`)"
+        );
+        notes.at(&value.span(), note);
+    }
+    zone.ok()
+}
+
+/// Policies that could be read, and the names of all: a policy with a mistake is no missing one.
+struct Policies {
+    names: Vec<String>,
+    read: Vec<Policy>,
+}
+
+fn read_policies(root: &Section, notes: &mut Notes) -> Policies {
+    let mut names = Names::new("policy");
+    let mut read = Vec::new();
+    for table in tables(root, "policy", "a [[policy]] table", notes) {
+        let policy = Section::of("[[policy]]", table, notes)
+            .and_then(|section| read_policy(section, &mut names, notes));
+        read.extend(policy);
+    }
+    Policies {
+        names: names.all(),
+        read,
+    }
+}
+
+/// The names of all VMs of the file, and those VMs that could be read.
+fn read_vms(
+    root: &Section,
+    folder: &Path,
+    hosts: &[Host],
+    policies: &Policies,
+    notes: &mut Notes,
+) -> (Vec<String>, Vec<Vm>) {
+    let hosts: Vec<String> = hosts.iter().map(|host| host.name.clone()).collect();
+    let (mut names, mut seen) = (Names::new("VM"), SourcesSeen::default());
     let mut vms = Vec::new();
     for table in tables(root, "vm", "a [[vm]] table", notes) {
         let mut reader = VmReader {
             folder,
-            policies: &known,
+            policies: &policies.names,
+            hosts: &hosts,
             names: &mut names,
-            disks: &mut disks,
+            seen: &mut seen,
         };
         vms.extend(Section::of("[[vm]]", table, notes).and_then(|vm| reader.read(vm, notes)));
     }
-    Some(Config {
-        state: state?,
-        vault: vault?,
-        policies,
-        vms,
-    })
+    (names.all(), vms)
 }
 
 /// The tables under `[[key]]`; noted if there is none.
@@ -97,19 +154,14 @@ fn tables<'t>(root: &Section<'t>, key: &str, example: &str, notes: &mut Notes) -
     let Some(value) = root.required(key, example, notes) else {
         return &[];
     };
-    if value.get_ref().is_table() {
-        let note = format!("`{key}` is one table: write [[{key}]] with two brackets");
-        notes.at(&value.span(), note);
-        return &[];
-    }
-    let tables = section::list(&format!("`{key}`"), value, notes);
+    let tables = section::tables(key, value, notes);
     if tables.is_empty() && value.get_ref().is_array() {
         notes.at(&value.span(), format!("`{key}` is empty: write {example}"));
     }
     tables
 }
 
-fn path(
+pub(super) fn path(
     section: &Section,
     key: &str,
     folder: &Path,
@@ -119,7 +171,7 @@ fn path(
     path_value(&section.called(key), value, folder, notes)
 }
 
-fn path_value(
+pub(super) fn path_value(
     name: &str,
     value: &Value,
     folder: &Path,
@@ -217,8 +269,9 @@ fn read_policy(mut policy: Section, names: &mut Names, notes: &mut Notes) -> Opt
 struct VmReader<'r> {
     folder: &'r Path,
     policies: &'r [String],
+    hosts: &'r [String],
     names: &'r mut Names,
-    disks: &'r mut DisksSeen,
+    seen: &'r mut SourcesSeen,
 }
 
 impl VmReader<'_> {
@@ -233,22 +286,23 @@ impl VmReader<'_> {
         let value = vm.required("source", example, notes)?;
         let mut source = Section::of(&vm.called("source"), value, notes)?;
         source.rename(format!("the source of {}", vm.name()));
-        source.check_keys(&SOURCE, notes);
-        let before = path(&source, "before", self.folder, notes);
-        let after = path(&source, "after", self.folder, notes);
-        // A source of another kind is refused as such; that it has no disks goes without saying.
-        if source.get("disks").is_none() && SOURCE.later.iter().any(|key| source.get(key).is_some())
-        {
-            return None;
-        }
-        let disks = disks::read(&source, vm.name(), self.folder, self.disks, notes);
+        let read = source::read(
+            &source,
+            vm.name(),
+            self.folder,
+            self.hosts,
+            self.seen,
+            notes,
+        );
+        let (name, policy, read) = (name?, policy?, read?);
         Some(Vm {
-            name: name?,
-            policy: policy?,
+            name,
+            policy,
             priority,
-            disks: disks?,
-            before,
-            after,
+            source: read.source,
+            before: read.before,
+            after: read.after,
+            guest_hooks: read.guest_hooks,
         })
     }
 
@@ -264,63 +318,5 @@ impl VmReader<'_> {
             notes.at(&value.span(), note + &meant.unwrap_or_default());
         }
         found
-    }
-}
-
-/// Why a text is no name, if it is none. Names become file names and parts of `VM@POINT`.
-fn not_a_name(name: &str) -> Option<&'static str> {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    match name {
-        _ if name.len() > 64 => Some("a name has at most 64 characters"),
-        _ if !name.bytes().all(allowed) => {
-            Some("a name is made of A-Z, a-z, 0-9, `.`, `_` and `-`")
-        }
-        // Nor `.` and `..`; and no argument of a command reads as an option.
-        _ if name.starts_with(['.', '-']) => Some("a name does not begin with `.` or `-`"),
-        _ => None,
-    }
-}
-
-/// The names of one kind, each to be used once. Case does not tell two apart: restored on a file
-/// system that ignores it, one would overwrite the other.
-struct Names {
-    kind: &'static str,
-    taken: Vec<(String, String)>,
-}
-
-impl Names {
-    fn new(kind: &'static str) -> Self {
-        Names {
-            kind,
-            taken: Vec::new(),
-        }
-    }
-
-    /// Reads `name`, and calls the section by it from then on.
-    fn read(&mut self, section: &mut Section, notes: &mut Notes) -> Option<String> {
-        let value = section.required("name", "name = \"NAME\"", notes)?;
-        let name = section::text(&section.called("name"), value, notes)?;
-        section.rename(format!("{} {name:?}", self.kind));
-        if let Some(why) = not_a_name(name) {
-            notes.at(
-                &value.span(),
-                format!("{name:?} is no name for a {}: {why}", self.kind),
-            );
-            return None;
-        }
-        let folded = name.to_ascii_lowercase();
-        if let Some((first, _)) = self.taken.iter().find(|(_, taken)| *taken == folded) {
-            let note = match first == name {
-                true => format!("a second {} {name:?}: give each its own name", self.kind),
-                false => format!(
-                    "{} {name:?} differs from {first:?} by case only: give it another name",
-                    self.kind
-                ),
-            };
-            notes.at(&value.span(), note);
-            return None;
-        }
-        self.taken.push((name.to_owned(), folded));
-        Some(name.to_owned())
     }
 }

@@ -192,6 +192,16 @@ pub(super) fn list<'t>(name: &str, value: &'t Value<'t>, notes: &mut Notes) -> &
     }
 }
 
+/// The tables under `[[key]]`.
+pub(super) fn tables<'t>(key: &str, value: &'t Value<'t>, notes: &mut Notes) -> &'t [Value<'t>] {
+    if value.get_ref().is_table() {
+        let note = format!("`{key}` is one table: write [[{key}]] with two brackets");
+        notes.at(&value.span(), note);
+        return &[];
+    }
+    list(&format!("`{key}`"), value, notes)
+}
+
 pub(super) fn wrong_kind(name: &str, value: &Value, wanted: &str, notes: &mut Notes) {
     let given = match value.get_ref() {
         DeValue::String(_) => "a string",

@@ -1,6 +1,10 @@
 //! What a file may say, and the exact words for what it may not.
 
+mod running_vms;
+
 use std::path::Path;
+
+use virtual_disk::Format;
 
 use super::*;
 
@@ -64,16 +68,17 @@ fn a_good_file_becomes_a_plain_value() {
             name: "files".into(),
             policy: 1,
             priority: None,
-            disks: vec![
+            source: Source::Disks(vec![
                 disk("files", "/dev/vg0/files", None, false),
                 disk("swap", "/dev/vg0/swap", None, true)
-            ],
+            ]),
             before: Some("/etc/sparesite/freeze-files".into()),
             after: Some("/etc/sparesite/thaw-files".into()),
+            guest_hooks: false,
         }
     );
     assert_eq!(
-        config.vms[1].disks,
+        config.vms[1].disks(),
         [
             disk("a", "/srv/images/a.qcow2", None, false),
             disk("data", "/etc/sparesite/b.img", Some(Format::Raw), false)
@@ -121,23 +126,23 @@ fn each_mistake_is_named_with_its_place() {
         (STATE, "state = \"\"", "2:9: `state` is empty"),
         (
             STATE,
-            "state = \"/s\"\ntimezone = \"Europe/Berlin\"",
-            "3:1: `timezone` is not in this version: remove it",
+            "state = \"/s\"\ntargets = [\"aws\"]",
+            "3:1: `targets` is not in this version: remove it",
         ),
         (
             STATE,
             "state = \"/s\"\nbanana = 1",
-            "3:1: unknown key `banana`: known are `state`, `vault`, `policy`, `vm`",
+            "3:1: unknown key `banana`: known are `state`, `timezone`, `vault`, `uplink`, `outbox`, `scratch`, `alert`, `host`, `policy`, `vm`, `group`",
         ),
         (
             "[vault]",
-            "[uplink]\ncap = \"2 Mbit/s\"\n[vault]",
-            "4:2: `uplink` is not in this version: remove it",
+            "[uplink]\ntransfer_allowance = \"500 GB\"\n[vault]",
+            "5:1: `transfer_allowance` in [uplink] is not in this version: remove it",
         ),
         (
             "[vault]",
-            "[[host]]\nname = \"pve1\"\n[vault]",
-            "4:3: `host` is not in this version: remove it",
+            "[budget]\nmonthly = \"25 USD\"\n[vault]",
+            "4:2: `budget` is not in this version: remove it",
         ),
         (
             URL,
@@ -298,11 +303,8 @@ fn each_mistake_is_named_with_its_place() {
 fn a_source_of_another_kind_is_refused_as_such() {
     let source = format!("source.disks = {A_AND_B}");
     assert_eq!(
-        changed(
-            &source,
-            "source = { proxmox = { host = \"pve1\", vmid = 101 } }"
-        ),
-        "gateway.toml:26:12: `proxmox` in the source of VM \"dc01\" is not in this version: remove it"
+        changed(&source, "source = { hyperv = { vm = \"dc01\" } }"),
+        "gateway.toml:26:12: `hyperv` in the source of VM \"dc01\" is not in this version: remove it"
     );
     assert_eq!(
         changed(&source, "source = { disk = [\"/a\"] }"),

@@ -9,7 +9,7 @@ use virtual_disk::{DiskReader, InUse, OpenOptions, in_use};
 
 use super::disk_extents::DiskExtents;
 use crate::{
-    config::{Disk, Vm},
+    config::{Disk, Source, Vm},
     interrupt::Interrupt,
 };
 
@@ -25,6 +25,9 @@ pub fn open(disk: &Disk) -> Result<Box<dyn DiskReader>, Failure> {
 
 /// Opens all disks for capture. Of an excluded one only the size is read. Blocks.
 pub fn open_all(vm: &Vm, interrupt: &Interrupt) -> Result<Vec<DiskCapture>, Failure> {
+    if !matches!(vm.source, Source::Disks(_)) {
+        return Err(Failure::failed(format!("VM {} has no disk list", vm.name)));
+    }
     let capture = |disk: &Disk| {
         let reader = open(disk)?;
         let size_bytes = reader.size_bytes();
@@ -39,14 +42,14 @@ pub fn open_all(vm: &Vm, interrupt: &Interrupt) -> Result<Vec<DiskCapture>, Fail
             since: None,
         })
     };
-    vm.disks.iter().map(capture).collect()
+    vm.disks().iter().map(capture).collect()
 }
 
 /// Bytes that a capture of these VMs goes through. A disk that cannot be opened counts nothing
 /// here: its VM's sync says why. Blocks.
 pub fn total_bytes(vms: &[&Vm]) -> u64 {
     let sizes = vms.iter().flat_map(|vm| {
-        let captured = vm.disks.iter().filter(|disk| !disk.exclude);
+        let captured = vm.disks().iter().filter(|disk| !disk.exclude);
         captured.filter_map(|disk| Some(open(disk).ok()?.size_bytes()))
     });
     sizes.sum()
@@ -69,7 +72,7 @@ struct Stamp {
 impl Observed {
     /// Looks at every disk that is captured. Blocks.
     pub fn now(vm: &Vm) -> Self {
-        let captured = vm.disks.iter().filter(|disk| !disk.exclude);
+        let captured = vm.disks().iter().filter(|disk| !disk.exclude);
         let disks = captured.map(|disk| {
             let shown = disk.path.display().to_string();
             (shown, in_use(&disk.path), stamp(&disk.path))

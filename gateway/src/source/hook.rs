@@ -40,9 +40,6 @@ impl HookKind {
 
 /// Runs a hook, with the VM's name in `SPARESITE_VM` and its kind in `SPARESITE_HOOK`. `Err` says
 /// why it did not do its work. `stop` ends it early.
-///
-/// It is a process group of its own: a Ctrl-C at our terminal is ours to handle, and what the hook
-/// started ends with it.
 pub async fn run_hook(
     path: &Path,
     kind: HookKind,
@@ -50,9 +47,22 @@ pub async fn run_hook(
     within: Duration,
     stop: impl Future<Output = ()>,
 ) -> Result<(), String> {
+    let env = [("SPARESITE_VM", vm), ("SPARESITE_HOOK", kind.name())];
+    run_program(path, &env, within, stop).await
+}
+
+/// Runs a program of the site. `Err` says why it did not do its work. `stop` ends it early.
+///
+/// It is a process group of its own: a Ctrl-C at our terminal is ours to handle, and what the hook
+/// started ends with it.
+pub async fn run_program(
+    path: &Path,
+    env: &[(&str, &str)],
+    within: Duration,
+    stop: impl Future<Output = ()>,
+) -> Result<(), String> {
     let mut child = Command::new(path)
-        .env("SPARESITE_VM", vm)
-        .env("SPARESITE_HOOK", kind.name())
+        .envs(env.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -82,7 +92,7 @@ pub async fn run_hook(
     let said = said.lock().unwrap_or_else(PoisonError::into_inner);
     let words = String::from_utf8_lossy(&said);
     let words = words.trim();
-    tracing::debug!(vm, hook = kind.name(), "hook ended, it said: {words}");
+    tracing::debug!(program = %path.display(), ?env, "it ended, and said: {words}");
     ended.map_err(|why| match words.is_empty() {
         true => format!("{}: {why}", path.display()),
         false => format!("{}: {why}, it said: {words}", path.display()),

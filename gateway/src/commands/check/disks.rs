@@ -23,7 +23,7 @@ use crate::{
 
 pub fn check(vm: &Vm, asked: Consistency, checks: &mut Checks) {
     let uses = Observed::now(vm).uses();
-    for disk in &vm.disks {
+    for disk in vm.disks() {
         let shown = disk.path.display().to_string();
         let used = uses.iter().find(|(path, _)| *path == shown);
         let outcome = opens(vm, disk, used.map(|(_, used)| used));
@@ -138,6 +138,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::config::Source;
 
     #[test]
     fn a_hook_is_a_program_that_may_be_run() {
@@ -147,9 +148,10 @@ mod tests {
             name: "dc01".into(),
             policy: 0,
             priority: None,
-            disks: Vec::new(),
+            source: Source::Disks(Vec::new()),
             before: None,
             after: None,
+            guest_hooks: false,
         };
         let judge = |path: &Path| can_run(&vm, HookKind::Before, path).map_err(|f| f.remedy);
         assert_eq!(judge(&hook), Err("correct its path".into()));

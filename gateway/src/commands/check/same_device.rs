@@ -26,7 +26,7 @@ pub fn check(url: &str, vm: &Vm, checks: &mut Checks) {
     };
     let below_vault = below(vault);
     let (mut apart, mut looked) = (true, false);
-    for disk in vm.disks.iter().filter(|disk| !disk.exclude) {
+    for disk in vm.disks().iter().filter(|disk| !disk.exclude) {
         let Some(device) = device_of(&disk.path) else {
             continue;
         };
@@ -114,7 +114,7 @@ fn number(folder: &Path) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Disk;
+    use crate::config::{Disk, Source};
 
     #[test]
     fn a_vault_beside_its_disks_is_found() {
@@ -125,14 +125,15 @@ mod tests {
             name: "dc01".into(),
             policy: 0,
             priority: None,
-            disks: vec![Disk {
+            source: Source::Disks(vec![Disk {
                 name: "a".into(),
                 path,
                 format: None,
                 exclude,
-            }],
+            }]),
             before: None,
             after: None,
+            guest_hooks: false,
         };
         let url = format!("file://{}", folder.path().display());
         let findings = |url: &str, vm: &Vm| {

@@ -32,8 +32,8 @@ fn a_wrong_configuration_is_refused_with_its_place() {
         (
             "later key",
             "[vault]",
-            "timezone = \"UTC\"\n[vault]",
-            &["`timezone`", "not in this version"],
+            "targets = [\"aws\"]\n[vault]",
+            &["`targets`", "not in this version"],
         ),
         (
             "no unit",

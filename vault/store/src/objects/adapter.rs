@@ -22,7 +22,7 @@ use super::credentials::ChainCredentials;
 use super::http::StoreClock;
 use super::local_file::Root;
 use super::name::{check_name, check_prefix};
-use super::{Created, Listed, MAX_GET_BYTES, Meter, ObjectError, Objects, RequestKind};
+use super::{Created, Listed, MAX_GET_BYTES, Meter, ObjectError, Objects, RequestKind, Throttle};
 
 /// Buffers for the ranged reads that an assemble has under way; a range has 4 MiB at most.
 const RANGES_KEPT: usize = 8;
@@ -47,6 +47,8 @@ pub(super) struct StoreObjects {
     prefix: String,
     url: String,
     meter: Meter,
+    /// A directory's; behind HTTP, bodies are paced in `progress`.
+    throttle: Throttle,
     buffers: Buffers,
 }
 
@@ -71,8 +73,14 @@ impl StoreObjects {
             prefix,
             url,
             meter,
+            throttle: Throttle::default(),
             buffers: Buffers::new(RANGES_KEPT, 4 << 20),
         }
+    }
+
+    pub(super) fn throttled(mut self, throttle: Throttle) -> Self {
+        self.throttle = throttle;
+        self
     }
 
     fn path(&self, name: &str) -> Result<Path, ObjectError> {
@@ -112,7 +120,7 @@ impl StoreObjects {
         Ok(())
     }
 
-    /// `None`: this store, or its file system, has no such way.
+    /// `None`: this store has no such way.
     async fn create_file(
         &self,
         name: &str,
@@ -122,11 +130,16 @@ impl StoreObjects {
         let Backend::Directory(root) = &self.backend else {
             return Ok(None);
         };
-        let (root, bytes) = (root.clone(), bytes.clone());
+        let (root, bytes, throttle) = (root.clone(), bytes.clone(), self.throttle.clone());
         let path = root.path.join(path.as_ref());
-        let created = tokio::task::spawn_blocking(move || root.create(&path, &bytes)).await;
+        let runtime = tokio::runtime::Handle::current();
+        let create = move || {
+            let pace = |bytes| runtime.block_on(throttle.take_in_pieces(bytes));
+            root.create(&path, &bytes, &pace)
+        };
+        let created = tokio::task::spawn_blocking(create).await;
         match created.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
-            Ok(created) => Ok(created),
+            Ok(created) => Ok(Some(created)),
             Err(error) => {
                 self.check_root().await?;
                 Err(classify_io(name.to_owned(), self.url.clone(), &error))

@@ -35,6 +35,7 @@ pub(super) fn open_azure(
     let connector = MeteredHttp {
         meter: options.meter.clone(),
         clock: clock.clone(),
+        throttle: options.throttle.clone(),
         timeouts: options.timeouts,
         authority: endpoint.authority.clone(),
         extra_roots: Vec::new(),

@@ -55,7 +55,8 @@ fn over(root: Root, options: &OpenOptions) -> Result<StoreObjects, ObjectError> 
         String::new(),
         url,
         options.meter.clone(),
-    ))
+    )
+    .throttled(options.throttle.clone()))
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use object_store::client::{
 use super::classify::{Answer, deepest, note_refusal};
 use super::credentials::CredentialsTrouble;
 use super::progress::{Progress, ReceivedBody, SentBody, Stalled};
+use super::throttle::Throttle;
 use super::{Meter, RequestKind};
 
 /// A refusal's body is a short XML document; more is not read.
@@ -72,6 +73,7 @@ impl StoreClock {
 pub(super) struct MeteredHttp {
     pub meter: Meter,
     pub clock: StoreClock,
+    pub throttle: Throttle,
     pub timeouts: Timeouts,
     /// Host and port of the store: what goes elsewhere (token and metadata services) is
     /// neither billed nor the store's clock.
@@ -169,7 +171,15 @@ impl Service {
         *request.headers_mut() = parts.headers;
         *request.body_mut() = Some(match body.content_length() {
             0 => reqwest::Body::from(Bytes::new()),
-            _ => reqwest::Body::wrap(SentBody::new(body, meter.clone(), progress.clone())),
+            _ => {
+                let throttle = self.http.throttle.clone();
+                reqwest::Body::wrap(SentBody::new(
+                    body,
+                    throttle,
+                    meter.clone(),
+                    progress.clone(),
+                ))
+            }
         });
         let response = tokio::select! {
             response = self.client.execute(request) => response.map_err(http_error)?,

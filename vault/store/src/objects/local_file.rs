@@ -2,7 +2,7 @@
 //! gateway hardly ever reads back what it stored, and fresh cache pages cost more than the device does (5 of 16 CPU
 //! seconds of a first sync of 4 GiB). Reading past it was tried and is no faster than the cache, even when that is cold.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
@@ -47,9 +47,24 @@ impl Root {
         root
     }
 
-    /// Creates `path` with `bytes`, on the disk when it returns. Until it is whole the file has no name, so a death leaves
-    /// nothing behind. `None`: that cannot be done here; empty folders may have been made.
-    pub fn create(&self, path: &Path, bytes: &[u8]) -> io::Result<Option<Created>> {
+    /// Creates `path` with `bytes`, on the disk when it returns. `pace` is asked before so many bytes are written.
+    ///
+    /// Until it is whole the file has no name, so a death leaves nothing behind; where that cannot be, it has one that is
+    /// not listed.
+    pub fn create(&self, path: &Path, bytes: &[u8], pace: Pace) -> io::Result<Created> {
+        match self.create_nameless(path, bytes, pace)? {
+            Some(created) => Ok(created),
+            None => self.create_staged(path, bytes, pace),
+        }
+    }
+
+    /// `None`: that cannot be done here; empty folders may have been made.
+    fn create_nameless(
+        &self,
+        path: &Path,
+        bytes: &[u8],
+        pace: Pace,
+    ) -> io::Result<Option<Created>> {
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
             return Ok(None);
         };
@@ -75,7 +90,7 @@ impl Root {
             return exists();
         }
         let file = File::from(file);
-        write(&file, bytes)?;
+        write(&file, bytes, pace)?;
         file.sync_all()?;
         let nameless = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
         match rustix::fs::linkat(CWD, nameless, &folder, name, AtFlags::SYMLINK_FOLLOW) {
@@ -90,6 +105,29 @@ impl Root {
         file.sync_all()?;
         folder.sync_all()?;
         Ok(Some(Created::New))
+    }
+
+    /// As `object_store` does it, which hides `name#1` from lists; but at our pace.
+    fn create_staged(&self, path: &Path, bytes: &[u8], pace: Pace) -> io::Result<Created> {
+        let folder = path.parent().unwrap_or(&self.path);
+        self.make_folders(folder)?;
+        let (file, staged) = stage(path)?;
+        let created = write(&file, bytes, pace)
+            .and_then(|()| file.sync_all())
+            .and_then(|()| match std::fs::hard_link(&staged, path) {
+                Ok(()) => Ok(Created::New),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    // As above: it may not be on the disk yet.
+                    File::open(path)?.sync_all()?;
+                    Ok(Created::Exists)
+                }
+                Err(error) => Err(error),
+            });
+        let removed = std::fs::remove_file(&staged);
+        let created = created?;
+        removed?;
+        File::open(folder)?.sync_all()?;
+        Ok(created)
     }
 
     fn refuse(&self) -> Option<Created> {
@@ -111,7 +149,28 @@ impl Root {
     }
 }
 
-fn write(file: &File, bytes: &[u8]) -> io::Result<()> {
+/// Called before so many bytes are written; may block.
+pub(super) type Pace<'p> = &'p dyn Fn(usize);
+
+/// A new file beside `path`, under the first number that nobody uses or left behind.
+fn stage(path: &Path) -> io::Result<(File, PathBuf)> {
+    let mut number = 1;
+    loop {
+        let mut staged = path.as_os_str().to_owned();
+        staged.push(format!("#{number}"));
+        let staged = PathBuf::from(staged);
+        match OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&staged)
+        {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            opened => return opened.map(|file| (file, staged)),
+        }
+    }
+}
+
+fn write(file: &File, bytes: &[u8], pace: Pace) -> io::Result<()> {
     let mut done = 0;
     if bytes.len() >= LEAST_BYTES && past_cache(file, true) {
         let aligned = bytes.len() - bytes.len() % ALIGNMENT;
@@ -120,6 +179,7 @@ fn write(file: &File, bytes: &[u8]) -> io::Result<()> {
         for part in bytes[..aligned].chunks(STEP_BYTES) {
             let step = &mut buffer[begin..begin + part.len()];
             step.copy_from_slice(part);
+            pace(part.len());
             match file.write_all_at(step, done as u64) {
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => break,
                 written => written?,
@@ -128,7 +188,12 @@ fn write(file: &File, bytes: &[u8]) -> io::Result<()> {
         }
         past_cache(file, false);
     }
-    file.write_all_at(&bytes[done..], done as u64)
+    for part in bytes[done..].chunks(STEP_BYTES) {
+        pace(part.len());
+        file.write_all_at(part, done as u64)?;
+        done += part.len();
+    }
+    Ok(())
 }
 
 /// Whether the file now goes past the cache, or no longer does, as asked.
@@ -164,12 +229,14 @@ mod tests {
         ];
         for length in lengths {
             let path = folder.path().join(format!("a/b/{length}"));
-            let made = root.create(&path, &bytes[..length]).unwrap();
+            let made = root
+                .create_nameless(&path, &bytes[..length], &|_| {})
+                .unwrap();
             // On a file system that cannot, there is nothing to see here.
             let Some(made) = made else { return };
             assert_eq!(made, Created::New);
             assert!(std::fs::read(&path).unwrap() == bytes[..length], "{length}");
-            let again = root.create(&path, b"other").unwrap();
+            let again = root.create_nameless(&path, b"other", &|_| {}).unwrap();
             assert_eq!(again, Some(Created::Exists));
             assert!(std::fs::read(&path).unwrap() == bytes[..length]);
         }
@@ -184,7 +251,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::new(folder.path().to_owned());
         let path = folder.path().join("new/folder/name");
-        let create = |racer: u8| root.create(&path, &vec![racer; LEAST_BYTES + 1]).unwrap();
+        let create = |racer: u8| {
+            let bytes = vec![racer; LEAST_BYTES + 1];
+            root.create_nameless(&path, &bytes, &|_| {}).unwrap()
+        };
         let made: Vec<_> = std::thread::scope(|scope| {
             let racers: Vec<_> = (0..8u8)
                 .map(|racer| scope.spawn(move || create(racer)))
@@ -199,5 +269,41 @@ mod tests {
             .collect();
         assert_eq!(winners.len(), 1, "{made:?}");
         assert!(std::fs::read(&path).unwrap() == vec![winners[0]; LEAST_BYTES + 1]);
+    }
+
+    #[test]
+    fn the_pace_is_asked_for_every_byte_on_both_ways() {
+        let folder = tempfile::tempdir().unwrap();
+        let roots = [
+            ("nameless", Root::new(folder.path().to_owned())),
+            ("staged", Root::refusing(folder.path().to_owned())),
+        ];
+        for (way, root) in roots {
+            for length in [0, 1, STEP_BYTES + 1, 3 * STEP_BYTES] {
+                let path = folder.path().join(way).join(length.to_string());
+                let asked = std::cell::RefCell::new(Vec::new());
+                let pace = |bytes| asked.borrow_mut().push(bytes);
+                let created = root.create(&path, &bytes(length), &pace).unwrap();
+                assert_eq!(created, Created::New);
+                let asked = asked.into_inner();
+                assert_eq!(asked.iter().sum::<usize>(), length, "{way}");
+                assert!(asked.iter().all(|bytes| *bytes <= STEP_BYTES), "{way}");
+                let again = root.create(&path, b"other", &|_| {}).unwrap();
+                assert_eq!(again, Created::Exists);
+                assert!(std::fs::read(&path).unwrap() == bytes(length));
+            }
+            let left = std::fs::read_dir(folder.path().join(way)).unwrap();
+            assert_eq!(left.count(), 4, "{way}: no leftovers");
+        }
+    }
+
+    #[test]
+    fn what_a_death_left_staged_is_in_nobodys_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::refusing(folder.path().to_owned());
+        let path = folder.path().join("name");
+        std::fs::write(folder.path().join("name#1"), b"half").unwrap();
+        assert_eq!(root.create(&path, b"whole", &|_| {}).unwrap(), Created::New);
+        assert_eq!(std::fs::read(&path).unwrap(), b"whole");
     }
 }

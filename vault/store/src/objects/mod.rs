@@ -25,6 +25,7 @@ mod retrying;
 mod s3;
 mod settings;
 mod splitmix;
+mod throttle;
 mod tls;
 
 use std::fmt::Debug;
@@ -42,6 +43,7 @@ pub use meter::{Meter, RequestKind, Usage};
 pub use name::check_name;
 pub use open::{OpenOptions, open_vault_url};
 pub use retrying::{RetryPolicy, Retrying};
+pub use throttle::{Rate, Throttle};
 
 /// What [`Objects::get`] reads at most. Packs are 64 MiB at most; larger objects
 /// (base map layers) are read by ranges.

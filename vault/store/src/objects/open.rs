@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::azure::open_azure;
 use super::directory::open_directory;
 use super::s3::open_s3;
-use super::{Meter, ObjectError, Objects, RetryPolicy, Retrying, Timeouts};
+use super::{Meter, ObjectError, Objects, RetryPolicy, Retrying, Throttle, Timeouts};
 
 /// How a vault is opened. `Default` is what a program wants: the process's environment.
 #[derive(Debug, Clone)]
@@ -21,6 +21,8 @@ pub struct OpenOptions {
     pub create_directory: bool,
     /// Counts the requests; keep a clone to read it.
     pub meter: Meter,
+    /// Paces all uploads together; keep a clone to change it.
+    pub throttle: Throttle,
     pub retry: RetryPolicy,
     pub timeouts: Timeouts,
 }
@@ -32,6 +34,7 @@ impl Default for OpenOptions {
             environment: true,
             create_directory: false,
             meter: Meter::new(),
+            throttle: Throttle::default(),
             retry: RetryPolicy::default(),
             timeouts: Timeouts::default(),
         }
@@ -70,7 +73,8 @@ pub async fn open_vault_url(
         } => open_azure(&account, &container, &prefix, &options)?,
     };
     let seed = RandomState::new().hash_one(url);
-    Ok(Arc::new(Retrying::new(store, options.retry, seed)))
+    let retrying = Retrying::new(store, options.retry, seed);
+    Ok(Arc::new(retrying.throttled(options.throttle)))
 }
 
 pub(super) fn parse(url: &str) -> Result<Place, ObjectError> {

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::splitmix::mix;
-use super::{Created, Listed, ObjectError, Objects, Retry};
+use super::{Created, Listed, ObjectError, Objects, Retry, Throttle};
 
 /// How long a store's weakness is borne.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +80,7 @@ pub struct Retrying<O> {
     policy: RetryPolicy,
     seed: u64,
     draws: AtomicU64,
+    throttle: Throttle,
 }
 
 impl<O: Objects> Retrying<O> {
@@ -90,7 +91,14 @@ impl<O: Objects> Retrying<O> {
             policy,
             seed,
             draws: AtomicU64::new(0),
+            throttle: Throttle::default(),
         }
+    }
+
+    /// No create begins while this is off, nor does the time for its attempts.
+    pub fn throttled(mut self, throttle: Throttle) -> Self {
+        self.throttle = throttle;
+        self
     }
 
     /// The store without its retries.
@@ -132,7 +140,11 @@ impl<O: Objects> Retrying<O> {
 #[async_trait]
 impl<O: Objects> Objects for Retrying<O> {
     async fn create(&self, name: &str, bytes: Bytes) -> Result<Created, ObjectError> {
-        let attempt = || self.inner.create(name, bytes.clone());
+        let attempt = || async {
+            self.throttle.permitted().await;
+            self.inner.create(name, bytes.clone()).await
+        };
+        self.throttle.permitted().await;
         self.run("create", name, attempt).await
     }
 

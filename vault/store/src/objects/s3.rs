@@ -56,6 +56,7 @@ pub(super) async fn open_s3(
     let connector = MeteredHttp {
         meter: options.meter.clone(),
         clock: clock.clone(),
+        throttle: options.throttle.clone(),
         timeouts: options.timeouts,
         authority: endpoint.authority.clone(),
         extra_roots: extra_roots(&settings).await.map_err(&misconfigured)?,

@@ -10,12 +10,13 @@ use virtual_disk::Format;
 
 use super::{
     super::{
-        Disk,
+        names::not_a_name,
         place::real,
         problem::Notes,
+        protection::path_value,
         section::{self, Keys, Section, Value},
     },
-    not_a_name, path_value,
+    Disk,
 };
 
 const DISK: Keys = Keys {

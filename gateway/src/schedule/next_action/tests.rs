@@ -1,0 +1,247 @@
+//! What is begun when, case by case.
+
+use super::*;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_700_000_000 + second).expect("a time")
+}
+
+fn seconds(length: u64) -> Duration {
+    Duration::from_secs(length)
+}
+
+/// Synced 10 minutes before the epoch of these tests, with a target of an hour.
+fn vm(name: &str) -> VmStanding {
+    VmStanding {
+        name: name.into(),
+        group: None,
+        host: None,
+        priority: None,
+        rpo_target: seconds(3600),
+        captured_at: Some(at(-600)),
+        queued: 0,
+        took: Some(Took {
+            capture: seconds(60),
+            upload: seconds(540),
+        }),
+        failures: Failures::default(),
+        running: false,
+    }
+}
+
+fn next(now: i64, vms: &[VmStanding]) -> Action {
+    next_action(
+        at(now),
+        vms,
+        &UplinkStanding::default(),
+        &Schedule::default(),
+    )
+}
+
+fn capture(vms: &[usize]) -> Action {
+    Action::Capture { vms: vms.into() }
+}
+
+fn wait(until: i64) -> Action {
+    Action::Wait {
+        until: Some(at(until)),
+    }
+}
+
+#[test]
+fn a_capture_begins_early_enough_to_be_published_within_the_target() {
+    // 600 s and a quarter more, 180 s to spare: 930 s before the hour is over.
+    assert_eq!(next(0, &[vm("a")]), wait(-600 + 3600 - 930));
+    assert_eq!(next(2070, &[vm("a")]), capture(&[0]));
+    // What is queued before it cannot be overtaken: only the capture itself counts.
+    let queued = VmStanding {
+        queued: 2,
+        ..vm("a")
+    };
+    assert_eq!(next(0, &[queued]), wait(-600 + 3600 - 255));
+    // Never to be kept: not more often than four times.
+    let slow = VmStanding {
+        took: Some(Took {
+            capture: seconds(9000),
+            upload: seconds(9000),
+        }),
+        ..vm("a")
+    };
+    assert_eq!(next(0, &[slow]), wait(-600 + 900));
+}
+
+#[test]
+fn priority_counts_among_the_due_and_lateness_before_it() {
+    let due = |priority, captured| VmStanding {
+        priority,
+        captured_at: Some(at(captured)),
+        ..vm("a")
+    };
+    let vms = [due(None, -5000), due(Some(2), -3600), due(Some(1), -3500)];
+    assert_eq!(next(0, &vms), capture(&[2]));
+    // The first is late by more than its target.
+    assert_eq!(next(1400, &vms), capture(&[0]));
+}
+
+#[test]
+fn one_capture_at_a_time_on_each_host() {
+    let on = |host, running| VmStanding {
+        host,
+        running,
+        captured_at: Some(at(-3600)),
+        ..vm("a")
+    };
+    assert_eq!(
+        next(0, &[on(None, true), on(None, false), on(Some(0), false)]),
+        capture(&[2])
+    );
+    let none = Action::Wait { until: None };
+    assert_eq!(next(0, &[on(None, true), on(None, false)]), none);
+}
+
+#[test]
+fn a_group_is_captured_together_as_its_strictest_vm_asks() {
+    let member = |priority, target, host| VmStanding {
+        group: Some("shop".into()),
+        priority,
+        rpo_target: seconds(target),
+        host,
+        ..vm("a")
+    };
+    let vms = [
+        vm("x"),
+        member(None, 3600, None),
+        VmStanding {
+            priority: Some(2),
+            ..vm("y")
+        },
+        member(Some(1), 1800, Some(0)),
+    ];
+    assert_eq!(next(1000, &vms), capture(&[1, 3]));
+    // One of its hosts is busy.
+    let busy = VmStanding {
+        host: Some(0),
+        running: true,
+        ..vm("z")
+    };
+    let vms = [&vms[..], &[busy]].concat();
+    assert_eq!(next(1000, &vms), wait(2070));
+}
+
+#[test]
+fn first_syncs_go_one_after_the_other_and_hold_up_no_capture() {
+    let new = |priority, running| VmStanding {
+        captured_at: None,
+        took: None,
+        priority,
+        running,
+        ..vm("n")
+    };
+    let late = VmStanding {
+        captured_at: Some(at(-3600)),
+        priority: Some(9),
+        ..vm("a")
+    };
+    let vms = [new(None, false), new(Some(1), false), late.clone()];
+    assert_eq!(next(0, &vms), Action::FirstSync { vms: vec![1] });
+    assert_eq!(
+        next(0, &[new(None, false), new(Some(1), true), late]),
+        capture(&[2])
+    );
+    // A group waits for the last of its first points.
+    let mate = |vm| VmStanding {
+        group: Some("g".into()),
+        ..vm
+    };
+    assert_eq!(
+        next(0, &[mate(vm("a")), mate(new(None, false))]),
+        Action::FirstSync { vms: vec![0, 1] }
+    );
+}
+
+#[test]
+fn a_failure_is_tried_again_after_its_pause_and_stops_no_other() {
+    let failed = VmStanding {
+        failures: Failures {
+            count: 3,
+            last_at: Some(at(0)),
+        },
+        captured_at: Some(at(-3600)),
+        priority: Some(1),
+        ..vm("a")
+    };
+    assert_eq!(next(10, std::slice::from_ref(&failed)), wait(240));
+    assert_eq!(next(240, std::slice::from_ref(&failed)), capture(&[0]));
+    let other = VmStanding {
+        captured_at: Some(at(-3600)),
+        ..vm("b")
+    };
+    assert_eq!(next(10, &[failed, other]), capture(&[1]));
+}
+
+#[test]
+fn a_clock_that_was_set_back_leaves_no_vm_behind() {
+    let future = VmStanding {
+        captured_at: Some(at(86_400)),
+        ..vm("a")
+    };
+    assert_eq!(next(0, &[future]), capture(&[0]));
+    // Some seconds are nothing to speak of.
+    let near = VmStanding {
+        captured_at: Some(at(30)),
+        ..vm("a")
+    };
+    assert_eq!(next(0, &[near]), wait(30 + 3600 - 930));
+    let failed = VmStanding {
+        failures: Failures {
+            count: 9,
+            last_at: Some(at(86_400)),
+        },
+        captured_at: Some(at(-9000)),
+        ..vm("a")
+    };
+    assert_eq!(next(0, &[failed]), capture(&[0]));
+}
+
+#[test]
+fn the_outbox_is_sent_whenever_the_uplink_lets_it() {
+    let next = |now, uplink: UplinkStanding| {
+        next_action(at(now), &[vm("a")], &uplink, &Schedule::default())
+    };
+    let waiting = UplinkStanding {
+        waiting: true,
+        ..UplinkStanding::default()
+    };
+    assert_eq!(next(0, waiting), Action::Upload);
+    assert_eq!(
+        next(
+            0,
+            UplinkStanding {
+                running: true,
+                ..waiting
+            }
+        ),
+        wait(2070)
+    );
+    let off = UplinkStanding {
+        off_until: Some(at(500)),
+        ..waiting
+    };
+    assert_eq!((next(0, off), next(500, off)), (wait(500), Action::Upload));
+    let failed = UplinkStanding {
+        failures: Failures {
+            count: 1,
+            last_at: Some(at(0)),
+        },
+        ..waiting
+    };
+    assert_eq!(
+        (next(1, failed), next(60, failed)),
+        (wait(60), Action::Upload)
+    );
+}
+
+#[test]
+fn nothing_to_protect_is_nothing_to_do() {
+    assert_eq!(next(0, &[]), Action::Wait { until: None });
+}
