@@ -11,6 +11,8 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{CommandFactory, Parser, Subcommand};
 use console::{Exit, Failure, Manual, OrFailure, OutputArgs};
 
+use source::qemu::guard;
+
 use commands::{VmArgs, check, init, points, rebuild, status, sync};
 
 /// Replicates the VM disks of a site into an encrypted vault in object storage
@@ -59,6 +61,9 @@ enum Command {
     /// Rebuild the state folder from the vault
     #[command(after_help = rebuild::EXAMPLES)]
     Rebuild,
+    /// Started by a capture: thaws the guests if the gateway is killed while they are frozen
+    #[command(name = guard::COMMAND, hide = true)]
+    ThawGuard,
     #[command(flatten)]
     Manual(Manual),
 }
@@ -87,6 +92,10 @@ async fn run(cli: &Cli) -> anyhow::Result<Exit> {
         Command::Points(args) => points::run(config, args, json).await,
         Command::Status => status::run(config, json),
         Command::Rebuild => rebuild::run(config, json).await,
+        Command::ThawGuard => guard::run()
+            .await
+            .map(|()| Exit::Done)
+            .map_err(|why| Failure::failed(why).into()),
         Command::Manual(manual) => manual.run(Cli::command()),
     }
 }

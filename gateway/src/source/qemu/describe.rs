@@ -1,0 +1,1 @@
+//! What QEMU says of the VM.
