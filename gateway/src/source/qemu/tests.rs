@@ -1,1 +1,9 @@
+//! Against a real QEMU without a guest: writes go through the device's own block backend, by the
+//! monitor's `qemu-io`, and so through whatever filter is in place.
 
+mod fixture;
+mod frozen;
+mod guarded;
+mod left_behind;
+mod over_restarts;
+mod scratch_space;
