@@ -26,6 +26,8 @@ use super::{
     qmp::Monitor,
 };
 
+const SCRATCH_ANSWERS: Duration = Duration::from_secs(5);
+
 /// Where a VM is, all paths as its host sees them.
 #[derive(Debug, Clone)]
 pub struct VmPlace {
@@ -98,6 +100,16 @@ impl LiveVm {
     fn scratch_file(&self, disk: usize) -> PathBuf {
         let name = format!("{}{disk}", self.scratch_prefix());
         self.place.scratch.folder.join(name)
+    }
+
+    /// Whether a small durable write there comes to an end, be it a failure.
+    async fn scratch_answers(&self) -> bool {
+        let script = r#"dd if=/dev/zero of="$1" bs=4096 count=1 conv=fsync; rm -f -- "$1""#;
+        let name = format!("{}probe", self.scratch_prefix());
+        let probe = self.place.scratch.folder.join(name).display().to_string();
+        let arguments = ["-c", script, "sh", &probe];
+        let written = self.place.host.run("sh", &arguments);
+        tokio::time::timeout(SCRATCH_ANSWERS, written).await.is_ok()
     }
 
     async fn remove_scratch(&self) -> Result<(), HostError> {

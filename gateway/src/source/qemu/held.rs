@@ -11,7 +11,7 @@ use super::{
     checkpoint::GuestFreeze,
     position::{Delta, NoDelta},
     prepare,
-    sweep::{Swept, drop_bitmaps, take_out},
+    sweep::{ScratchIs, Swept, drop_bitmaps, remove_scratch, take_out},
 };
 use crate::source::qmp::QmpError;
 
@@ -50,17 +50,16 @@ pub struct NewBitmap {
 }
 
 impl Held {
-    /// Lets go of the hypervisor; the new bitmaps stay, and record.
+    /// Lets go of the hypervisor; the new bitmaps stay, and record. For a capture that read all
+    /// that it wanted.
     pub async fn release(self) -> Result<Swept, QmpError> {
         let mut swept = Swept::default();
         let taken = async {
             let mut session = self.vm.monitor.session().await?;
-            take_out(&self.vm, &mut session, &mut swept).await
+            take_out(&self.vm, &mut session, ScratchIs::Good, &mut swept).await
         };
         let result = taken.await;
-        if let Err(why) = self.vm.remove_scratch().await {
-            swept.left.push(format!("scratch files: {why}"));
-        }
+        remove_scratch(&self.vm, &mut swept).await;
         result.map(|()| swept)
     }
 

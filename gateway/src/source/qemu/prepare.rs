@@ -12,7 +12,7 @@ use super::{
     instant::Moment,
     position::{self, Delta, DiskNow, NoDelta, keeps_bitmaps},
     scratch,
-    sweep::{Swept, take_out, temporary_bitmap},
+    sweep::{ScratchIs, Swept, remove_scratch, take_out, temporary_bitmap},
     view::{BlockView, Device, Node},
 };
 use crate::source::qmp::{QmpError, Session};
@@ -57,14 +57,16 @@ pub async fn undo(vm: &LiveVm, capture: &CaptureId) {
     let mut swept = Swept::default();
     let result = async {
         let mut session = vm.monitor.session().await?;
-        take_out(vm, &mut session, &mut swept).await?;
+        take_out(vm, &mut session, ScratchIs::Doubtful, &mut swept).await?;
         remove_capture(vm, &mut session, capture).await
     };
     if let Err(error) = result.await {
-        tracing::warn!(vm = vm.name(), "what a failed capture made stays until the next: {error}");
+        swept.left.push(error.to_string());
     }
-    if let Err(error) = vm.remove_scratch().await {
-        tracing::warn!(vm = vm.name(), "scratch files stay until the next capture: {error}");
+    remove_scratch(vm, &mut swept).await;
+    if !swept.left.is_empty() {
+        let left = &swept.left;
+        tracing::warn!(vm = vm.name(), "of a failed capture stays until the next: {left:?}");
     }
 }
 
@@ -103,7 +105,8 @@ async fn prepare_disks(
     let asking = at(vm, "asking for its disks");
     let mut session = vm.monitor.session().await.map_err(&asking)?;
     let mut swept = Swept::default();
-    take_out(vm, &mut session, &mut swept).await.map_err(&asking)?;
+    let taken = take_out(vm, &mut session, ScratchIs::Doubtful, &mut swept).await;
+    taken.map_err(&asking)?;
     if !swept.done.is_empty() || !swept.left.is_empty() {
         tracing::warn!(vm = vm.name(), "an earlier capture had left: {swept:?}");
     }

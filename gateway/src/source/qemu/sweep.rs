@@ -41,6 +41,7 @@ pub struct Leftovers {
     pub readers: Vec<String>,
     pub put_back: Vec<PutBack>,
     pub nodes: Vec<String>,
+    pub has_filters: bool,
     /// (node, bitmap)
     pub bitmaps: Vec<(String, String)>,
     pub jobs: Vec<String>,
@@ -91,6 +92,7 @@ pub fn leftovers(view: &BlockView, mark: &Mark) -> Leftovers {
         found.bitmaps.extend(ours.map(|b| (name.clone(), b.name.clone())));
     }
     nodes.sort();
+    found.has_filters = nodes.iter().any(|(rank, _)| *rank == FILTER);
     for (rank, name) in nodes {
         match rank {
             0 => found.readers.push(name.clone()),
@@ -101,6 +103,9 @@ pub fn leftovers(view: &BlockView, mark: &Mark) -> Leftovers {
     found.jobs = jobs.map(|job| job.id.clone()).collect();
     found
 }
+
+/// The rank of the copy-before-write filters.
+const FILTER: u8 = 1;
 
 /// Users before what they use.
 fn rank(name: &str, mark: &Mark) -> u8 {
@@ -128,14 +133,33 @@ impl Swept {
     }
 }
 
+/// Whether the scratch space is known to answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScratchIs {
+    /// The capture went well to its end.
+    Good,
+    /// Tried first: QEMU waits for a copy that hangs when its filter is taken out, and its guest
+    /// with it. A filter whose snapshot is broken does no harm where it is.
+    Doubtful,
+}
+
 /// Removes exports, filters, nodes, temporary bitmaps and the NBD server, within one session.
 pub async fn take_out(
     vm: &LiveVm,
     session: &mut Session,
+    scratch: ScratchIs,
     swept: &mut Swept,
 ) -> Result<(), QmpError> {
     let view = BlockView::of(session).await?;
     let found = leftovers(&view, &vm.mark);
+    if scratch == ScratchIs::Doubtful && found.has_filters && !vm.scratch_answers().await {
+        let folder = vm.place.scratch.folder.display();
+        swept.left.push(format!(
+            "everything: the scratch folder {folder} hangs, and QEMU would wait for it; the \
+             guest is not affected meanwhile, see to the disk of that folder"
+        ));
+        return Ok(());
+    }
     let mut run = Run { session, swept };
     if found.stopped {
         run.resume(&vm.mark).await?;
@@ -261,10 +285,18 @@ pub async fn sweep(vm: &LiveVm, trusted: &[CaptureId]) -> Result<Swept, QmpError
     let mut swept = Swept::default();
     thaw_if_frozen(vm, &mut swept).await;
     let result = sweep_monitor(vm, trusted, &mut swept).await;
+    remove_scratch(vm, &mut swept).await;
+    result.map(|()| swept)
+}
+
+/// Files that QEMU has open still are removed with the rest of what is left.
+pub async fn remove_scratch(vm: &LiveVm, swept: &mut Swept) {
+    if !swept.left.is_empty() {
+        return;
+    }
     if let Err(why) = vm.remove_scratch().await {
         swept.left.push(format!("scratch files: {why}"));
     }
-    result.map(|()| swept)
 }
 
 async fn sweep_monitor(
@@ -273,7 +305,7 @@ async fn sweep_monitor(
     swept: &mut Swept,
 ) -> Result<(), QmpError> {
     let mut session = vm.monitor.session().await?;
-    take_out(vm, &mut session, swept).await?;
+    take_out(vm, &mut session, ScratchIs::Doubtful, swept).await?;
     drop_bitmaps(vm, &mut session, trusted, swept).await
 }
 
