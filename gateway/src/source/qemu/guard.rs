@@ -9,8 +9,8 @@ use std::{path::PathBuf, process::Stdio, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    process::{Child, ChildStdin, Command},
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    process::{Child, ChildStdin, ChildStdout, Command},
     time::timeout,
 };
 
@@ -61,8 +61,12 @@ pub enum Note {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("the guard that would thaw the guests after a crash does not run: {0}; nothing was frozen")]
-pub struct GuardError(String);
+pub enum GuardError {
+    #[error("the guard that would thaw the guests after a crash does not run: {0}; nothing was frozen")]
+    NotArmed(String),
+    #[error("the guard did not wait for the end: {0}")]
+    Acted(String),
+}
 
 impl GuardProgram {
     pub fn ourselves() -> std::io::Result<Self> {
@@ -76,7 +80,7 @@ impl GuardProgram {
 
     /// Starts the guard and waits until it listens.
     pub async fn arm(&self, vms: &[Watched]) -> Result<Guard, GuardError> {
-        let failed = |error: std::io::Error| GuardError(error.to_string());
+        let failed = |error: std::io::Error| GuardError::NotArmed(error.to_string());
         let mut child = Command::new(&self.program)
             .args(&self.arguments)
             .envs(self.environment.iter().cloned())
@@ -88,18 +92,22 @@ impl GuardProgram {
             .spawn()
             .map_err(failed)?;
         let (Some(notes), Some(out)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(GuardError("it has no pipes".into()));
+            return Err(GuardError::NotArmed("it has no pipes".into()));
         };
-        let mut guard = Guard { child, notes };
+        let lines = BufReader::new(out).lines();
+        let mut guard = Guard {
+            child,
+            notes,
+            said: lines,
+        };
         let watch = Watch {
             limit_ms: self.limit.as_millis() as u64,
             vms: vms.to_vec(),
         };
         guard.line(&watch).await.map_err(failed)?;
-        let mut lines = BufReader::new(out).lines();
         let said = async {
             loop {
-                match lines.next_line().await {
+                match guard.said.next_line().await {
                     Ok(Some(line)) if line == READY => return true,
                     Ok(Some(_)) => {}
                     _ => return false,
@@ -108,8 +116,8 @@ impl GuardProgram {
         };
         match timeout(START_TIMEOUT, said).await {
             Ok(true) => Ok(guard),
-            Ok(false) => Err(GuardError("it ended".into())),
-            Err(_) => Err(GuardError("it does not answer".into())),
+            Ok(false) => Err(GuardError::NotArmed("it ended".into())),
+            Err(_) => Err(GuardError::NotArmed("it does not answer".into())),
         }
     }
 }
@@ -118,6 +126,8 @@ impl GuardProgram {
 pub struct Guard {
     child: Child,
     notes: ChildStdin,
+    /// Held open: the guard would fail on what it says.
+    said: Lines<BufReader<ChildStdout>>,
 }
 
 impl Guard {
@@ -130,7 +140,7 @@ impl Guard {
 
     /// An error means that the guard is gone or has begun its work: nothing may be frozen then.
     pub async fn note(&mut self, note: Note) -> Result<(), GuardError> {
-        self.line(&note).await.map_err(|e| GuardError(e.to_string()))
+        self.line(&note).await.map_err(|e| GuardError::Acted(e.to_string()))
     }
 
     /// Everything is thawed and runs. `Err` if the guard had begun to do that itself.
@@ -138,9 +148,9 @@ impl Guard {
         self.note(Note::Done).await?;
         match timeout(START_TIMEOUT, self.child.wait()).await {
             Ok(Ok(status)) if status.success() => Ok(()),
-            Ok(Ok(status)) => Err(GuardError(format!("it ended with {status}"))),
-            Ok(Err(error)) => Err(GuardError(error.to_string())),
-            Err(_) => Err(GuardError("it does not end".into())),
+            Ok(Ok(status)) => Err(GuardError::Acted(format!("it ended with {status}"))),
+            Ok(Err(error)) => Err(GuardError::Acted(error.to_string())),
+            Err(_) => Err(GuardError::Acted("it does not end".into())),
         }
     }
 }

@@ -67,7 +67,7 @@ pub async fn freeze(
     };
     let moment = |(freeze, pause)| match (&late, freeze) {
         (Some(why), GuestFreeze::Done { .. }) => Moment {
-            freeze: GuestFreeze::Failed(format!("it lasted too long: {why}")),
+            freeze: GuestFreeze::Failed(why.to_string()),
             pause,
         },
         (_, freeze) => Moment { freeze, pause },
@@ -274,7 +274,10 @@ async fn insert_all(
     // A VM that did not go on by this session is tried once more, then it is the guard's.
     let continued = match continued {
         Ok(()) => Ok(()),
-        Err((place, error)) => again(&vms[place].request.vm.monitor).await.map_err(|_| (place, error)),
+        Err((place, error)) => {
+            let paused = turns.iter().filter(|turn| turn.pause);
+            again(vms, paused).await.map_err(|_| (place, error))
+        }
     };
     for turn in turns.iter_mut().filter(|turn| turn.pause) {
         let arguments = json!({ "node-name": marker(turn.place) });
@@ -360,7 +363,11 @@ async fn go_on(mut turn: Turn) -> (Turn, Result<(), QmpError>) {
     (turn, done)
 }
 
-async fn again(monitor: &Monitor) -> Result<(), QmpError> {
-    let mut session = monitor.session().await?;
-    command(&mut session, "cont", json!({})).await
+/// Telling a VM that runs already to go on does nothing.
+async fn again(vms: &[Prepared], paused: impl Iterator<Item = &Turn>) -> Result<(), QmpError> {
+    for turn in paused {
+        let monitor: &Monitor = &vms[turn.place].request.vm.monitor;
+        command(&mut monitor.session().await?, "cont", json!({})).await?;
+    }
+    Ok(())
 }
