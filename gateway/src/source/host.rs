@@ -41,7 +41,9 @@ pub struct Ssh {
 pub enum HostError {
     #[error("{program} cannot be started: {source}; install openssh-client")]
     NoSsh { program: String, source: io::Error },
-    #[error("host {host} cannot be reached: {why}; try `ssh {target} true` as the user that this program runs as: it must work without a question")]
+    #[error(
+        "host {host} cannot be reached: {why}; try `ssh {target} true` as the user that this program runs as: it must work without a question"
+    )]
     Unreachable {
         host: String,
         target: String,

@@ -80,7 +80,10 @@ impl LiveVm {
         let nbd_on_host = place.nbd(&mark);
         LiveVm {
             monitor: Monitor::at(reach.here(&place.qmp)),
-            agent: place.agent.as_deref().map(|path| GuestAgent::at(reach.here(path))),
+            agent: place
+                .agent
+                .as_deref()
+                .map(|path| GuestAgent::at(reach.here(path))),
             nbd_here: reach.here(&nbd_on_host),
             nbd_on_host,
             mark,
@@ -120,4 +123,4 @@ impl LiveVm {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

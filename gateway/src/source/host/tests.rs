@@ -72,7 +72,11 @@ async fn sshd() -> Option<Sshd> {
     }
     let mut ssh = Ssh::new("pve1", "127.0.0.1");
     ssh.options = vec!["-F".into(), path("ssh_config")];
-    Some(Sshd { folder, daemon, ssh })
+    Some(Sshd {
+        folder,
+        daemon,
+        ssh,
+    })
 }
 
 /// Answers every client with its own words.
@@ -109,9 +113,14 @@ async fn sockets_of_a_host_are_reached_through_ssh_and_programs_run_there() {
         assert_eq!(&buf, b"hello");
     }
     assert_eq!(reach.ended(), None);
-    let words = host.run("printf", &["%s|%s", "two words", "it's $HOME"]).await;
+    let words = host
+        .run("printf", &["%s|%s", "two words", "it's $HOME"])
+        .await;
     assert_eq!(words.expect("runs"), "two words|it's $HOME");
-    let error = host.run("sh", &["-c", "echo no >&2; exit 4"]).await.expect_err("fails");
+    let error = host
+        .run("sh", &["-c", "echo no >&2; exit 4"])
+        .await
+        .expect_err("fails");
     assert_eq!(error.to_string(), "sh on pve1 failed: exit status: 4: no");
     // Files of another prefix stay, and so do odd folders' names in one word.
     let folder = sshd.folder.path().join("a b");
@@ -120,7 +129,10 @@ async fn sockets_of_a_host_are_reached_through_ssh_and_programs_run_there() {
         std::fs::write(folder.join(name), "").expect("written");
     }
     host.remove_files(&folder, "vm~").await.expect("removed");
-    let left: Vec<_> = std::fs::read_dir(&folder).expect("a folder").flatten().collect();
+    let left: Vec<_> = std::fs::read_dir(&folder)
+        .expect("a folder")
+        .flatten()
+        .collect();
     assert_eq!(left.len(), 1);
     let here = reach.here(&there);
     drop(reach);
@@ -167,7 +179,8 @@ async fn a_host_that_is_not_reached_is_named_with_what_ssh_said() {
     let expected = "host pve1 cannot be reached: Permission denied (publickey).; \
                     try `ssh root@pve1.lan true`";
     assert!(error.starts_with(expected), "{error}");
-    let error = unreachable("i=0; while [ $i -lt 5000 ]; do echo login words; i=$((i+1)); done").await;
+    let error =
+        unreachable("i=0; while [ $i -lt 5000 ]; do echo login words; i=$((i+1)); done").await;
     assert!(error.contains("cannot be reached"), "{error}");
 }
 
@@ -176,7 +189,10 @@ async fn a_missing_ssh_and_a_long_path_are_named() {
     let mut ssh = Ssh::new("pve1", "root@pve1.lan");
     ssh.program = "/nonexistent/ssh".into();
     let long = PathBuf::from(format!("/run/{}", "a".repeat(110)));
-    let error = Host::Ssh(ssh.clone()).reach(&[long]).await.expect_err("too long");
+    let error = Host::Ssh(ssh.clone())
+        .reach(&[long])
+        .await
+        .expect_err("too long");
     assert!(matches!(error, HostError::LongPath { .. }), "{error}");
     let error = Host::Ssh(ssh).reach(&[]).await.expect_err("no ssh");
     assert!(error.to_string().contains("openssh-client"), "{error}");
@@ -184,6 +200,12 @@ async fn a_missing_ssh_and_a_long_path_are_named() {
 
 #[tokio::test]
 async fn this_machines_sockets_are_reached_as_they_are() {
-    let reach = Host::Local.reach(&["/run/a.sock".into()]).await.expect("here");
-    assert_eq!(reach.here(Path::new("/run/a.sock")), Path::new("/run/a.sock"));
+    let reach = Host::Local
+        .reach(&["/run/a.sock".into()])
+        .await
+        .expect("here");
+    assert_eq!(
+        reach.here(Path::new("/run/a.sock")),
+        Path::new("/run/a.sock")
+    );
 }

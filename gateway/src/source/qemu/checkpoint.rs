@@ -59,7 +59,9 @@ pub enum CheckpointError {
         doing: &'static str,
         source: QmpError,
     },
-    #[error("VM {vm} has no disk {disk}; it has {has}: run `discover`, and correct the configuration")]
+    #[error(
+        "VM {vm} has no disk {disk}; it has {has}: run `discover`, and correct the configuration"
+    )]
     NoDisk {
         vm: String,
         disk: String,
@@ -71,7 +73,9 @@ pub enum CheckpointError {
         disk: String,
         why: String,
     },
-    #[error("VM {vm}: QEMU's NBD server is in use by another program (a migration or another backup); it serves one, so the capture is tried again later")]
+    #[error(
+        "VM {vm}: QEMU's NBD server is in use by another program (a migration or another backup); it serves one, so the capture is tried again later"
+    )]
     ServerTaken { vm: String },
     #[error("VM {vm}: QEMU is {what}; the capture is tried again later")]
     NotNow { vm: String, what: String },

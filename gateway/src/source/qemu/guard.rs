@@ -62,7 +62,9 @@ pub enum Note {
 
 #[derive(Debug, thiserror::Error)]
 pub enum GuardError {
-    #[error("the guard that would thaw the guests after a crash does not run: {0}; nothing was frozen")]
+    #[error(
+        "the guard that would thaw the guests after a crash does not run: {0}; nothing was frozen"
+    )]
     NotArmed(String),
     #[error("the guard did not wait for the end: {0}")]
     Acted(String),
@@ -140,7 +142,9 @@ impl Guard {
 
     /// An error means that the guard is gone or has begun its work: nothing may be frozen then.
     pub async fn note(&mut self, note: Note) -> Result<(), GuardError> {
-        self.line(&note).await.map_err(|e| GuardError::Acted(e.to_string()))
+        self.line(&note)
+            .await
+            .map_err(|e| GuardError::Acted(e.to_string()))
     }
 
     /// Everything is thawed and runs. `Err` if the guard had begun to do that itself.

@@ -223,7 +223,9 @@ async fn thaw(agent: &GuestAgent, session: Option<AgentSession>) -> Result<u64, 
             Err(error) => why = error.to_string(),
         }
     }
-    Err(format!("the guest could not be thawed: {why}; its guard goes on trying"))
+    Err(format!(
+        "the guest could not be thawed: {why}; its guard goes on trying"
+    ))
 }
 
 /// A VM's monitor, held for the instant.
@@ -285,12 +287,17 @@ async fn insert_all(
             // Else a sweep takes it, and knows by it what to do.
             let _ = turn.session.run("blockdev-del", arguments).await;
         }
-        if continued.is_ok() && let Some(guard) = guard.as_mut() {
+        if continued.is_ok()
+            && let Some(guard) = guard.as_mut()
+        {
             let _ = guard.note(Note::Continued(turn.place)).await;
         }
     }
     inserted.and(continued).map_err(failed)?;
-    Ok(paused.into_iter().map(|paused| paused.then_some(pause)).collect())
+    Ok(paused
+        .into_iter()
+        .map(|paused| paused.then_some(pause))
+        .collect())
 }
 
 async fn take_turn(vm: &Prepared, place: usize, pause: bool) -> Result<Turn, QmpError> {
@@ -309,10 +316,7 @@ async fn take_turn(vm: &Prepared, place: usize, pause: bool) -> Result<Turn, Qmp
 }
 
 /// Does it in all VMs at once, in each to its end, and keeps them in their order.
-async fn all<F>(
-    turns: Vec<Turn>,
-    work: fn(Turn) -> F,
-) -> (Vec<Turn>, Result<(), (usize, QmpError)>)
+async fn all<F>(turns: Vec<Turn>, work: fn(Turn) -> F) -> (Vec<Turn>, Result<(), (usize, QmpError)>)
 where
     F: Future<Output = (Turn, Result<(), QmpError>)> + Send + 'static,
 {

@@ -92,11 +92,17 @@ pub struct Delta {
 pub enum NoDelta {
     /// Nothing is queued or published that has this disk.
     NothingTrusted,
-    NoBitmap { driver: String, writer_has_others: bool },
+    NoBitmap {
+        driver: String,
+        writer_has_others: bool,
+    },
     Inconsistent(String),
     Stopped(String),
     Busy(String),
-    Resized { then: u64, now: u64 },
+    Resized {
+        then: u64,
+        now: u64,
+    },
 }
 
 impl fmt::Display for NoDelta {
@@ -211,7 +217,9 @@ fn judge(disk: DiskNow<'_>, bitmap: &Bitmap, trusted: &Trusted) -> Result<Delta,
 pub fn surplus(mark: &Mark, bitmaps: &[Bitmap], keep: &[CaptureId]) -> Vec<String> {
     let kept = within_most(keep);
     let useless = |bitmap: &&Bitmap| {
-        let of_kept = mark.capture(&bitmap.name).is_some_and(|c| kept.contains(&c));
+        let of_kept = mark
+            .capture(&bitmap.name)
+            .is_some_and(|c| kept.contains(&c));
         mark.owns(&bitmap.name) && !bitmap.busy && (bitmap.inconsistent || !of_kept)
     };
     let names = bitmaps.iter().filter(useless).map(|b| b.name.clone());

@@ -66,7 +66,10 @@ pub async fn undo(vm: &LiveVm, capture: &CaptureId) {
     remove_scratch(vm, &mut swept).await;
     if !swept.left.is_empty() {
         let left = &swept.left;
-        tracing::warn!(vm = vm.name(), "of a failed capture stays until the next: {left:?}");
+        tracing::warn!(
+            vm = vm.name(),
+            "of a failed capture stays until the next: {left:?}"
+        );
     }
 }
 
@@ -86,10 +89,7 @@ async fn remove_capture(
     Ok(())
 }
 
-fn at<'a>(
-    vm: &'a LiveVm,
-    doing: &'static str,
-) -> impl Fn(QmpError) -> CheckpointError + use<'a> {
+fn at<'a>(vm: &'a LiveVm, doing: &'static str) -> impl Fn(QmpError) -> CheckpointError + use<'a> {
     move |source| CheckpointError::Qmp {
         vm: vm.name().to_owned(),
         doing,
@@ -138,12 +138,18 @@ async fn may_capture(vm: &LiveVm, session: &mut Session) -> Result<(), Checkpoin
         vm: vm.name().to_owned(),
         what,
     };
-    let status = session.run("query-status", json!({})).await.map_err(&asking)?;
+    let status = session
+        .run("query-status", json!({}))
+        .await
+        .map_err(&asking)?;
     let status = status["status"].as_str().unwrap_or_default();
     if MIGRATING.contains(&status) {
         return Err(not_now(format!("migrating ({status})")));
     }
-    let jobs = session.run("query-block-jobs", json!({})).await.map_err(&asking)?;
+    let jobs = session
+        .run("query-block-jobs", json!({}))
+        .await
+        .map_err(&asking)?;
     let kinds = jobs.as_array().into_iter().flatten();
     let mut kinds = kinds.filter_map(|job| job["type"].as_str());
     match kinds.find(|kind| MOVING_JOBS.contains(kind)) {
@@ -152,7 +158,11 @@ async fn may_capture(vm: &LiveVm, session: &mut Session) -> Result<(), Checkpoin
     }
 }
 
-fn disk(vm: &LiveVm, view: &BlockView, wish: &DiskRequest) -> Result<PreparedDisk, CheckpointError> {
+fn disk(
+    vm: &LiveVm,
+    view: &BlockView,
+    wish: &DiskRequest,
+) -> Result<PreparedDisk, CheckpointError> {
     let found: Vec<&Device> = view.devices.iter().filter(|d| d.id == wish.id).collect();
     let [device] = found[..] else {
         let names: Vec<&str> = view.devices.iter().map(|d| d.id.as_str()).collect();
@@ -169,7 +179,10 @@ fn disk(vm: &LiveVm, view: &BlockView, wish: &DiskRequest) -> Result<PreparedDis
     };
     let qom_path = device.qom_path.clone();
     let qom_path = qom_path.ok_or_else(|| cannot("no device of the guest has it"))?;
-    let top = device.chain.first().ok_or_else(|| cannot("it is an empty drive"))?;
+    let top = device
+        .chain
+        .first()
+        .ok_or_else(|| cannot("it is an empty drive"))?;
     if vm.mark.owns(top) {
         return Err(cannot("the filter of an earlier capture is still in place"));
     }
@@ -194,8 +207,15 @@ fn disk(vm: &LiveVm, view: &BlockView, wish: &DiskRequest) -> Result<PreparedDis
 async fn start_server(vm: &LiveVm, session: &mut Session) -> Result<(), CheckpointError> {
     let path = vm.nbd_on_host.display().to_string();
     let address = json!({ "type": "unix", "data": { "path": path } });
-    match session.run("nbd-server-start", json!({ "addr": address })).await {
-        Err(error) if error.refusal().is_some_and(|words| words.contains("already running")) => {
+    match session
+        .run("nbd-server-start", json!({ "addr": address }))
+        .await
+    {
+        Err(error)
+            if error
+                .refusal()
+                .is_some_and(|words| words.contains("already running")) =>
+        {
             Err(CheckpointError::ServerTaken {
                 vm: vm.name().to_owned(),
             })
@@ -224,7 +244,9 @@ async fn begin_tracking(
     let tracking = at(vm, "tracking its changes");
     for name in &position.remove {
         let arguments = json!({ "node": disk.image, "name": name });
-        let removed = session.try_ask("block-dirty-bitmap-remove", arguments).await;
+        let removed = session
+            .try_ask("block-dirty-bitmap-remove", arguments)
+            .await;
         removed.map_err(&tracking)?;
     }
     disk.delta = position.delta;
@@ -282,7 +304,9 @@ impl Prepared {
         let exporting = at(vm, "handing out its disks");
         let mut session = vm.monitor.session().await.map_err(&exporting)?;
         let temporary = temporary_bitmap(&vm.mark, capture);
-        self.copy_deltas(&mut session, &temporary).await.map_err(&exporting)?;
+        self.copy_deltas(&mut session, &temporary)
+            .await
+            .map_err(&exporting)?;
         let mut disks = Vec::new();
         for (number, disk) in self.disks.iter().enumerate() {
             let exported = self.export(&mut session, number, disk, &temporary).await;
@@ -344,7 +368,10 @@ impl Prepared {
         let mut arguments = json!({
             "type": "nbd", "id": name, "name": name, "node-name": node, "writable": false,
         });
-        let context = disk.delta.is_ok().then(|| format!("qemu:dirty-bitmap:{temporary}"));
+        let context = disk
+            .delta
+            .is_ok()
+            .then(|| format!("qemu:dirty-bitmap:{temporary}"));
         if context.is_some() {
             arguments["bitmaps"] = json!([{ "node": disk.image, "name": temporary }]);
         }

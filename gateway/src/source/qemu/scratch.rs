@@ -4,11 +4,7 @@
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::{
-    LiveVm,
-    position::Mark,
-    sweep::LOOK_AGAIN,
-};
+use super::{LiveVm, position::Mark, sweep::LOOK_AGAIN};
 use crate::source::qmp::{QmpError, Session};
 
 const CLUSTER_BYTES: u64 = 64 << 10;

@@ -89,7 +89,9 @@ pub fn leftovers(view: &BlockView, mark: &Mark) -> Leftovers {
         }
         let ours = |name: &str| name.starts_with(&format!("{}{TEMPORARY}", mark.prefix()));
         let ours = node.dirty_bitmaps.iter().filter(|b| ours(&b.name));
-        found.bitmaps.extend(ours.map(|b| (name.clone(), b.name.clone())));
+        found
+            .bitmaps
+            .extend(ours.map(|b| (name.clone(), b.name.clone())));
     }
     nodes.sort();
     found.has_filters = nodes.iter().any(|(rank, _)| *rank == FILTER);
@@ -166,19 +168,22 @@ pub async fn take_out(
     }
     for export in &found.exports {
         let close = json!({ "id": export, "mode": "hard" });
-        run.command("export", export, "block-export-del", close).await?;
+        run.command("export", export, "block-export-del", close)
+            .await?;
     }
     run.exports_closed(&vm.mark).await?;
     let server_is_ours = !found.exports.is_empty() || answers(vm).await;
     if server_is_ours && !found.foreign_exports {
-        run.command("NBD server", "", "nbd-server-stop", json!({})).await?;
+        run.command("NBD server", "", "nbd-server-stop", json!({}))
+            .await?;
     }
     for node in &found.readers {
         run.delete(node).await?;
     }
     for back in &found.put_back {
         let set = json!({ "path": back.qom_path, "property": "drive", "value": back.node });
-        run.command("filter of", &back.qom_path, "qom-set", set).await?;
+        run.command("filter of", &back.qom_path, "qom-set", set)
+            .await?;
     }
     for device in &found.blocked {
         let why = "somebody else's node is above our filter; it goes with the next sweep";
@@ -191,7 +196,8 @@ pub async fn take_out(
         run.remove_bitmap(node, bitmap).await?;
     }
     for job in &found.jobs {
-        run.command("job", job, "job-dismiss", json!({ "id": job })).await?;
+        run.command("job", job, "job-dismiss", json!({ "id": job }))
+            .await?;
     }
     Ok(())
 }
@@ -234,7 +240,8 @@ impl Run<'_> {
         arguments: serde_json::Value,
     ) -> Result<(), QmpError> {
         let result = self.session.run(command, arguments).await.map(drop);
-        self.swept.note(format!("{what} {name}").trim().to_owned(), result)
+        self.swept
+            .note(format!("{what} {name}").trim().to_owned(), result)
     }
 
     async fn delete(&mut self, node: &str) -> Result<(), QmpError> {
@@ -254,7 +261,10 @@ impl Run<'_> {
         if status["status"] == "paused" {
             self.command("pause", "", "cont", json!({})).await?;
         }
-        tracing::warn!("the VM was left paused by a capture that was killed ({})", mark.prefix());
+        tracing::warn!(
+            "the VM was left paused by a capture that was killed ({})",
+            mark.prefix()
+        );
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //! monitor's `qemu-io`, and so through whatever filter is in place.
 
 mod agent;
-mod fixture;
+pub mod fixture;
 mod frozen;
 mod guarded;
 mod left_behind;

@@ -57,6 +57,8 @@ pub struct Image {
     pub virtual_size: u64,
     #[serde(default)]
     pub filename: String,
+    #[serde(default)]
+    pub format_specific: Value,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

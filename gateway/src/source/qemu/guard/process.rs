@@ -81,7 +81,9 @@ async fn rescue(vm: Watched, state: State) -> String {
 /// Whether the end came with everything done.
 async fn listen(
     lines: &mut UnboundedReceiver<String>,
-    states: &mut [State], until: Instant) -> bool {
+    states: &mut [State],
+    until: Instant,
+) -> bool {
     loop {
         let line = timeout_at(until, lines.recv()).await.ok().flatten();
         let Some(note) = line.and_then(|line| serde_json::from_str::<Note>(&line).ok()) else {

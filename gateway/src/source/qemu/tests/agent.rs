@@ -81,7 +81,11 @@ impl StandIn {
             }
             if command == "guest-sync-delimited" {
                 let mut answer = vec![0xff];
-                answer.extend(json!({ "return": request["arguments"]["id"] }).to_string().bytes());
+                answer.extend(
+                    json!({ "return": request["arguments"]["id"] })
+                        .to_string()
+                        .bytes(),
+                );
                 answer.push(b'\n');
                 return Some(answer);
             }

@@ -100,7 +100,10 @@ impl TestQemu {
         }
         let mut qemu = TestQemu {
             folder,
-            disks: disks.iter().map(|(id, kind)| (id.to_string(), *kind)).collect(),
+            disks: disks
+                .iter()
+                .map(|(id, kind)| (id.to_string(), *kind))
+                .collect(),
             extra: extra.iter().map(|word| word.to_string()).collect(),
             child: None,
         };
@@ -180,7 +183,11 @@ impl TestQemu {
         let before = self.said().len();
         let refused = self.run("human-monitor-command", line).await;
         // What went wrong with the command is answered, what came of the write is printed.
-        format!("{}{}", refused.as_str().unwrap_or_default(), &self.said()[before..])
+        format!(
+            "{}{}",
+            refused.as_str().unwrap_or_default(),
+            &self.said()[before..]
+        )
     }
 
     fn said(&self) -> String {
@@ -219,7 +226,10 @@ impl TestQemu {
     /// That nothing of a capture is left but bitmaps: their names, by disk.
     pub async fn only_bitmaps(&self) -> Vec<(String, Vec<String>)> {
         let view = self.view().await;
-        let stays = view.nodes.keys().filter(|name| name.starts_with("sparesite"));
+        let stays = view
+            .nodes
+            .keys()
+            .filter(|name| name.starts_with("sparesite"));
         assert_eq!(stays.collect::<Vec<_>>(), Vec::<&String>::new());
         assert_eq!(view.exports, []);
         assert_eq!(view.jobs, []);
@@ -230,7 +240,8 @@ impl TestQemu {
         }
         // An NBD server that still runs would refuse a second.
         let address = json!({ "type": "unix", "data": { "path": self.path("probe") } });
-        self.run("nbd-server-start", json!({ "addr": address })).await;
+        self.run("nbd-server-start", json!({ "addr": address }))
+            .await;
         self.run("nbd-server-stop", json!({})).await;
         let names = view.devices.iter().map(|device| {
             let image = view.image(device).expect("an image");

@@ -31,7 +31,10 @@ async fn frozen_content_stays_while_the_guest_writes_and_a_delta_has_the_blocks_
     assert!(first.pause.expect("three disks") < Duration::from_secs(5));
     for id in IDS {
         let held = disk(&first, id);
-        assert_eq!((held.size_bytes, held.bitmap.granularity), (DISK_BYTES, 4096));
+        assert_eq!(
+            (held.size_bytes, held.bitmap.granularity),
+            (DISK_BYTES, 4096)
+        );
         assert_eq!(held.bitmap.not_persistent.is_some(), id == "sc0");
         assert_eq!(held.delta, Err(NoDelta::NothingTrusted));
         qemu.writes(id, 2, MIB + 4096, 8192).await;
@@ -49,7 +52,11 @@ async fn frozen_content_stays_while_the_guest_writes_and_a_delta_has_the_blocks_
     let second = second.expect("frozen").swap_remove(0);
     for id in IDS {
         let disk = open(disk(&second, id));
-        assert_eq!(changes(&disk), [(MIB + 4096, 8192), (32 * MIB, 4096)], "{id}");
+        assert_eq!(
+            changes(&disk),
+            [(MIB + 4096, 8192), (32 * MIB, 4096)],
+            "{id}"
+        );
         assert_eq!(byte_at(&disk, MIB + 4096, 8192), Some(2));
     }
     second.release().await.expect("released");
@@ -81,7 +88,10 @@ async fn an_upload_that_fails_loses_no_change() {
     assert_eq!(second.pause, None, "one disk needs no pause");
     // It is thrown away: capture 1 is all that the vault has.
     second.abandon().await;
-    assert_eq!(qemu.only_bitmaps().await, [("vd0".to_owned(), vec![bitmap(1)])]);
+    assert_eq!(
+        qemu.only_bitmaps().await,
+        [("vd0".to_owned(), vec![bitmap(1)])]
+    );
     qemu.writes("vd0", 2, MIB, 4096).await;
     let third = take(3, &[1]).await;
     assert_eq!(changes(&open(&third.disks[0])), [(0, 4096), (MIB, 4096)]);
@@ -94,7 +104,9 @@ async fn the_running_disk_is_read_in_passes_until_a_frozen_one() {
     let vm = qemu.vm().await;
     qemu.writes("vd0", 1, 0, MIB).await;
     let ids = ["vd0", "sc0"];
-    let pass = checkpoint::running(request(&vm, 1, &ids, &[])).await.expect("a pass");
+    let pass = checkpoint::running(request(&vm, 1, &ids, &[]))
+        .await
+        .expect("a pass");
     let (first, raw) = (open(&pass.disks[0]), open(&pass.disks[1]));
     assert_eq!(byte_at(&first, 0, MIB), Some(1));
     qemu.writes("vd0", 2, 4096, 4096).await;
@@ -104,7 +116,9 @@ async fn the_running_disk_is_read_in_passes_until_a_frozen_one() {
     assert!(!pass.disks[0].frozen && pass.pause.is_none());
     drop((first, raw));
     pass.release().await.expect("released");
-    let pass = checkpoint::running(request(&vm, 2, &ids, &[1])).await.expect("a pass");
+    let pass = checkpoint::running(request(&vm, 2, &ids, &[1]))
+        .await
+        .expect("a pass");
     assert_eq!(changes(&open(&pass.disks[0])), [(4096, 4096)]);
     assert_eq!(changes(&open(&pass.disks[1])), [(8192, 4096)]);
     qemu.writes("vd0", 3, 0, 4096).await;
@@ -125,7 +139,10 @@ async fn vms_of_a_group_are_frozen_together_and_one_that_fails_leaves_none_froze
     );
     let (vm_one, vm_two) = (one.vm().await, two.vm().await);
     let ids = ["vd0"];
-    let both = vec![request(&vm_one, 1, &ids, &[]), request(&vm_two, 1, &ids, &[])];
+    let both = vec![
+        request(&vm_one, 1, &ids, &[]),
+        request(&vm_two, 1, &ids, &[]),
+    ];
     let held = checkpoint::freeze(both, &guard()).await.expect("frozen");
     for held in held {
         assert!(held.pause.expect("paused") < Duration::from_secs(5));
@@ -135,7 +152,9 @@ async fn vms_of_a_group_are_frozen_together_and_one_that_fails_leaves_none_froze
         request(&vm_one, 2, &ids, &[1]),
         request(&vm_two, 2, &["vd7"], &[1]),
     ];
-    let error = checkpoint::freeze(with_missing, &guard()).await.expect_err("no vd7");
+    let error = checkpoint::freeze(with_missing, &guard())
+        .await
+        .expect_err("no vd7");
     let CheckpointError::NoDisk { has, .. } = &error else {
         panic!("{error}");
     };
@@ -170,7 +189,10 @@ async fn another_client_of_the_monitor_is_answered_during_a_capture() {
     let other = tokio::spawn(async move {
         for _ in 0..20 {
             let mut session = monitor.session().await.expect("its turn");
-            session.run("query-status", json!({})).await.expect("an answer");
+            session
+                .run("query-status", json!({}))
+                .await
+                .expect("an answer");
             drop(session);
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
@@ -190,7 +212,8 @@ async fn an_nbd_server_of_somebody_else_is_left_alone() {
     let qemu = TestQemu::start(&KINDS[..1]).await;
     let vm = qemu.vm().await;
     let address = json!({ "type": "unix", "data": { "path": qemu.path("theirs") } });
-    qemu.run("nbd-server-start", json!({ "addr": address })).await;
+    qemu.run("nbd-server-start", json!({ "addr": address }))
+        .await;
     let taken = checkpoint::freeze(vec![request(&vm, 1, &["vd0"], &[])], &guard()).await;
     assert!(matches!(taken, Err(CheckpointError::ServerTaken { .. })));
     assert!(qemu.path("theirs").exists());

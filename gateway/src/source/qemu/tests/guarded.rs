@@ -68,7 +68,11 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 async fn a_guest_is_frozen_for_the_instant_only() {
     let (_qemu, agent, vm) = with_agent(State::default()).await;
     let held = take(&vm).await;
-    let order = ["guest-get-osinfo", "guest-fsfreeze-freeze", "guest-fsfreeze-thaw"];
+    let order = [
+        "guest-get-osinfo",
+        "guest-fsfreeze-freeze",
+        "guest-fsfreeze-thaw",
+    ];
     assert_eq!(agent.asked(), order);
     let GuestFreeze::Done {
         file_systems,
@@ -86,9 +90,27 @@ async fn a_guest_is_frozen_for_the_instant_only() {
 #[tokio::test]
 async fn without_a_freeze_the_disks_are_captured_all_the_same_and_it_says_why() {
     let states = [
-        (State { silent: true, ..State::default() }, "no guest agent answers"),
-        (State { refuses_freeze: true, ..State::default() }, "refused guest-fsfreeze-freeze: no"),
-        (State { thaws_by_itself: true, ..State::default() }, "thawed by itself"),
+        (
+            State {
+                silent: true,
+                ..State::default()
+            },
+            "no guest agent answers",
+        ),
+        (
+            State {
+                refuses_freeze: true,
+                ..State::default()
+            },
+            "refused guest-fsfreeze-freeze: no",
+        ),
+        (
+            State {
+                thaws_by_itself: true,
+                ..State::default()
+            },
+            "thawed by itself",
+        ),
     ];
     for (state, expected) in states {
         let (qemu, agent, vm) = with_agent(state).await;
@@ -99,7 +121,10 @@ async fn without_a_freeze_the_disks_are_captured_all_the_same_and_it_says_why() 
         assert!(why.contains(expected), "{why}");
         assert!(!agent.with(|state| state.frozen));
         held.release().await.expect("released");
-        assert_eq!(qemu.run("query-status", json!({})).await["status"], "running");
+        assert_eq!(
+            qemu.run("query-status", json!({})).await["status"],
+            "running"
+        );
     }
 }
 
@@ -107,7 +132,11 @@ async fn without_a_freeze_the_disks_are_captured_all_the_same_and_it_says_why() 
 async fn a_thaw_that_is_not_answered_is_tried_until_it_is() {
     // As often as the capture tries: the guard goes on.
     let deaf_to_thaws = 4;
-    let (_qemu, agent, vm) = with_agent(State { deaf_to_thaws, ..State::default() }).await;
+    let (_qemu, agent, vm) = with_agent(State {
+        deaf_to_thaws,
+        ..State::default()
+    })
+    .await;
     let held = take(&vm).await;
     assert!(matches!(&held.freeze, GuestFreeze::Failed(why) if why.contains("its guard")));
     until("thawed", || !agent.with(|state| state.frozen)).await;
@@ -127,13 +156,24 @@ async fn a_capture_that_fails_thaws_too() {
     comes.await.expect("a freeze");
     // The second disk's filter cannot be inserted: it is gone.
     let filter = vm.mark.node("cbw1");
-    qemu.run("blockdev-del", json!({ "node-name": filter })).await;
+    qemu.run("blockdev-del", json!({ "node-name": filter }))
+        .await;
     go.send(()).expect("it waits");
-    let error = taking.await.expect("it ends").expect_err("no filter").to_string();
+    let error = taking
+        .await
+        .expect("it ends")
+        .expect_err("no filter")
+        .to_string();
     assert!(error.contains("qom-set"), "{error}");
     assert!(!agent.with(|state| state.frozen));
-    assert_eq!(agent.asked().last().map(String::as_str), Some("guest-fsfreeze-thaw"));
-    assert_eq!(qemu.run("query-status", json!({})).await["status"], "running");
+    assert_eq!(
+        agent.asked().last().map(String::as_str),
+        Some("guest-fsfreeze-thaw")
+    );
+    assert_eq!(
+        qemu.run("query-status", json!({})).await["status"],
+        "running"
+    );
     let none: Vec<String> = vec![];
     let left = qemu.only_bitmaps().await;
     assert!(left.iter().all(|(_, bitmaps)| *bitmaps == none), "{left:?}");
@@ -162,14 +202,20 @@ async fn frozen_and_paused(qemu: &TestQemu, vm: &LiveVm, limit: Duration) -> Gua
 
 async fn goes_on(qemu: &TestQemu, agent: &StandIn) {
     until("thawed", || !agent.with(|state| state.frozen)).await;
-    assert_eq!(qemu.run("query-status", json!({})).await["status"], "running");
+    assert_eq!(
+        qemu.run("query-status", json!({})).await["status"],
+        "running"
+    );
 }
 
 #[tokio::test]
 async fn a_gateway_that_is_killed_leaves_no_frozen_and_no_paused_guest() {
     let (qemu, agent, vm) = with_agent(State::default()).await;
     let guard = frozen_and_paused(&qemu, &vm, Duration::from_secs(60)).await;
-    assert_eq!(qemu.run("query-status", json!({})).await["status"], "paused");
+    assert_eq!(
+        qemu.run("query-status", json!({})).await["status"],
+        "paused"
+    );
     // All that a guard notices of a kill: its pipe ends.
     drop(guard);
     goes_on(&qemu, &agent).await;
@@ -189,14 +235,22 @@ async fn a_guard_that_had_nothing_to_do_does_nothing() {
     let mut guard = frozen_and_paused(&qemu, &vm, Duration::from_secs(60)).await;
     qemu.run("cont", json!({})).await;
     guard.note(Note::Continued(0)).await.expect("noted");
-    vm.agent.as_ref().expect("an agent").thaw().await.expect("thawed");
+    vm.agent
+        .as_ref()
+        .expect("an agent")
+        .thaw()
+        .await
+        .expect("thawed");
     guard.note(Note::Thawed(0)).await.expect("noted");
     let asked = agent.asked();
     qemu.run("stop", json!({})).await;
     guard.done().await.expect("done");
     assert_eq!(agent.asked(), asked);
     // The administrator's own pause stays.
-    assert_eq!(qemu.run("query-status", json!({})).await["status"], "paused");
+    assert_eq!(
+        qemu.run("query-status", json!({})).await["status"],
+        "paused"
+    );
 }
 
 #[tokio::test]
@@ -210,7 +264,9 @@ async fn without_a_guard_nothing_is_frozen() {
         freeze: true,
         ..request(&vm, 1, &["vd0"], &[])
     };
-    let error = checkpoint::freeze(vec![wanted], &program).await.expect_err("no guard");
+    let error = checkpoint::freeze(vec![wanted], &program)
+        .await
+        .expect_err("no guard");
     assert!(error.to_string().contains("nothing was frozen"), "{error}");
     assert_eq!(agent.asked(), Vec::<String>::new());
     qemu.only_bitmaps().await;
@@ -218,7 +274,11 @@ async fn without_a_guard_nothing_is_frozen() {
 
 #[tokio::test]
 async fn a_start_thaws_what_is_frozen() {
-    let (_qemu, agent, vm) = with_agent(State { frozen: true, ..State::default() }).await;
+    let (_qemu, agent, vm) = with_agent(State {
+        frozen: true,
+        ..State::default()
+    })
+    .await;
     let swept = sweep(&vm, &[]).await.expect("swept");
     assert_eq!(swept.done, ["freeze of 2 file systems"]);
     assert!(!agent.with(|state| state.frozen));

@@ -19,11 +19,18 @@ async fn a_start_takes_out_what_a_kill_left_at_any_stage() {
     let qemu = TestQemu::start(&BOTH).await;
     let vm = qemu.vm().await;
     let first = checkpoint::freeze(vec![request(&vm, 1, &IDS, &[])], &guard()).await;
-    first.expect("frozen").swap_remove(0).release().await.expect("released");
+    first
+        .expect("frozen")
+        .swap_remove(0)
+        .release()
+        .await
+        .expect("released");
     let before = qemu.only_bitmaps().await;
 
     // Killed before the instant.
-    prepare::prepare(request(&vm, 2, &IDS, &[1]), true).await.expect("prepared");
+    prepare::prepare(request(&vm, 2, &IDS, &[1]), true)
+        .await
+        .expect("prepared");
     let swept = sweep(&vm, &[capture(1)]).await.expect("swept");
     assert_eq!(swept.left, Vec::<String>::new());
     assert_eq!(qemu.only_bitmaps().await, before);
@@ -44,12 +51,16 @@ async fn a_start_takes_out_what_a_kill_left_at_any_stage() {
     qemu.run("stop", json!({})).await;
     sweep(&vm, &[capture(1)]).await.expect("swept");
     assert_eq!(qemu.only_bitmaps().await, before);
-    assert_eq!(qemu.run("query-status", json!({})).await["status"], "running");
+    assert_eq!(
+        qemu.run("query-status", json!({})).await["status"],
+        "running"
+    );
 
     // Killed once the server ran, before anything was exported.
     let path = vm.nbd_on_host.display().to_string();
     let address = json!({ "type": "unix", "data": { "path": path } });
-    qemu.run("nbd-server-start", json!({ "addr": address })).await;
+    qemu.run("nbd-server-start", json!({ "addr": address }))
+        .await;
     sweep(&vm, &[capture(1)]).await.expect("swept");
     assert_eq!(qemu.only_bitmaps().await, before);
 

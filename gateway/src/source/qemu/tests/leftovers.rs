@@ -29,7 +29,10 @@ fn with_nodes(names: &[&str]) -> BlockView {
     let node = |name: &&str| {
         let node = serde_json::json!({ "node-name": name, "drv": "raw", "ro": false,
             "image": { "virtual-size": 1 } });
-        (name.to_string(), serde_json::from_value(node).expect("a node"))
+        (
+            name.to_string(),
+            serde_json::from_value(node).expect("a node"),
+        )
     };
     BlockView {
         nodes: names.iter().map(node).collect(),
@@ -41,8 +44,8 @@ const CBW: &str = "sparesite-abababab-cbw0";
 
 #[test]
 fn users_go_before_what_they_use() {
-    let [bound, scratch, snap, stopped] = ["bound0", "scratch0", "snap0", "stopped"]
-        .map(|kind| mark().node(kind));
+    let [bound, scratch, snap, stopped] =
+        ["bound0", "scratch0", "snap0", "stopped"].map(|kind| mark().node(kind));
     let names = [&bound, &scratch, &snap, &stopped].map(String::as_str);
     let mut view = with_nodes(&[&names[..], &[CBW, "theirs", "sparesite-cdcdcdcd-cbw0"]].concat());
     view.devices = vec![device("vd0", &[CBW, "image"])];
@@ -62,7 +65,10 @@ fn a_filter_under_somebody_elses_is_not_torn_out() {
     let mut view = with_nodes(&[CBW]);
     view.devices = vec![device("vd0", &["their-filter", CBW, "image"])];
     let found = leftovers(&view, &mark());
-    assert_eq!((found.put_back, found.blocked), (vec![], vec!["vd0".to_owned()]));
+    assert_eq!(
+        (found.put_back, found.blocked),
+        (vec![], vec!["vd0".to_owned()])
+    );
 }
 
 #[test]

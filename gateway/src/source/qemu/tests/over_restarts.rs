@@ -35,7 +35,10 @@ async fn a_qcow2_disk_is_tracked_over_a_stop_and_a_raw_one_is_not() {
     assert_eq!(found, [(MIB, 4096), (2 * MIB, 4096)]);
     let raw = of(&held, "sc0").as_ref().expect_err("it is lost");
     let words = raw.to_string();
-    assert!(words.contains("its raw disk keeps no bitmap over a stop"), "{words}");
+    assert!(
+        words.contains("its raw disk keeps no bitmap over a stop"),
+        "{words}"
+    );
     held.release().await.expect("released");
 }
 
@@ -53,7 +56,10 @@ async fn a_bitmap_that_was_not_closed_cleanly_is_not_believed_and_goes() {
     assert_eq!(of(&held, "vd0"), &Err(NoDelta::Inconsistent(bitmap(1))));
     held.release().await.expect("released");
     let left = qemu.only_bitmaps().await;
-    assert!(left.contains(&("vd0".to_owned(), vec![bitmap(2)])), "{left:?}");
+    assert!(
+        left.contains(&("vd0".to_owned(), vec![bitmap(2)])),
+        "{left:?}"
+    );
 }
 
 #[tokio::test]
@@ -87,16 +93,22 @@ async fn a_resized_disk_is_compared_as_a_whole() {
 async fn what_somebody_stopped_or_removed_is_noticed() {
     let qemu = TestQemu::start(&BOTH).await;
     for number in 1..=2 {
-        take(&qemu, number, &[1]).await.release().await.expect("released");
+        take(&qemu, number, &[1])
+            .await
+            .release()
+            .await
+            .expect("released");
     }
     let theirs = |name: String| json!({ "node": "raw-sc0", "name": name });
-    qemu.run("block-dirty-bitmap-disable", theirs(bitmap(2))).await;
+    qemu.run("block-dirty-bitmap-disable", theirs(bitmap(2)))
+        .await;
     let held = take(&qemu, 3, &[2, 1]).await;
     // The older one has all of the changes, and more.
     let since = |id| of(&held, id).as_ref().expect("a delta").since;
     assert_eq!((since("sc0"), since("vd0")), (capture(1), capture(2)));
     held.release().await.expect("released");
-    qemu.run("block-dirty-bitmap-remove", theirs(bitmap(1))).await;
+    qemu.run("block-dirty-bitmap-remove", theirs(bitmap(1)))
+        .await;
     let held = take(&qemu, 4, &[2, 1]).await;
     assert_eq!(of(&held, "sc0"), &Err(NoDelta::Stopped(bitmap(2))));
     held.release().await.expect("released");

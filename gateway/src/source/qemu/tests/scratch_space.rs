@@ -22,13 +22,18 @@ async fn a_full_scratch_fails_the_capture_and_no_write_of_the_guest() {
     for (id, disk) in ids.into_iter().zip(&disks) {
         assert_eq!(byte_at(disk, 0, MIB), Some(1));
         qemu.writes(id, 2, 0, 16 * MIB).await;
-        let error = disk.read_at(0, &mut [0; 4096]).expect_err("given up").to_string();
+        let error = disk
+            .read_at(0, &mut [0; 4096])
+            .expect_err("given up")
+            .to_string();
         assert!(error.contains("raise scratch.max"), "{error}");
         assert!(disk.next_data(MIB).is_err());
         qemu.writes(id, 3, 0, 32 * MIB).await;
     }
     for number in 0..2 {
-        let length = std::fs::metadata(vm.scratch_file(number)).expect("a file").len();
+        let length = std::fs::metadata(vm.scratch_file(number))
+            .expect("a file")
+            .len();
         assert!(length <= 4 * MIB, "{length}");
     }
     held.abandon().await;
@@ -58,19 +63,25 @@ async fn a_stalled_scratch_holds_a_write_for_its_timeout_and_fails_none() {
         "driver": "qcow2", "node-name": vm.mark.node("scratch0"), "file": "slow",
         "cache": { "no-flush": true },
     });
-    qemu.run("blockdev-reopen", json!({ "options": [scratch] })).await;
+    qemu.run("blockdev-reopen", json!({ "options": [scratch] }))
+        .await;
     let began = Instant::now();
     for round in 0..4 {
         qemu.writes("vd0", 2, round * MIB, MIB).await;
     }
     // One write waits for the timeout of a second, the others find the snapshot broken.
     // Four MiB would take twenty seconds.
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        began.elapsed()
+    );
     assert!(reader.read_at(0, &mut [0; 4096]).is_err());
     let swept = held.release().await.expect("released");
     // Our node is under the test's throttle.
     assert_eq!(swept.left.len(), 1, "{swept:?}");
-    qemu.run("blockdev-del", json!({ "node-name": "slow" })).await;
+    qemu.run("blockdev-del", json!({ "node-name": "slow" }))
+        .await;
     qemu.writes("vd0", 3, 0, 32 * MIB).await;
 }
 
@@ -81,7 +92,11 @@ async fn nothing_is_taken_out_while_the_scratch_folder_hangs() {
     let held = checkpoint::freeze(vec![request(&vm, 1, &["vd0"], &[])], &guard()).await;
     let held = held.expect("frozen").swap_remove(0);
     // A write into a pipe that nobody reads never ends.
-    let probe = vm.place.scratch.folder.join(format!("{}probe", vm.scratch_prefix()));
+    let probe = vm
+        .place
+        .scratch
+        .folder
+        .join(format!("{}probe", vm.scratch_prefix()));
     let made = std::process::Command::new("mkfifo").arg(&probe).status();
     assert!(made.expect("mkfifo runs").success());
     held.abandon().await;

@@ -28,8 +28,14 @@ fn a_device_keeps_its_name_over_a_restart_however_qemu_says_it() {
     let scsi = path("/machine/peripheral/scsi0");
     assert_eq!(named("", json!("scsi0")), ("scsi0".into(), scsi));
     let anonymous = "/machine/peripheral-anon/device[1]";
-    assert_eq!(named("virtio0", json!(anonymous)), ("virtio0".into(), path(anonymous)));
-    assert_eq!(named("", json!(anonymous)), (anonymous.into(), path(anonymous)));
+    assert_eq!(
+        named("virtio0", json!(anonymous)),
+        ("virtio0".into(), path(anonymous))
+    );
+    assert_eq!(
+        named("", json!(anonymous)),
+        (anonymous.into(), path(anonymous))
+    );
     assert_eq!(named("d0", json!(null)), ("d0".into(), None));
 }
 
@@ -55,7 +61,11 @@ fn the_image_is_what_lies_under_the_filters() {
 
 #[test]
 fn an_empty_drive_has_no_chain_and_nonsense_is_refused() {
-    let empty = view(json!({ "device": "cd0", "removable": true }), json!({}), &[]);
+    let empty = view(
+        json!({ "device": "cd0", "removable": true }),
+        json!({}),
+        &[],
+    );
     assert_eq!(empty.devices[0].chain, Vec::<String>::new());
     assert!(empty.image(&empty.devices[0]).is_none());
     let none = || json!([]);
