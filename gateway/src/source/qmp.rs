@@ -182,3 +182,7 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "qmp/tests.rs"]
+mod tests;

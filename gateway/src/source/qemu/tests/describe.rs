@@ -190,8 +190,10 @@ fn firmware_is_told_from_the_flash() {
         with("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd", true),
         Some(true)
     );
-    let mut by_bios = Facts::default();
-    by_bios.machine = json!({ "firmware": "/usr/share/ovmf/OVMF.fd" });
+    let by_bios = Facts {
+        machine: json!({ "firmware": "/usr/share/ovmf/OVMF.fd" }),
+        ..Facts::default()
+    };
     let firmware = describe(&by_bios).hardware.firmware;
     assert!(matches!(firmware, Firmware::Uefi { .. }));
 }
@@ -219,11 +221,13 @@ fn the_clocks_base_is_told_from_its_time() {
 
 #[test]
 fn a_nics_network_is_the_hosts_interface() {
-    let mut facts = Facts::default();
-    facts.network = "net0: index=0,type=nic,model=virtio-net-pci,macaddr=bc:24:11:00:00:01\r\n \
+    let network = "net0: index=0,type=nic,model=virtio-net-pci,macaddr=bc:24:11:00:00:01\r\n \
         \\ tap: index=0,type=tap,ifname=tap101i0,script=/x\r\nlonely: index=0,type=user\r\n\
-        net1: index=0,type=nic,model=e1000,macaddr=bc:24:11:00:00:02"
-        .into();
+        net1: index=0,type=nic,model=e1000,macaddr=bc:24:11:00:00:02";
+    let facts = Facts {
+        network: network.to_owned(),
+        ..Facts::default()
+    };
     let nics = describe(&facts).hardware.nics;
     assert_eq!(nics.len(), 2);
     assert_eq!(nics[0].network.as_deref(), Some("tap101i0"));

@@ -94,7 +94,10 @@ fn one_that_cannot_be_used_leaves_it_to_an_older_one_or_says_why() {
         ),
     ];
     for (bitmap, why) in broken {
-        assert_eq!(since(&[bitmap.clone()], &[2, 1]), Err(why.clone()));
+        assert_eq!(
+            since(std::slice::from_ref(&bitmap), &[2, 1]),
+            Err(why.clone())
+        );
         assert_eq!(since(&[bitmap.clone(), good(1)], &[2, 1]), Ok(1), "{why}");
         let both = [
             bitmap,
