@@ -19,6 +19,8 @@ pub struct NbdDisk {
     pool: NbdPool,
     name: String,
     map: Mutex<DataMap>,
+    /// Of the last context and flags that [`NbdDisk::next_flagged`] was asked for.
+    flagged: Mutex<(String, u32, DataMap)>,
     server: Option<QemuNbd>,
 }
 
@@ -30,13 +32,17 @@ struct DataMap {
 }
 
 impl DataMap {
+    /// A hole that does not promise zeroes may hold anything.
     fn from_extents(offset: u64, map: &ExtentMap) -> Self {
+        Self::where_flags(offset, map, |flags| flags & STATE_ZERO == 0)
+    }
+
+    fn where_flags(offset: u64, map: &ExtentMap, wanted: impl Fn(u32) -> bool) -> Self {
         let mut data: Vec<Range<u64>> = Vec::new();
         let mut at = offset;
         for extent in &map.extents {
             let end = at + extent.length;
-            // A hole that does not promise zeroes may hold anything.
-            if extent.flags & STATE_ZERO == 0 {
+            if wanted(extent.flags) {
                 match data.last_mut() {
                     Some(last) if last.end == at => last.end = end,
                     _ => data.push(at..end),
@@ -80,6 +86,7 @@ impl NbdDisk {
             pool,
             name,
             map: Mutex::default(),
+            flagged: Mutex::default(),
             server,
         }
     }
@@ -118,6 +125,38 @@ impl NbdDisk {
             }
         }
         Ok(out)
+    }
+
+    /// The next range at or after `offset` whose flags in this context have one of `flags`; `None`
+    /// when none follows. One answer's map is remembered, never the whole disk's; right for a
+    /// context that does not change, such as a bitmap that does not record.
+    pub fn next_flagged(
+        &self,
+        context: &str,
+        flags: u32,
+        offset: u64,
+    ) -> Result<Option<Range<u64>>, DiskError> {
+        let size = self.size_bytes();
+        let mut at = offset;
+        while at < size {
+            let known = {
+                let known = self.flagged.lock().unwrap_or_else(PoisonError::into_inner);
+                let (of, with, map) = &*known;
+                let known = of == context && *with == flags && map.covered.contains(&at);
+                known.then(|| map.next(at))
+            };
+            match known {
+                Some(Ok(range)) => return Ok(Some(range)),
+                Some(Err(end)) => at = end,
+                None => {
+                    let map = self.status(context, at, size)?;
+                    let map = DataMap::where_flags(at, &map, |found| found & flags != 0);
+                    let mut known = self.flagged.lock().unwrap_or_else(PoisonError::into_inner);
+                    *known = (context.to_owned(), flags, map);
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// One answer for a range that starts at `at`; never empty.

@@ -17,6 +17,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use console::{Exit, Failure, Manual, OrFailure, OutputArgs};
 
 use commands::{VmArgs, check, init, jobs as jobs_command, points, rebuild, status, sync};
+use source::qemu::guard;
 
 /// Replicates the VM disks of a site into an encrypted vault in object storage
 #[derive(Debug, Parser)]
@@ -67,6 +68,9 @@ enum Command {
     /// Rebuild the state folder from the vault
     #[command(after_help = rebuild::EXAMPLES)]
     Rebuild,
+    /// Started by a capture: thaws the guests if the gateway is killed while they are frozen
+    #[command(name = guard::COMMAND, hide = true)]
+    ThawGuard,
     #[command(flatten)]
     Manual(Manual),
 }
@@ -96,6 +100,10 @@ async fn run(cli: &Cli) -> anyhow::Result<Exit> {
         Command::Status => status::run(config, json),
         Command::Jobs(args) => jobs_command::run(config, args, json),
         Command::Rebuild => rebuild::run(config, json).await,
+        Command::ThawGuard => guard::run()
+            .await
+            .map(|()| Exit::Done)
+            .map_err(|why| Failure::failed(why).into()),
         Command::Manual(manual) => manual.run(Cli::command()),
     }
 }

@@ -1,0 +1,117 @@
+//! A disk of a running VM as capture reads it: an NBD export of its QEMU, with the blocks that
+//! changed since an earlier capture.
+
+use std::{ops::Range, time::Duration};
+
+use vault_store::{Extents, error::DiskFailure};
+use virtual_disk::{
+    DiskError, DiskReader, NbdDisk,
+    nbd::{NbdError, NbdOptions, wire::BASE_ALLOCATION},
+};
+
+use super::qemu::held::HeldDisk;
+use crate::interrupt::Interrupt;
+
+/// A server that is alive answers a read within this, a stalled disk below it or not.
+const ANSWER: Duration = Duration::from_secs(60);
+/// Set in the flags of a `qemu:dirty-bitmap:` extent that is dirty.
+const DIRTY: u32 = 1;
+/// What QEMU answers for a frozen state that it gave up (EPERM, EACCES, EINVAL).
+const GIVEN_UP: [u32; 3] = [1, 13, 22];
+
+pub struct LiveDisk {
+    disk: NbdDisk,
+    context: Option<String>,
+    frozen: bool,
+    interrupt: Interrupt,
+}
+
+impl LiveDisk {
+    /// Blocks. `connections` bounds how many threads read at once.
+    pub fn open(
+        held: &HeldDisk,
+        connections: usize,
+        interrupt: Interrupt,
+    ) -> Result<Self, DiskError> {
+        let mut contexts = vec![BASE_ALLOCATION.to_owned()];
+        contexts.extend(held.context.clone());
+        let options = NbdOptions {
+            export: held.export.clone(),
+            contexts,
+            timeout: ANSWER,
+        };
+        let address = held.address.clone();
+        let disk = NbdDisk::connect(&held.id, address, options, connections)?;
+        let granted = held.context.as_ref();
+        if let Some(context) = granted.filter(|context| !disk.export().has_context(context)) {
+            return Err(DiskError::Nbd {
+                disk: held.id.clone(),
+                source: NbdError::Protocol(format!("{context} is not handed out")),
+            });
+        }
+        Ok(LiveDisk {
+            disk,
+            context: held.context.clone(),
+            frozen: held.frozen,
+            interrupt,
+        })
+    }
+
+    fn go_on(&self) -> Result<(), DiskFailure> {
+        match self.interrupt.came() {
+            true => Err("interrupted".into()),
+            false => Ok(()),
+        }
+    }
+
+    fn failure(&self, error: DiskError) -> DiskFailure {
+        let refused = match &error {
+            DiskError::Nbd {
+                source: NbdError::Command { errno, .. },
+                ..
+            } => GIVEN_UP.contains(errno),
+            _ => false,
+        };
+        match refused && self.frozen {
+            true => format!(
+                "{error}: QEMU gave the frozen state up rather than fail or stall the guest's \
+                 writes, as the scratch space was full or too slow; raise scratch.max, or give a \
+                 scratch folder on a faster disk"
+            )
+            .into(),
+            false => error.into(),
+        }
+    }
+
+    /// The next range at or after `offset` that may have changed; everything, where changes are
+    /// not tracked. `None` when nothing that follows has changed.
+    pub fn next_change(&self, offset: u64) -> Result<Option<Range<u64>>, DiskFailure> {
+        self.go_on()?;
+        let size = self.disk.size_bytes();
+        match &self.context {
+            None => Ok((offset < size).then_some(offset..size)),
+            Some(context) => self
+                .disk
+                .next_flagged(context, DIRTY, offset)
+                .map_err(|error| self.failure(error)),
+        }
+    }
+}
+
+impl Extents for LiveDisk {
+    fn size_bytes(&self) -> u64 {
+        self.disk.size_bytes()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DiskFailure> {
+        self.go_on()?;
+        let read = self.disk.read_at(offset, buf);
+        read.map_err(|error| self.failure(error))
+    }
+
+    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, DiskFailure> {
+        self.go_on()?;
+        let next = self.disk.next_data(offset);
+        next.map_err(|error| self.failure(error))
+    }
+}

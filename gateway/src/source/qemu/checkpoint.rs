@@ -1,0 +1,146 @@
+//! A source checkpoint: the disks of a VM, or of a consistency group, frozen at one instant and
+//! handed out over NBD; or the disks of a running VM as they are, for the passes before it.
+//!
+//! Nothing hangs on the order in which bitmaps start and filters are inserted: a new bitmap starts
+//! before its disk's instant and the old ones never stop, so a delta covers too much, never too
+//! little.
+
+use std::time::Duration;
+
+use vault_format::ids::CaptureId;
+
+use super::{
+    LiveVm,
+    guard::{GuardError, GuardProgram},
+    held::Held,
+    instant::{self, Moment},
+    position::Trusted,
+    prepare::{self, Prepared},
+};
+use crate::source::{guest_agent::GuestSystem, qmp::QmpError};
+
+/// One VM of a checkpoint.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub vm: LiveVm,
+    /// Names the bitmaps that start now.
+    pub capture: CaptureId,
+    pub disks: Vec<DiskRequest>,
+    /// Ask the guest agent to freeze the file systems.
+    pub freeze: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct DiskRequest {
+    /// As [`super::view::Device::id`] has it.
+    pub id: String,
+    /// The captures that are queued, and the newest published one; newest first.
+    pub trusted: Vec<Trusted>,
+}
+
+/// What came of the freeze inside the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GuestFreeze {
+    NotAsked,
+    Done {
+        file_systems: u64,
+        system: GuestSystem,
+        /// From the freeze to the thaw.
+        window: Duration,
+    },
+    Failed(String),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    #[error("VM {vm}: {doing}: {source}")]
+    Qmp {
+        vm: String,
+        doing: &'static str,
+        source: QmpError,
+    },
+    #[error(
+        "VM {vm} has no disk {disk}; it has {has}: run `discover`, and correct the configuration"
+    )]
+    NoDisk {
+        vm: String,
+        disk: String,
+        has: String,
+    },
+    #[error("VM {vm}: disk {disk} cannot be captured: {why}")]
+    Disk {
+        vm: String,
+        disk: String,
+        why: String,
+    },
+    #[error(
+        "VM {vm}: QEMU's NBD server is in use by another program (a migration or another backup); it serves one, so the capture is tried again later"
+    )]
+    ServerTaken { vm: String },
+    #[error("VM {vm}: QEMU is {what}; the capture is tried again later")]
+    NotNow { vm: String, what: String },
+    #[error(transparent)]
+    Guard(#[from] GuardError),
+}
+
+/// Freezes the disks of all VMs at one instant. On failure nothing of it is left, where QEMU still
+/// answers; what is left then goes with the next capture's beginning, or with a sweep.
+pub async fn freeze(
+    requests: Vec<Request>,
+    guard: &GuardProgram,
+) -> Result<Vec<Held>, CheckpointError> {
+    let mut prepared = Vec::new();
+    for request in requests {
+        match prepare::prepare(request, true).await {
+            Ok(vm) => prepared.push(vm),
+            Err(error) => {
+                give_up(prepared).await;
+                return Err(error);
+            }
+        }
+    }
+    let moments = match instant::freeze(&prepared, guard).await {
+        Ok(moments) => moments,
+        Err(error) => {
+            give_up(prepared).await;
+            return Err(error);
+        }
+    };
+    expose(prepared, moments).await
+}
+
+/// Hands out the disks of a running VM as they are: a smear, made whole by the next pass, which
+/// has the blocks that changed meanwhile. `request.freeze` has no meaning here.
+pub async fn running(request: Request) -> Result<Held, CheckpointError> {
+    let prepared = prepare::prepare(request, false).await?;
+    let moment = Moment::default();
+    let mut held = expose(vec![prepared], vec![moment]).await?;
+    Ok(held.swap_remove(0))
+}
+
+async fn expose(
+    prepared: Vec<Prepared>,
+    moments: Vec<Moment>,
+) -> Result<Vec<Held>, CheckpointError> {
+    let mut failed = None;
+    let mut held = Vec::new();
+    for (vm, moment) in prepared.iter().zip(moments) {
+        match vm.expose(moment).await {
+            Ok(one) => held.push(one),
+            Err(error) => failed = Some(error),
+        }
+    }
+    match failed {
+        None => Ok(held),
+        Some(error) => {
+            give_up(prepared).await;
+            Err(error)
+        }
+    }
+}
+
+async fn give_up(prepared: Vec<Prepared>) {
+    for vm in prepared {
+        prepare::undo(&vm.request.vm, &vm.request.capture).await;
+    }
+}

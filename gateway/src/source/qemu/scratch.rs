@@ -1,0 +1,119 @@
+//! Scratch space: where the old content of a block goes when a guest overwrites it during a
+//! capture. Bounded on the host, so that a busy guest breaks the capture and nothing else.
+
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::{LiveVm, position::Mark, sweep::LOOK_AGAIN};
+use crate::source::qmp::{QmpError, Session};
+
+const CLUSTER_BYTES: u64 = 64 << 10;
+/// An image's tables for a disk of which nothing was kept yet.
+const LEAST_BYTES: u64 = 1 << 20;
+const CREATED_WITHIN: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// What each disk may use of `max_bytes`: none gets more than it can need, and what is left over
+/// goes to the others evenly. Pure.
+pub fn shares(disks: &[u64], max_bytes: u64) -> Vec<u64> {
+    // All of the disk, and its tables: 8 bytes for each cluster, twice, and room to spare.
+    let need = |size: u64| size + size / 1024 + LEAST_BYTES;
+    let mut shares = vec![0; disks.len()];
+    let mut smallest_first: Vec<usize> = (0..disks.len()).collect();
+    smallest_first.sort_by_key(|place| disks[*place]);
+    let (mut left, mut waiting) = (max_bytes, disks.len() as u64);
+    for place in smallest_first {
+        let share = need(disks[place]).min(left / waiting);
+        shares[place] = share.max(LEAST_BYTES).next_multiple_of(CLUSTER_BYTES);
+        left = left.saturating_sub(share);
+        waiting -= 1;
+    }
+    shares
+}
+
+/// The scratch image of one disk, and its filter, not yet inserted: nodes `bound`, `scratch` and
+/// `cbw`. QEMU makes the file itself, so this works on any host.
+pub async fn add_filter(
+    session: &mut Session,
+    vm: &LiveVm,
+    number: usize,
+    over: &str,
+    disk_bytes: u64,
+    share: u64,
+) -> Result<String, QmpError> {
+    let path = vm.scratch_file(number).display().to_string();
+    let node = |kind: &str| vm.mark.node(&format!("{kind}{number}"));
+    let (bound, scratch, filter) = (node("bound"), node("scratch"), node("cbw"));
+    let file = json!({ "driver": "file", "filename": path, "size": share });
+    create(session, &vm.mark, file).await?;
+    // The raw node's size is the bound: a write past it fails, and only the snapshot breaks.
+    let bounded = json!({
+        "driver": "raw", "node-name": bound, "size": share,
+        "file": { "driver": "file", "filename": path },
+    });
+    session.run("blockdev-add", bounded).await?;
+    let image = json!({
+        "driver": "qcow2", "file": bound, "size": disk_bytes, "cluster-size": CLUSTER_BYTES,
+    });
+    create(session, &vm.mark, image).await?;
+    // Nothing in it outlives the capture, so nothing in it needs to be durable.
+    let image = json!({
+        "driver": "qcow2", "node-name": scratch, "file": bound, "cache": { "no-flush": true },
+    });
+    session.run("blockdev-add", image).await?;
+    let above = json!({
+        "driver": "copy-before-write", "node-name": filter, "file": over, "target": scratch,
+        "on-cbw-error": "break-snapshot",
+        "cbw-timeout": vm.place.scratch.timeout.as_secs().max(1),
+    });
+    session.run("blockdev-add", above).await?;
+    Ok(filter)
+}
+
+async fn create(session: &mut Session, mark: &Mark, options: Value) -> Result<(), QmpError> {
+    let job = mark.node("create");
+    let arguments = json!({ "job-id": job, "options": options });
+    session.run("blockdev-create", arguments).await?;
+    let until = Instant::now() + CREATED_WITHIN;
+    let refused = |desc: String| QmpError::Refused {
+        command: "blockdev-create".into(),
+        class: String::new(),
+        desc,
+    };
+    let outcome = loop {
+        let jobs: Vec<super::view::Job> = session.ask("query-jobs", json!({})).await?;
+        match jobs.into_iter().find(|other| other.id == job) {
+            Some(ours) if ours.status == "concluded" => break ours.error,
+            Some(_) if Instant::now() < until => sleep(LOOK_AGAIN).await,
+            Some(_) => return Err(refused("the scratch image is not made in time".into())),
+            None => return Err(refused("somebody else ended the job".into())),
+        }
+    };
+    session.run("job-dismiss", json!({ "id": job })).await?;
+    outcome.map_or(Ok(()), |why| Err(refused(why)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+    const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn a_small_disk_leaves_its_share_to_the_others() {
+        let found = shares(&[100 * GIB, MIB, 200 * GIB], 10 * GIB);
+        assert!(found[1] < 3 * MIB);
+        assert!(found[0] > 4 * GIB && found[0] <= 5 * GIB, "{found:?}");
+        assert!(found[2] > 4 * GIB && found[2] <= 5 * GIB, "{found:?}");
+        let total: u64 = found.iter().sum();
+        assert!(total <= 10 * GIB + 3 * CLUSTER_BYTES, "{total}");
+    }
+
+    #[test]
+    fn no_disk_gets_more_than_it_can_need_and_each_gets_its_tables() {
+        let roomy = shares(&[GIB], 100 * GIB);
+        assert!(roomy[0] >= GIB && roomy[0] < GIB + 4 * MIB, "{roomy:?}");
+        assert_eq!(shares(&[GIB, GIB], 0), [LEAST_BYTES, LEAST_BYTES]);
+        assert_eq!(shares(&[], GIB), [0; 0]);
+    }
+}

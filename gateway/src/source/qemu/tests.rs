@@ -1,0 +1,10 @@
+//! Against a real QEMU without a guest: writes go through the device's own block backend, by the
+//! monitor's `qemu-io`, and so through whatever filter is in place.
+
+mod agent;
+pub mod fixture;
+mod frozen;
+mod guarded;
+mod left_behind;
+mod over_restarts;
+mod scratch_space;
