@@ -89,5 +89,8 @@ class Acks:
                 start = None
         return found
 
+    def quiesced_rows(self, since, until):
+        return tuple(int(said.detail) for said in self.said if said.word == "quiesced" and since <= said.heard <= until)
+
     def close(self):
         self.stream.close()

@@ -17,6 +17,7 @@ class Expected:
     row: int                            # the newest acknowledged before the capture began
     ops: dict[str, int]                 # disk → the newest operation acknowledged
     consistency: str                    # crash, file-system or application
+    quiesced_at: tuple[int, ...] = ()   # the newest row each time the writer rested during the capture
 
 
 @dataclasses.dataclass
@@ -69,6 +70,8 @@ def judge_rows(folder, expected, judged):
     database, wal = folder / "rows.db", folder / "rows.db-wal"
     judged.replayed["database"] = wal.exists() and wal.stat().st_size > 0
     if expected.consistency == "application":
+        if not expected.quiesced_at:
+            judged.findings.append("root: the writer was never quiesced during the capture")
         if judged.replayed["database"]:
             judged.findings.append("root: the database's journal needs a replay, though the application was quiesced")
         # What is in the database itself is what counts, so its journal is not even offered.
@@ -76,6 +79,8 @@ def judge_rows(folder, expected, judged):
     (folder / "rows.db-shm").unlink(missing_ok=True)
     judged.newest_row, findings = judge.judge_database(database, expected.row)
     judged.findings += [f"root: {text}" for text in findings]
+    if expected.consistency == "application" and judged.newest_row not in expected.quiesced_at:
+        judged.findings.append(f"root: the newest row is {judged.newest_row}, but the writer rested at {expected.quiesced_at}")
 
 
 def read_disk(image, folder, work, consistency):
