@@ -41,15 +41,15 @@ def running(guest):
     return check
 
 
-def writing(guest):
-    """A row is acknowledged that was not before the check: wrap it in `eventually`."""
-    newest = guest.acks.newest_row()
-
+def writing(guest, seconds):
+    """A row is acknowledged after the check began."""
     def check():
-        nonlocal newest
-        now = guest.acks.newest_row()
-        stuck, newest = now <= newest, now
-        return ["the writer acknowledges nothing"] if stuck else []
+        newest, until = guest.acks.newest_row(), time.monotonic() + seconds
+        while guest.acks.newest_row() <= newest:
+            if time.monotonic() > until:
+                return [f"the writer acknowledges nothing for {seconds:g} s"]
+            time.sleep(0.05)
+        return []
 
     return check
 

@@ -11,7 +11,7 @@ import ledger  # noqa: E402  the guest's own file, which lies beside the harness
 
 GUEST_ALARMS = re.compile(
     r"I/O error|Buffer I/O|EXT4-fs (error|warning)|Remounting filesystem read-only|XFS \([^)]*\): .*(error|Corruption|shutdown)"
-    r"|blocked for more than|Oops|Kernel panic|soft lockup",
+    r"|blocked for more than|\bOops\b|Kernel panic|soft lockup",
     re.IGNORECASE,
 )
 

@@ -1,8 +1,10 @@
 """Runs a command and kills its process group at a random moment, again and again; between the kills, checks
 what must hold. The seed gives the same moments again."""
 
+import contextlib
 import dataclasses
 import os
+import pathlib
 import random
 import signal
 import subprocess
@@ -33,7 +35,7 @@ class Plan:
     after_sweep: list[Check]            # must hold after a run that nobody disturbed
     sweep_every: int = 10
     env: dict | None = None
-    log: typing.Any = subprocess.DEVNULL
+    logs: pathlib.Path | None = None    # a folder: what each run wrote
     sweep_seconds: float = 300.0
     good: tuple[int, ...] = (0, 3)      # of a run that ends by itself
     rescue: typing.Callable[[], None] = lambda: None  # so that one finding is not found for ever
@@ -49,8 +51,13 @@ def run_kills(plan):
     return runs
 
 
-def start(plan, number):
-    return subprocess.Popen(plan.command(number), env=plan.env, stdin=subprocess.DEVNULL, stdout=plan.log, stderr=plan.log, start_new_session=True)
+def start(plan, number, kind):
+    """A session of its own, so that its process group is exactly what it started."""
+    with contextlib.ExitStack() as files:
+        out = err = subprocess.DEVNULL
+        if plan.logs is not None:
+            out, err = (files.enter_context(open(plan.logs / f"{kind}-{number}.{end}", "wb")) for end in ("out", "err"))
+        return subprocess.Popen(plan.command(number), env=plan.env, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True)
 
 
 def kill_group(process):
@@ -62,8 +69,8 @@ def kill_group(process):
 
 
 def killed_run(plan, number, after):
+    process = start(plan, number, "killed")
     began = time.monotonic()
-    process = start(plan, number)
     try:
         status = process.wait(timeout=after)
         # Its group may have children left.
@@ -76,8 +83,8 @@ def killed_run(plan, number, after):
 
 
 def undisturbed_run(plan, number):
+    process = start(plan, number, "undisturbed")
     began = time.monotonic()
-    process = start(plan, number)
     try:
         status = process.wait(timeout=plan.sweep_seconds)
         findings = [] if status in plan.good else [f"the undisturbed run after kill {number} ended with {status}"]

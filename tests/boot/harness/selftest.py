@@ -1,8 +1,11 @@
 """Proves on a real guest that the bench sees what it is there to see: each damage must become a finding."""
 
+import json
+import pathlib
 import shutil
+import sys
 
-from . import point, series
+from . import invariants, kill, point, series
 from .capture import Copy, Torn
 from .disks import status
 from .guest import run, settle
@@ -20,6 +23,38 @@ def run_selftest(guest, folder):
         taken = judged(guest, capturer, consistency, folder)
         findings += verdict(f"{capturer.name}, {consistency}", taken.judged.findings, must_fail)
     findings += damaged_points(guest, folder)
+    findings += run_kill_selftest(guest, folder)
+    return findings
+
+
+def run_kill_selftest(guest, folder):
+    """A capturer that holds a guest frozen must be found out, and one that a sweep cures must not."""
+    baseline = invariants.holdings(guest.monitor)
+    victim = str(pathlib.Path(__file__).with_name("victim.py"))
+    settle(guest, 20)
+
+    def killed(kills, *words):
+        checks = [invariants.running(guest), invariants.thawed(guest), invariants.unharmed(guest)]
+        plan = kill.Plan(
+            lambda number: [sys.executable, "-B", victim, str(guest.qmp_path), str(guest.folder / "agent"), "1.2", *words],
+            kills,
+            span=1.8,
+            seed=3,
+            after_kill=[*checks, invariants.writing(guest, 5)],
+            after_sweep=[invariants.nothing_left(guest, baseline)],
+            sweep_every=kills,
+            sweep_seconds=60,
+            rescue=lambda: invariants.rescue(guest),
+        )
+        return " ".join(kill.summarise(plan, kill.run_kills(plan))["findings"])
+
+    careless, swept = killed(4), killed(14, "sweep")
+    findings = [f"the kill harness missed {words!r}" for words in ("ended", "left in QEMU") if words not in careless]
+    findings += [f"the kill harness missed {words!r}" for words in ("frozen", "paused", "acknowledges nothing") if words not in swept]
+    findings += [f"what a sweep takes away was called left: {swept}"] if "left in QEMU" in swept else []
+    guest.monitor.execute("blockdev-add", driver="null-co", node_name="sparesite-left", size=1048576)
+    findings += [] if invariants.nothing_left(guest, baseline)() else ["a node that was left was not found"]
+    guest.monitor.execute("blockdev-del", node_name="sparesite-left")
     return findings
 
 
@@ -116,8 +151,6 @@ def xfs_metadata(harmed, images, expected, place):
 
 
 def partition_start(image):
-    import json
-
     _, table = status("sfdisk", "-J", image)
     return max(json.loads(table)["partitiontable"]["partitions"], key=lambda part: part["size"])["start"] * 512
 

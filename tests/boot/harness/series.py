@@ -75,7 +75,7 @@ def consistency_of(number, wanted):
     return (CRASH, APPLICATION)[number % 2] if wanted == "mixed" else wanted
 
 
-def run_series(guest, capturer, folder, points, interval, wanted):
+def run_series(guest, capturer, folder, points, interval, wanted, after_first=lambda: None):
     """Returns what was taken, and what is wrong beyond the points themselves."""
     series, findings = [], []
     previous = None
@@ -97,6 +97,8 @@ def run_series(guest, capturer, folder, points, interval, wanted):
             if not guest.alive():
                 raise Failed(f"the guest died\n{guest.log_tail()}")
             series.append(take(guest, capturer, number + 1, consistency_of(number, wanted)))
+            if number == 0:
+                after_first()
             if not capturer.keeps:
                 look(series[-1])
     ended = time.monotonic()

@@ -56,12 +56,12 @@ class Site:
         return [str(word) for word in (self.programs / "sparesite-gateway", *words, *config)]
 
     def gateway(self, *words, allowed=(0,)):
-        return self._run(self.gateway_command(*words), allowed)
+        return self.run(self.gateway_command(*words), allowed)
 
     def restore(self, *words):
-        return self._run([str(word) for word in (self.programs / "sparesite-restore", *words)], (0,))
+        return self.run([str(word) for word in (self.programs / "sparesite-restore", *words)], (0,))
 
-    def _run(self, command, allowed):
+    def run(self, command, allowed):
         done = subprocess.run(command, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         if done.returncode not in allowed:
             raise Failed(f"{' '.join(command[:3])} ended with {done.returncode}\n{done.stdout[-600:]}\n{done.stderr[-1500:]}")
@@ -143,12 +143,16 @@ class SparesiteCopies(Sparesite):
         paths = ", ".join(f'"{self.disks / guest.disk(name).name}"' for name in guest.DISKS)
         self.site = Site(folder / "site", f"{{ disks = [{paths}] }}", "none", self.vault_url, self.extra, self.env)
 
-    def capture(self, consistency):
+    def copy_disks(self, consistency):
         copied = self.copy.capture(consistency)
         place = self.folder / f"copy-{copied.key}"
         for name in self.guest.DISKS:
             shutil.move(place / name, self.disks / self.guest.disk(name).name)
         place.rmdir()
+        return copied
+
+    def capture(self, consistency):
+        copied = self.copy_disks(consistency)
         report = json.loads(self.site.gateway("sync", "--json", "--quiet", allowed=(0, 3)))
         made = self._judge_sync(report, consistency, copied.began, copied.ended)
         made.consistency, made.freeze_seconds = copied.consistency, copied.freeze_seconds

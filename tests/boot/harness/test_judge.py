@@ -185,7 +185,8 @@ class Tree(unittest.TestCase):
 
 class Serial(unittest.TestCase):
     def test_alarms(self):
-        quiet = "[    1.0] EXT4-fs (vda3): mounted filesystem\n[   2.0] XFS (vdb): Ending clean mount\nvm login: "
+        quiet = "[    1.0] EXT4-fs (vda3): mounted filesystem\n[   2.0] XFS (vdb): Ending clean mount\n"
+        quiet += "[    0.0] calibrate_delay_direct() failed to get a good estimate for loops_per_jiffy.\nvm login: "
         self.assertEqual(judge.judge_serial(quiet), [])
         for line in (
             "[   20.1] I/O error, dev vda, sector 5 op 0x1:(WRITE)",

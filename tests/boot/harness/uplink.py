@@ -14,8 +14,7 @@ BURST = "8kb"                           # small, so that a second's rate is righ
 
 
 class Uplink:
-    def __init__(self, rate):
-        self.rate = rate                # as tc writes it: 1mbit
+    def __init__(self):
         number = os.getpid() % 16000
         self.namespace, self.near, self.far = f"sparesite-{number}", f"ssn{number}", f"ssf{number}"
         network = f"198.18.{number // 64}.{number % 64 * 4}"
@@ -37,7 +36,10 @@ class Uplink:
         run("ip", "-n", self.namespace, "address", "add", f"{self.address}/30", "dev", self.far)
         run("ip", "-n", self.namespace, "link", "set", self.far, "up")
         run("ip", "-n", self.namespace, "link", "set", "lo", "up")
-        run("tc", "qdisc", "add", "dev", self.near, "root", "tbf", "rate", self.rate, "burst", BURST, "latency", "400ms")
+
+    def shape(self, bits_per_second):
+        """From now on; before, it is as fast as the machine."""
+        run("tc", "qdisc", "replace", "dev", self.near, "root", "tbf", "rate", f"{bits_per_second}bit", "burst", BURST, "latency", "400ms")
 
     @property
     def inside(self):
