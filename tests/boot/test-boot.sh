@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Captures of a real guest that writes all the time. Called through tests/setup.sh boot, which has set up.
+# Captures of a real guest that writes all the time. Called through tests/setup.sh test-boot, which has set up.
 #
 #   tests/boot/test-boot.sh short     five points                              (2 minutes)
 #   tests/boot/test-boot.sh long      thirty points at 10-second intervals, 200 kills, the same with an
@@ -12,8 +12,15 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 length=${1:?usage: test-boot.sh short|long}
 capturer=${CAPTURER:-sparesite}
-results=${BOOT_RESULTS:-${SPARESITE_CACHE:?call it through tests/setup.sh boot}/boot-results}
+results=${BOOT_RESULTS:-${SPARESITE_CACHE:?call it through tests/setup.sh test-boot}/boot-results}
 mkdir -p "$results"
+
+if [[ $capturer == sparesite* && -z ${SPARESITE_BIN:-} ]]; then
+    cargo build --release --locked --bin sparesite-gateway --bin sparesite-restore
+    SPARESITE_BIN=$(cargo metadata --no-deps --format-version 1 |
+        python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')/release
+    export SPARESITE_BIN
+fi
 
 failed=()
 step() {

@@ -77,6 +77,13 @@ class Database(unittest.TestCase):
             file.write(os.urandom(4096))
         self.assertTrue(judge.judge_database(self.path, 200)[1])
 
+    def test_damage_beside_the_rows(self):
+        with open(self.path, "r+b") as file:
+            file.seek(36)               # how many pages are free, by the file's header
+            file.write((5).to_bytes(4, "big"))
+        (finding,) = judge.judge_database(self.path, 200)[1]
+        self.assertIn("integrity check", finding)
+
     def test_not_a_database(self):
         with open(self.path, "wb") as file:
             file.write(b"no database at all" * 1000)
