@@ -1,6 +1,7 @@
 """The gateway is killed at random moments of its syncs while the guest writes; then every point that it
 published is brought back and judged."""
 
+import collections
 import datetime
 import json
 import shutil
@@ -13,6 +14,7 @@ from .sparesite import VM, qemu_source
 
 GRACE = 15.0                            # seconds until a guest must be well again after a kill
 RESYNC_SHARE = 0.5                      # a run that reads more of the disks than this was no delta
+MOST_POSITIONS = 4                      # bitmaps on a disk: of the newest point, and of queued ones
 CLOCK_SLACK = 0.05                      # between the harness hearing and the gateway reading the clock
 
 
@@ -89,7 +91,11 @@ def run_killing(guest, subject, folder, kills, seed, vault):
             invariants.writing(guest, GRACE),
             invariants.unharmed(guest),
         ],
-        after_sweep=[invariants.nothing_left(guest, baseline, position), invariants.drives_unchanged(guest)],
+        after_sweep=[
+            invariants.nothing_left(guest, baseline, position),
+            few_positions(guest),
+            invariants.drives_unchanged(guest),
+        ],
         env=subject.site.env,
         good=(0, 1, 3) if vault.disturbed else (0, 3),
         logs=logs,
@@ -109,8 +115,17 @@ def run_killing(guest, subject, folder, kills, seed, vault):
 
 
 def position(kind, name):
-    """What may stay in QEMU between syncs: the bitmap that the next one continues from."""
-    return kind == "bitmap" and "sparesite" in name
+    """What may stay in QEMU between syncs: bitmaps that the next one may continue from."""
+    return kind == "bitmap" and "/sparesite-" in name
+
+
+def few_positions(guest):
+    """Each costs QEMU memory and every write a little time; what is of no more use must go."""
+    def check():
+        nodes = [name.partition("/")[0] for name in invariants.holdings(guest.monitor).bitmaps if position("bitmap", name)]
+        return [f"{count} bitmaps on node {node}" for node, count in collections.Counter(nodes).items() if count > MOST_POSITIONS]
+
+    return check
 
 
 def measure_span(subject, guest, vault):

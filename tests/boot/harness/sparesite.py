@@ -9,7 +9,7 @@ import time
 
 from .capture import Capture, Copy
 from .failed import Failed
-from .guest import run
+from .guest import DATA_MIB, run
 
 VM = "vm"
 PASSPHRASE = "correct horse battery staple bench only"
@@ -73,17 +73,17 @@ class Site:
         return sorted((point for point in found if point["vm"] == VM), key=lambda point: point["sequence"])
 
     def assemble(self, sequence, folder):
-        """A raw image for each disk, by the name that the guest gave it."""
+        """A raw image for each disk, told by its size: what a source calls a disk is the product's affair."""
         into = folder / "assembled"
         self.restore("assemble", f"{VM}@{sequence}", "--output", into, "--format", "raw", "--no-sync", "--quiet")
         files = sorted(into.iterdir()) if into.is_dir() else [into]
         images = {}
-        for name in ("root", "data"):
-            matching = [file for file in files if name in file.stem]
-            if len(matching) != 1:
-                raise Failed(f"point {sequence} has {[file.name for file in files]}: which of them is {name}?")
+        for file in files:
+            name = "data" if file.stat().st_size == DATA_MIB << 20 else "root"
+            if name in images:
+                raise Failed(f"point {sequence} has more than one disk {name}: {[file.name for file in files]}")
             images[name] = folder / f"{name}.raw"
-            matching[0].rename(images[name])
+            file.rename(images[name])
         return images
 
 
