@@ -41,9 +41,7 @@ programs() {
 
 # The image's name follows its recipe, so that a new recipe makes a new image.
 guest() {
-    local recipe
-    recipe=$(sha256sum tests/boot/build-guest.sh | cut -c1-12)
-    guest_image=$cache/guest/debian-12-$recipe.raw
+    guest_image=$cache/guest/$(tests/boot/build-guest.sh --name idle)
     if [[ ! -e $guest_image ]]; then
         heading "Building the guest (two minutes, the first time)"
         tests/boot/build-guest.sh "$guest_image"

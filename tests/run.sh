@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The Rust tests of the workspace, the bench's judging, then the second reader's. Called by `make test`, which has set up.
+# The Rust tests of the workspace, the judging of the benches, then the second reader's. Called by `make test`, which has set up.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -13,6 +13,7 @@ else
 fi
 
 python3 -B -m unittest discover -q -s tests/bench
+python3 -B -m unittest discover -q -s tests/boot/harness
 
 if [[ -d tests/second-reader ]]; then
     target=$(cargo metadata --no-deps --format-version 1 |

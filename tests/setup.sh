@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
 # Brings a Debian machine to where a make target can run, then runs the command given.
 #
-#   tests/setup.sh test|demo|bench|boot [COMMAND…]
+#   tests/setup.sh test|demo|bench|boot|test-boot [COMMAND…]
 #
 # Idempotent: a second call installs nothing and takes a moment. Only what is missing is installed,
 # since a newer qemu from elsewhere would conflict with Debian's. Everything else is cached outside
 # of the clone, in SPARESITE_CACHE. The command finds in its environment:
 #   SPARESITE_CACHE     the cache
-#   SPARESITE_PYTHON    a Python with tests/requirements.txt      (test)
-#   SPARESITE_MOTO      moto_server, the S3 stand-in              (test)
+#   SPARESITE_PYTHON    a Python with tests/requirements.txt      (test, test-boot)
+#   SPARESITE_MOTO      moto_server, the S3 stand-in              (test, test-boot)
 #   SPARESITE_AZURITE   azurite-blob, the Azure stand-in          (test)
 set -euo pipefail
 
 readonly azurite_version=3.35.0         # the newest that runs on the Node.js of Debian 12
-usage='usage: setup.sh test|demo|bench|boot [COMMAND…]'
+usage='usage: setup.sh test|demo|bench|boot|test-boot [COMMAND…]'
 kind=${1:?$usage}
 shift
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -101,6 +101,9 @@ qemu_system() {
     apt "${aside[@]}" install -y --no-install-recommends -t bookworm-backports qemu-system-x86 seabios
 }
 
+guest_builders=(cc=build-essential python3=python3 qemu-img=qemu-utils mmdebstrap=mmdebstrap
+    grub-mkimage=grub-common /usr/lib/grub/i386-pc/boot.img=grub-pc-bin sfdisk=fdisk mke2fs=e2fsprogs)
+
 mkdir -p "$SPARESITE_CACHE"
 exec 9>"$SPARESITE_CACHE/setup.lock"
 flock 9
@@ -110,12 +113,15 @@ test)
     python_environment
     azurite
     ;;
-demo)
-    packages cc=build-essential python3=python3 qemu-img=qemu-utils mmdebstrap=mmdebstrap \
-        grub-mkimage=grub-common /usr/lib/grub/i386-pc/boot.img=grub-pc-bin sfdisk=fdisk mke2fs=e2fsprogs
-    ;;
+demo) packages "${guest_builders[@]}" ;;
 bench) packages cc=build-essential python3=python3 qemu-img=qemu-utils mke2fs=e2fsprogs ;;
 boot) qemu_system ;;
+test-boot)
+    packages "${guest_builders[@]}" /usr/lib/grub/x86_64-efi/moddep.lst=grub-efi-amd64-bin mformat=mtools \
+        mkfs.xfs=xfsprogs /usr/share/OVMF/OVMF_CODE_4M.fd=ovmf ip=iproute2
+    qemu_system
+    python_environment
+    ;;
 *) fail "$usage" ;;
 esac
 exec 9>&-

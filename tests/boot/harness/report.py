@@ -1,0 +1,97 @@
+"""What a series showed: a JSON document to keep, a table to read, and the issue's targets. Pure."""
+
+import dataclasses
+
+from . import timing
+
+PAUSE_TARGET = FREEZE_TARGET = 0.100    # seconds, 95th percentile
+READ_RATIO_TARGET = 1.2                 # bytes read by a delta over the distinct 4 KiB blocks that changed
+
+
+def summarise(capturer, recipe, series, findings, rest):
+    bad = [taken for taken in series if taken.judged.findings]
+    summary = {
+        "capturer": capturer.name,
+        "guest": {"accel": recipe.accel, "firmware": recipe.firmware, "disk_format": recipe.disk_format, "data_fs": recipe.data_fs},
+        "points": len(series),
+        "good": len(series) - len(bad),
+        "findings": [*findings, *(f"point {taken.number}: {text}" for taken in bad for text in taken.judged.findings)],
+        "seconds": {
+            "pause": timing.distribution([sum(taken.pauses) for taken in series if taken.pauses]),
+            "freeze window": timing.distribution([taken.capture.freeze_seconds for taken in series if taken.capture.freeze_seconds is not None]),
+            "quiet, hook to hook": timing.distribution([sum(taken.quiet_windows) for taken in series if taken.quiet_windows]),
+            "stall, crash": timing.distribution([taken.stall for taken in series if not taken.quiet_windows]),
+            "stall, quiesced": timing.distribution([taken.stall for taken in series if taken.quiet_windows]),
+            "gap between captures": rest["gaps_between_captures"],
+            "capture": timing.distribution([taken.capture.ended - taken.capture.began for taken in series]),
+            "second client's answer": rest["second_client"],
+        },
+        "read_ratio": timing.distribution(list(read_ratios(series))),
+        "rest": rest,
+        "series": [one(taken) for taken in series],
+    }
+    summary["missed"] = missed(summary)
+    return summary
+
+
+def read_ratios(series):
+    """Only deltas that say what they read, and have a point before to be compared with."""
+    for taken in series:
+        read = taken.capture.facts.get("read_bytes")
+        if read is not None and taken.changed_blocks:
+            yield read / (taken.changed_blocks * 4096)
+
+
+def one(taken):
+    return {
+        "number": taken.number,
+        "asked": taken.capture.facts.get("asked", taken.capture.consistency),
+        "consistency": taken.capture.consistency,
+        "pause_seconds": taken.pauses,
+        "freeze_seconds": taken.capture.freeze_seconds,
+        "quiet_seconds": taken.quiet_windows,
+        "stall_seconds": taken.stall,
+        "capture_seconds": taken.capture.ended - taken.capture.began,
+        "changed_blocks": taken.changed_blocks,
+        "expected": dataclasses.asdict(taken.expected),
+        "judged": dataclasses.asdict(taken.judged),
+        "facts": taken.capture.facts,
+    }
+
+
+def missed(summary):
+    """The targets that were measured and not met."""
+    found = []
+    for name, target in (("pause", PAUSE_TARGET), ("freeze window", FREEZE_TARGET)):
+        p95 = summary["seconds"][name]["p95"]
+        if p95 is not None and p95 > target:
+            found.append(f"{name}: 95th percentile {p95 * 1000:.0f} ms, target {target * 1000:.0f} ms")
+    worst = summary["read_ratio"]["max"]
+    if worst is not None and worst > READ_RATIO_TARGET:
+        found.append(f"a delta read {worst:.2f} times the blocks that changed, target {READ_RATIO_TARGET}")
+    for taken in summary["series"]:
+        if taken["asked"] != taken["consistency"]:
+            found.append(f"point {taken['number']} is {taken['consistency']}-consistent, {taken['asked']} was asked")
+    return found
+
+
+def table(summary):
+    guest = summary["guest"]
+    lines = [
+        f"{summary['good']} of {summary['points']} points good · capturer {summary['capturer']} · "
+        f"{guest['accel']} · {guest['firmware']} · {guest['disk_format']} · ext4 + {guest['data_fs']} · "
+        f"{summary['rest']['rows']} rows in {summary['rest']['seconds']:.0f} s",
+        f"{'milliseconds':<24}{'count':>7}{'p50':>9}{'p95':>9}{'p99':>9}{'max':>9}",
+    ]
+    for name, spread in summary["seconds"].items():
+        if spread["count"]:
+            lines.append(f"{name:<24}{spread['count']:>7}" + "".join(f"{spread[key] * 1000:>9.1f}" for key in ("p50", "p95", "p99", "max")))
+    changed = timing.distribution([taken["changed_blocks"] for taken in summary["series"] if taken["changed_blocks"] is not None])
+    if changed["count"]:
+        lines.append(f"{'changed 4 KiB blocks':<24}{changed['count']:>7}" + "".join(f"{changed[key]:>9}" for key in ("p50", "p95", "p99", "max")))
+    ratio = summary["read_ratio"]
+    if ratio["count"]:
+        lines.append(f"{'read / changed':<24}{ratio['count']:>7}" + "".join(f"{ratio[key]:>9.2f}" for key in ("p50", "p95", "p99", "max")))
+    lines += [f"finding: {text}" for text in summary["findings"]]
+    lines += [f"missed: {text}" for text in summary["missed"]]
+    return "\n".join(lines)

@@ -1,0 +1,139 @@
+"""A series of captures at an interval while the guest writes; each point restored and judged."""
+
+import dataclasses
+import shutil
+import sys
+import time
+
+from . import disks, judge, point, qmp, timing
+from .capture import Capture
+from .failed import Failed
+from .guest import settle
+from .poller import Poller
+
+LINGER = 1.0                            # seconds after a capture that its stall may still show in
+CRASH, APPLICATION = "crash", "application"
+
+
+@dataclasses.dataclass
+class Taken:
+    """One capture with what the guest knew of it, and later its judgement."""
+
+    number: int
+    capture: Capture
+    expected: point.Expected
+    pauses: list[float]
+    quiet_windows: list[float]
+    stall: float
+    judged: point.Judged | None = None
+    changed_blocks: int | None = None   # 4 KiB blocks that differ from the point before
+
+
+def note(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def expected_of(guest, capture):
+    """Whatever was heard before the capture began must be in the point; what was heard before QEMU paused
+    too, since a paused guest says nothing."""
+    stops = [event.received for event in guest.monitor.events if event.name == "STOP" and capture.began <= event.received <= capture.ended]
+    limit = min(stops, default=capture.began)
+    quiesced = guest.acks.quiesced_rows(capture.began, capture.ended)
+    return point.Expected(guest.acks.newest_row(limit), guest.acks.newest_ops(limit), capture.consistency, quiesced)
+
+
+def take(guest, capturer, number, consistency):
+    capture = capturer.capture(consistency)
+    time.sleep(LINGER)
+    span = (capture.began, capture.ended + LINGER)
+    return Taken(
+        number,
+        capture,
+        expected_of(guest, capture),
+        qmp.pauses(guest.monitor.events, capture.began, capture.ended),
+        guest.acks.quiet_windows(capture.began, capture.ended),
+        timing.largest_gap(guest.acks.row_times(), *span),
+    )
+
+
+def judge_taken(guest, capturer, taken, folder, previous):
+    """Restores a point and judges it; returns the folder of its images, for the next one to be compared with."""
+    place = folder / f"point-{taken.number}"
+    place.mkdir()
+    try:
+        images = capturer.restore(taken.capture, place)
+    except Failed as error:
+        taken.judged = point.Judged([f"the point does not come back: {error}"])
+        return place
+    taken.judged = point.judge_point(images, taken.expected, folder)
+    if previous is not None and all((previous / image.name).exists() for image in images.values()):
+        taken.changed_blocks = sum(disks.changed_blocks(previous / image.name, image) for image in images.values())
+    return place
+
+
+def consistency_of(number, wanted):
+    return (CRASH, APPLICATION)[number % 2] if wanted == "mixed" else wanted
+
+
+def run_series(guest, capturer, folder, points, interval, wanted, after_first=lambda: None):
+    """Returns what was taken, and what is wrong beyond the points themselves."""
+    series, findings = [], []
+    previous = None
+
+    def look(taken):
+        nonlocal previous
+        place = judge_taken(guest, capturer, taken, folder, previous)
+        if previous is not None:
+            shutil.rmtree(previous)
+        previous = place
+        note(f"point {taken.number}: {'good' if not taken.judged.findings else taken.judged.findings}")
+
+    capturer.begin(guest, folder)
+    settle(guest, 20)
+    began = time.monotonic()
+    with Poller(guest.monitor) as poller:
+        for number in range(points):
+            time.sleep(max(0.0, began + number * interval - time.monotonic()))
+            if not guest.alive():
+                raise Failed(f"the guest died\n{guest.log_tail()}")
+            series.append(take(guest, capturer, number + 1, consistency_of(number, wanted)))
+            if number == 0:
+                after_first()
+            if not capturer.keeps:
+                look(series[-1])
+    ended = time.monotonic()
+    if capturer.keeps:
+        for taken in series:
+            look(taken)
+    if previous is not None:
+        shutil.rmtree(previous)
+    capturer.end()
+    findings += poller.problems
+    findings += guest_findings(guest)
+    return series, findings, measure_rest(guest, series, began, ended, poller)
+
+
+def guest_findings(guest):
+    """What the guest itself suffered."""
+    findings = [f"the writer met an error: {text}" for text in guest.acks.errors()]
+    findings += [f"the guest's kernel complained: {line}" for line in judge.judge_serial(guest.serial())]
+    try:
+        settle(guest, 3, seconds=30)
+    except Failed as error:
+        findings.append(f"after the captures: {error}")
+    if guest.monitor.execute("query-status")["status"] != "running":
+        findings.append("the VM is not running after the captures")
+    if guest.agent.frozen():
+        findings.append("the guest's file systems are still frozen after the captures")
+    return findings
+
+
+def measure_rest(guest, series, began, ended, poller):
+    spans = [(taken.capture.began - 0.1, taken.capture.ended + LINGER) for taken in series]
+    times = [at for at in guest.acks.row_times() if began <= at <= ended]
+    return {
+        "seconds": ended - began,
+        "rows": len(times),
+        "gaps_between_captures": timing.distribution(timing.gaps_outside(times, spans)),
+        "second_client": timing.distribution(poller.answers),
+    }

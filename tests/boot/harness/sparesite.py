@@ -1,0 +1,159 @@
+"""The product as a capturer: `sparesite-gateway sync` captures, `sparesite-restore assemble` gives back."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import time
+
+from .capture import Capture, Copy
+from .failed import Failed
+from .guest import DATA_MIB, run
+
+VM = "vm"
+PASSPHRASE = "correct horse battery staple bench only"
+
+
+def programs():
+    """The folder of the two programs: SPARESITE_BIN, or this workspace's own debug build."""
+    chosen = os.environ.get("SPARESITE_BIN")
+    if not chosen:
+        metadata = run("cargo", "metadata", "--no-deps", "--format-version", "1", "--locked")
+        chosen = pathlib.Path(json.loads(metadata)["target_directory"]) / "debug"
+    folder = pathlib.Path(chosen)
+    for name in ("sparesite-gateway", "sparesite-restore"):
+        if not (folder / name).is_file():
+            raise Failed(f"{folder / name} is not there: cargo build --bins, or set SPARESITE_BIN")
+    return folder
+
+
+class Site:
+    """A vault, a gateway and a kit in one folder, and the programs called on them."""
+
+    def __init__(self, folder, source, consistency, vault_url=None, extra="", env=None):
+        self.folder = folder
+        self.programs = programs()
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config = folder / "gateway.toml"
+        self.kit, self.passphrase = folder / "kit", folder / "passphrase"
+        self.env = {**os.environ, **(env or {}), "SPARESITE_KIT": str(self.kit), "SPARESITE_PASSPHRASE_FILE": str(self.passphrase)}
+        self.url = vault_url or f"file://{folder / 'vault'}"
+        self.passphrase.touch(mode=0o600)
+        self.passphrase.write_text(PASSPHRASE + "\n")
+        self.gateway("init", "--vault", self.url, "--key", folder / "key", "--kit", self.kit, "--passphrase-file", self.passphrase)
+        self.configure(source, consistency, extra)
+
+    def configure(self, source, consistency, extra=""):
+        self.config.write_text(
+            f'state = "{self.folder / "state"}"\n\n[vault]\nurl = "{self.url}"\nkey = "{self.folder / "key"}"\n\n{extra}\n'
+            f'[[policy]]\nname = "servers"\nrpo = "1m"\nconsistency = "{consistency}"\n\n'
+            f'[[vm]]\nname = "{VM}"\npolicy = "servers"\nsource = {source}\n'
+        )
+
+    def gateway_command(self, *words):
+        config = [] if words[0] == "init" else ["--config", self.config]
+        return [str(word) for word in (self.programs / "sparesite-gateway", *words, *config)]
+
+    def gateway(self, *words, allowed=(0,)):
+        return self.run(self.gateway_command(*words), allowed)
+
+    def restore(self, *words):
+        return self.run([str(word) for word in (self.programs / "sparesite-restore", *words)], (0,))
+
+    def run(self, command, allowed):
+        done = subprocess.run(command, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        if done.returncode not in allowed:
+            raise Failed(f"{' '.join(command[:3])} ended with {done.returncode}\n{done.stdout[-600:]}\n{done.stderr[-1500:]}")
+        return done.stdout
+
+    def points(self):
+        """Everything published, oldest first."""
+        found = json.loads(self.restore("points", "--json", "--quiet"))["points"]
+        return sorted((point for point in found if point["vm"] == VM), key=lambda point: point["sequence"])
+
+    def assemble(self, sequence, folder):
+        """A raw image for each disk, told by its size: what a source calls a disk is the product's affair."""
+        into = folder / "assembled"
+        self.restore("assemble", f"{VM}@{sequence}", "--output", into, "--format", "raw", "--no-sync", "--quiet")
+        files = sorted(into.iterdir()) if into.is_dir() else [into]
+        images = {}
+        for file in files:
+            name = "data" if file.stat().st_size == DATA_MIB << 20 else "root"
+            if name in images:
+                raise Failed(f"point {sequence} has more than one disk {name}: {[file.name for file in files]}")
+            images[name] = folder / f"{name}.raw"
+            file.rename(images[name])
+        return images
+
+
+def qemu_source(guest):
+    return f'{{ qemu = {{ qmp = "{guest.qmp_path}", guest_agent = "{guest.folder / "agent"}" }} }}'
+
+
+class Sparesite:
+    """The live source. A policy's consistency is in the configuration, so it is written before each sync."""
+
+    name, keeps, enforced = "sparesite", True, True
+
+    def __init__(self, vault_url=None, extra="", env=None):
+        self.vault_url, self.extra, self.env = vault_url, extra, env
+
+    def begin(self, guest, folder):
+        self.guest = guest
+        self.site = Site(folder / "site", qemu_source(guest), "crash", self.vault_url, self.extra, self.env)
+
+    def capture(self, consistency):
+        self.site.configure(qemu_source(self.guest), consistency, self.extra)
+        began = time.monotonic()
+        report = json.loads(self.site.gateway("sync", "--json", "--quiet", allowed=(0, 3)))
+        ended = time.monotonic()
+        return self._judge_sync(report, consistency, began, ended)
+
+    def _judge_sync(self, report, asked, began, ended):
+        (vm,) = report["vms"]
+        if vm["error"] or vm["sequence"] is None:
+            raise Failed(f"the sync made no point: {vm}")
+        point = next(point for point in self.site.points() if point["sequence"] == vm["sequence"])
+        facts = {name: vm.get(name) for name in ("read_bytes", "changed_bytes", "stored_bytes", "findings")}
+        facts |= {"asked": asked, "captured_at": point["captured_at"], "bytes_sent": report["bytes_sent"]}
+        # Whatever else a sync measures, such as its pause, is kept as it is said.
+        facts |= {name: value for name, value in vm.items() if name.endswith("seconds")}
+        return Capture(str(vm["sequence"]), point["consistency"], began, ended, vm.get("freeze_seconds"), facts)
+
+    def restore(self, capture, folder):
+        return self.site.assemble(capture.key, folder)
+
+    def end(self):
+        self.site.restore("verify", "--read-data", "--quiet")
+
+
+class SparesiteCopies(Sparesite):
+    """The product behind `Copy`: it syncs the copied files as a list of disks, as a site without a live
+    source does. Proves the plumbing between bench and product."""
+
+    name, keeps, enforced = "sparesite-copies", True, False
+
+    def begin(self, guest, folder):
+        self.guest, self.folder = guest, folder
+        self.copy = Copy()
+        self.copy.begin(guest, folder)
+        self.disks = folder / "copies"
+        self.disks.mkdir()
+        paths = ", ".join(f'"{self.disks / guest.disk(name).name}"' for name in guest.DISKS)
+        self.site = Site(folder / "site", f"{{ disks = [{paths}] }}", "none", self.vault_url, self.extra, self.env)
+
+    def copy_disks(self, consistency):
+        copied = self.copy.capture(consistency)
+        place = self.folder / f"copy-{copied.key}"
+        for name in self.guest.DISKS:
+            shutil.move(place / name, self.disks / self.guest.disk(name).name)
+        place.rmdir()
+        return copied
+
+    def capture(self, consistency):
+        copied = self.copy_disks(consistency)
+        report = json.loads(self.site.gateway("sync", "--json", "--quiet", allowed=(0, 3)))
+        made = self._judge_sync(report, consistency, copied.began, copied.ended)
+        made.consistency, made.freeze_seconds = copied.consistency, copied.freeze_seconds
+        return made

@@ -1,0 +1,94 @@
+"""What is measured becomes figures, and what misses a target is said."""
+
+import pathlib
+import sys
+import types
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+from harness import acks, guest, point, qmp, report, series, timing, vaults  # noqa: E402
+from harness.capture import Capture, Copy  # noqa: E402
+
+RECIPE = guest.Recipe(pathlib.Path("f"), pathlib.Path("i"))
+REST = {"seconds": 10.0, "rows": 100, "gaps_between_captures": timing.distribution([]), "second_client": timing.distribution([])}
+
+
+def taken(number, pause=0.02, freeze=0.03, findings=(), read=None, changed=None, asked="crash", has="crash"):
+    facts = {"asked": asked} if read is None else {"asked": asked, "read_bytes": read}
+    return series.Taken(
+        number,
+        Capture(str(number), has, 1.0, 2.0, freeze, facts),
+        point.Expected(5, {}, has),
+        [pause],
+        [],
+        0.1,
+        point.Judged(list(findings)),
+        changed,
+    )
+
+
+def summarise(*series_taken):
+    return report.summarise(Copy(), RECIPE, list(series_taken), [], REST)
+
+
+class Report(unittest.TestCase):
+    def test_all_good(self):
+        summary = summarise(taken(1), taken(2, read=4096 * 11, changed=10))
+        self.assertEqual((summary["good"], summary["findings"], summary["missed"]), (2, [], []))
+        self.assertIn("2 of 2 points good", report.table(summary))
+
+    def test_findings_are_named_by_point(self):
+        summary = summarise(taken(1), taken(2, findings=["root: row 3 is missing"]))
+        self.assertEqual(summary["good"], 1)
+        self.assertEqual(summary["findings"], ["point 2: root: row 3 is missing"])
+
+    def test_each_target_can_be_missed(self):
+        for wrong, word in (
+            (taken(1, pause=0.2), "pause"),
+            (taken(1, freeze=0.2), "freeze window"),
+            (taken(1, read=4096 * 13, changed=10), "1.30 times"),
+            (taken(1, asked="application"), "application was asked"),
+        ):
+            (text,) = summarise(wrong)["missed"]
+            self.assertIn(word, text)
+
+
+class Expected(unittest.TestCase):
+    def expected(self, events, said, began=10.0, ended=12.0):
+        heard = acks.Acks.__new__(acks.Acks)
+        heard.said = [acks.Said(word, detail, 0, at) for word, detail, at in said]
+        fake = types.SimpleNamespace(acks=heard, monitor=types.SimpleNamespace(events=[qmp.Event(name, at, at, {}) for name, at in events]))
+        return series.expected_of(fake, Capture("1", "application", began, ended))
+
+    SAID = (("row", "1", 9.0), ("op", "root 4", 9.5), ("row", "2", 10.5), ("quiesced", "2", 10.8), ("row", "3", 11.5))
+
+    def test_without_a_pause_it_is_the_beginning(self):
+        expected = self.expected([], self.SAID)
+        self.assertEqual((expected.row, expected.ops, expected.quiesced_at), (1, {"root": 4}, (2,)))
+
+    def test_a_pause_is_later_and_says_more(self):
+        self.assertEqual(self.expected([("STOP", 11.0)], self.SAID).row, 2)
+        self.assertEqual(self.expected([("STOP", 3.0), ("STOP", 11.0), ("STOP", 11.9)], self.SAID).row, 2)
+
+
+class Caps(unittest.TestCase):
+    def judge(self, bits, cap="1 Mbit/s"):
+        made = vaults.Vault()
+        samples = [(float(second), second * bits // 8) for second in range(30)]
+        vaults.judge_rate(made, types.SimpleNamespace(samples=samples), None, cap)
+        return made.findings
+
+    def test_five_per_cent(self):
+        self.assertEqual(self.judge(1_040_000), [])
+        self.assertEqual(len(self.judge(1_060_000)), 1)
+        self.assertEqual(self.judge(9_000_000, cap=None), [])
+
+    def test_rates_as_people_write_them(self):
+        self.assertEqual(vaults.bits_per_second("1 Mbit/s"), 1_000_000)
+        self.assertEqual(vaults.bits_per_second("2.5 kbit/s"), 2500)
+        self.assertRaises(ValueError, vaults.bits_per_second, "1mbit")
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,111 @@
+"""Where a bench's vault is: a directory, an S3 server, one that is away now and then, one behind a slow uplink."""
+
+import contextlib
+import dataclasses
+import random
+import re
+import threading
+
+from . import s3, uplink
+
+CAP_SPAN = 10.0                         # seconds over which a cap must hold
+CAP_TOLERANCE = 1.05
+OUTAGE_SECONDS = (2.0, 10.0)            # how long the server is away, and as long there, at random
+UNITS = {"bit": 1, "kbit": 1000, "Mbit": 1000_000}
+
+
+@dataclasses.dataclass
+class Vault:
+    url: str | None = None              # None: a directory beside the site
+    env: dict = dataclasses.field(default_factory=dict)
+    extra: str = ""                     # configuration that goes with it
+    first_sync_done: list = dataclasses.field(default_factory=list)     # called then: what disturbs begins
+    calm_down: list = dataclasses.field(default_factory=list)           # called before the last sync: the server stays
+    figures: dict = dataclasses.field(default_factory=dict)
+    findings: list = dataclasses.field(default_factory=list)
+
+    disturbed: bool = False             # a sync may fail, until it is calm
+
+    def after_first_sync(self):
+        for begin in self.first_sync_done:
+            begin()
+
+    def calm(self):
+        for end in self.calm_down:
+            end()
+        self.disturbed = False
+
+
+def bits_per_second(text):
+    """`1 Mbit/s` as the configuration writes it."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) (bit|kbit|Mbit)/s", text)
+    if not match:
+        raise ValueError(f"{text!r} is no rate such as '1 Mbit/s'")
+    return int(float(match[1]) * UNITS[match[2]])
+
+
+@contextlib.contextmanager
+def vault(kind, rate=None, cap=None, outages=False, seed=1):
+    """`rate` shapes the line, `cap` is what the gateway is told to keep to."""
+    made = Vault(extra=f'[uplink]\ncap = "{cap}"\n' if cap else "")
+    with contextlib.ExitStack() as stack:
+        if kind == "s3":
+            enter_s3(stack, made, rate, cap, outages, seed)
+        yield made
+
+
+def enter_s3(stack, made, rate, cap, outages, seed):
+    line = stack.enter_context(uplink.Uplink()) if rate or cap else None
+    server = stack.enter_context(s3.S3Server(line.address, line.inside) if line else s3.S3Server())
+    made.url = f"s3://{server.create_bucket()}/site"
+    endpoint = server.endpoint
+    if outages:
+        door = stack.enter_context(s3.Door(server.host, server.port))
+        endpoint = door.endpoint
+        away = stack.enter_context(Outages(door, seed))
+        made.first_sync_done.append(away.thread.start)
+        made.calm_down.append(away.pause)
+        made.disturbed = True
+        stack.callback(lambda: made.figures.update(outages=away.count))
+    made.env = s3.environment(endpoint)
+    if line:
+        meter = stack.enter_context(uplink.Meter(line))
+        if rate:
+            made.first_sync_done.append(lambda: line.shape(bits_per_second(rate)))
+        stack.callback(lambda: judge_rate(made, meter, rate, cap))
+
+
+def judge_rate(made, meter, rate, cap):
+    busiest = uplink.busiest_rate(meter.samples, CAP_SPAN)
+    made.figures |= {"busiest_10s_bits": busiest, "sent_bytes": meter.samples[-1][1] - meter.samples[0][1], "rate": rate, "cap": cap}
+    if cap and busiest is not None and busiest > bits_per_second(cap) * CAP_TOLERANCE:
+        made.findings.append(f"the uplink carried {busiest / 1e6:.3f} Mbit/s over {CAP_SPAN:g} s, the cap is {cap}")
+
+
+class Outages:
+    """The server goes and comes at random times of a seed."""
+
+    def __init__(self, door, seed):
+        self.door, self.rng, self.count = door, random.Random(seed), 0
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self._come_and_go, daemon=True)
+
+    def _come_and_go(self):
+        while not self.stop.wait(self.rng.uniform(*OUTAGE_SECONDS)):
+            self.door.shut()
+            self.count += 1
+            self.stop.wait(self.rng.uniform(*OUTAGE_SECONDS))
+            self.door.open()
+
+    def pause(self):
+        """Ends the coming and going, with the server there."""
+        self.stop.set()
+        if self.thread.is_alive():
+            self.thread.join()
+        self.door.open()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.pause()

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Captures of a real guest that writes all the time. Called through tests/setup.sh test-boot, which has set up.
+#
+#   tests/boot/test-boot.sh short     five points                              (2 minutes)
+#   tests/boot/test-boot.sh long      thirty points at 10-second intervals, 200 kills, the same with an
+#                                     S3 server that is stopped and started, and behind 1 Mbit/s
+#
+# CAPTURER is sparesite (default), or copy or sparesite-copies, which need no live source. SPARESITE_BIN
+# names a folder with the two programs. The figures go to BOOT_RESULTS (default: boot-results of the cache).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+length=${1:?usage: test-boot.sh short|long}
+capturer=${CAPTURER:-sparesite}
+results=${BOOT_RESULTS:-${SPARESITE_CACHE:?call it through tests/setup.sh test-boot}/boot-results}
+mkdir -p "$results"
+
+if [[ $capturer == sparesite* && -z ${SPARESITE_BIN:-} ]]; then
+    cargo build --release --locked --bin sparesite-gateway --bin sparesite-restore
+    SPARESITE_BIN=$(cargo metadata --no-deps --format-version 1 |
+        python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')/release
+    export SPARESITE_BIN
+fi
+
+failed=()
+step() {
+    local name=$1
+    shift
+    echo "== $name" >&2
+    tests/boot/run "$@" || failed+=("$name (exit $?)")
+}
+points() { step "$1" points --capturer "$capturer" --json "$results/$1.json" "${@:2}"; }
+kills() { step "$1" kills --capturer "$capturer" --json "$results/$1.json" "${@:2}"; }
+
+case $length in
+short) points points-short --points 5 --interval 6 ;;
+long)
+    python3 -B -m unittest discover -q -s tests/boot/harness
+    step selftest selftest
+    points points --points 30 --interval 10
+    step uefi --firmware uefi --disk-format raw --data-fs ext4 points --capturer "$capturer" --points 3 \
+        --json "$results/uefi.json"
+    if [[ $capturer == sparesite* ]]; then
+        kills kills --kills 200
+        kills kills-s3-outages --kills 50 --vault s3 --outages
+        points uplink --points 6 --interval 30 --vault s3 --uplink '1 Mbit/s'
+        points cap --points 6 --interval 30 --vault s3 --cap '1 Mbit/s'
+    fi
+    ;;
+*) echo "usage: test-boot.sh short|long" >&2; exit 2 ;;
+esac
+
+if [[ ${#failed[@]} -gt 0 ]]; then
+    printf 'test-boot: failed: %s\n' "${failed[@]}" >&2
+    exit 1
+fi
+echo "test-boot: $length: all good; the figures are in $results"
