@@ -69,7 +69,7 @@ impl Model {
         self.gateway = Some(gateway);
         // A point may have been published, or lost, by the one that died.
         for (vm, name) in VMS.into_iter().enumerate() {
-            let known = self.gateway.as_ref().unwrap().captures(name).unwrap();
+            let known = trusted(self.gateway.as_ref().unwrap(), name);
             self.waiting[vm].retain(|id| known.contains(id));
             let points = self.points_that_wait(vm);
             let published = self.waiting[vm].len() - points;
@@ -91,7 +91,7 @@ impl Model {
     }
 
     fn checkpoint(&mut self, vm: usize) -> Checkpoint {
-        let trusted = self.gateway().captures(VMS[vm]).unwrap();
+        let trusted = trusted(self.gateway(), VMS[vm]);
         self.disks[vm].checkpoint(&trusted)
     }
 
@@ -124,13 +124,7 @@ impl Model {
             // It needed fewer reads.
             let id = checkpoint.id;
             let vm = VMS.iter().position(|name| {
-                self.gateway
-                    .as_ref()
-                    .unwrap()
-                    .captures(name)
-                    .unwrap()
-                    .first()
-                    == Some(&id)
+                trusted(self.gateway.as_ref().unwrap(), name).first() == Some(&id)
             });
             let vm = vm.unwrap();
             if hold == Hold::Superseding {

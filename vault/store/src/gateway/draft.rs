@@ -62,7 +62,8 @@ impl Shared {
             Hold::Superseding => self.replaceable(&queue)?,
             _ => (None, Vec::new()),
         };
-        let trusted = self.captures(&vm_id)?;
+        let trusted = self.captures(&vm_id)?.into_iter();
+        let trusted: Vec<CaptureId> = trusted.map(|known| known.id).collect();
         let (mut disks, mut known) = (Vec::new(), Vec::new());
         for disk in &vm.disks {
             let old = before.iter().find(|row| row.name == disk.name);

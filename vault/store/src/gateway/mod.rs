@@ -46,7 +46,7 @@ use vault_format::seal::Sealer;
 
 pub use epoch::CycleStart;
 pub use outbox_plan::{CapturePlan, OutboxUse, plan_capture};
-pub use queue::DraftStatus;
+pub use queue::{DraftStatus, KnownCapture};
 pub use rebuild::RebuildReport;
 pub use status::VmStatus;
 pub use uploader::{Sent, Uploader};

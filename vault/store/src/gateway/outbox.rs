@@ -7,8 +7,8 @@ use super::state::state_error;
 use crate::StoreError;
 use crate::objects::local_file::Root;
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use vault_format::ids::PackName;
@@ -73,22 +73,10 @@ impl Outbox {
             });
         }
         let path = self.path(pack);
-        let made = self.root.create(&path, bytes).map_err(state_error(&path))?;
-        if made.is_none() {
-            self.put_renamed(&path, bytes).map_err(state_error(&path))?;
-        }
+        let made = self.root.create(&path, bytes, &|_| {});
+        made.map_err(state_error(&path))?;
         self.used_bytes.fetch_add(length, Relaxed);
         Ok(())
-    }
-
-    /// Where a file cannot be made without a name.
-    fn put_renamed(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let partial = path.with_extension("partial");
-        let mut file = File::create(&partial)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&partial, path)?;
-        File::open(&self.root.path)?.sync_all()
     }
 
     pub fn has(&self, pack: &PackName) -> bool {

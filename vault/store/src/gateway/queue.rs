@@ -2,7 +2,8 @@
 //! is; and what becomes of the queue when packs are lost before they arrived.
 
 use super::outbox_plan::{OutboxUse, unneeded};
-use super::rows::{PackRow, QueueRow};
+use super::rows::{DiskRow, PackRow, QueueRow};
+use super::status::VmStatus;
 use super::uploader::{needs_of, stands_on};
 use super::{Gateway, Shared, Uploader};
 use crate::StoreError;
@@ -19,11 +20,31 @@ pub struct DraftStatus {
     pub under_way: Option<CaptureId>,
 }
 
+/// A capture from which a source may know what changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownCapture {
+    pub id: CaptureId,
+    /// Name and size in bytes of each disk then.
+    pub disks: Vec<(String, u64)>,
+}
+
 impl Gateway {
     /// The captures of a VM from which a source may know what changed, newest first: a pass, those that wait, and the
     /// newest published one. Tracking that is called by another name is not trusted.
-    pub fn captures(&self, name: &str) -> Result<Vec<CaptureId>, StoreError> {
+    pub fn captures(&self, name: &str) -> Result<Vec<KnownCapture>, StoreError> {
         self.shared.captures(&self.shared.key.id_key.vm_id(name))
+    }
+
+    /// Whether a VM can be captured without asking the vault first: it was captured before, and nothing is in doubt.
+    pub fn can_capture_unasked(&self, name: &str) -> Result<bool, StoreError> {
+        let vm_id = self.shared.key.id_key.vm_id(name);
+        let known = self
+            .shared
+            .state
+            .vm(&vm_id)?
+            .is_some_and(|vm| vm.taken_from.is_none());
+        let known = known || !self.shared.state.queue_of(&vm_id)?.is_empty();
+        Ok(known && self.shared.check_vm(name, &vm_id).is_ok())
     }
 
     /// What earlier passes and captures that failed have left of a VM's next point.
@@ -43,6 +64,19 @@ impl Gateway {
 }
 
 impl Uploader {
+    /// The newest published point of each VM.
+    pub fn status(&self) -> Result<Vec<VmStatus>, StoreError> {
+        self.shared.status()
+    }
+
+    /// When the newest point of a VM that waits was captured, RFC 3339.
+    pub fn newest_waiting(&self, name: &str) -> Result<Option<String>, StoreError> {
+        let vm_id = self.shared.key.id_key.vm_id(name);
+        let queue = self.shared.state.queue_of(&vm_id)?.into_iter();
+        let points = queue.filter_map(|(_, row)| row.point);
+        Ok(points.map(|point| point.captured_at).next_back())
+    }
+
     pub fn outbox_use(&self) -> Result<OutboxUse, StoreError> {
         self.shared.outbox_use()
     }
@@ -65,11 +99,22 @@ impl Shared {
         Ok(())
     }
 
-    pub(super) fn captures(&self, vm_id: &VmId) -> Result<Vec<CaptureId>, StoreError> {
+    pub(super) fn captures(&self, vm_id: &VmId) -> Result<Vec<KnownCapture>, StoreError> {
+        let known = |id: CaptureId, disks: &[DiskRow]| KnownCapture {
+            id,
+            disks: disks
+                .iter()
+                .map(|disk| (disk.name.clone(), disk.size_bytes))
+                .collect(),
+        };
         let queue = self.state.queue_of(vm_id)?.into_iter().rev();
-        let waiting = queue.filter_map(|(_, row)| row.point.map_or(row.pass, |p| Some(p.capture)));
+        let waiting = queue.filter_map(|(_, row)| {
+            let id = row.point.map_or(row.pass, |point| Some(point.capture))?;
+            Some(known(id, &row.disks))
+        });
         let published = self.state.vm(vm_id)?.filter(|vm| !vm.object.is_empty());
-        Ok(waiting.chain(published.map(|vm| vm.capture)).collect())
+        let published = published.map(|vm| known(vm.capture, &vm.disks));
+        Ok(waiting.chain(published).collect())
     }
 
     fn outbox_use(&self) -> Result<OutboxUse, StoreError> {

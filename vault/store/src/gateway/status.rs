@@ -1,6 +1,6 @@
 //! What the gateway knows of its VMs without asking the vault.
 
-use super::Gateway;
+use super::{Gateway, Shared};
 use crate::StoreError;
 use vault_format::PointId;
 
@@ -19,8 +19,13 @@ pub struct VmStatus {
 impl Gateway {
     /// The last point of each VM, as the state has it.
     pub fn status(&self) -> Result<Vec<VmStatus>, StoreError> {
+        self.shared.status()
+    }
+}
+
+impl Shared {
+    pub(super) fn status(&self) -> Result<Vec<VmStatus>, StoreError> {
         let known = self
-            .shared
             .state
             .vms()?
             .into_iter()

@@ -98,8 +98,13 @@ impl Checkpoint {
     }
 }
 
+pub fn trusted(gateway: &Gateway, vm: &str) -> Vec<CaptureId> {
+    let known = gateway.captures(vm).unwrap().into_iter();
+    known.map(|known| known.id).collect()
+}
+
 pub fn checkpoint(gateway: &Gateway, vm: &str, disk: &mut TrackedDisk) -> Checkpoint {
-    disk.checkpoint(&gateway.captures(vm).unwrap())
+    disk.checkpoint(&trusted(gateway, vm))
 }
 
 pub struct Frozen {
