@@ -5,6 +5,7 @@ pub mod init;
 pub mod jobs;
 pub mod points;
 pub mod rebuild;
+pub mod run;
 pub mod status;
 pub mod sync;
 

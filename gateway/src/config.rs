@@ -131,11 +131,6 @@ impl Config {
         &self.policies[vm.policy]
     }
 
-    /// The host of a VM's source; `None` is this machine.
-    pub fn host_of(&self, vm: &Vm) -> Option<&Host> {
-        vm.host().map(|host| &self.hosts[host])
-    }
-
     /// The consistency group that a VM belongs to.
     pub fn group_of(&self, vm: &str) -> Option<&Group> {
         let is = |place: &usize| self.vms[*place].name == vm;

@@ -11,12 +11,14 @@ mod source;
 mod vault_access;
 mod whole_file;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{CommandFactory, Parser, Subcommand};
 use console::{Exit, Failure, Manual, OrFailure, OutputArgs};
 
-use commands::{VmArgs, check, init, jobs as jobs_command, points, rebuild, status, sync};
+use commands::{
+    VmArgs, check, init, jobs as jobs_command, points, rebuild, run as run_command, status, sync,
+};
 use source::qemu::guard;
 
 /// Replicates the VM disks of a site into an encrypted vault in object storage
@@ -56,6 +58,9 @@ enum Command {
     /// Capture every VM, or those named, and publish a recovery point of each
     #[command(after_help = sync::EXAMPLES)]
     Sync(VmArgs),
+    /// Keep every VM at its RPO target: the daemon
+    #[command(after_help = run_command::EXAMPLES)]
+    Run,
     /// List the recovery points in the vault
     #[command(after_help = points::EXAMPLES)]
     Points(VmArgs),
@@ -86,7 +91,10 @@ fn main() -> ExitCode {
             .enable_all()
             .build()
             .or_failure(|| Failure::failed("cannot start the program's threads"))?;
-        runtime.block_on(run(&cli))
+        let ended = runtime.block_on(run(&cli));
+        // What was dropped may still hold a thread; a stop does not wait for it.
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        ended
     })
 }
 
@@ -96,6 +104,7 @@ async fn run(cli: &Cli) -> anyhow::Result<Exit> {
         Command::Init(args) => init::run(args, json).await,
         Command::Check(args) => check::run(config, args, json).await,
         Command::Sync(args) => sync::run(config, args, json).await,
+        Command::Run => run_command::run(config).await,
         Command::Points(args) => points::run(config, args, json).await,
         Command::Status => status::run(config, json),
         Command::Jobs(args) => jobs_command::run(config, args, json),

@@ -16,5 +16,5 @@ pub use clock::{Clock, SystemClock};
 pub use daemon::Daemon;
 pub use notify::Notifier;
 pub use pace::follow_caps;
-pub use status_file::{LiveStatus, RunLock, live_status};
-pub use work::{Known, Standing, Work};
+pub use status_file::{LiveStatus, LiveVm, Presence, RunLock, presence};
+pub use work::{Known, Published, Standing, Work};

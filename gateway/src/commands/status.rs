@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use console::{Exit, Finding, show, table::Table, units::Duration};
+use console::{Exit, Failure, Finding, show, table::Table, units::Duration};
 use jiff::Timestamp;
 use serde::Serialize;
 use vault_format::manifest::Consistency;
@@ -14,6 +14,7 @@ use vault_store::{
 use super::told;
 use crate::{
     config::{Config, Vm},
+    run::{LiveStatus, LiveVm, Presence, presence},
     vault_access::{load_config, open_gateway},
 };
 
@@ -45,25 +46,103 @@ struct Standing {
 
 pub fn run(config: &Path, json: bool) -> anyhow::Result<Exit> {
     let config = load_config(config)?;
-    // Nothing is asked of the vault, so none is opened.
-    let gateway = open_gateway(&config, in_memory(Meter::new()))?;
-    let known = gateway.status()?;
+    let presence = presence(&config.state);
+    let live = match &presence {
+        Presence::Here(None) => {
+            return Err(Failure::failed("`run` has only just begun")
+                .remedy("ask again in a few seconds")
+                .into());
+        }
+        Presence::Here(Some(live)) => Some(live),
+        Presence::Away(_) => None,
+    };
+    let known = match live {
+        Some(live) => of_daemon(live),
+        // Nothing is asked of the vault, so none is opened.
+        None => of_state(open_gateway(&config, in_memory(Meter::new()))?.status()?),
+    };
     let now = Timestamp::now();
     let standings: Vec<_> = config
         .vms_by_priority()
         .into_iter()
-        .map(|vm| standing(&config, vm, known.iter().find(|s| s.name == vm.name), now))
+        .map(|vm| standing(&config, vm, known.iter().find(|s| s.vm == vm.name), now))
         .collect();
     let findings: Vec<_> = standings.iter().flat_map(|s| s.findings.clone()).collect();
     if json {
-        console::print_json(&serde_json::json!({ "vms": standings, "findings": findings }))?;
+        console::print_json(&serde_json::json!({
+            "vms": standings, "findings": findings, "daemon": live,
+        }))?;
         return Ok(Exit::of(&findings));
     }
     table(&standings).print()?;
+    if let Some(live) = live {
+        console::print(&daemon_lines(live))?;
+    }
     told(&findings)
 }
 
-fn standing(config: &Config, vm: &Vm, known: Option<&VmStatus>, now: Timestamp) -> Standing {
+/// A VM's newest published point, from whoever knows.
+struct KnownPoint {
+    vm: String,
+    sequence: u64,
+    id: String,
+    captured_at: String,
+    consistency: String,
+}
+
+fn of_state(known: Vec<VmStatus>) -> Vec<KnownPoint> {
+    let point = |vm: VmStatus| KnownPoint {
+        vm: vm.name,
+        sequence: vm.point.sequence,
+        id: vm.point.to_string(),
+        captured_at: vm.captured_at,
+        consistency: vm.consistency,
+    };
+    known.into_iter().map(point).collect()
+}
+
+fn of_daemon(live: &LiveStatus) -> Vec<KnownPoint> {
+    let point = |vm: &LiveVm| {
+        let point = vm.published.as_ref()?;
+        Some(KnownPoint {
+            vm: vm.name.clone(),
+            sequence: point.sequence,
+            id: point.id.clone(),
+            captured_at: point.captured_at.to_string(),
+            consistency: point.consistency.clone(),
+        })
+    };
+    live.vms.iter().filter_map(point).collect()
+}
+
+/// What the daemon does, below the table.
+fn daemon_lines(live: &LiveStatus) -> String {
+    let mut lines = format!(
+        "run is at work; outbox: {}, uplink: {}\n",
+        show::size(live.queued_bytes),
+        live.uplink
+    );
+    if let Some(why) = &live.upload_failure {
+        lines += &format!("the last upload failed: {why}\n");
+    }
+    for vm in &live.vms {
+        let doing = match (&vm.doing, vm.running) {
+            (Some(doing), _) => Some(doing.clone()),
+            (None, true) => Some("being captured".into()),
+            (None, false) => None,
+        };
+        let queued = (vm.queued > 0).then(|| format!("points waiting: {}", vm.queued));
+        let failed = vm.last_failure.as_ref();
+        let failed = failed.map(|why| format!("failed {} times: {why}", vm.failures));
+        let words: Vec<_> = [doing, queued, failed].into_iter().flatten().collect();
+        if !words.is_empty() {
+            lines += &format!("{}: {}\n", vm.name, words.join("; "));
+        }
+    }
+    show::printable(&lines).into_owned()
+}
+
+fn standing(config: &Config, vm: &Vm, known: Option<&KnownPoint>, now: Timestamp) -> Standing {
     let policy = config.policy_of(vm);
     let captured = known.and_then(|known| known.captured_at.parse::<Timestamp>().ok());
     let age = captured.map(|at| now.as_second() - at.as_second());
@@ -76,8 +155,8 @@ fn standing(config: &Config, vm: &Vm, known: Option<&VmStatus>, now: Timestamp) 
         rpo_target_seconds: policy.rpo_target.seconds(),
         rpo_met: rpo.is_none(),
         achieved_rpo_seconds: age.map(|age| age.max(0) as u64),
-        sequence: known.map(|known| known.point.sequence),
-        id: known.map(|known| known.point.to_string()),
+        sequence: known.map(|known| known.sequence),
+        id: known.map(|known| known.id.clone()),
         captured_at: known.map(|known| known.captured_at.clone()),
         consistency_asked: policy.consistency,
         consistency: known.map(|known| known.consistency.clone()),

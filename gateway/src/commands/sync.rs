@@ -3,26 +3,31 @@
 mod report;
 mod vm_sync;
 
-use std::{path::Path, time::Instant};
+use std::{path::Path, sync::Arc, time::Instant};
 
-use console::{Exit, Failure, Finding, Progress};
+use console::{Exit, Failure, Finding, Progress, show};
+use jiff::Timestamp;
+use tokio::task::JoinHandle;
 use vault_store::{
     StoreError,
     gateway::{Gateway, PointReport},
-    objects::{Meter, OpenOptions},
+    objects::{Meter, OpenOptions, Rate, Throttle},
 };
 
 use super::{VmArgs, finding_in_words, told};
 use crate::{
     config::{Config, Vm},
     interrupt::Interrupt,
+    jobs::{Job, JobLog},
+    run::{SystemClock, follow_caps},
+    schedule::cap_at,
     source::disk_list,
     vault_access::{VaultAccess, choose, load_config, open_gateway, received},
 };
-use report::{CycleReport, VmReport};
-use vm_sync::{SyncError, VmSync};
+use report::CycleReport;
 
-pub use report::{requests, used};
+pub use report::{VmReport, requests, used};
+pub use vm_sync::{SyncError, VmSync};
 
 pub const EXAMPLES: &str = "\
 The first sync of a VM reads and sends all of it; later ones send what changed.
@@ -37,8 +42,14 @@ pub async fn run(config: &Path, args: &VmArgs, json: bool) -> anyhow::Result<Exi
     let vms = choose(&config, &args.vms)?;
     let interrupt = Interrupt::listen("the next sync goes on")?;
     let began = Instant::now();
-    let open = VaultAccess::open(&config.vault.url, OpenOptions::default());
+    let throttle = Throttle::default();
+    let options = OpenOptions {
+        throttle: throttle.clone(),
+        ..OpenOptions::default()
+    };
+    let open = VaultAccess::open(&config.vault.url, options);
     let access = interrupt.or(open).await??;
+    let pace = keep_pace(&config, throttle)?;
     let gateway = open_gateway(&config, access.objects)?;
     let mut cycle = Cycle {
         config: &config,
@@ -54,6 +65,7 @@ pub async fn run(config: &Path, args: &VmArgs, json: bool) -> anyhow::Result<Exi
         interrupt,
         ..
     } = cycle;
+    pace.abort();
     report.finish(access.meter.snapshot(), began.elapsed());
     tell(&report, json, &interrupt)
 }
@@ -75,6 +87,25 @@ fn tell(report: &CycleReport, json: bool, interrupt: &Interrupt) -> anyhow::Resu
         failures if failures.is_empty() => Ok(exit),
         failures => Err(Failure::failed(failures.join("\n")).into()),
     }
+}
+
+/// Holds this sync to the uplink's cap. While the uplink is off it would wait for hours, and not say so.
+fn keep_pace(config: &Config, throttle: Throttle) -> Result<JoinHandle<()>, Failure> {
+    let (uplink, zone) = (config.uplink.clone(), config.timezone.clone());
+    let cap = cap_at(&uplink, &Timestamp::now().to_zoned(zone.clone()));
+    if cap.rate == Rate::Off {
+        let until = cap
+            .until
+            .map(|until| format!(" until {}", show::time_local(until)));
+        let until = until.unwrap_or_default();
+        return Err(
+            Failure::failed(format!("the uplink is off{until}: nothing was captured"))
+                .remedy("sync later, or change [uplink] in the configuration"),
+        );
+    }
+    throttle.set(cap.rate);
+    let clock = Arc::new(SystemClock);
+    Ok(tokio::spawn(follow_caps(uplink, zone, throttle, clock)))
 }
 
 struct Cycle<'c> {
@@ -108,12 +139,24 @@ impl Cycle<'_> {
             }
             progress.message(&vm.name);
             let mut findings = Vec::new();
+            let (start, before) = (Timestamp::now(), self.meter.snapshot());
             let outcome = self.sync_vm(vm, &progress, &mut findings).await;
+            let stopped = matches!(outcome, Err(SyncError::Interrupted));
             let report = VmReport::new(&vm.name, outcome, findings);
+            let sent = (self.meter.snapshot() - before).bytes_sent;
+            self.log(&report.job(start, sent, stopped));
             self.report.vms.push(report);
         }
         if !self.interrupt.came() {
             progress.finish();
+        }
+    }
+
+    /// That it cannot be written must not fail a sync.
+    fn log(&self, job: &Job) {
+        let logged = JobLog::open(&self.config.state).and_then(|mut log| log.append(job));
+        if let Err(error) = logged {
+            tracing::warn!("the job log cannot be written: {error}");
         }
     }
 
@@ -149,7 +192,7 @@ impl Cycle<'_> {
     }
 }
 
-fn conflict_finding(vm: &str, conflict: &StoreError) -> Finding {
+pub fn conflict_finding(vm: &str, conflict: &StoreError) -> Finding {
     Finding::new(
         "the state was older than the vault; it was rebuilt and the VM synced again",
         format!("VM {vm}"),

@@ -9,7 +9,10 @@ use std::{
 };
 
 use jiff::Timestamp;
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::whole_file;
@@ -17,9 +20,9 @@ use crate::whole_file;
 /// Some hundred VMs come to some hundred KiB.
 const MOST_BYTES: u64 = 8 << 20;
 
-/// A `status` that looks whether a daemon lives holds the lock for a moment.
-const TRIES: u32 = 10;
-const BETWEEN: Duration = Duration::from_millis(20);
+/// For who looks into the state while no daemon runs to be done with it.
+const TRIES: u32 = 200;
+const BETWEEN: Duration = Duration::from_millis(25);
 
 /// The content of `status.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,17 +76,26 @@ impl RunLock {
             .write(true)
             .open(path)?;
         for _ in 0..TRIES {
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {
-                    // What the daemon before wrote is not what we know.
-                    let _ = fs::remove_file(state.join("status.json"));
-                    return Ok(Some(RunLock { _file: file }));
-                }
-                Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(BETWEEN),
-                Err(error) => return Err(error.into()),
+            if try_lock(&file, FlockOperation::NonBlockingLockExclusive)? {
+                // What the daemon before wrote is not what we know.
+                let _ = fs::remove_file(state.join("status.json"));
+                return Ok(Some(RunLock { _file: file }));
             }
+            if !try_lock(&file, FlockOperation::NonBlockingLockShared)? {
+                return Ok(None);
+            }
+            flock(&file, FlockOperation::Unlock)?;
+            std::thread::sleep(BETWEEN);
         }
         Ok(None)
+    }
+}
+
+fn try_lock(file: &File, how: FlockOperation) -> io::Result<bool> {
+    match flock(file, how) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -94,20 +106,55 @@ pub fn publish(state: &Path, status: &LiveStatus) -> io::Result<()> {
     )
 }
 
-/// What the daemon that runs over this state last wrote; `None` if none runs, or it has just begun.
-pub fn live_status(state: &Path) -> Option<LiveStatus> {
-    let lock = File::open(state.join("run.lock")).ok()?;
-    let free = flock(&lock, FlockOperation::NonBlockingLockShared).is_ok();
-    if free {
-        return None;
+/// Whether a daemon runs over this state.
+#[derive(Debug)]
+pub enum Presence {
+    /// With what it last wrote; `None` if it has only just begun.
+    Here(Option<Box<LiveStatus>>),
+    /// None begins while this is kept.
+    Away(Option<File>),
+}
+
+pub fn presence(state: &Path) -> Presence {
+    let Ok(lock) = File::open(state.join("run.lock")) else {
+        return Presence::Away(None);
+    };
+    if flock(&lock, FlockOperation::NonBlockingLockShared) != Err(Errno::WOULDBLOCK) {
+        return Presence::Away(Some(lock));
     }
-    let bytes = whole_file::read(&state.join("status.json"), MOST_BYTES)?;
-    serde_json::from_slice(&bytes).ok()
+    let bytes = whole_file::read(&state.join("status.json"), MOST_BYTES);
+    let status = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    Presence::Here(status.map(Box::new))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn live_status(state: &Path) -> Option<LiveStatus> {
+        match presence(state) {
+            Presence::Here(status) => status.map(|status| *status),
+            Presence::Away(_) => None,
+        }
+    }
+
+    #[test]
+    fn a_daemon_waits_for_who_looks_and_not_for_another_daemon() {
+        let state = tempfile::tempdir().expect("a folder");
+        drop(RunLock::take(state.path()).expect("locked").expect("free"));
+        let looks = presence(state.path());
+        assert!(matches!(looks, Presence::Away(Some(_))));
+        std::thread::scope(|scope| {
+            let daemon = scope.spawn(|| RunLock::take(state.path()).expect("locked"));
+            std::thread::sleep(Duration::from_millis(100));
+            assert!(!daemon.is_finished());
+            drop(looks);
+            let lock = daemon.join().expect("no panic");
+            assert!(lock.is_some());
+            assert!(RunLock::take(state.path()).expect("asked").is_none());
+            assert!(matches!(presence(state.path()), Presence::Here(None)));
+        });
+    }
 
     #[test]
     fn a_status_counts_while_its_writer_lives() {

@@ -218,6 +218,13 @@ impl Run {
     }
 }
 
+fn live_status(state: &Path) -> Option<LiveStatus> {
+    match presence(state) {
+        Presence::Here(status) => status.map(|status| *status),
+        Presence::Away(_) => None,
+    }
+}
+
 fn count(state: &Path, kind: JobKind, outcome: JobOutcome) -> usize {
     let wanted = |job: &Job| job.kind == kind && job.outcome == outcome;
     newest(state, 10_000, wanted).expect("read").len()

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use console::{Finding, show, table::Table};
+use jiff::Timestamp;
 use serde::Serialize;
 use vault_store::{gateway::PointReport, objects::Usage};
 
 use super::{super::finding_in_words, vm_sync::SyncError};
+use crate::jobs::{Job, JobKind, JobOutcome};
 
 #[derive(Debug, Default, Serialize)]
 pub struct CycleReport {
@@ -75,6 +77,34 @@ impl VmReport {
             },
             findings,
             error,
+        }
+    }
+}
+
+impl VmReport {
+    /// Its record in the job log.
+    pub fn job(&self, start: Timestamp, bytes_sent: u64, stopped: bool) -> Job {
+        let (outcome, why) = match &self.error {
+            _ if stopped => (JobOutcome::Stopped, Vec::new()),
+            Some(error) => (JobOutcome::Failed, vec![error.clone()]),
+            None if self.findings.is_empty() => (JobOutcome::Done, Vec::new()),
+            None => {
+                let words = self.findings.iter().map(|found| found.what.clone());
+                (JobOutcome::Findings, words.collect())
+            }
+        };
+        Job {
+            point: self.sequence,
+            why,
+            bytes_read: self.read_bytes,
+            bytes_sent,
+            ..Job::new(
+                JobKind::Capture,
+                Some(&self.vm),
+                start,
+                Timestamp::now(),
+                outcome,
+            )
         }
     }
 }

@@ -118,7 +118,7 @@ fn every_kind_of_source_becomes_a_plain_value() {
         Some(Path::new("/etc/sparesite/freeze"))
     );
     assert_eq!((db.disks().len(), files.disks().len()), (0, 1));
-    let ssh = |vm| config.host_of(vm).map(|host| host.ssh.as_str());
+    let ssh = |vm: &Vm| vm.host().map(|host| config.hosts[host].ssh.as_str());
     assert_eq!((ssh(dc01), ssh(db)), (Some("root@pve1.lan"), None));
     assert_eq!(config.groups[0].vms, [1, 2]);
     let group = |vm| config.group_of(vm).map(|group| group.name.as_str());
