@@ -118,6 +118,68 @@ fn a_named_export_of_qemu_with_its_dirty_bitmap() {
     assert!(error.contains("other"), "{error}");
 }
 
+/// Several answers' worth of disk; each is asked for when the walk comes to it.
+#[test]
+fn a_bitmap_is_walked_in_pieces() {
+    const GIB: u64 = 1 << 30;
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("a.qcow2");
+    let image = image.to_str().unwrap();
+    qemu_img(&["create", "-q", "-f", "qcow2", image, "3G"]);
+    qemu_img(&["bitmap", "--add", "-f", "qcow2", "-g", "4096", image, "b"]);
+    let dirty = [
+        (4096, 8192),
+        (GIB - 4096, 8192),
+        (2 * GIB, 4096),
+        (3 * GIB - 4096, 4096),
+    ];
+    let mut write = Command::new("qemu-io");
+    write.args(["-f", "qcow2", image]).stdout(Stdio::null());
+    for (offset, length) in dirty {
+        write.args(["-c", &format!("write {offset} {length}")]);
+    }
+    assert!(write.status().unwrap().success());
+    let socket = dir.path().join("s");
+    let socket_text = socket.to_str().unwrap();
+    let arguments = [
+        "-r",
+        "-t",
+        "-e",
+        "4",
+        "-f",
+        "qcow2",
+        "-B",
+        "b",
+        "-k",
+        socket_text,
+        image,
+    ];
+    let _server = start("qemu-nbd", &arguments, &socket);
+    let context = "qemu:dirty-bitmap:b";
+    let options = NbdOptions {
+        contexts: vec![nbd::wire::BASE_ALLOCATION.into(), context.into()],
+        ..NbdOptions::default()
+    };
+    let disk = NbdDisk::connect("a", at(&socket), options, 2).unwrap();
+    let (mut from, mut found) = (0, Vec::new());
+    while let Some(range) = disk.next_flagged(context, 1, from).unwrap() {
+        // Adjacent pieces may be told apart.
+        match found.last_mut() {
+            Some((start, length)) if *start + *length == range.start => {
+                *length += range.end - range.start;
+            }
+            _ => found.push((range.start, range.end - range.start)),
+        }
+        from = range.end;
+    }
+    assert_eq!(found, dirty);
+    let within = disk.next_flagged(context, 1, 2 * GIB + 512).unwrap();
+    assert_eq!(within, Some(2 * GIB + 512..2 * GIB + 4096));
+    assert_eq!(disk.next_flagged(context, 2, 0).unwrap(), None);
+    assert_eq!(disk.next_flagged(context, 1, 3 * GIB).unwrap(), None);
+    assert!(disk.next_flagged("none:such", 1, 0).is_err());
+}
+
 #[test]
 fn writing_zeroing_and_reading_back() {
     let (dir, raw) = sparse_disk();

@@ -21,7 +21,8 @@ const GIVEN_UP: [u32; 3] = [1, 13, 22];
 
 pub struct LiveDisk {
     disk: NbdDisk,
-    context: Option<String>,
+    /// A connection that asks for the delta only: QEMU would answer every context each time.
+    changes: Option<(NbdDisk, String)>,
     frozen: bool,
     interrupt: Interrupt,
 }
@@ -33,25 +34,31 @@ impl LiveDisk {
         connections: usize,
         interrupt: Interrupt,
     ) -> Result<Self, DiskError> {
-        let mut contexts = vec![BASE_ALLOCATION.to_owned()];
-        contexts.extend(held.context.clone());
-        let options = NbdOptions {
-            export: held.export.clone(),
-            contexts,
-            timeout: ANSWER,
+        let connect = |context: &str, connections| {
+            let options = NbdOptions {
+                export: held.export.clone(),
+                contexts: vec![context.to_owned()],
+                timeout: ANSWER,
+            };
+            NbdDisk::connect(&held.id, held.address.clone(), options, connections)
         };
-        let address = held.address.clone();
-        let disk = NbdDisk::connect(&held.id, address, options, connections)?;
-        let granted = held.context.as_ref();
-        if let Some(context) = granted.filter(|context| !disk.export().has_context(context)) {
-            return Err(DiskError::Nbd {
-                disk: held.id.clone(),
-                source: NbdError::Protocol(format!("{context} is not handed out")),
-            });
-        }
+        let changes = match &held.context {
+            None => None,
+            Some(context) => {
+                let disk = connect(context, 1)?;
+                if !disk.export().has_context(context) {
+                    let why = format!("{context} is not handed out");
+                    return Err(DiskError::Nbd {
+                        disk: held.id.clone(),
+                        source: NbdError::Protocol(why),
+                    });
+                }
+                Some((disk, context.clone()))
+            }
+        };
         Ok(LiveDisk {
-            disk,
-            context: held.context.clone(),
+            disk: connect(BASE_ALLOCATION, connections)?,
+            changes,
             frozen: held.frozen,
             interrupt,
         })
@@ -88,10 +95,9 @@ impl LiveDisk {
     pub fn next_change(&self, offset: u64) -> Result<Option<Range<u64>>, DiskFailure> {
         self.go_on()?;
         let size = self.disk.size_bytes();
-        match &self.context {
+        match &self.changes {
             None => Ok((offset < size).then_some(offset..size)),
-            Some(context) => self
-                .disk
+            Some((disk, context)) => disk
                 .next_flagged(context, DIRTY, offset)
                 .map_err(|error| self.failure(error)),
         }
