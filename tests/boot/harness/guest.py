@@ -98,10 +98,14 @@ class Guest:
             raise Failed(f"{error}\n{self.log_tail()}") from error
 
     def wait_writing(self, seconds=BOOT_SECONDS):
-        try:
-            return self.acks.wait("row", seconds)
-        except Failed as error:
-            raise Failed(f"{error}\n{self.log_tail()}") from error
+        until = time.monotonic() + seconds
+        while True:
+            try:
+                return self.acks.wait("row", 1)
+            except Failed as error:
+                if not self.alive() or time.monotonic() > until:
+                    state = "still runs" if self.alive() else f"ended with {self.process.poll()}"
+                    raise Failed(f"{error}, after {seconds:g} s at most; QEMU {state}\n{self.log_tail()}") from error
 
     def log_tail(self):
         tails = []
