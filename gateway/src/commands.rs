@@ -21,7 +21,7 @@ pub struct VmArgs {
 }
 
 /// A finding in the vault's own words, which tell the remedy as well.
-fn finding_in_words(on: &str, words: String) -> Finding {
+pub fn finding_in_words(on: &str, words: String) -> Finding {
     Finding::new(words, on, "", "")
 }
 

@@ -28,7 +28,7 @@ use vault_format::manifest::Consistency;
 
 pub use limits::{Outbox, Scratch};
 pub use problem::ConfigError;
-pub use source::{Disk, Source};
+pub use source::{Disk, QemuSource, Source};
 pub use together::{Group, Host};
 pub use uplink::{Cap, Uplink, UplinkWindow};
 
@@ -129,6 +129,11 @@ impl Config {
 
     pub fn policy_of(&self, vm: &Vm) -> &Policy {
         &self.policies[vm.policy]
+    }
+
+    /// The host of a VM's source; `None` is this machine.
+    pub fn host_of(&self, vm: &Vm) -> Option<&Host> {
+        vm.host().map(|host| &self.hosts[host])
     }
 
     /// The consistency group that a VM belongs to.

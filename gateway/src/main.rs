@@ -1,6 +1,7 @@
 //! `sparesite-gateway`: captures the disks of a site's VMs into the vault. It only adds.
 
 mod alerts;
+mod capture;
 mod commands;
 mod config;
 mod interrupt;

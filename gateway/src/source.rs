@@ -4,15 +4,10 @@
 pub mod consistency;
 pub mod disk_extents;
 pub mod disk_list;
-#[allow(dead_code)] // until `sync` captures running VMs
 pub mod guest_agent;
 pub mod hook;
-#[allow(dead_code)] // until `sync` captures running VMs
 pub mod host;
 mod json_lines;
-#[allow(dead_code)] // until `sync` captures running VMs
 pub mod live_disk;
-#[allow(dead_code)] // until `sync` captures running VMs
 pub mod qemu;
-#[allow(dead_code)] // until `sync` captures running VMs
 pub mod qmp;

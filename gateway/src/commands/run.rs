@@ -8,6 +8,7 @@ use console::{Exit, Failure, OrFailure};
 use vault_store::objects::{OpenOptions, Throttle};
 
 use crate::{
+    capture::Capturer,
     interrupt::Interrupt,
     run::{Daemon, Notifier, RunLock, SystemClock},
     vault_access::{VaultAccess, load_config, open_gateway},
@@ -44,7 +45,9 @@ pub async fn run(config: &Path) -> anyhow::Result<Exit> {
     let open = VaultAccess::open(&config.vault.url, options);
     let access = interrupt.or(open).await??;
     let gateway = open_gateway(&config, access.objects)?;
-    let work = SyncWork::new(config.clone(), gateway, access.meter, interrupt.clone());
+    let capturer = Capturer::new(config.clone(), &gateway, interrupt.clone(), true)?;
+    let meter = access.meter;
+    let work = SyncWork::new(config.clone(), gateway, capturer, meter, interrupt.clone());
     let clock = Arc::new(SystemClock);
     let daemon = Daemon::new(config, Arc::new(work), clock, throttle, notifier, interrupt)?;
     daemon.run().await?;

@@ -1,21 +1,21 @@
 //! `sync`: one cycle, VM after VM. A VM that fails stops no other.
 
 mod report;
-mod vm_sync;
 
 use std::{path::Path, sync::Arc, time::Instant};
 
 use console::{Exit, Failure, Finding, Progress, show};
 use jiff::Timestamp;
-use tokio::task::JoinHandle;
+use tokio::{sync::Mutex, task::JoinHandle};
 use vault_store::{
     StoreError,
-    gateway::{Gateway, PointReport},
+    gateway::{Gateway, Uploader},
     objects::{Meter, OpenOptions, Rate, Throttle},
 };
 
 use super::{VmArgs, finding_in_words, told};
 use crate::{
+    capture::{CaptureError, Captured, Capturer},
     config::{Config, Vm},
     interrupt::Interrupt,
     jobs::{Job, JobLog},
@@ -27,7 +27,6 @@ use crate::{
 use report::CycleReport;
 
 pub use report::{VmReport, requests, used};
-pub use vm_sync::{SyncError, VmSync};
 
 pub const EXAMPLES: &str = "\
 The first sync of a VM reads and sends all of it; later ones send what changed.
@@ -38,7 +37,7 @@ Examples:
   sparesite-gateway sync --json --quiet | jq '.bytes_sent'";
 
 pub async fn run(config: &Path, args: &VmArgs, json: bool) -> anyhow::Result<Exit> {
-    let config = load_config(config)?;
+    let config = Arc::new(load_config(config)?);
     let vms = choose(&config, &args.vms)?;
     let interrupt = Interrupt::listen("the next sync goes on")?;
     let began = Instant::now();
@@ -51,10 +50,13 @@ pub async fn run(config: &Path, args: &VmArgs, json: bool) -> anyhow::Result<Exi
     let access = interrupt.or(open).await??;
     let pace = keep_pace(&config, throttle)?;
     let gateway = open_gateway(&config, access.objects)?;
+    let capturer = Capturer::new(config.clone(), &gateway, interrupt.clone(), false)?;
     let mut cycle = Cycle {
         config: &config,
         meter: access.meter.clone(),
-        gateway,
+        uploader: gateway.uploader(),
+        gateway: Mutex::new(gateway),
+        capturer,
         interrupt,
         report: CycleReport::default(),
     };
@@ -111,7 +113,9 @@ fn keep_pace(config: &Config, throttle: Throttle) -> Result<JoinHandle<()>, Fail
 struct Cycle<'c> {
     config: &'c Config,
     meter: Meter,
-    gateway: Gateway,
+    gateway: Mutex<Gateway>,
+    uploader: Uploader,
+    capturer: Capturer,
     interrupt: Interrupt,
     report: CycleReport,
 }
@@ -120,8 +124,9 @@ impl Cycle<'_> {
     async fn begin(&mut self) -> anyhow::Result<()> {
         let progress = Progress::start("reading the vault's index", None);
         let count = received(&self.meter, &progress);
-        let start = self.gateway.begin_cycle(&count);
-        let start = self.interrupt.or(start).await??;
+        let mut gateway = self.gateway.lock().await;
+        let start = self.interrupt.or(gateway.begin_cycle(&count)).await??;
+        drop(gateway);
         let rebuilt = start.rebuilt.into_iter();
         let words = rebuilt.flat_map(|rebuilt| rebuilt.findings);
         let vault = |words| finding_in_words(&self.config.vault.url, words);
@@ -132,20 +137,20 @@ impl Cycle<'_> {
 
     async fn sync_all(&mut self, vms: &[&Vm]) {
         let total = tokio::task::block_in_place(|| disk_list::total_bytes(vms));
-        let progress = Progress::start("sync", Some(total));
-        for vm in vms {
+        let progress = Progress::start("sync", (total > 0).then_some(total));
+        for unit in self.capturer.units(vms) {
             if self.interrupt.came() {
                 return;
             }
-            progress.message(&vm.name);
-            let mut findings = Vec::new();
+            let names: Vec<&str> = unit.iter().map(|vm| vm.name.as_str()).collect();
+            progress.message(&names.join(", "));
             let (start, before) = (Timestamp::now(), self.meter.snapshot());
-            let outcome = self.sync_vm(vm, &progress, &mut findings).await;
-            let stopped = matches!(outcome, Err(SyncError::Interrupted));
-            let report = VmReport::new(&vm.name, outcome, findings);
-            let sent = (self.meter.snapshot() - before).bytes_sent;
-            self.log(&report.job(start, sent, stopped));
-            self.report.vms.push(report);
+            for captured in self.sync_unit(&unit, &progress).await {
+                let report = VmReport::new(captured);
+                let sent = (self.meter.snapshot() - before).bytes_sent;
+                self.log(&report.job(start, sent));
+                self.report.vms.push(report);
+            }
         }
         if !self.interrupt.came() {
             progress.finish();
@@ -161,42 +166,63 @@ impl Cycle<'_> {
     }
 
     /// A point that somebody else wrote in this gateway's name means that the state is behind the
-    /// vault: it is rebuilt, and the VM tried again, once.
-    async fn sync_vm(
-        &mut self,
-        vm: &Vm,
-        progress: &Progress,
-        findings: &mut Vec<Finding>,
-    ) -> Result<PointReport, SyncError> {
-        let asked = self.config.policy_of(vm).consistency;
-        let sync = VmSync {
-            vm,
-            asked,
-            interrupt: &self.interrupt,
-        };
-        let count = |bytes| progress.add(bytes);
-        let first = sync.run(&mut self.gateway, &count, findings).await;
-        let Err(SyncError::Store(conflict @ StoreError::Conflict { .. })) = first else {
+    /// vault: it is rebuilt, and the VMs tried again, once.
+    async fn sync_unit(&mut self, unit: &[&Vm], progress: &Progress) -> Vec<Captured> {
+        let first = self.try_unit(unit, &|bytes| progress.add(bytes)).await;
+        let conflict = first.iter().find_map(|captured| match &captured.outcome {
+            Err(CaptureError::Store(error @ StoreError::Conflict { .. })) => {
+                Some((captured.vm.clone(), error.to_string()))
+            }
+            _ => None,
+        });
+        let Some((vm, why)) = conflict else {
             return first;
         };
-        findings.push(conflict_finding(&vm.name, &conflict));
+        let mut findings = vec![conflict_finding(&vm, &why)];
+        let rebuilt = async { self.gateway.lock().await.rebuild(&|_| {}).await };
         tokio::select! {
-            rebuilt = self.gateway.rebuild(&|_| {}) => {
-                let vault = |words| finding_in_words(&self.config.vault.url, words);
-                findings.extend(rebuilt?.findings.into_iter().map(vault));
-            }
-            () = self.interrupt.wait() => return Err(SyncError::Interrupted),
+            rebuilt = rebuilt => match rebuilt {
+                Ok(rebuilt) => {
+                    let vault = |words| finding_in_words(&self.config.vault.url, words);
+                    findings.extend(rebuilt.findings.into_iter().map(vault));
+                }
+                Err(error) => findings.push(finding_in_words(&vm, error.to_string())),
+            },
+            () = self.interrupt.wait() => return first,
         }
-        // The bar has counted this VM's disks once.
-        sync.run(&mut self.gateway, &|_| {}, findings).await
+        // The bar has counted these VMs' disks once.
+        let mut second = self.try_unit(unit, &|_| {}).await;
+        if let Some(captured) = second.first_mut() {
+            captured.findings.splice(0..0, findings);
+        }
+        second
+    }
+
+    /// Captures, and sends what was captured.
+    async fn try_unit(&self, unit: &[&Vm], count: &(dyn Fn(u64) + Sync)) -> Vec<Captured> {
+        let mut all = self.capturer.capture(&self.gateway, unit, count).await;
+        for captured in &mut all {
+            let Ok(report) = &mut captured.outcome else {
+                continue;
+            };
+            let sent = tokio::select! {
+                sent = self.uploader.send_vm(&captured.vm) => sent.map_err(CaptureError::from),
+                () = self.interrupt.wait() => Err(CaptureError::Interrupted),
+            };
+            match sent {
+                Ok(sent) => report.point = sent.points.last().map(|(_, point)| *point),
+                Err(error) => captured.outcome = Err(error),
+            }
+        }
+        all
     }
 }
 
-pub fn conflict_finding(vm: &str, conflict: &StoreError) -> Finding {
+pub fn conflict_finding(vm: &str, why: &str) -> Finding {
     Finding::new(
         "the state was older than the vault; it was rebuilt and the VM synced again",
         format!("VM {vm}"),
-        conflict.to_string(),
+        why,
         "make sure that no copy of this machine runs with the same gateway key",
     )
 }

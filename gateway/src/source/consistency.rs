@@ -4,6 +4,8 @@ use console::Finding;
 use vault_format::manifest::Consistency;
 use virtual_disk::InUse;
 
+use super::qemu::checkpoint::GuestFreeze;
+
 /// What came of the `before` hook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Freeze {
@@ -39,6 +41,49 @@ pub fn judge(freeze: &Freeze, uses: &[(String, InUse)]) -> Judged {
                 "nothing has the disks in use, and no hook froze them".into(),
             ),
         },
+    }
+}
+
+/// Of a running VM whose disks were frozen at one instant by its hypervisor. `guest_hooks`: the guest's own freeze
+/// hooks quiesce its applications, as its owner says.
+pub fn judge_live(
+    guest: &GuestFreeze,
+    hook: &Freeze,
+    guest_hooks: bool,
+    asked: Consistency,
+) -> Judged {
+    let judged = |consistency, why: &str| Judged {
+        consistency,
+        why: why.to_owned(),
+    };
+    match (guest, hook) {
+        (GuestFreeze::Done { system, .. }, _) if guest_hooks || system.quiesces_applications() => {
+            judged(
+                Consistency::Application,
+                "the guest's own hooks, or VSS, did it",
+            )
+        }
+        (GuestFreeze::Done { .. }, Freeze::Done) => judged(
+            Consistency::Application,
+            "a before hook and the guest agent did it",
+        ),
+        (GuestFreeze::Done { .. }, _) => judged(
+            Consistency::FileSystem,
+            "the guest agent froze the file systems; say `guest_hooks = true` if hooks in the guest quiesce its applications",
+        ),
+        (GuestFreeze::Failed(why), _) => judged(Consistency::Crash, why),
+        (GuestFreeze::NotAsked, Freeze::Done) => judged(
+            Consistency::FileSystem,
+            "a hook freezes file systems, not applications",
+        ),
+        (GuestFreeze::NotAsked, Freeze::Failed(why)) => judged(Consistency::Crash, why),
+        (GuestFreeze::NotAsked, Freeze::NotAsked) if asked > Consistency::Crash => judged(
+            Consistency::Crash,
+            "the VM has neither a guest agent nor a before hook in the configuration",
+        ),
+        (GuestFreeze::NotAsked, Freeze::NotAsked) => {
+            judged(Consistency::Crash, "nothing was frozen in the guest")
+        }
     }
 }
 

@@ -89,19 +89,6 @@ impl LiveDisk {
             false => error.into(),
         }
     }
-
-    /// The next range at or after `offset` that may have changed; everything, where changes are
-    /// not tracked. `None` when nothing that follows has changed.
-    pub fn next_change(&self, offset: u64) -> Result<Option<Range<u64>>, DiskFailure> {
-        self.go_on()?;
-        let size = self.disk.size_bytes();
-        match &self.changes {
-            None => Ok((offset < size).then_some(offset..size)),
-            Some((disk, context)) => disk
-                .next_flagged(context, DIRTY, offset)
-                .map_err(|error| self.failure(error)),
-        }
-    }
 }
 
 impl Extents for LiveDisk {
@@ -119,5 +106,17 @@ impl Extents for LiveDisk {
         self.go_on()?;
         let next = self.disk.next_data(offset);
         next.map_err(|error| self.failure(error))
+    }
+
+    /// Everything, where changes are not tracked.
+    fn next_change(&self, offset: u64) -> Result<Option<Range<u64>>, DiskFailure> {
+        self.go_on()?;
+        let size = self.disk.size_bytes();
+        match &self.changes {
+            None => Ok((offset < size).then_some(offset..size)),
+            Some((disk, context)) => disk
+                .next_flagged(context, DIRTY, offset)
+                .map_err(|error| self.failure(error)),
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! seconds behind a copy-before-write filter that gives itself up rather than fail or stall a
 //! guest's write.
 
+pub mod changed;
 pub mod checkpoint;
 pub mod describe;
 pub mod guard;

@@ -1,19 +1,18 @@
-//! The daemon's work over disk lists: a capture sends what it reads, and publishes at once. One at
-//! a time, since there is one gateway.
+//! The daemon's work: captures by the source of each VM, one at a time, since there is one gateway; uploads beside them.
 
-use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::sync::Arc;
 
-use console::Finding;
 use jiff::Timestamp;
 use tokio::{runtime::Handle, sync::Mutex};
 use vault_store::{
     StoreError,
-    gateway::{Gateway, PointReport},
+    gateway::{Gateway, Sent, Uploader},
     objects::Meter,
 };
 
 use crate::{
-    commands::sync::{SyncError, VmReport, VmSync, conflict_finding},
+    capture::Capturer,
+    commands::sync::VmReport,
     config::{Config, Vm},
     interrupt::Interrupt,
     jobs::{Job, JobKind, JobOutcome},
@@ -25,118 +24,146 @@ pub struct SyncWork(Arc<Shared>);
 struct Shared {
     config: Arc<Config>,
     gateway: Mutex<Gateway>,
+    uploader: Uploader,
+    capturer: Capturer,
     meter: Meter,
     interrupt: Interrupt,
-    /// As it was when nothing was captured.
-    standing: StdMutex<Standing>,
 }
 
 impl SyncWork {
-    pub fn new(config: Arc<Config>, gateway: Gateway, meter: Meter, interrupt: Interrupt) -> Self {
+    pub fn new(
+        config: Arc<Config>,
+        gateway: Gateway,
+        capturer: Capturer,
+        meter: Meter,
+        interrupt: Interrupt,
+    ) -> Self {
         SyncWork(Arc::new(Shared {
             config,
+            uploader: gateway.uploader(),
             gateway: Mutex::new(gateway),
+            capturer,
             meter,
             interrupt,
-            standing: StdMutex::default(),
         }))
     }
 }
 
 impl Work for SyncWork {
     async fn standing(&self) -> anyhow::Result<Standing> {
-        let shared = &self.0;
-        if let Ok(gateway) = shared.gateway.try_lock() {
-            let known = gateway.status()?;
-            let vms = shared.config.vms.iter().map(|vm| {
-                let row = known.iter().find(|row| row.name == vm.name)?;
-                Some(Published {
-                    sequence: row.point.sequence,
-                    id: row.point.to_string(),
-                    captured_at: row.captured_at.parse().ok()?,
-                    consistency: row.consistency.clone(),
-                })
-            });
-            let vms = vms.map(|published| Known {
-                captured_at: published.as_ref().map(|point| point.captured_at),
-                published,
-                ..Known::default()
-            });
-            let mut standing = shared
-                .standing
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            standing.vms = vms.collect();
-        }
-        let standing = shared
-            .standing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        Ok(standing.clone())
+        let shared = self.0.clone();
+        tokio::task::spawn_blocking(move || shared.standing()).await?
     }
 
     async fn capture(&self, vms: Vec<usize>, _first: bool) -> Vec<Job> {
-        let mut jobs = Vec::new();
-        for vm in vms {
-            let (shared, runtime) = (self.0.clone(), Handle::current());
-            // A thread of its own: reading disks and sealing block.
-            let one = move || runtime.block_on(shared.sync(&shared.config.vms[vm]));
-            jobs.extend(tokio::task::spawn_blocking(one).await);
-        }
-        jobs
+        let (shared, runtime) = (self.0.clone(), Handle::current());
+        // A thread of its own: reading disks and sealing block.
+        let all = move || runtime.block_on(shared.capture(&vms));
+        tokio::task::spawn_blocking(all).await.unwrap_or_default()
     }
 
-    /// Nothing is ever queued.
     async fn upload(&self) -> Vec<Job> {
-        Vec::new()
+        let (shared, runtime) = (self.0.clone(), Handle::current());
+        let upload = move || runtime.block_on(shared.upload());
+        tokio::task::spawn_blocking(upload)
+            .await
+            .unwrap_or_default()
     }
 }
 
 impl Shared {
-    async fn sync(&self, vm: &Vm) -> Job {
-        let mut gateway = tokio::select! {
-            gateway = self.gateway.lock() => gateway,
-            () = self.interrupt.wait() => {
-                let now = Timestamp::now();
-                return Job::new(JobKind::Capture, Some(&vm.name), now, now, JobOutcome::Stopped);
-            }
-        };
-        let (start, before) = (Timestamp::now(), self.meter.snapshot());
-        let mut findings = Vec::new();
-        let outcome = self.point(&mut gateway, vm, &mut findings).await;
-        let stopped = matches!(outcome, Err(SyncError::Interrupted));
-        let report = VmReport::new(&vm.name, outcome, findings);
-        let sent = (self.meter.snapshot() - before).bytes_sent;
-        report.job(start, sent, stopped)
+    fn standing(&self) -> anyhow::Result<Standing> {
+        let (known, outbox) = (self.uploader.status()?, self.uploader.outbox_use()?);
+        let mut vms = Vec::new();
+        for vm in &self.config.vms {
+            let published = known
+                .iter()
+                .find(|row| row.name == vm.name)
+                .and_then(|row| {
+                    Some(Published {
+                        sequence: row.point.sequence,
+                        id: row.point.to_string(),
+                        captured_at: row.captured_at.parse().ok()?,
+                        consistency: row.consistency.clone(),
+                    })
+                });
+            let waiting = self.uploader.newest_waiting(&vm.name)?;
+            let waiting = waiting.and_then(|at| at.parse::<Timestamp>().ok());
+            let queued = outbox.vms.get(&vm.name).map_or(0, |vm| vm.points);
+            vms.push(Known {
+                captured_at: waiting.or(published.as_ref().map(|point| point.captured_at)),
+                published,
+                queued: queued as u32,
+                doing: self.capturer.doing(&vm.name),
+            });
+        }
+        Ok(Standing {
+            vms,
+            queued_bytes: outbox.used_bytes,
+        })
     }
 
-    async fn point(
-        &self,
-        gateway: &mut Gateway,
-        vm: &Vm,
-        findings: &mut Vec<Finding>,
-    ) -> Result<PointReport, SyncError> {
-        let begun = tokio::select! {
-            begun = gateway.begin_cycle(&|_| {}) => begun?,
-            () = self.interrupt.wait() => return Err(SyncError::Interrupted),
-        };
-        for words in begun.findings {
-            tracing::warn!("{}: {words}", self.config.vault.url);
+    async fn capture(&self, places: &[usize]) -> Vec<Job> {
+        let vms: Vec<&Vm> = places
+            .iter()
+            .map(|place| &self.config.vms[*place])
+            .collect();
+        let (start, before) = (Timestamp::now(), self.meter.snapshot());
+        let captured = self.capturer.capture(&self.gateway, &vms, &|_| {}).await;
+        let sent = (self.meter.snapshot() - before).bytes_sent;
+        let mut jobs = Vec::new();
+        for captured in captured {
+            let report = VmReport::new(captured);
+            for finding in &report.findings {
+                tracing::warn!("{}: {}: {}", finding.on, finding.what, finding.why);
+            }
+            jobs.push(report.job(start, sent));
         }
-        let sync = VmSync {
-            vm,
-            asked: self.config.policy_of(vm).consistency,
-            interrupt: &self.interrupt,
-        };
-        let first = sync.run(gateway, &|_| {}, findings).await;
-        let Err(SyncError::Store(conflict @ StoreError::Conflict { .. })) = first else {
-            return first;
-        };
-        findings.push(conflict_finding(&vm.name, &conflict));
-        tokio::select! {
-            rebuilt = gateway.rebuild(&|_| {}) => { rebuilt?; }
-            () = self.interrupt.wait() => return Err(SyncError::Interrupted),
-        }
-        sync.run(gateway, &|_| {}, findings).await
+        jobs
     }
+
+    /// Sends the next point. One that somebody else wrote in this gateway's name means that the state is behind the
+    /// vault: it is rebuilt, and what waited is captured anew.
+    async fn upload(&self) -> Vec<Job> {
+        let (start, before) = (Timestamp::now(), self.meter.snapshot());
+        let sent = tokio::select! {
+            sent = self.uploader.send_point() => sent,
+            () = self.interrupt.wait() => return vec![job(start, JobOutcome::Stopped)],
+        };
+        let bytes_sent = (self.meter.snapshot() - before).bytes_sent;
+        let failed = |why: String| {
+            let mut failed = job(start, JobOutcome::Failed);
+            (failed.bytes_sent, failed.why) = (bytes_sent, vec![why]);
+            vec![failed]
+        };
+        match sent {
+            Ok(Sent {
+                points, is_blocked, ..
+            }) if points.is_empty() && is_blocked => {
+                failed("what waits needs a pack that a capture under way is sending".into())
+            }
+            Ok(sent) => sent
+                .points
+                .into_iter()
+                .map(|(vm, point)| Job {
+                    vm: Some(vm),
+                    point: Some(point.sequence),
+                    bytes_sent,
+                    ..job(start, JobOutcome::Done)
+                })
+                .collect(),
+            Err(conflict @ StoreError::Conflict { .. }) => {
+                let mut gateway = self.gateway.lock().await;
+                match gateway.rebuild(&|_| {}).await {
+                    Ok(_) => failed(format!("{conflict}; the state was rebuilt")),
+                    Err(error) => failed(format!("{conflict}; and the rebuild failed: {error}")),
+                }
+            }
+            Err(error) => failed(error.to_string()),
+        }
+    }
+}
+
+fn job(start: Timestamp, outcome: JobOutcome) -> Job {
+    Job::new(JobKind::Upload, None, start, Timestamp::now(), outcome)
 }

@@ -5,10 +5,14 @@ use std::time::Duration;
 use console::{Finding, show, table::Table};
 use jiff::Timestamp;
 use serde::Serialize;
+use vault_format::manifest::Consistency;
 use vault_store::{gateway::PointReport, objects::Usage};
 
-use super::{super::finding_in_words, vm_sync::SyncError};
-use crate::jobs::{Job, JobKind, JobOutcome};
+use super::super::finding_in_words;
+use crate::{
+    capture::{CaptureError, Captured},
+    jobs::{Job, JobKind, JobOutcome},
+};
 
 #[derive(Debug, Default, Serialize)]
 pub struct CycleReport {
@@ -38,8 +42,19 @@ pub struct VmReport {
     pub changed_bytes: u64,
     pub stored_bytes: u64,
     pub chunks: Chunks,
+    pub consistency: Option<Consistency>,
+    /// How long the guest stood still, its file systems were frozen, and its hypervisor was kept.
+    pub pause_seconds: Option<f64>,
+    pub freeze_seconds: Option<f64>,
+    pub held_seconds: Option<f64>,
+    /// Why a disk was compared in full.
+    pub compared: Vec<String>,
+    /// Points that waited, and that this one replaced.
+    pub superseded: u64,
     pub findings: Vec<Finding>,
     pub error: Option<String>,
+    #[serde(skip)]
+    stopped: bool,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -51,19 +66,26 @@ pub struct Chunks {
 }
 
 impl VmReport {
-    pub fn new(
-        vm: &str,
-        outcome: Result<PointReport, SyncError>,
-        mut findings: Vec<Finding>,
-    ) -> Self {
+    pub fn new(captured: Captured) -> Self {
+        let Captured {
+            vm,
+            outcome,
+            consistency,
+            mut findings,
+            moments,
+        } = captured;
+        let stopped = matches!(outcome, Err(CaptureError::Interrupted));
         let (report, error) = match outcome {
             Ok(report) => (report, None),
             Err(error) => (PointReport::default(), Some(error.to_string())),
         };
         let words = report.findings.iter().cloned();
         findings.extend(words.map(|words| finding_in_words(&format!("VM {vm}"), words)));
+        let seconds = |length: Option<Duration>| {
+            length.map(|length| (length.as_secs_f64() * 1e6).round() / 1e6)
+        };
         VmReport {
-            vm: vm.to_owned(),
+            vm,
             sequence: report.point.map(|point| point.sequence),
             id: report.point.map(|point| point.to_string()),
             read_bytes: report.read_bytes,
@@ -75,17 +97,24 @@ impl VmReport {
                 patched: report.chunks_patched,
                 known: report.chunks_known,
             },
+            consistency,
+            pause_seconds: seconds(moments.pause),
+            freeze_seconds: seconds(moments.freeze),
+            held_seconds: seconds(moments.held),
+            compared: report.compared,
+            superseded: report.superseded,
             findings,
             error,
+            stopped,
         }
     }
 }
 
 impl VmReport {
     /// Its record in the job log.
-    pub fn job(&self, start: Timestamp, bytes_sent: u64, stopped: bool) -> Job {
-        let (outcome, why) = match &self.error {
-            _ if stopped => (JobOutcome::Stopped, Vec::new()),
+    pub fn job(&self, start: Timestamp, bytes_sent: u64) -> Job {
+        let (outcome, mut why) = match &self.error {
+            _ if self.stopped => (JobOutcome::Stopped, Vec::new()),
             Some(error) => (JobOutcome::Failed, vec![error.clone()]),
             None if self.findings.is_empty() => (JobOutcome::Done, Vec::new()),
             None => {
@@ -93,8 +122,21 @@ impl VmReport {
                 (JobOutcome::Findings, words.collect())
             }
         };
+        why.extend(
+            self.compared
+                .iter()
+                .map(|why| format!("compared in full: {why}")),
+        );
+        if self.superseded > 0 {
+            let count = self.superseded;
+            why.push(format!(
+                "replaces {count} points that waited in a full outbox"
+            ));
+        }
         Job {
             point: self.sequence,
+            pause_milliseconds: milliseconds(self.pause_seconds),
+            freeze_milliseconds: milliseconds(self.freeze_seconds),
             why,
             bytes_read: self.read_bytes,
             bytes_sent,
@@ -107,6 +149,10 @@ impl VmReport {
             )
         }
     }
+}
+
+fn milliseconds(seconds: Option<f64>) -> Option<u64> {
+    seconds.map(|seconds| (seconds * 1e3).ceil() as u64)
 }
 
 impl CycleReport {
@@ -202,6 +248,7 @@ mod tests {
     use vault_format::PointId;
 
     use super::*;
+    use crate::capture::Moments;
 
     #[test]
     fn the_document_has_the_promised_shape() {
@@ -213,13 +260,30 @@ mod tests {
             read_bytes: 9,
             chunks_known: 3,
             findings: vec!["healed".into()],
+            compared: vec!["why".into()],
+            superseded: 2,
             ..PointReport::default()
         };
         let mut report = CycleReport::default();
-        report.vms.push(VmReport::new("dc01", Ok(point), vec![]));
-        report
-            .vms
-            .push(VmReport::new("db", Err(SyncError::Interrupted), vec![]));
+        let captured = |vm: &str, outcome| Captured {
+            vm: vm.to_owned(),
+            outcome,
+            consistency: None,
+            findings: Vec::new(),
+            moments: Moments::default(),
+        };
+        let dc01 = Captured {
+            consistency: Some(Consistency::FileSystem),
+            moments: Moments {
+                pause: Some(Duration::from_micros(12_500)),
+                freeze: Some(Duration::from_micros(40_100)),
+                held: Some(Duration::from_millis(1_200)),
+            },
+            ..captured("dc01", Ok(point))
+        };
+        report.vms.push(VmReport::new(dc01));
+        let db = captured("db", Err(CaptureError::Interrupted));
+        report.vms.push(VmReport::new(db));
         let usage = Usage {
             put: 4,
             get: 1,
@@ -236,6 +300,9 @@ mod tests {
                         "vm": "dc01", "sequence": 17, "id": "0000000002-0000000017",
                         "read_bytes": 9, "changed_bytes": 0, "stored_bytes": 0,
                         "chunks": { "read": 0, "full": 0, "patched": 0, "known": 3 },
+                        "consistency": "file-system", "pause_seconds": 0.0125,
+                        "freeze_seconds": 0.0401, "held_seconds": 1.2,
+                        "compared": ["why"], "superseded": 2,
                         "findings": [
                             { "what": "healed", "on": "VM dc01", "why": "", "remedy": "" }
                         ],
@@ -245,6 +312,9 @@ mod tests {
                         "vm": "db", "sequence": null, "id": null,
                         "read_bytes": 0, "changed_bytes": 0, "stored_bytes": 0,
                         "chunks": { "read": 0, "full": 0, "patched": 0, "known": 0 },
+                        "consistency": null, "pause_seconds": null,
+                        "freeze_seconds": null, "held_seconds": null,
+                        "compared": [], "superseded": 0,
                         "findings": [], "error": "interrupted",
                     },
                 ],

@@ -52,7 +52,7 @@ pub struct NewBitmap {
 impl Held {
     /// Lets go of the hypervisor; the new bitmaps stay, and record. For a capture that read all
     /// that it wanted.
-    pub async fn release(self) -> Result<Swept, QmpError> {
+    pub async fn release(&self) -> Result<Swept, QmpError> {
         let mut swept = Swept::default();
         let taken = async {
             let mut session = self.vm.monitor.session().await?;
@@ -63,8 +63,8 @@ impl Held {
         result.map(|()| swept)
     }
 
-    /// Lets go after a capture that failed: its bitmaps go too, the older ones record on.
-    pub async fn abandon(self) {
+    /// Lets go after a capture that failed: its bitmaps go too, the older ones record on. Also after a release.
+    pub async fn abandon(&self) {
         prepare::undo(&self.vm, &self.capture).await;
     }
 

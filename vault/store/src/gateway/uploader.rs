@@ -69,16 +69,21 @@ impl Uploader {
 
     /// Sends everything that waits.
     pub async fn send_all(&self) -> Result<Sent, StoreError> {
-        self.send(None).await
+        self.send(None, usize::MAX).await
+    }
+
+    /// Sends until a point is published.
+    pub async fn send_point(&self) -> Result<Sent, StoreError> {
+        self.send(None, 1).await
     }
 
     /// Sends what waits of one VM, and what that needs.
     pub async fn send_vm(&self, name: &str) -> Result<Sent, StoreError> {
         let vm_id = self.shared.key.id_key.vm_id(name);
-        self.send(Some(&vm_id)).await
+        self.send(Some(&vm_id), usize::MAX).await
     }
 
-    async fn send(&self, only: Option<&VmId>) -> Result<Sent, StoreError> {
+    async fn send(&self, only: Option<&VmId>, points: usize) -> Result<Sent, StoreError> {
         let busy = &self.shared.busy;
         let _turn = busy.turn.lock().await;
         let mut mark = Mark {
@@ -87,6 +92,9 @@ impl Uploader {
         };
         let (mut sent, mut flying) = (Sent::default(), JoinSet::new());
         let outcome = loop {
+            if sent.points.len() >= points {
+                break Ok(());
+            }
             match self.next(only, &mut sent, &mut flying, &mut mark).await {
                 Ok(true) => {}
                 Ok(false) => break Ok(()),

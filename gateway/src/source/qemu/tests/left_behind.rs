@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use vault_format::ids::WriterId;
+use vault_store::Extents;
 
 use super::fixture::*;
 use crate::source::qemu::{

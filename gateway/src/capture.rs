@@ -1,0 +1,191 @@
+//! Capturing: a VM, or the VMs of a consistency group, read at one instant into a recovery point
+//! that waits to be sent.
+
+mod expected;
+mod hooks;
+mod listed;
+mod live;
+mod online;
+mod passes;
+mod reached;
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex as StdMutex, PoisonError},
+    time::Duration,
+};
+
+use console::{Failure, Finding};
+use tokio::sync::Mutex;
+use vault_format::manifest::Consistency;
+use vault_store::{
+    StoreError,
+    gateway::{Gateway, PointReport},
+};
+
+use crate::{
+    config::{Config, Source, Vm},
+    interrupt::Interrupt,
+    source::qemu::{checkpoint::CheckpointError, guard::GuardProgram, position::Mark},
+};
+use reached::Reached;
+
+pub const SOFTWARE: &str = concat!("sparesite-gateway ", env!("CARGO_PKG_VERSION"));
+
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    #[error("interrupted")]
+    Interrupted,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{}", in_one_line(.0))]
+    Failed(#[from] Failure),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error("{0}")]
+    Source(String),
+}
+
+fn in_one_line(failure: &Failure) -> String {
+    match std::error::Error::source(failure) {
+        Some(cause) => format!("{failure}: {cause}"),
+        None => failure.to_string(),
+    }
+}
+
+/// How long the guest and its hypervisor were kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Moments {
+    /// The guest stood still.
+    pub pause: Option<Duration>,
+    /// Its file systems were frozen.
+    pub freeze: Option<Duration>,
+    /// The source checkpoint was held.
+    pub held: Option<Duration>,
+}
+
+/// What came of one VM.
+#[derive(Debug)]
+pub struct Captured {
+    pub vm: String,
+    pub outcome: Result<PointReport, CaptureError>,
+    pub consistency: Option<Consistency>,
+    pub findings: Vec<Finding>,
+    pub moments: Moments,
+}
+
+impl Captured {
+    fn of(vm: &Vm, outcome: Result<PointReport, CaptureError>) -> Self {
+        Captured {
+            vm: vm.name.clone(),
+            outcome,
+            consistency: None,
+            findings: Vec::new(),
+            moments: Moments::default(),
+        }
+    }
+}
+
+/// Captures the VMs of a configuration.
+pub struct Capturer {
+    config: Arc<Config>,
+    interrupt: Interrupt,
+    mark: Mark,
+    guard: GuardProgram,
+    /// The vault may be out of reach: what is known is captured all the same.
+    is_patient: bool,
+    /// Running VMs by name; a new one is swept first.
+    reached: Mutex<HashMap<String, Reached>>,
+    /// What long work is at, by VM.
+    doing: StdMutex<HashMap<String, String>>,
+}
+
+impl Capturer {
+    pub fn new(
+        config: Arc<Config>,
+        gateway: &Gateway,
+        interrupt: Interrupt,
+        is_patient: bool,
+    ) -> Result<Self, Failure> {
+        let guard = GuardProgram::ourselves().map_err(|error| {
+            Failure::failed(format!("this program's own file cannot be found: {error}"))
+        })?;
+        Ok(Capturer {
+            mark: Mark::of(&gateway.key().writer.id),
+            config,
+            interrupt,
+            guard,
+            is_patient,
+            reached: Mutex::default(),
+            doing: StdMutex::default(),
+        })
+    }
+
+    /// In words, for people: what a VM's long work has come to.
+    pub fn doing(&self, vm: &str) -> Option<String> {
+        let doing = self.doing.lock().unwrap_or_else(PoisonError::into_inner);
+        doing.get(vm).cloned()
+    }
+
+    fn say(&self, vm: &str, words: Option<String>) {
+        let mut doing = self.doing.lock().unwrap_or_else(PoisonError::into_inner);
+        match words {
+            Some(words) => doing.insert(vm.to_owned(), words),
+            None => doing.remove(vm),
+        };
+    }
+
+    /// VMs that are captured at one instant: each group once, in the order given.
+    pub fn units<'c>(&self, vms: &[&'c Vm]) -> Vec<Vec<&'c Vm>> {
+        let mut units: Vec<(Option<String>, Vec<&Vm>)> = Vec::new();
+        for vm in vms {
+            let group = self.config.group_of(&vm.name);
+            let group = group.map(|group| group.name.clone());
+            let same = units
+                .iter_mut()
+                .find(|(name, _)| group.is_some() && *name == group);
+            match same {
+                Some((_, unit)) => unit.push(vm),
+                None => units.push((group, vec![vm])),
+            }
+        }
+        units.into_iter().map(|(_, unit)| unit).collect()
+    }
+
+    /// Captures VMs at one instant. What fails before that fails all of them.
+    pub async fn capture(
+        &self,
+        gateway: &Mutex<Gateway>,
+        vms: &[&Vm],
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Vec<Captured> {
+        let is_live = |vm: &&Vm| matches!(vm.source, Source::Qemu(_));
+        let (live, others): (Vec<&Vm>, Vec<&Vm>) = vms.iter().copied().partition(is_live);
+        let mut captured = Vec::new();
+        if !live.is_empty() {
+            captured.extend(self.capture_live(gateway, &live, progress).await);
+        }
+        for vm in others {
+            captured.push(match &vm.source {
+                Source::Disks(_) => self.capture_listed(gateway, vm, progress).await,
+                _ => Captured::of(vm, Err(CaptureError::Source(unsupported(vm)))),
+            });
+        }
+        for vm in vms {
+            self.say(&vm.name, None);
+        }
+        captured
+    }
+
+    fn scratch_folder(&self) -> PathBuf {
+        self.config.scratch.folder.clone()
+    }
+}
+
+fn unsupported(vm: &Vm) -> String {
+    format!(
+        "VM {}: sources of this kind are not in this version",
+        vm.name
+    )
+}

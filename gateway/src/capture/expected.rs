@@ -1,0 +1,47 @@
+//! How a capture goes into the outbox, decided before anything is frozen.
+
+use console::show;
+use vault_store::gateway::{CapturePlan, Hold, OutboxUse, plan_capture};
+
+/// What the reading of so many changed bytes adds to the outbox at most, apart from what is compressed: metadata.
+fn expected_bytes(changed: u64) -> u64 {
+    changed + changed / 64 + (1 << 20)
+}
+
+/// For one VM; `Err` says why it is not begun.
+pub fn hold(outbox: &OutboxUse, vm: &str, changed: u64) -> Result<Hold, String> {
+    let expected = expected_bytes(changed);
+    match plan_capture(outbox, vm, expected) {
+        CapturePlan::Append => Ok(Hold::Checkpoint),
+        CapturePlan::Supersede => Ok(Hold::Superseding),
+        CapturePlan::NoRoom => Err(format!(
+            "{} changed, and the outbox has no room for it ({} of {} are taken): raise `max` in [outbox], or let the uplink catch up; the changes are kept by the hypervisor meanwhile",
+            show::size(changed),
+            show::size(outbox.used_bytes),
+            show::size(outbox.most_bytes),
+        )),
+    }
+}
+
+/// Whether it fits behind what waits already: what a first sync's passes have to come to.
+pub fn fits(outbox: &OutboxUse, vm: &str, changed: u64) -> bool {
+    plan_capture(outbox, vm, expected_bytes(changed)) == CapturePlan::Append
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_not_begun_and_says_what_to_do() {
+        let outbox = OutboxUse {
+            most_bytes: 100 << 20,
+            used_bytes: 95 << 20,
+            ..OutboxUse::default()
+        };
+        assert_eq!(hold(&outbox, "dc01", 1 << 20), Ok(Hold::Checkpoint));
+        let why = hold(&outbox, "dc01", 10 << 20).expect_err("no room");
+        assert!(why.contains("raise `max` in [outbox]"), "{why}");
+        assert!(!fits(&outbox, "dc01", 10 << 20));
+    }
+}

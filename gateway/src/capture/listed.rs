@@ -1,0 +1,157 @@
+//! A VM whose disks are listed: hook, disks, capture, hook.
+
+use console::Finding;
+use jiff::Timestamp;
+use tokio::sync::Mutex;
+use vault_format::{ids::CaptureId, manifest::Consistency};
+use vault_store::{
+    gateway::{Gateway, Hold, PointReport, VmCapture},
+    setup::random,
+};
+
+use super::{
+    CaptureError, Captured, Capturer, SOFTWARE,
+    hooks::{Thaw, freeze_by_hook},
+};
+use crate::{
+    config::Vm,
+    interrupt::Interrupt,
+    source::{
+        consistency::{self, Freeze, Judged},
+        disk_list::{self, Observed},
+    },
+};
+
+impl Capturer {
+    /// The `after` hook runs whatever comes of the rest: the guest must not stay frozen.
+    pub(super) async fn capture_listed(
+        &self,
+        gateway: &Mutex<Gateway>,
+        vm: &Vm,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Captured {
+        let mut captured = Captured::of(vm, Err(CaptureError::Interrupted));
+        let mut gateway = tokio::select! {
+            gateway = gateway.lock() => gateway,
+            () = self.interrupt.wait() => return captured,
+        };
+        match self.ask_vault(&mut gateway, vm).await {
+            Ok(findings) => captured.findings = findings,
+            Err(error) => return Captured::of(vm, Err(error)),
+        }
+        let listed = Listed {
+            vm,
+            asked: self.config.policy_of(vm).consistency,
+            interrupt: &self.interrupt,
+        };
+        captured.outcome = listed
+            .run(
+                &mut gateway,
+                progress,
+                &mut captured.findings,
+                &mut captured.consistency,
+            )
+            .await;
+        captured
+    }
+}
+
+struct Listed<'s> {
+    vm: &'s Vm,
+    asked: Consistency,
+    interrupt: &'s Interrupt,
+}
+
+impl Listed<'_> {
+    async fn run(
+        &self,
+        gateway: &mut Gateway,
+        progress: &(dyn Fn(u64) + Sync),
+        findings: &mut Vec<Finding>,
+        had: &mut Option<Consistency>,
+    ) -> Result<PointReport, CaptureError> {
+        let freeze = freeze_by_hook(self.vm, self.interrupt).await;
+        let thaw = Thaw::of(self.vm);
+        let mut judged = None;
+        let result = match self.interrupt.came() {
+            true => Err(CaptureError::Interrupted),
+            false => {
+                self.capture(gateway, &freeze, &thaw, progress, &mut judged)
+                    .await
+            }
+        };
+        thaw.start();
+        // Also where nothing came to be read: that the hook failed may be why.
+        let judged = judged.unwrap_or_else(|| consistency::judge(&freeze, &[]));
+        *had = result.is_ok().then_some(judged.consistency);
+        if result.is_ok() || matches!(freeze, Freeze::Failed(_)) {
+            let name = &self.vm.name;
+            findings.extend(consistency::finding(name, self.asked, &freeze, &judged));
+        }
+        findings.extend(thaw.end().await);
+        result
+    }
+
+    /// What a hook froze is read into the outbox, and not held while it is sent. A first point is larger than that.
+    fn hold(&self, gateway: &Gateway) -> Result<Hold, CaptureError> {
+        let is_first = gateway.captures(&self.vm.name)?.is_empty();
+        Ok(match self.vm.before.is_some() && !is_first {
+            true => Hold::Checkpoint,
+            false => Hold::Nothing,
+        })
+    }
+
+    /// The guest goes on as soon as its disks are read: what is left to send does not keep it.
+    async fn capture(
+        &self,
+        gateway: &mut Gateway,
+        freeze: &Freeze,
+        thaw: &Thaw<'_>,
+        progress: &(dyn Fn(u64) + Sync),
+        judged: &mut Option<Judged>,
+    ) -> Result<PointReport, CaptureError> {
+        // Looked at before we open the disks ourselves.
+        let before = tokio::task::block_in_place(|| Observed::now(self.vm));
+        let hold = self.hold(gateway)?;
+        let capture = VmCapture {
+            name: self.vm.name.clone(),
+            id: CaptureId(random()?),
+            hardware: None,
+            priority: self.vm.priority.unwrap_or(u32::MAX),
+            captured_at: Timestamp::now(),
+            software: SOFTWARE.into(),
+            disks: tokio::task::block_in_place(|| disk_list::open_all(self.vm, self.interrupt))?,
+        };
+        let after_reading = async || {
+            let had = self.judge(freeze, &before);
+            thaw.start();
+            judged.insert(had).consistency
+        };
+        let outcome = tokio::select! {
+            outcome = gateway.capture(capture, hold, progress, after_reading) => outcome,
+            () = self.interrupt.wait() => return Err(CaptureError::Interrupted),
+        };
+        match outcome {
+            // Also when the reading noticed it first.
+            Err(_) if self.interrupt.came() => Err(CaptureError::Interrupted),
+            outcome => Ok(outcome?),
+        }
+    }
+
+    /// That nothing used the disks was true when we looked. It must still be after the reading, or the point is a
+    /// smear.
+    fn judge(&self, freeze: &Freeze, before: &Observed) -> Judged {
+        let judged = consistency::judge(freeze, &before.uses());
+        if judged.consistency != Consistency::Crash {
+            return judged;
+        }
+        let after = tokio::task::block_in_place(|| Observed::now(self.vm));
+        match before.disturbed(&after) {
+            Some(why) => Judged {
+                consistency: Consistency::None,
+                why,
+            },
+            None => judged,
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! Running VMs: made ready one by one, frozen at one instant, read into the outbox, and let go.
+
+use console::Finding;
+use jiff::Timestamp;
+use tokio::{sync::Mutex, time::Instant};
+use vault_format::{ids::CaptureId, manifest::Consistency};
+use vault_store::{
+    gateway::{Gateway, Hold, PointReport, VmCapture},
+    setup::random,
+};
+
+use super::{
+    CaptureError, Captured, Capturer, Moments, SOFTWARE, expected,
+    hooks::{Thaw, freeze_by_hook},
+};
+use crate::{
+    config::{Source, Vm},
+    source::{
+        consistency::{self, Freeze, Judged},
+        qemu::{
+            LiveVm,
+            changed::changed_bytes,
+            checkpoint::{self, DiskRequest, GuestFreeze, Request},
+            describe::{Facts, Hardware, describe},
+            held::{Held, commit},
+            position::Trusted,
+        },
+    },
+};
+
+/// A VM, with what is asked of its hypervisor.
+#[derive(Clone)]
+pub(super) struct Asked<'c> {
+    pub vm: &'c Vm,
+    pub live: LiveVm,
+    pub disks: Vec<DiskRequest>,
+    /// Name and size.
+    pub excluded: Vec<(String, u64)>,
+    pub hardware: Hardware,
+}
+
+impl Asked<'_> {
+    /// From which captures the changes of each disk may be known, as of now.
+    pub fn trust(&mut self, gateway: &Gateway) -> Result<(), CaptureError> {
+        let known = gateway.captures(&self.vm.name)?;
+        for disk in &mut self.disks {
+            let trusted = known.iter().filter_map(|capture| {
+                let mut sizes = capture.disks.iter();
+                let (_, disk_bytes) = sizes.find(|(name, _)| *name == disk.id)?;
+                Some(Trusted {
+                    capture: capture.id,
+                    disk_bytes: *disk_bytes,
+                })
+            });
+            disk.trusted = trusted.collect();
+        }
+        Ok(())
+    }
+}
+
+/// Ready to be frozen.
+struct Ready<'c> {
+    asked: Asked<'c>,
+    hold: Hold,
+    findings: Vec<Finding>,
+}
+
+impl Capturer {
+    pub(super) async fn capture_live(
+        &self,
+        gateway: &Mutex<Gateway>,
+        vms: &[&Vm],
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Vec<Captured> {
+        let mut ready = Vec::new();
+        for vm in vms {
+            match self.make_ready(gateway, vm, progress).await {
+                Ok(one) => ready.push(one),
+                Err(error) => {
+                    self.doubt(&vm.name).await;
+                    return failed(vms, vm, error);
+                }
+            }
+        }
+        self.freeze_and_read(gateway, vms, ready, progress).await
+    }
+
+    /// All that can be done while the guest runs undisturbed.
+    async fn make_ready<'c>(
+        &self,
+        gateway: &Mutex<Gateway>,
+        vm: &'c Vm,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<Ready<'c>, CaptureError> {
+        let (findings, known) = {
+            let mut gateway = tokio::select! {
+                gateway = gateway.lock() => gateway,
+                () = self.interrupt.wait() => return Err(CaptureError::Interrupted),
+            };
+            let findings = self.ask_vault(&mut gateway, vm).await?;
+            (findings, gateway.captures(&vm.name)?)
+        };
+        let known: Vec<CaptureId> = known.into_iter().map(|capture| capture.id).collect();
+        let live = self.reach(vm, &known).await?;
+        let mut asked = ask(vm, live).await?;
+        asked.trust(&*gateway.lock().await)?;
+        let changed = self.changed(&asked).await?;
+        let changed = match changed {
+            Ok(bytes) => bytes,
+            Err(why) => {
+                tracing::info!(
+                    "VM {}: {why}: passes over its running disks come first",
+                    vm.name
+                );
+                self.passes(gateway, &mut asked, progress).await?;
+                let changed = self.changed(&asked).await?;
+                changed.map_err(|why| CaptureError::Source(format!("VM {}: {why}", vm.name)))?
+            }
+        };
+        let usage = gateway.lock().await.outbox_use()?;
+        let hold = expected::hold(&usage, &vm.name, changed);
+        let hold = hold.map_err(|why| CaptureError::Source(format!("VM {}: {why}", vm.name)))?;
+        Ok(Ready {
+            asked,
+            hold,
+            findings,
+        })
+    }
+
+    async fn changed(&self, asked: &Asked<'_>) -> Result<Result<u64, String>, CaptureError> {
+        let changed = changed_bytes(&asked.live, &asked.disks).await;
+        let changed = changed
+            .map_err(|error| CaptureError::Source(format!("VM {}: {error}", asked.vm.name)))?;
+        Ok(changed.map_err(|why| why.to_string()))
+    }
+
+    async fn freeze_and_read(
+        &self,
+        gateway: &Mutex<Gateway>,
+        vms: &[&Vm],
+        ready: Vec<Ready<'_>>,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Vec<Captured> {
+        // Before the freeze: what it waits for would be waited for by a frozen state.
+        let mut gateway = tokio::select! {
+            gateway = gateway.lock() => gateway,
+            () = self.interrupt.wait() => return failed(vms, vms[0], CaptureError::Interrupted),
+        };
+        let mut requests = Vec::new();
+        for one in &ready {
+            let asked = &one.asked;
+            let capture = match random() {
+                Ok(bytes) => CaptureId(bytes),
+                Err(error) => return failed(vms, asked.vm, error.into()),
+            };
+            requests.push(Request {
+                vm: asked.live.clone(),
+                capture,
+                disks: asked.disks.clone(),
+                freeze: self.asks_freeze(asked.vm),
+            });
+        }
+        let mut hooks = Vec::new();
+        for vm in vms {
+            hooks.push((freeze_by_hook(vm, &self.interrupt).await, Thaw::of(vm)));
+        }
+        let frozen = checkpoint::freeze(requests, &self.guard).await;
+        let (captured_at, began) = (Timestamp::now(), Instant::now());
+        hooks.iter().for_each(|(_, thaw)| thaw.start());
+        let mut captured = match frozen {
+            Ok(held) => {
+                let mut captured = Vec::new();
+                for ((one, held), (hook, _)) in ready.into_iter().zip(held).zip(&hooks) {
+                    let moment = (captured_at, began);
+                    let read = self.read(&mut gateway, one, held, hook, moment, progress);
+                    captured.push(read.await);
+                }
+                captured
+            }
+            Err(error) => {
+                for vm in vms {
+                    self.doubt(&vm.name).await;
+                }
+                failed(vms, vms[0], error.into())
+            }
+        };
+        for (captured, (_, thaw)) in captured.iter_mut().zip(hooks) {
+            captured.findings.extend(thaw.end().await);
+        }
+        captured
+    }
+
+    fn asks_freeze(&self, vm: &Vm) -> bool {
+        let has_agent = match &vm.source {
+            Source::Qemu(qemu) => qemu.guest_agent.is_some(),
+            _ => false,
+        };
+        has_agent && self.config.policy_of(vm).consistency >= Consistency::FileSystem
+    }
+
+    /// Reads what is frozen into the outbox, and lets go.
+    async fn read(
+        &self,
+        gateway: &mut Gateway,
+        ready: Ready<'_>,
+        held: Held,
+        hook: &Freeze,
+        (captured_at, began): (Timestamp, Instant),
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Captured {
+        let asked = &ready.asked;
+        let wants = self.config.policy_of(asked.vm).consistency;
+        let judged = consistency::judge_live(&held.freeze, hook, asked.vm.guest_hooks, wants);
+        let mut captured = Captured::of(asked.vm, Err(CaptureError::Interrupted));
+        captured.moments = Moments {
+            pause: held.pause,
+            freeze: match &held.freeze {
+                GuestFreeze::Done { window, .. } => Some(*window),
+                _ => None,
+            },
+            held: None,
+        };
+        captured.findings = ready.findings;
+        let capture = match self.point(asked, &held, captured_at) {
+            Ok(capture) => capture,
+            Err(error) => {
+                held.abandon().await;
+                captured.outcome = Err(error);
+                return captured;
+            }
+        };
+        let mut released = None;
+        let after_reading = async || {
+            released = Some((held.release().await, began.elapsed()));
+            judged.consistency
+        };
+        let outcome = gateway
+            .capture(capture, ready.hold, progress, after_reading)
+            .await;
+        if let Some((released, held_for)) = released {
+            captured.moments.held = Some(held_for);
+            captured
+                .findings
+                .extend(not_released(&asked.vm.name, released));
+        }
+        captured.outcome = match outcome {
+            Ok(report) => self.keep(gateway, asked, report).await,
+            Err(error) => {
+                held.abandon().await;
+                Err(match self.interrupt.came() {
+                    true => CaptureError::Interrupted,
+                    false => error.into(),
+                })
+            }
+        };
+        if captured.outcome.is_ok() {
+            captured.consistency = Some(judged.consistency);
+            captured.findings.extend(lower(asked.vm, wants, &judged));
+        }
+        captured
+    }
+
+    fn point(
+        &self,
+        asked: &Asked<'_>,
+        held: &Held,
+        captured_at: Timestamp,
+    ) -> Result<VmCapture, CaptureError> {
+        let disks = self.open_disks(asked, held)?;
+        Ok(VmCapture {
+            name: asked.vm.name.clone(),
+            id: held.capture,
+            disks: asked.captures(held, &disks),
+            captured_at,
+            software: SOFTWARE.into(),
+            hardware: serde_json::to_value(&asked.hardware).ok(),
+            priority: asked.vm.priority.unwrap_or(u32::MAX),
+        })
+    }
+
+    /// The point waits: bitmaps that no capture needs any more go. That they do not is no failure of the capture.
+    async fn keep(
+        &self,
+        gateway: &Gateway,
+        asked: &Asked<'_>,
+        report: PointReport,
+    ) -> Result<PointReport, CaptureError> {
+        let known = gateway.captures(&asked.vm.name)?;
+        let keep: Vec<CaptureId> = known.into_iter().map(|capture| capture.id).collect();
+        match commit(&asked.live, &keep).await {
+            Ok(_) => {}
+            Err(error) => tracing::warn!("VM {}: old bitmaps stay: {error}", asked.vm.name),
+        }
+        Ok(report)
+    }
+}
+
+async fn ask(vm: &Vm, live: LiveVm) -> Result<Asked<'_>, CaptureError> {
+    let failed = |error: String| CaptureError::Source(format!("VM {}: {error}", vm.name));
+    let now = Timestamp::now().as_second();
+    let facts = async {
+        let mut session = live.monitor.session().await?;
+        Facts::ask(&mut session, now).await
+    };
+    let facts = facts.await.map_err(|error| failed(error.to_string()))?;
+    let hardware = describe(&facts).hardware;
+    let exclude: &[String] = match &vm.source {
+        Source::Qemu(qemu) => &qemu.exclude,
+        _ => &[],
+    };
+    let has = |name: &String| hardware.disks.iter().any(|disk| disk.id == *name);
+    if let Some(unknown) = exclude.iter().find(|name| !has(name)) {
+        let names: Vec<&str> = hardware.disks.iter().map(|disk| disk.id.as_str()).collect();
+        let has = names.join(", ");
+        return Err(failed(format!(
+            "there is no disk {unknown} to exclude; it has {has}"
+        )));
+    }
+    let (excluded, read): (Vec<_>, Vec<_>) = hardware
+        .disks
+        .iter()
+        .partition(|disk| exclude.contains(&disk.id));
+    if read.is_empty() {
+        return Err(failed(
+            "it has no disk that can be captured; `check` says why".into(),
+        ));
+    }
+    let disks = read.iter().map(|disk| DiskRequest {
+        id: disk.id.clone(),
+        trusted: Vec::new(),
+    });
+    Ok(Asked {
+        vm,
+        disks: disks.collect(),
+        excluded: excluded
+            .iter()
+            .map(|disk| (disk.id.clone(), disk.size_bytes))
+            .collect(),
+        live,
+        hardware,
+    })
+}
+
+/// One VM's failure is that of all that were to be captured with it.
+fn failed(vms: &[&Vm], at: &Vm, error: CaptureError) -> Vec<Captured> {
+    let others = match &error {
+        CaptureError::Interrupted => None,
+        error => Some(format!(
+            "not captured, as a VM of its group failed: {error}"
+        )),
+    };
+    let mut error = Some(error);
+    let of = |vm: &&Vm| {
+        let why = match (vm.name == at.name, &others) {
+            (true, _) => error.take().unwrap_or(CaptureError::Interrupted),
+            (false, Some(words)) => CaptureError::Source(words.clone()),
+            (false, None) => CaptureError::Interrupted,
+        };
+        Captured::of(vm, Err(why))
+    };
+    vms.iter().map(of).collect()
+}
+
+fn not_released(
+    vm: &str,
+    released: Result<crate::source::qemu::sweep::Swept, crate::source::qmp::QmpError>,
+) -> Option<Finding> {
+    let why = match released {
+        Ok(swept) if swept.left.is_empty() => return None,
+        Ok(swept) => swept.left.join("; "),
+        Err(error) => error.to_string(),
+    };
+    Some(Finding::new(
+        "something of the capture is left in the hypervisor",
+        format!("VM {vm}"),
+        why,
+        "the guest is not affected; the next capture takes it out",
+    ))
+}
+
+fn lower(vm: &Vm, asked: Consistency, had: &Judged) -> Option<Finding> {
+    (had.consistency < asked).then(|| {
+        Finding::new(
+            format!("consistency is {}, {asked} was asked", had.consistency),
+            format!("VM {}", vm.name),
+            had.why.clone(),
+            "see to the guest agent and the hooks, or ask for less in the policy",
+        )
+    })
+}

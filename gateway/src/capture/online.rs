@@ -1,0 +1,70 @@
+//! What is asked of the vault before a capture, and done without where it is out of reach.
+
+use std::time::Duration;
+
+use console::Finding;
+use vault_store::{StoreError, gateway::Gateway, objects::Retry};
+
+use super::{CaptureError, Capturer};
+use crate::{commands::finding_in_words, config::Vm};
+
+/// A capture that is due does not wait longer for the vault to answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl Capturer {
+    /// Reads the log's news and settles what earlier cycles left. Where the vault does not answer, a VM that is known is
+    /// captured without: its point waits.
+    pub(super) async fn ask_vault(
+        &self,
+        gateway: &mut Gateway,
+        vm: &Vm,
+    ) -> Result<Vec<Finding>, CaptureError> {
+        let asked = async {
+            let mut words = Vec::new();
+            if self.is_patient {
+                words.extend(gateway.begin_cycle(&|_| {}).await?.findings);
+            }
+            words.extend(gateway.prepare_vm(&vm.name).await?);
+            Ok::<_, StoreError>(words)
+        };
+        let asked = async {
+            match self.is_patient {
+                true => tokio::time::timeout(PATIENCE, asked).await.ok(),
+                false => Some(asked.await),
+            }
+        };
+        let asked = tokio::select! {
+            asked = asked => asked,
+            () = self.interrupt.wait() => return Err(CaptureError::Interrupted),
+        };
+        let why = match asked {
+            Some(Ok(words)) => {
+                let on = format!("VM {}", vm.name);
+                return Ok(words
+                    .into_iter()
+                    .map(|words| finding_in_words(&on, words))
+                    .collect());
+            }
+            Some(Err(error)) if !is_out_of_reach(&error) || !self.is_patient => {
+                return Err(error.into());
+            }
+            Some(Err(error)) => error,
+            None => StoreError::Other("the vault did not answer in time".into()),
+        };
+        match gateway.can_capture_unasked(&vm.name)? {
+            true => {
+                tracing::warn!("VM {} is captured without asking the vault: {why}", vm.name);
+                Ok(Vec::new())
+            }
+            false => Err(why.into()),
+        }
+    }
+}
+
+/// Whether it is the way to the vault that failed, and not the vault that refused.
+fn is_out_of_reach(error: &StoreError) -> bool {
+    match error {
+        StoreError::Object(error) => matches!(error.retry(), Retry::Briefly | Retry::Patiently),
+        _ => false,
+    }
+}

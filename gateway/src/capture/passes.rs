@@ -1,0 +1,307 @@
+//! Before a first point, and after tracking was lost: passes over the running disks, as in a live migration. Each sends
+//! what the one before missed, and holds nothing, until the rest fits the outbox.
+
+use std::{sync::Arc, time::Duration};
+
+use console::show;
+use jiff::Timestamp;
+use tokio::{sync::Mutex, time::Instant};
+use vault_format::ids::CaptureId;
+use vault_store::{
+    Extents,
+    gateway::{DiskCapture, Gateway, VmCapture},
+    setup::random,
+};
+
+use super::{CaptureError, Capturer, SOFTWARE, expected, live::Asked};
+use crate::source::{
+    live_disk::LiveDisk,
+    qemu::{
+        changed::changed_bytes,
+        checkpoint::{self, Request},
+        held::Held,
+    },
+};
+
+/// Other captures wait so long for a pass at most, and for the packs that it has on their way.
+const SLICE: Duration = Duration::from_secs(10);
+/// Threads that read a disk at once.
+pub(super) const CONNECTIONS: usize = 4;
+
+/// One pass that is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pass {
+    pub took: Duration,
+    /// What changed while it ran.
+    pub changed_bytes: u64,
+    pub sent_bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Next {
+    /// What is left fits: the point is captured.
+    Freeze,
+    Another,
+    /// More changes than is sent, pass after pass.
+    NeverEnds {
+        changes: f64,
+        sends: f64,
+    },
+}
+
+/// Passes that did not bring the rest down before it is said that none will.
+const TRIES: usize = 3;
+
+/// Decides after a pass, with all passes so far. `fits`: what changed during the last one fits the outbox.
+pub fn next(passes: &[Pass], fits: bool) -> Next {
+    let Some(last) = passes.last() else {
+        return Next::Another;
+    };
+    if fits {
+        return Next::Freeze;
+    }
+    let recent = &passes[passes.len().saturating_sub(TRIES)..];
+    let shrinks = recent
+        .windows(2)
+        .any(|pair| pair[1].changed_bytes * 10 < pair[0].changed_bytes * 9);
+    if recent.len() < TRIES || shrinks {
+        return Next::Another;
+    }
+    let seconds = last.took.as_secs_f64().max(1.0);
+    Next::NeverEnds {
+        changes: last.changed_bytes as f64 / seconds,
+        sends: last.sent_bytes as f64 / seconds,
+    }
+}
+
+impl Capturer {
+    /// Passes until what is left fits the outbox. The captures that are trusted then, the last pass first, are what the
+    /// gateway knows.
+    pub(super) async fn passes(
+        &self,
+        gateway: &Mutex<Gateway>,
+        asked: &mut Asked<'_>,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<(), CaptureError> {
+        let mut passes = Vec::new();
+        loop {
+            let number = passes.len() + 1;
+            let pass = self.one_pass(gateway, asked, number, progress).await?;
+            passes.push(pass);
+            asked.trust(&*gateway.lock().await)?;
+            let usage = gateway.lock().await.outbox_use()?;
+            let fits = expected::fits(&usage, &asked.vm.name, pass.changed_bytes);
+            match next(&passes, fits) {
+                Next::Freeze => return Ok(()),
+                Next::Another => {}
+                Next::NeverEnds { changes, sends } => {
+                    return Err(CaptureError::Source(never_ends(
+                        &asked.vm.name,
+                        changes,
+                        sends,
+                    )));
+                }
+            }
+        }
+    }
+
+    async fn one_pass(
+        &self,
+        gateway: &Mutex<Gateway>,
+        asked: &Asked<'_>,
+        number: usize,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<Pass, CaptureError> {
+        let began = Instant::now();
+        let id = CaptureId(random()?);
+        let request = Request {
+            vm: asked.live.clone(),
+            capture: id,
+            disks: asked.disks.clone(),
+            freeze: false,
+        };
+        let held = checkpoint::running(request).await?;
+        let read = self
+            .read_pass(gateway, asked, &held, number, progress)
+            .await;
+        let released = held.release().await;
+        let sent_bytes = match read {
+            Ok(sent) => sent,
+            Err(error) => {
+                held.abandon().await;
+                return Err(error);
+            }
+        };
+        let failed = |error: String| CaptureError::Source(format!("VM {}: {error}", asked.vm.name));
+        released.map_err(|error| failed(error.to_string()))?;
+        let mut since = asked.clone();
+        since.trust(&*gateway.lock().await)?;
+        let changed = changed_bytes(&asked.live, &since.disks).await;
+        let changed = changed.map_err(|error| failed(error.to_string()))?;
+        Ok(Pass {
+            took: began.elapsed(),
+            changed_bytes: changed.map_err(|why| failed(why.to_string()))?,
+            sent_bytes,
+        })
+    }
+
+    async fn read_pass(
+        &self,
+        gateway: &Mutex<Gateway>,
+        asked: &Asked<'_>,
+        held: &Held,
+        number: usize,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<u64, CaptureError> {
+        let name = &asked.vm.name;
+        let disks = self.open_disks(asked, held)?;
+        let total: u64 = disks.iter().map(|(_, disk)| disk.size_bytes()).sum();
+        let (mut sent, began) = (0, Instant::now());
+        let seen = std::sync::atomic::AtomicU64::new(0);
+        let count = |bytes: u64| {
+            seen.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
+            progress(bytes);
+        };
+        loop {
+            let mut gateway = tokio::select! {
+                gateway = gateway.lock() => gateway,
+                () = self.interrupt.wait() => return Err(CaptureError::Interrupted),
+            };
+            let capture = VmCapture {
+                name: name.clone(),
+                id: held.capture,
+                disks: asked.captures(held, &disks),
+                captured_at: Timestamp::now(),
+                software: SOFTWARE.into(),
+                hardware: None,
+                priority: asked.vm.priority.unwrap_or(u32::MAX),
+            };
+            let until = std::time::Instant::now() + SLICE;
+            let slice = tokio::select! {
+                slice = gateway.pass(capture, until, &count) => slice,
+                () = self.interrupt.wait() => return Err(CaptureError::Interrupted),
+            };
+            let (report, ended) = slice?;
+            sent += report.stored_bytes;
+            if ended {
+                self.say(name, None);
+                return Ok(sent);
+            }
+            // A pass that goes on is counted from its begin again.
+            let done = seen
+                .swap(0, std::sync::atomic::Ordering::Relaxed)
+                .min(total);
+            self.say(
+                name,
+                Some(words(number, done, total, sent, began.elapsed())),
+            );
+        }
+    }
+
+    /// Each disk that is captured, opened.
+    pub(super) fn open_disks(
+        &self,
+        asked: &Asked<'_>,
+        held: &Held,
+    ) -> Result<Vec<(String, Arc<LiveDisk>)>, CaptureError> {
+        let open = |disk: &crate::source::qemu::held::HeldDisk| {
+            let open = || LiveDisk::open(disk, CONNECTIONS, self.interrupt.clone());
+            let opened = tokio::task::block_in_place(open)
+                .map_err(|error| CaptureError::Source(format!("VM {}: {error}", asked.vm.name)))?;
+            Ok((disk.id.clone(), Arc::new(opened)))
+        };
+        held.disks.iter().map(open).collect()
+    }
+}
+
+impl Asked<'_> {
+    /// What the vault's side is given: the disks that are read, and the excluded ones.
+    pub(super) fn captures(
+        &self,
+        held: &Held,
+        disks: &[(String, Arc<LiveDisk>)],
+    ) -> Vec<DiskCapture> {
+        let since = |name: &str| {
+            let disk = held.disks.iter().find(|disk| disk.id == name)?;
+            Some(disk.delta.as_ref().ok()?.since)
+        };
+        let read = disks.iter().map(|(name, disk)| {
+            let source: Arc<dyn Extents> = disk.clone();
+            DiskCapture {
+                name: name.clone(),
+                size_bytes: disk.size_bytes(),
+                source: Some(source),
+                since: since(name),
+            }
+        });
+        let excluded = self.excluded.iter().map(|(name, size_bytes)| DiskCapture {
+            name: name.clone(),
+            source: None,
+            size_bytes: *size_bytes,
+            since: None,
+        });
+        read.chain(excluded).collect()
+    }
+}
+
+fn words(pass: usize, done: u64, total: u64, sent: u64, took: Duration) -> String {
+    let percent = (100 * done).checked_div(total).unwrap_or(100);
+    let left = took.as_secs_f64() * (total - done) as f64 / done.max(1) as f64;
+    format!(
+        "first sync, pass {pass}: {percent} %, {} sent, about {} left of this pass",
+        show::size(sent),
+        show::duration(Duration::from_secs_f64(left.min(1e9))),
+    )
+}
+
+/// Early, and with the number that would do.
+fn never_ends(vm: &str, changes: f64, sends: f64) -> String {
+    let bits = |bytes: f64| console::units::BitRate((bytes * 8.0) as u64);
+    format!(
+        "VM {vm}: its first sync comes to no end: {} of its disks change while {} are sent, and the rest does not fit the outbox; it would with an uplink of {}, or with a larger `max` in [outbox]",
+        bits(changes),
+        bits(sends),
+        bits(changes * 1.5),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pass(seconds: u64, changed: u64, sent: u64) -> Pass {
+        Pass {
+            took: Duration::from_secs(seconds),
+            changed_bytes: changed,
+            sent_bytes: sent,
+        }
+    }
+
+    #[test]
+    fn passes_go_on_while_the_rest_shrinks_and_end_when_it_fits() {
+        let first = pass(400_000, 9_000_000_000, 500_000_000_000);
+        assert_eq!(next(&[], false), Next::Another);
+        assert_eq!(next(&[first], true), Next::Freeze);
+        assert_eq!(next(&[first], false), Next::Another);
+        let all = [
+            first,
+            pass(7200, 8_000_000_000, 9_000_000_000),
+            pass(6000, 100, 100),
+        ];
+        assert_eq!(next(&all, false), Next::Another);
+    }
+
+    #[test]
+    fn an_uplink_that_is_too_slow_is_said_with_the_rate_that_would_do() {
+        let same = pass(1000, 2_000_000_000, 1_250_000_000);
+        let Next::NeverEnds { changes, sends } = next(&[same; 3], false) else {
+            panic!("it is said");
+        };
+        assert_eq!((changes, sends), (2e6, 1.25e6));
+        let words = never_ends("dc01", changes, sends);
+        assert!(
+            words.contains("16 Mbit/s") && words.contains("24 Mbit/s"),
+            "{words}"
+        );
+    }
+}
