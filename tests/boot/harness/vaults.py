@@ -73,7 +73,7 @@ def enter_s3(stack, made, rate, cap, outages, seed):
     if line:
         meter = stack.enter_context(uplink.Meter(line))
         if rate:
-            made.first_sync_done.append(lambda: line.shape(bits_per_second(rate)))
+            made.first_sync_done += [lambda: line.shape(bits_per_second(rate)), meter.restart]
         stack.callback(lambda: judge_rate(made, meter, rate, cap))
 
 
