@@ -82,6 +82,10 @@ class Meter:
         while not self.stop.wait(self.every):
             self.samples.append((time.monotonic(), self.uplink.sent_bytes()))
 
+    def restart(self):
+        """What went before is not counted."""
+        self.samples = [(time.monotonic(), self.uplink.sent_bytes())]
+
     def __enter__(self):
         self.thread.start()
         return self

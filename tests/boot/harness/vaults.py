@@ -59,9 +59,11 @@ def enter_s3(stack, made, rate, cap, outages, seed):
     server = stack.enter_context(s3.S3Server(line.address, line.inside) if line else s3.S3Server())
     made.url = f"s3://{server.create_bucket()}/site"
     endpoint = server.endpoint
-    if outages:
+    if outages or line:
+        # Through loopback, as the programs refuse plain HTTP to any other address.
         door = stack.enter_context(s3.Door(server.host, server.port))
         endpoint = door.endpoint
+    if outages:
         away = stack.enter_context(Outages(door, seed))
         made.first_sync_done.append(away.thread.start)
         made.calm_down.append(away.pause)
@@ -71,7 +73,7 @@ def enter_s3(stack, made, rate, cap, outages, seed):
     if line:
         meter = stack.enter_context(uplink.Meter(line))
         if rate:
-            made.first_sync_done.append(lambda: line.shape(bits_per_second(rate)))
+            made.first_sync_done += [lambda: line.shape(bits_per_second(rate)), meter.restart]
         stack.callback(lambda: judge_rate(made, meter, rate, cap))
 
 
