@@ -1,5 +1,5 @@
 # Each target brings what it needs: a Debian machine with the Rust toolchain is enough.
-.PHONY: demo test check bench boot
+.PHONY: demo test check bench boot deb
 
 demo:    ## the user's journey on a real disk: two recovery points, and each comes back byte for byte
 	tests/setup.sh demo tests/demo.sh
@@ -15,3 +15,6 @@ bench:   ## the table of the README, against other programs where they are insta
 
 boot:    ## the demo's restored disk, started in QEMU until it asks for a login
 	tests/setup.sh demo tests/setup.sh boot tests/demo.sh --boot
+
+deb:     ## the Debian package: programs for any x86_64 with glibc 2.34 or newer, unit, man pages
+	packaging/deb.sh
