@@ -1,5 +1,5 @@
 # Each target brings what it needs: a Debian machine with the Rust toolchain is enough.
-.PHONY: demo test check bench boot test-boot
+.PHONY: demo test check bench boot test-boot deb
 
 demo:    ## the user's journey on a real disk: two recovery points, and each comes back byte for byte
 	tests/setup.sh demo tests/demo.sh
@@ -18,3 +18,6 @@ boot:    ## the demo's restored disk, started in QEMU until it asks for a login
 
 test-boot:  ## a real guest that writes all the time: captured, killed over, cut off; every point judged
 	tests/setup.sh test-boot tests/boot/test-boot.sh long
+
+deb:     ## the Debian package: programs for any x86_64 with glibc 2.34 or newer, unit, man pages
+	packaging/deb.sh

@@ -15,8 +15,11 @@ fi
 python3 -B -m unittest discover -q -s tests/bench
 python3 -B -m unittest discover -q -s tests/boot/harness
 
+target=$(cargo metadata --no-deps --format-version 1 |
+    python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
+if command -v dpkg-deb >/dev/null; then
+    SPARESITE_BIN=$target/debug packaging/check.sh
+fi
 if [[ -d tests/second-reader ]]; then
-    target=$(cargo metadata --no-deps --format-version 1 |
-        python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
     SPARESITE_BIN=$target/debug "$SPARESITE_PYTHON" -m pytest -q -p no:cacheprovider tests/second-reader
 fi

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::Read,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -27,7 +27,20 @@ pub fn load_config(file: &Path) -> Result<Config, Failure> {
     Config::load(file).map_err(|error| Failure::usage(error.to_string()))
 }
 
+/// Where systemd keeps the file that it loaded for us under this name (`LoadCredential=`), if it did.
+fn credential(path: &Path, folder: Option<PathBuf>) -> PathBuf {
+    let loaded = folder
+        .zip(path.file_name())
+        .map(|(folder, name)| folder.join(name));
+    let loaded = loaded.filter(|loaded| loaded.is_file());
+    loaded.unwrap_or_else(|| path.to_owned())
+}
+
 pub fn read_key(path: &Path) -> Result<GatewayKey, Failure> {
+    let path = &credential(
+        path,
+        std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
+    );
     let shown = path.display();
     let unreadable = || Failure::failed(format!("cannot read the gateway key {shown}"));
     let mut bytes = Zeroizing::new(Vec::with_capacity(16 << 10));
@@ -124,4 +137,23 @@ pub fn choose<'c>(config: &'c Config, names: &[String]) -> Result<Vec<&'c Vm>, F
         .into_iter()
         .filter(|vm| names.is_empty() || names.contains(&vm.name))
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loaded_credential_stands_over_the_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, loaded) = (
+            Path::new("/etc/x/gateway.key"),
+            folder.path().join("gateway.key"),
+        );
+        let found = || credential(path, Some(folder.path().to_owned()));
+        assert_eq!(found(), path);
+        std::fs::write(&loaded, "key").expect("written");
+        assert_eq!(found(), loaded);
+        assert_eq!(credential(path, None), path);
+    }
 }

@@ -46,17 +46,16 @@ struct Standing {
 
 pub fn run(config: &Path, json: bool) -> anyhow::Result<Exit> {
     let config = load_config(config)?;
-    let presence = presence(&config.state);
-    let live = match &presence {
+    let (live, _no_daemon_begins) = match presence(&config.state) {
         Presence::Here(None) => {
             return Err(Failure::failed("`run` has only just begun")
                 .remedy("ask again in a few seconds")
                 .into());
         }
-        Presence::Here(Some(live)) => Some(live),
-        Presence::Away(_) => None,
+        Presence::Here(Some(live)) => (Some(live), None),
+        Presence::Away(lock) => (None, lock),
     };
-    let known = match live {
+    let known = match &live {
         Some(live) => of_daemon(live),
         // Nothing is asked of the vault, so none is opened.
         None => of_state(open_gateway(&config, in_memory(Meter::new()))?.status()?),
@@ -75,7 +74,7 @@ pub fn run(config: &Path, json: bool) -> anyhow::Result<Exit> {
         return Ok(Exit::of(&findings));
     }
     table(&standings).print()?;
-    if let Some(live) = live {
+    if let Some(live) = &live {
         console::print(&daemon_lines(live))?;
     }
     told(&findings)

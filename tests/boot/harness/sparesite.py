@@ -88,7 +88,7 @@ class Site:
 
 
 def qemu_source(guest):
-    return f'{{ qemu = {{ qmp = "{guest.qmp_path}", guest_agent = "{guest.folder / "agent"}" }} }}'
+    return f'{{ qemu = {{ qmp = "{guest.qmp_path}", guest_agent = "{guest.folder / "agent"}" }}, guest_hooks = true }}'
 
 
 class Sparesite:

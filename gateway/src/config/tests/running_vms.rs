@@ -353,3 +353,10 @@ fn no_cut_of_the_file_panics() {
         let _ = parse(&GOOD[..end]);
     }
 }
+
+#[test]
+fn the_packaged_example_is_accepted() {
+    let config = parse(include_str!("../../../../packaging/gateway.toml")).expect("good");
+    assert_eq!(config.state, Path::new("/var/lib/sparesite/state"));
+    assert_eq!(config.vault.key, Path::new("/etc/sparesite/gateway.key"));
+}

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Builds the package of the programs in SPARESITE_BIN, and looks at what is in it.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+: "${SPARESITE_BIN:?name the folder with both programs}"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+fail() {
+    echo "packaging: $*" >&2
+    exit 1
+}
+
+package=$("$here/deb.sh" "$work" | tail -1)
+again=$("$here/deb.sh" "$work/again" | tail -1)
+cmp -s "$package" "$again" || fail "the same programs made another package"
+dpkg-deb --extract "$package" "$work/tree"
+dpkg-deb --control "$package" "$work/control"
+
+for path in usr/bin/sparesite-gateway usr/bin/sparesite-restore usr/lib/systemd/system/sparesite-gateway.service \
+    etc/sparesite/gateway.toml usr/share/man/man1/sparesite-gateway.1.gz usr/share/man/man1/sparesite-gateway-run.1.gz \
+    usr/share/man/man1/sparesite-restore.1.gz usr/share/bash-completion/completions/sparesite-gateway \
+    usr/share/zsh/vendor-completions/_sparesite-restore usr/share/fish/vendor_completions.d/sparesite-gateway.fish \
+    usr/share/doc/sparesite/copyright; do
+    [[ -s $work/tree/$path ]] || fail "$path is not in the package"
+done
+[[ $(<"$work/control/conffiles") = /etc/sparesite/gateway.toml ]] || fail "the configuration is no conffile"
+if dpkg-deb --contents "$package" | awk '$2 != "root/root" { found = 1 } END { exit !found }'; then
+    fail "something in it belongs to somebody else than root"
+fi
+for script in postinst prerm postrm; do
+    sh -n "$work/control/$script" || fail "$script is no script"
+    if grep -vE '^ *#' "$work/control/$script" | grep -E 'systemctl +(enable|start|restart)|deb-systemd-helper +enable'; then
+        fail "$script enables or starts something"
+    fi
+done
+if [[ $(dpkg --print-architecture) = amd64 ]]; then
+    "$work/tree/usr/bin/sparesite-gateway" --version >/dev/null || fail "the program does not run"
+fi
+
+unit=$work/sparesite-gateway.service
+if command -v systemd-analyze >/dev/null; then
+    # Where the package was not installed, its program lies elsewhere.
+    sed "s|/usr/bin/sparesite-gateway|$work/tree/usr/bin/sparesite-gateway|" \
+        "$work/tree/usr/lib/systemd/system/sparesite-gateway.service" >"$unit"
+    said=$(systemd-analyze verify --man=no "$unit" 2>&1 | grep -F sparesite-gateway.service || true)
+    [[ -z $said ]] || fail "systemd says of the unit: $said"
+else
+    echo "packaging: systemd-analyze is not here: the unit was not verified" >&2
+fi
+echo "packaging: all holds"
