@@ -5,6 +5,7 @@ mod agent;
 pub mod fixture;
 mod frozen;
 mod guarded;
+mod instant;
 mod left_behind;
 mod over_restarts;
 mod scratch_space;
