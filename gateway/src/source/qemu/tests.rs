@@ -8,4 +8,5 @@ mod guarded;
 mod instant;
 mod left_behind;
 mod over_restarts;
+mod over_ssh;
 mod scratch_space;
