@@ -209,4 +209,4 @@ fn quoted(word: &str) -> String {
 
 #[cfg(test)]
 #[path = "host/tests.rs"]
-mod tests;
+pub mod tests;

@@ -15,10 +15,10 @@ use tokio::{
 
 use super::*;
 
-struct Sshd {
+pub struct Sshd {
     folder: TempDir,
     daemon: Child,
-    ssh: Ssh,
+    pub ssh: Ssh,
 }
 
 impl Drop for Sshd {
@@ -29,7 +29,7 @@ impl Drop for Sshd {
 }
 
 /// None where no sshd is installed.
-async fn sshd() -> Option<Sshd> {
+pub async fn sshd() -> Option<Sshd> {
     let program = ["/usr/sbin/sshd", "/usr/local/sbin/sshd"];
     let program = program.into_iter().find(|path| Path::new(path).exists())?;
     let folder = tempfile::tempdir().expect("a folder");

@@ -5,6 +5,8 @@ mod agent;
 pub mod fixture;
 mod frozen;
 mod guarded;
+mod instant;
 mod left_behind;
 mod over_restarts;
+mod over_ssh;
 mod scratch_space;
