@@ -61,6 +61,8 @@ pub struct Moments {
     pub pause: Option<Duration>,
     /// Its file systems were frozen.
     pub freeze: Option<Duration>,
+    /// The same with the guest's own hooks and the flushing before it.
+    pub quiesced: Option<Duration>,
     /// The source checkpoint was held.
     pub held: Option<Duration>,
 }

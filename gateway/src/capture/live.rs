@@ -212,12 +212,16 @@ impl Capturer {
         let wants = self.config.policy_of(asked.vm).consistency;
         let judged = consistency::judge_live(&held.freeze, hook, asked.vm.guest_hooks, wants);
         let mut captured = Captured::of(asked.vm, Err(CaptureError::Interrupted));
+        let frozen = match &held.freeze {
+            GuestFreeze::Done {
+                window, quiesced, ..
+            } => Some((*window, *quiesced)),
+            _ => None,
+        };
         captured.moments = Moments {
             pause: held.pause,
-            freeze: match &held.freeze {
-                GuestFreeze::Done { window, .. } => Some(*window),
-                _ => None,
-            },
+            freeze: frozen.map(|(window, _)| window),
+            quiesced: frozen.map(|(_, quiesced)| quiesced),
             held: None,
         };
         captured.findings = ready.findings;

@@ -46,6 +46,8 @@ pub struct VmReport {
     /// How long the guest stood still, its file systems were frozen, and its hypervisor was kept.
     pub pause_seconds: Option<f64>,
     pub freeze_seconds: Option<f64>,
+    /// The same with the guest's own hooks and the flushing before it.
+    pub quiesced_seconds: Option<f64>,
     pub held_seconds: Option<f64>,
     /// Why a disk was compared in full.
     pub compared: Vec<String>,
@@ -100,6 +102,7 @@ impl VmReport {
             consistency,
             pause_seconds: seconds(moments.pause),
             freeze_seconds: seconds(moments.freeze),
+            quiesced_seconds: seconds(moments.quiesced),
             held_seconds: seconds(moments.held),
             compared: report.compared,
             superseded: report.superseded,
@@ -277,6 +280,7 @@ mod tests {
             moments: Moments {
                 pause: Some(Duration::from_micros(12_500)),
                 freeze: Some(Duration::from_micros(40_100)),
+                quiesced: Some(Duration::from_millis(240)),
                 held: Some(Duration::from_millis(1_200)),
             },
             ..captured("dc01", Ok(point))
@@ -301,7 +305,7 @@ mod tests {
                         "read_bytes": 9, "changed_bytes": 0, "stored_bytes": 0,
                         "chunks": { "read": 0, "full": 0, "patched": 0, "known": 3 },
                         "consistency": "file-system", "pause_seconds": 0.0125,
-                        "freeze_seconds": 0.0401, "held_seconds": 1.2,
+                        "freeze_seconds": 0.0401, "quiesced_seconds": 0.24, "held_seconds": 1.2,
                         "compared": ["why"], "superseded": 2,
                         "findings": [
                             { "what": "healed", "on": "VM dc01", "why": "", "remedy": "" }
@@ -313,7 +317,7 @@ mod tests {
                         "read_bytes": 0, "changed_bytes": 0, "stored_bytes": 0,
                         "chunks": { "read": 0, "full": 0, "patched": 0, "known": 0 },
                         "consistency": null, "pause_seconds": null,
-                        "freeze_seconds": null, "held_seconds": null,
+                        "freeze_seconds": null, "quiesced_seconds": null, "held_seconds": null,
                         "compared": [], "superseded": 0,
                         "findings": [], "error": "interrupted",
                     },
