@@ -10,7 +10,7 @@ use vault_store::{
 };
 
 use super::{
-    CaptureError, Captured, Capturer, Moments, SOFTWARE, expected,
+    CaptureError, Captured, Capturer, DiskTracking, Moments, SOFTWARE, expected,
     hooks::{Thaw, freeze_by_hook},
 };
 use crate::{
@@ -225,6 +225,13 @@ impl Capturer {
             held: None,
         };
         captured.findings = ready.findings;
+        let tracking = held.disks.iter().map(|disk| DiskTracking {
+            disk: disk.id.clone(),
+            size_bytes: disk.size_bytes,
+            granularity_bytes: disk.bitmap.granularity,
+            not_persistent: disk.bitmap.not_persistent.clone(),
+        });
+        captured.tracking = tracking.collect();
         let capture = match self.point(asked, &held, captured_at) {
             Ok(capture) => capture,
             Err(error) => {
