@@ -17,6 +17,7 @@ use std::{
 };
 
 use console::{Failure, Finding};
+use serde::Serialize;
 use tokio::sync::Mutex;
 use vault_format::manifest::Consistency;
 use vault_store::{
@@ -61,8 +62,21 @@ pub struct Moments {
     pub pause: Option<Duration>,
     /// Its file systems were frozen.
     pub freeze: Option<Duration>,
+    /// The same with the guest's own hooks and the flushing before it.
+    pub quiesced: Option<Duration>,
     /// The source checkpoint was held.
     pub held: Option<Duration>,
+}
+
+/// How a disk's changes are tracked from this capture on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DiskTracking {
+    pub disk: String,
+    pub size_bytes: u64,
+    /// The unit of change that the hypervisor allowed.
+    pub granularity_bytes: u64,
+    /// Why it is lost when the VM stops.
+    pub not_persistent: Option<String>,
 }
 
 /// What came of one VM.
@@ -73,6 +87,7 @@ pub struct Captured {
     pub consistency: Option<Consistency>,
     pub findings: Vec<Finding>,
     pub moments: Moments,
+    pub tracking: Vec<DiskTracking>,
 }
 
 impl Captured {
@@ -83,6 +98,7 @@ impl Captured {
             consistency: None,
             findings: Vec::new(),
             moments: Moments::default(),
+            tracking: Vec::new(),
         }
     }
 }

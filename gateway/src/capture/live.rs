@@ -10,7 +10,7 @@ use vault_store::{
 };
 
 use super::{
-    CaptureError, Captured, Capturer, Moments, SOFTWARE, expected,
+    CaptureError, Captured, Capturer, DiskTracking, Moments, SOFTWARE, expected,
     hooks::{Thaw, freeze_by_hook},
 };
 use crate::{
@@ -212,15 +212,26 @@ impl Capturer {
         let wants = self.config.policy_of(asked.vm).consistency;
         let judged = consistency::judge_live(&held.freeze, hook, asked.vm.guest_hooks, wants);
         let mut captured = Captured::of(asked.vm, Err(CaptureError::Interrupted));
+        let frozen = match &held.freeze {
+            GuestFreeze::Done {
+                window, quiesced, ..
+            } => Some((*window, *quiesced)),
+            _ => None,
+        };
         captured.moments = Moments {
             pause: held.pause,
-            freeze: match &held.freeze {
-                GuestFreeze::Done { window, .. } => Some(*window),
-                _ => None,
-            },
+            freeze: frozen.map(|(window, _)| window),
+            quiesced: frozen.map(|(_, quiesced)| quiesced),
             held: None,
         };
         captured.findings = ready.findings;
+        let tracking = held.disks.iter().map(|disk| DiskTracking {
+            disk: disk.id.clone(),
+            size_bytes: disk.size_bytes,
+            granularity_bytes: disk.bitmap.granularity,
+            not_persistent: disk.bitmap.not_persistent.clone(),
+        });
+        captured.tracking = tracking.collect();
         let capture = match self.point(asked, &held, captured_at) {
             Ok(capture) => capture,
             Err(error) => {
