@@ -23,6 +23,7 @@ use vault_format::manifest::Consistency;
 use vault_store::{
     StoreError,
     gateway::{Gateway, PointReport},
+    objects::{Rate, Throttle},
 };
 
 use crate::{
@@ -33,6 +34,8 @@ use crate::{
 use reached::Reached;
 
 pub const SOFTWARE: &str = concat!("sparesite-gateway ", env!("CARGO_PKG_VERSION"));
+
+const LOOK_AT_UPLINK: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
@@ -103,6 +106,13 @@ impl Captured {
     }
 }
 
+/// How captures are asked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Asking {
+    pub is_patient: bool,
+    pub compares: bool,
+}
+
 /// Captures the VMs of a configuration.
 pub struct Capturer {
     config: Arc<Config>,
@@ -111,6 +121,9 @@ pub struct Capturer {
     guard: GuardProgram,
     /// The vault may be out of reach: what is known is captured all the same.
     is_patient: bool,
+    /// What hypervisors say of changes is not believed.
+    compares: bool,
+    throttle: Throttle,
     /// Running VMs by name; a new one is swept first.
     reached: Mutex<HashMap<String, Reached>>,
     /// What long work is at, by VM.
@@ -122,7 +135,8 @@ impl Capturer {
         config: Arc<Config>,
         gateway: &Gateway,
         interrupt: Interrupt,
-        is_patient: bool,
+        throttle: Throttle,
+        asked: Asking,
     ) -> Result<Self, Failure> {
         let guard = GuardProgram::ourselves().map_err(|error| {
             Failure::failed(format!("this program's own file cannot be found: {error}"))
@@ -132,7 +146,9 @@ impl Capturer {
             config,
             interrupt,
             guard,
-            is_patient,
+            is_patient: asked.is_patient,
+            compares: asked.compares,
+            throttle,
             reached: Mutex::default(),
             doing: StdMutex::default(),
         })
@@ -192,6 +208,19 @@ impl Capturer {
             self.say(&vm.name, None);
         }
         captured
+    }
+
+    /// Ends when the uplink is off: what needs it waits without keeping others.
+    async fn uplink_off(&self) {
+        while self.throttle.rate() != Rate::Off {
+            tokio::time::sleep(LOOK_AT_UPLINK).await;
+        }
+    }
+
+    async fn uplink_on(&self) {
+        while self.throttle.rate() == Rate::Off {
+            tokio::time::sleep(LOOK_AT_UPLINK).await;
+        }
     }
 
     fn scratch_folder(&self) -> PathBuf {

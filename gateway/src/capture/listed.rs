@@ -1,17 +1,18 @@
 //! A VM whose disks are listed: hook, disks, capture, hook.
 
-use console::Finding;
+use console::{Finding, show};
 use jiff::Timestamp;
 use tokio::sync::Mutex;
 use vault_format::{ids::CaptureId, manifest::Consistency};
 use vault_store::{
-    gateway::{Gateway, Hold, PointReport, VmCapture},
+    gateway::{DiskCapture, Gateway, Hold, PointReport, VmCapture},
     setup::random,
 };
 
 use super::{
     CaptureError, Captured, Capturer, SOFTWARE,
     hooks::{Thaw, freeze_by_hook},
+    passes::SLICE,
 };
 use crate::{
     config::Vm,
@@ -31,6 +32,9 @@ impl Capturer {
         progress: &(dyn Fn(u64) + Sync),
     ) -> Captured {
         let mut captured = Captured::of(vm, Err(CaptureError::Interrupted));
+        if let Err(error) = self.listed_pass(gateway, vm, progress).await {
+            return Captured::of(vm, Err(error));
+        }
         let mut gateway = tokio::select! {
             gateway = gateway.lock() => gateway,
             () = self.interrupt.wait() => return captured,
@@ -53,6 +57,68 @@ impl Capturer {
             )
             .await;
         captured
+    }
+}
+
+impl Capturer {
+    /// A first sync takes days on a slow line. The daemon sends it ahead, unfrozen and in slices, so that others are
+    /// captured meanwhile; what is captured then is what changed.
+    async fn listed_pass(
+        &self,
+        gateway: &Mutex<Gateway>,
+        vm: &Vm,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<(), CaptureError> {
+        if !self.is_patient || !gateway.lock().await.captures(&vm.name)?.is_empty() {
+            return Ok(());
+        }
+        let disks = tokio::task::block_in_place(|| disk_list::open_all(vm, &self.interrupt))?;
+        let id = CaptureId(random()?);
+        let mut asks = true;
+        loop {
+            tokio::select! {
+                () = self.uplink_on() => {}
+                () = self.interrupt.wait() => return Err(CaptureError::Interrupted),
+            }
+            let mut gateway = gateway.lock().await;
+            if std::mem::take(&mut asks) {
+                self.ask_vault(&mut gateway, vm).await?;
+            }
+            let again = disks.iter().map(|disk| DiskCapture {
+                name: disk.name.clone(),
+                source: disk.source.clone(),
+                size_bytes: disk.size_bytes,
+                since: None,
+            });
+            let capture = VmCapture {
+                name: vm.name.clone(),
+                id,
+                disks: again.collect(),
+                captured_at: Timestamp::now(),
+                software: SOFTWARE.into(),
+                hardware: None,
+                priority: vm.priority.unwrap_or(u32::MAX),
+            };
+            let until = std::time::Instant::now() + SLICE;
+            let slice = tokio::select! {
+                slice = gateway.pass(capture, until, progress) => slice,
+                // What was on its way is asked for when it goes on.
+                () = self.uplink_off() => {
+                    asks = true;
+                    continue;
+                }
+                () = self.interrupt.wait() => return Err(CaptureError::Interrupted),
+            };
+            let (report, ended) = slice?;
+            let sent = show::size(report.stored_bytes);
+            self.say(
+                &vm.name,
+                Some(format!("first sync: {sent} sent by its last slice")),
+            );
+            if ended {
+                return Ok(());
+            }
+        }
     }
 }
 

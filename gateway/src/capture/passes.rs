@@ -30,7 +30,7 @@ use crate::source::{
 };
 
 /// Other captures wait so long for a pass at most, and for the packs that it has on their way.
-const SLICE: Duration = Duration::from_secs(10);
+pub(super) const SLICE: Duration = Duration::from_secs(10);
 /// How often the hypervisor is asked what changed meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// Threads that read a disk at once.
@@ -170,12 +170,19 @@ impl Capturer {
             seen.fetch_add(bytes, Relaxed);
             progress(bytes);
         };
-        let (mut looked, mut changed) = (began, None);
+        let (mut looked, mut changed, mut cut_off) = (began, None, false);
         loop {
+            tokio::select! {
+                () = self.uplink_on() => {}
+                () = self.interrupt.wait() => return Err(CaptureError::Interrupted),
+            }
             let mut gateway = tokio::select! {
                 gateway = gateway.lock() => gateway,
                 () = self.interrupt.wait() => return Err(CaptureError::Interrupted),
             };
+            if std::mem::take(&mut cut_off) {
+                self.ask_vault(&mut gateway, asked.vm).await?;
+            }
             let capture = VmCapture {
                 name: name.clone(),
                 id: held.capture,
@@ -188,6 +195,11 @@ impl Capturer {
             let until = std::time::Instant::now() + SLICE;
             let slice = tokio::select! {
                 slice = gateway.pass(capture, until, &count) => slice,
+                // What was on its way is asked for when it goes on.
+                () = self.uplink_off() => {
+                    cut_off = true;
+                    continue;
+                }
                 () = self.interrupt.wait() => return Err(CaptureError::Interrupted),
             };
             let (report, ended) = slice?;
@@ -196,14 +208,24 @@ impl Capturer {
                 self.say(name, None);
                 return Ok(sent);
             }
+            drop(gateway);
+            if looked.elapsed() >= LOOK_AGAIN {
+                looked = Instant::now();
+                changed = changed_since(&asked.live, &held.capture).await.ok();
+            }
             // A pass that goes on is counted from its begin again.
-            let done = seen
-                .swap(0, std::sync::atomic::Ordering::Relaxed)
-                .min(total);
-            self.say(
-                name,
-                Some(words(number, done, total, sent, began.elapsed())),
-            );
+            let done = seen.swap(0, Relaxed).min(total);
+            let so_far = SoFar {
+                pass: number,
+                done_bytes: done,
+                total_bytes: total,
+                sent_bytes: sent,
+                changed_bytes: changed,
+                took: began.elapsed(),
+            };
+            let words = so_far.words();
+            tracing::info!("VM {name}: {words}");
+            self.say(name, Some(words));
         }
     }
 

@@ -177,6 +177,11 @@ impl Shared {
             }) if points.is_empty() && is_blocked => {
                 failed("what waits needs a pack that a capture under way is sending".into())
             }
+            Ok(sent) if sent.points.is_empty() => {
+                let mut packs = job(start, JobOutcome::Done);
+                packs.bytes_sent = bytes_sent;
+                vec![packs]
+            }
             Ok(sent) => sent
                 .points
                 .into_iter()
