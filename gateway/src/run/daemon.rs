@@ -251,6 +251,7 @@ impl<W: Work, C: Clock> Daemon<W, C> {
                 took: memory.took,
                 failures: memory.failures,
                 running: self.running[place],
+                passes: known.passes,
             }
         };
         vms.map(standing).collect()

@@ -100,6 +100,7 @@ impl Shared {
                 captured_at: waiting.or(published.as_ref().map(|point| point.captured_at)),
                 published,
                 queued: queued as u32,
+                passes: self.capturer.doing(&vm.name).is_some(),
                 doing: self
                     .capturer
                     .doing(&vm.name)
