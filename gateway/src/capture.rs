@@ -160,7 +160,7 @@ impl Capturer {
         vms: &[&Vm],
         progress: &(dyn Fn(u64) + Sync),
     ) -> Vec<Captured> {
-        let is_live = |vm: &&Vm| matches!(vm.source, Source::Qemu(_));
+        let is_live = |vm: &&Vm| matches!(vm.source, Source::Qemu(_) | Source::Proxmox(_));
         let (live, others): (Vec<&Vm>, Vec<&Vm>) = vms.iter().copied().partition(is_live);
         let mut captured = Vec::new();
         if !live.is_empty() {

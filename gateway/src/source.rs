@@ -9,5 +9,6 @@ pub mod hook;
 pub mod host;
 mod json_lines;
 pub mod live_disk;
+pub mod proxmox;
 pub mod qemu;
 pub mod qmp;

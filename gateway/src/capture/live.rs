@@ -14,7 +14,7 @@ use super::{
     hooks::{Thaw, freeze_by_hook},
 };
 use crate::{
-    config::{Source, Vm},
+    config::Vm,
     source::{
         consistency::{self, Freeze, Judged},
         qemu::{
@@ -157,7 +157,7 @@ impl Capturer {
                 vm: asked.live.clone(),
                 capture,
                 disks: asked.disks.clone(),
-                freeze: self.asks_freeze(asked.vm),
+                freeze: self.asks_freeze(asked),
             });
         }
         let mut hooks = Vec::new();
@@ -190,12 +190,9 @@ impl Capturer {
         captured
     }
 
-    fn asks_freeze(&self, vm: &Vm) -> bool {
-        let has_agent = match &vm.source {
-            Source::Qemu(qemu) => qemu.guest_agent.is_some(),
-            _ => false,
-        };
-        has_agent && self.config.policy_of(vm).consistency >= Consistency::FileSystem
+    fn asks_freeze(&self, asked: &Asked<'_>) -> bool {
+        asked.live.agent.is_some()
+            && self.config.policy_of(asked.vm).consistency >= Consistency::FileSystem
     }
 
     /// Reads what is frozen into the outbox, and lets go.
@@ -304,10 +301,7 @@ async fn ask(vm: &Vm, live: LiveVm) -> Result<Asked<'_>, CaptureError> {
     };
     let facts = facts.await.map_err(|error| failed(error.to_string()))?;
     let hardware = describe(&facts).hardware;
-    let exclude: &[String] = match &vm.source {
-        Source::Qemu(qemu) => &qemu.exclude,
-        _ => &[],
-    };
+    let exclude = vm.exclude();
     let has = |name: &String| hardware.disks.iter().any(|disk| disk.id == *name);
     if let Some(unknown) = exclude.iter().find(|name| !has(name)) {
         let names: Vec<&str> = hardware.disks.iter().map(|disk| disk.id.as_str()).collect();
