@@ -28,7 +28,7 @@ use vault_format::manifest::Consistency;
 
 pub use limits::{Outbox, Scratch};
 pub use problem::ConfigError;
-pub use source::{Disk, Source};
+pub use source::{Disk, LibvirtSource, Source};
 pub use together::{Group, Host};
 pub use uplink::{Cap, Uplink, UplinkWindow};
 

@@ -372,7 +372,7 @@ fn not_released(
     ))
 }
 
-fn lower(vm: &Vm, asked: Consistency, had: &Judged) -> Option<Finding> {
+pub(super) fn lower(vm: &Vm, asked: Consistency, had: &Judged) -> Option<Finding> {
     (had.consistency < asked).then(|| {
         Finding::new(
             format!("consistency is {}, {asked} was asked", had.consistency),

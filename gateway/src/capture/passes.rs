@@ -24,7 +24,7 @@ use crate::source::{
 };
 
 /// Other captures wait so long for a pass at most, and for the packs that it has on their way.
-const SLICE: Duration = Duration::from_secs(10);
+pub(super) const SLICE: Duration = Duration::from_secs(10);
 /// Threads that read a disk at once.
 pub(super) const CONNECTIONS: usize = 4;
 
@@ -244,7 +244,7 @@ impl Asked<'_> {
     }
 }
 
-fn words(pass: usize, done: u64, total: u64, sent: u64, took: Duration) -> String {
+pub(super) fn words(pass: usize, done: u64, total: u64, sent: u64, took: Duration) -> String {
     let percent = (100 * done).checked_div(total).unwrap_or(100);
     let left = took.as_secs_f64() * (total - done) as f64 / done.max(1) as f64;
     format!(
@@ -255,7 +255,7 @@ fn words(pass: usize, done: u64, total: u64, sent: u64, took: Duration) -> Strin
 }
 
 /// Early, and with the number that would do.
-fn never_ends(vm: &str, changes: f64, sends: f64) -> String {
+pub(super) fn never_ends(vm: &str, changes: f64, sends: f64) -> String {
     let bits = |bytes: f64| console::units::BitRate((bytes * 8.0) as u64);
     format!(
         "VM {vm}: its first sync comes to no end: {} of its disks change while {} are sent, and the rest does not fit the outbox; it would with an uplink of {}, or with a larger `max` in [outbox]",

@@ -29,7 +29,7 @@ fn ssh(host: &config::Host) -> Ssh {
 }
 
 impl Capturer {
-    fn host_of(&self, vm: &Vm) -> Host {
+    pub(super) fn host_of(&self, vm: &Vm) -> Host {
         match self.config.host_of(vm) {
             None => Host::Local,
             Some(host) => Host::Ssh(ssh(host)),

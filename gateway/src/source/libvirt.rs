@@ -19,7 +19,18 @@ use super::{
 use plan::{Checkpoint, surplus};
 use xml::Element;
 
-pub const SYSTEM: &str = "qemu:///system";
+const SYSTEM: &str = "qemu:///system";
+
+/// What virsh connects to: on this machine as its own environment says.
+pub fn uri(host: &Host) -> String {
+    let own = match host {
+        Host::Local => std::env::var("LIBVIRT_DEFAULT_URI").ok(),
+        Host::Ssh(_) => None,
+    };
+    own.filter(|uri| !uri.is_empty())
+        .unwrap_or_else(|| SYSTEM.to_owned())
+}
+
 /// The parts, with a byte between that virsh does not print. A part that failed is empty.
 const LOOK: &str = r#"export LC_ALL=C; uri=$1 domain=$2
 v() { virsh -q -c "$uri" "$1" --domain "$domain" $2; }
@@ -73,6 +84,8 @@ pub struct Seen {
     pub persistent: bool,
     pub description: Description,
     pub targets: Vec<String>,
+    /// Has the guest agent's channel; whether one answers there is another matter.
+    pub has_agent: bool,
     /// Names of all checkpoints, ancestors first.
     pub checkpoints: Vec<String>,
     /// The backup job that runs.
@@ -197,6 +210,7 @@ fn read(said: &str, now: i64) -> Result<Seen, String> {
             .is_some_and(|(_, value)| value.trim() == "yes"),
         description: describe::describe(&domain, &sizes, now),
         targets: describe::targets(&domain),
+        has_agent: describe::has_agent(&domain),
         checkpoints: names.map(str::to_owned).collect(),
         job: (!job.trim().is_empty()).then(|| job.to_owned()),
         free_bytes: free.trim().parse::<u64>().unwrap_or(0).saturating_mul(1024),

@@ -66,6 +66,13 @@ pub fn targets(domain: &Element) -> Vec<String> {
         .collect()
 }
 
+/// The channel that libvirt speaks to a guest agent through.
+pub fn has_agent(domain: &Element) -> bool {
+    let all = domain.at("devices").into_iter();
+    let mut channels = all.flat_map(|all| all.all("channel"));
+    channels.any(|channel| channel.of("target", "name") == Some("org.qemu.guest_agent.0"))
+}
+
 impl From<&Disk> for WantedDisk {
     fn from(disk: &Disk) -> Self {
         WantedDisk {

@@ -21,6 +21,7 @@ work=$(mktemp -d "$folder/sparesite-job.XXXXXX" 2>&1) || { say failed "$work"; e
 printf '%s' "$backup" >"$work/backup"
 printf '%s' "$checkpoint" >"$work/checkpoint"
 frozen=no
+patience=120
 if [ "$freeze" = yes ]; then
     say os "$(timeout 10 virsh -q -c "$uri" guestinfo "$domain" --os 2>/dev/null | sed -n 's/^os\.id *: *//p')"
     frozen=yes
@@ -29,6 +30,8 @@ if [ "$freeze" = yes ]; then
         say frozen "$words"
     else
         say unfrozen "$words"
+        # Most likely nothing is frozen; where the agent was only slow, this is enough.
+        patience=20
     fi
 fi
 if [ -n "$checkpoint" ]; then
@@ -44,7 +47,7 @@ while [ "$frozen" = yes ]; do
     if thawed=$(timeout 30 virsh -q -c "$uri" domfsthaw "$domain" 2>&1); then
         frozen=no
         say thawed "$(($(now) - began))" "$thawed"
-    elif [ "$tries" -ge 120 ]; then
+    elif [ "$tries" -ge "$patience" ]; then
         say stuck "$thawed"
         break
     fi
