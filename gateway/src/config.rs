@@ -28,7 +28,7 @@ use vault_format::manifest::Consistency;
 
 pub use limits::{Outbox, Scratch};
 pub use problem::ConfigError;
-pub use source::{Disk, QemuSource, Source};
+pub use source::{Disk, LibvirtSource, Source};
 pub use together::{Group, Host};
 pub use uplink::{Cap, Uplink, UplinkWindow};
 
@@ -89,6 +89,16 @@ impl Vm {
         match &self.source {
             Source::Disks(disks) => disks,
             _ => &[],
+        }
+    }
+
+    /// Names of disks that are not read, and recreated empty; a disk list has its own.
+    pub fn exclude(&self) -> &[String] {
+        match &self.source {
+            Source::Disks(_) | Source::Nbd(_) => &[],
+            Source::Qemu(qemu) => &qemu.exclude,
+            Source::Proxmox(proxmox) => &proxmox.exclude,
+            Source::Libvirt(libvirt) => &libvirt.exclude,
         }
     }
 

@@ -8,6 +8,8 @@ pub mod guest_agent;
 pub mod hook;
 pub mod host;
 mod json_lines;
+pub mod libvirt;
 pub mod live_disk;
+pub mod proxmox;
 pub mod qemu;
 pub mod qmp;

@@ -14,7 +14,7 @@ use super::{
     hooks::{Thaw, freeze_by_hook},
 };
 use crate::{
-    config::{Source, Vm},
+    config::Vm,
     source::{
         consistency::{self, Freeze, Judged},
         qemu::{
@@ -166,7 +166,7 @@ impl Capturer {
                 vm: asked.live.clone(),
                 capture,
                 disks: asked.disks.clone(),
-                freeze: self.asks_freeze(asked.vm),
+                freeze: self.asks_freeze(asked),
             });
         }
         let mut hooks = Vec::new();
@@ -199,12 +199,9 @@ impl Capturer {
         captured
     }
 
-    fn asks_freeze(&self, vm: &Vm) -> bool {
-        let has_agent = match &vm.source {
-            Source::Qemu(qemu) => qemu.guest_agent.is_some(),
-            _ => false,
-        };
-        has_agent && self.config.policy_of(vm).consistency >= Consistency::FileSystem
+    fn asks_freeze(&self, asked: &Asked<'_>) -> bool {
+        asked.live.agent.is_some()
+            && self.config.policy_of(asked.vm).consistency >= Consistency::FileSystem
     }
 
     /// Reads what is frozen into the outbox, and lets go.
@@ -333,10 +330,7 @@ async fn ask(vm: &Vm, live: LiveVm) -> Result<Asked<'_>, CaptureError> {
         ));
     }
     let hardware = describe(&facts).hardware;
-    let exclude: &[String] = match &vm.source {
-        Source::Qemu(qemu) => &qemu.exclude,
-        _ => &[],
-    };
+    let exclude = vm.exclude();
     let has = |name: &String| hardware.disks.iter().any(|disk| disk.id == *name);
     if let Some(unknown) = exclude.iter().find(|name| !has(name)) {
         let names: Vec<&str> = hardware.disks.iter().map(|disk| disk.id.as_str()).collect();
@@ -421,7 +415,7 @@ fn hook_failed(vm: &Vm, hook: &Freeze) -> Option<Finding> {
     Some(Finding::new(what, format!("VM {}", vm.name), why, remedy))
 }
 
-fn lower(vm: &Vm, asked: Consistency, had: &Judged) -> Option<Finding> {
+pub(super) fn lower(vm: &Vm, asked: Consistency, had: &Judged) -> Option<Finding> {
     (had.consistency < asked).then(|| {
         Finding::new(
             format!("consistency is {}, {asked} was asked", had.consistency),

@@ -277,18 +277,18 @@ impl Asked<'_> {
 
 /// A pass under way.
 #[derive(Debug, Clone, Copy)]
-struct SoFar {
-    pass: usize,
-    done_bytes: u64,
-    total_bytes: u64,
-    sent_bytes: u64,
+pub(super) struct SoFar {
+    pub pass: usize,
+    pub done_bytes: u64,
+    pub total_bytes: u64,
+    pub sent_bytes: u64,
     /// What changed behind it, where that is known.
-    changed_bytes: Option<u64>,
-    took: Duration,
+    pub changed_bytes: Option<u64>,
+    pub took: Duration,
 }
 
 impl SoFar {
-    fn words(&self) -> String {
+    pub fn words(&self) -> String {
         let (done, total) = (self.done_bytes, self.total_bytes);
         let percent = (100 * done).checked_div(total).unwrap_or(100);
         let seconds = self.took.as_secs_f64().max(1.0);
@@ -326,7 +326,7 @@ fn bits(bytes_per_second: f64) -> console::units::BitRate {
 }
 
 /// With the number that would do.
-fn never_ends(vm: &str, changes: f64, sends: f64) -> String {
+pub(super) fn never_ends(vm: &str, changes: f64, sends: f64) -> String {
     format!(
         "VM {vm}: its first sync comes to no end: {} of its disks change while {} are sent, and the rest does not fit the outbox; it would with an uplink of {}, or with a larger `max` in [outbox]",
         bits(changes),

@@ -7,9 +7,10 @@ use vault_format::ids::CaptureId;
 
 use super::{CaptureError, Capturer};
 use crate::{
-    config::{QemuSource, Source, Vm},
+    config::{self, Source, Vm},
     source::{
         host::{Host, Reach, Ssh},
+        proxmox,
         qemu::{LiveVm, Scratch, VmPlace, sweep::sweep},
     },
 };
@@ -23,28 +24,48 @@ pub(super) struct Reached {
     reach: Reach,
 }
 
+fn ssh(host: &config::Host) -> Ssh {
+    Ssh::new(host.name.clone(), host.ssh.clone())
+}
+
 impl Capturer {
-    fn host_of(&self, vm: &Vm) -> Host {
+    pub(super) fn host_of(&self, vm: &Vm) -> Host {
         match self.config.host_of(vm) {
             None => Host::Local,
-            Some(host) => Host::Ssh(Ssh::new(host.name.clone(), host.ssh.clone())),
+            Some(host) => Host::Ssh(ssh(host)),
         }
     }
 
-    fn place(&self, vm: &Vm, qemu: &QemuSource) -> VmPlace {
-        VmPlace {
+    /// Where it is now: what moves by itself is looked for each time.
+    async fn place(&self, vm: &Vm) -> Result<VmPlace, CaptureError> {
+        let host = self.host_of(vm);
+        let (host, qmp, agent, sockets) = match &vm.source {
+            Source::Qemu(qemu) => {
+                // QEMU has made a socket there before.
+                let sockets = qemu.qmp.parent().unwrap_or(Path::new("/")).to_owned();
+                (host, qemu.qmp.clone(), qemu.guest_agent.clone(), sockets)
+            }
+            Source::Proxmox(source) => {
+                let known: Vec<Ssh> = self.config.hosts.iter().map(ssh).collect();
+                let found = proxmox::find(&host, &known, Path::new("/"), source.vmid).await;
+                let found = found
+                    .map_err(|error| CaptureError::Source(format!("VM {}: {error}", vm.name)))?;
+                (found.host, found.qmp, found.agent, found.sockets)
+            }
+            _ => return Err(CaptureError::Source(super::unsupported(vm))),
+        };
+        Ok(VmPlace {
             name: vm.name.clone(),
-            host: self.host_of(vm),
-            qmp: qemu.qmp.clone(),
-            agent: qemu.guest_agent.clone(),
-            // QEMU has made a socket there before.
-            sockets: qemu.qmp.parent().unwrap_or(Path::new("/")).to_owned(),
+            host,
+            qmp,
+            agent,
+            sockets,
             scratch: Scratch {
                 folder: self.scratch_folder(),
                 max_bytes: self.config.scratch.max.0,
                 timeout: SCRATCH_TIMEOUT,
             },
-        }
+        })
     }
 
     /// The VM, reached. The first time, and after the way to its host was lost, it is swept: `trusted` are the captures
@@ -54,17 +75,21 @@ impl Capturer {
         vm: &Vm,
         trusted: &[CaptureId],
     ) -> Result<LiveVm, CaptureError> {
-        let Source::Qemu(qemu) = &vm.source else {
-            return Err(CaptureError::Source(super::unsupported(vm)));
-        };
+        let place = self.place(vm).await?;
         let mut all = self.reached.lock().await;
         if let Some(reached) = all.get_mut(&vm.name) {
+            let known = &reached.vm.place;
+            let moved =
+                (&known.host, &known.qmp, &known.agent) != (&place.host, &place.qmp, &place.agent);
             match reached.reach.ended() {
+                None if moved => {
+                    let (from, to) = (known.host.name(), place.host.name());
+                    tracing::info!("VM {}: it moved, from {from} to {to}", vm.name);
+                }
                 None => return Ok(reached.vm.clone()),
                 Some(why) => tracing::warn!("VM {}: {why}", vm.name),
             }
         }
-        let place = self.place(vm, qemu);
         let failed = |error: String| CaptureError::Source(format!("VM {}: {error}", vm.name));
         let reach = place.host.reach(&place.wanted(&self.mark)).await;
         let reach = reach.map_err(|error| failed(error.to_string()))?;

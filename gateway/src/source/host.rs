@@ -12,7 +12,11 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tokio::{io::AsyncReadExt, process::Command, time::timeout};
+use tokio::{
+    io::AsyncReadExt,
+    process::{Child, Command},
+    time::timeout,
+};
 
 use tunnel::Tunnel;
 
@@ -143,28 +147,10 @@ impl Host {
 
     /// Runs a program on the host: what it wrote to its standard output.
     pub async fn run(&self, program: &str, arguments: &[&str]) -> Result<String, HostError> {
-        let mut command = match self {
-            Host::Local => {
-                let mut command = Command::new(program);
-                command.args(arguments).process_group(0).kill_on_drop(true);
-                command
-            }
-            Host::Ssh(ssh) => {
-                let mut command = ssh.command();
-                let words: Vec<String> = std::iter::once(&program)
-                    .chain(arguments)
-                    .map(|word| quoted(word))
-                    .collect();
-                command.args(["--", &ssh.target]).arg(words.join(" "));
-                command
-            }
-        };
-        let failed = |why: String| HostError::Program {
-            program: program.to_owned(),
-            host: self.name().to_owned(),
-            why,
-        };
-        let mut child = command
+        let failed = |why: String| self.failed(program, why);
+        let mut child = self
+            .command(program, arguments)
+            .kill_on_drop(true)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -182,6 +168,44 @@ impl Host {
         match status.success() {
             true => Ok(out),
             false => Err(failed(format!("{status}: {}", words.trim()))),
+        }
+    }
+
+    /// Starts a program on the host. Its standard input ends with us, however we end: it is what it has to watch.
+    pub fn start(&self, program: &str, arguments: &[&str]) -> Result<Child, HostError> {
+        self.command(program, arguments)
+            .kill_on_drop(false)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| self.failed(program, error.to_string()))
+    }
+
+    fn command(&self, program: &str, arguments: &[&str]) -> Command {
+        match self {
+            Host::Local => {
+                let mut command = Command::new(program);
+                command.args(arguments).process_group(0);
+                command
+            }
+            Host::Ssh(ssh) => {
+                let mut command = ssh.command();
+                let words: Vec<String> = std::iter::once(&program)
+                    .chain(arguments)
+                    .map(|word| quoted(word))
+                    .collect();
+                command.args(["--", &ssh.target]).arg(words.join(" "));
+                command
+            }
+        }
+    }
+
+    fn failed(&self, program: &str, why: String) -> HostError {
+        HostError::Program {
+            program: program.to_owned(),
+            host: self.name().to_owned(),
+            why,
         }
     }
 

@@ -1,0 +1,574 @@
+//! A domain of libvirt: one backup job is held while the point is read into the outbox. A first sync, or one after the
+//! checkpoint was lost, has passes before, each slice of them a short job of its own.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use console::{Finding, show};
+use jiff::Timestamp;
+use tokio::{sync::Mutex, time::Instant};
+use vault_format::{ids::CaptureId, manifest::Consistency};
+use vault_store::{
+    Extents,
+    gateway::{DiskCapture, Gateway, Hold, PointReport, VmCapture},
+    setup::random,
+};
+use virtual_disk::nbd::NbdAddress;
+
+use super::{
+    CaptureError, Captured, Capturer, Moments, SOFTWARE, expected,
+    hooks::{Thaw, freeze_by_hook},
+    live::lower,
+    passes::{CONNECTIONS, Next, Pass, SLICE, SoFar, never_ends, next},
+};
+use crate::{
+    config::{LibvirtSource, Vm},
+    source::{
+        consistency,
+        host::Reach,
+        libvirt::{
+            Domain, LibvirtError, Seen,
+            job::{Ended, Job, Order},
+            plan::{self, Documents, Since, WantedDisk, documents, since},
+            uri,
+        },
+        live_disk::LiveDisk,
+        qemu::{
+            checkpoint::GuestFreeze,
+            held::{HeldDisk, NewBitmap},
+            position::{NoDelta, Trusted},
+        },
+    },
+};
+
+/// Less free space than this is not begun with: a guest writes more than it in the time between two looks.
+const LEAST_SCRATCH: u64 = 512 << 20;
+/// Slices of a pass that were given up one after the other before the pass is.
+const TRIES: usize = 5;
+
+/// A domain with what is asked of it.
+struct Target<'c> {
+    vm: &'c Vm,
+    domain: Domain,
+    seen: Seen,
+    disks: Vec<(WantedDisk, Result<Since, NoDelta>)>,
+    /// Name and size.
+    excluded: Vec<(String, u64)>,
+    /// The job's, on its host.
+    socket: PathBuf,
+    reach: Reach,
+}
+
+/// A job that is held, with its disks.
+struct Held {
+    job: Job,
+    disks: Vec<DiskCapture>,
+}
+
+impl Capturer {
+    pub(super) async fn capture_libvirt(
+        &self,
+        gateway: &Mutex<Gateway>,
+        (vm, source): (&Vm, &LibvirtSource),
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Captured {
+        let ready = self.libvirt_ready(gateway, (vm, source), progress).await;
+        let (target, hold, findings) = match ready {
+            Ok(ready) => ready,
+            Err(error) => return Captured::of(vm, Err(error)),
+        };
+        let mut captured = self.libvirt_point(gateway, &target, hold, progress).await;
+        captured.findings.splice(0..0, findings);
+        captured
+    }
+
+    async fn libvirt_ready<'c>(
+        &self,
+        gateway: &Mutex<Gateway>,
+        (vm, source): (&'c Vm, &LibvirtSource),
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<(Target<'c>, Hold, Vec<Finding>), CaptureError> {
+        let findings = {
+            let mut gateway = tokio::select! {
+                gateway = gateway.lock() => gateway,
+                () = self.interrupt.wait() => return Err(CaptureError::Interrupted),
+            };
+            self.ask_vault(&mut gateway, vm).await?
+        };
+        let mut target = self.target(vm, source).await?;
+        self.position(gateway, &mut target).await?;
+        let lost = target.disks.iter().find_map(|(disk, since)| {
+            let why = since.as_ref().err().filter(|_| disk.is_tracked())?;
+            Some(format!("disk {}: {why}", disk.id))
+        });
+        let is_first = gateway.lock().await.captures(&vm.name)?.is_empty();
+        if lost.is_some() || is_first {
+            let why = lost.unwrap_or_else(|| "nothing is known of it yet".into());
+            tracing::info!(
+                "VM {}: {why}: passes over its running disks come first",
+                vm.name
+            );
+            self.libvirt_passes(gateway, &mut target, progress).await?;
+        }
+        let usage = gateway.lock().await.outbox_use()?;
+        let hold = expected::hold(&usage, &vm.name, target.changed_bytes());
+        let hold = hold.map_err(|why| CaptureError::Source(format!("VM {}: {why}", vm.name)))?;
+        Ok((target, hold, findings))
+    }
+
+    async fn target<'c>(
+        &self,
+        vm: &'c Vm,
+        source: &LibvirtSource,
+    ) -> Result<Target<'c>, CaptureError> {
+        let host = self.host_of(vm);
+        let domain = Domain {
+            uri: uri(&host),
+            host,
+            name: source.domain.clone(),
+        };
+        let folder = self.scratch_folder();
+        let name = format!("{}{}.nbd", self.mark.prefix(), vm.name);
+        let socket = folder.join(name);
+        let reach = domain.host.reach(std::slice::from_ref(&socket)).await;
+        let reach = reach.map_err(|error| at(vm, &error))?;
+        let seen = domain.look(&folder, Timestamp::now().as_second()).await;
+        let seen = seen.map_err(|error| at(vm, &error))?;
+        domain
+            .end_leftover(&seen, &socket)
+            .await
+            .map_err(|error| at(vm, &error))?;
+        if !seen.is_running() {
+            let error = LibvirtError::NotRunning(seen.state);
+            return Err(at(vm, &error));
+        }
+        if !seen.persistent {
+            return Err(at(vm, &LibvirtError::Transient));
+        }
+        if seen.free_bytes < LEAST_SCRATCH {
+            let error = LibvirtError::NoScratch {
+                folder,
+                free: show::size(seen.free_bytes),
+                wanted: show::size(LEAST_SCRATCH),
+            };
+            return Err(at(vm, &error));
+        }
+        let (disks, excluded) = chosen(vm, &seen).map_err(|why| at(vm, &why))?;
+        Ok(Target {
+            vm,
+            domain,
+            seen,
+            disks,
+            excluded,
+            socket,
+            reach,
+        })
+    }
+
+    /// From which checkpoint the changes of each disk are known, as of now; checkpoints of no use go.
+    async fn position(
+        &self,
+        gateway: &Mutex<Gateway>,
+        target: &mut Target<'_>,
+    ) -> Result<(), CaptureError> {
+        let known = gateway.lock().await.captures(&target.vm.name)?;
+        let keep: Vec<CaptureId> = known.iter().map(|capture| capture.id).collect();
+        let now = Timestamp::now().as_second();
+        let seen = target.domain.look(&self.scratch_folder(), now).await;
+        target.seen = seen.map_err(|error| at(target.vm, &error))?;
+        let names = &target.seen.checkpoints;
+        if let Err(stays) = target
+            .domain
+            .keep_checkpoints(&self.mark, names, &keep)
+            .await
+        {
+            tracing::warn!("VM {}: old checkpoints stay: {stays}", target.vm.name);
+        }
+        let newest = keep.iter().find(|id| names.contains(&self.mark.bitmap(id)));
+        let checkpoint = match newest {
+            Some(id) => target.domain.checkpoint(&self.mark, *id).await.ok(),
+            None => None,
+        };
+        let trusted = |disk: &str| {
+            let of = |capture: &vault_store::gateway::KnownCapture| {
+                let (_, disk_bytes) = capture.disks.iter().find(|(name, _)| name == disk)?;
+                Some(Trusted {
+                    capture: capture.id,
+                    disk_bytes: *disk_bytes,
+                })
+            };
+            known.iter().filter_map(of).collect()
+        };
+        let wanted: Vec<WantedDisk> = target.disks.iter().map(|(disk, _)| disk.clone()).collect();
+        let others = names.iter().any(|name| self.mark.owns(name));
+        let found = since(&wanted, &trusted, checkpoint.as_ref(), others);
+        target.disks = wanted.into_iter().zip(found).collect();
+        Ok(())
+    }
+
+    fn documents(&self, target: &Target<'_>, capture: Option<&CaptureId>) -> Documents {
+        let since = |(disk, since): &(WantedDisk, Result<Since, NoDelta>)| {
+            (disk.clone(), since.as_ref().ok().map(|since| since.capture))
+        };
+        let disks: Vec<_> = target.disks.iter().map(since).collect();
+        let scratch = |number: usize| {
+            // No VM's name has a `~`.
+            let name = format!("{}{}~{number}", self.mark.prefix(), target.vm.name);
+            self.scratch_folder().join(name).display().to_string()
+        };
+        let place = (
+            target.socket.as_path(),
+            &scratch as &dyn Fn(usize) -> String,
+        );
+        documents(&self.mark, capture, &target.seen.targets, &disks, place)
+    }
+
+    /// Begins a job, and opens what it hands out. `capture` gives its checkpoint a name.
+    async fn begin(
+        &self,
+        target: &Target<'_>,
+        capture: Option<&CaptureId>,
+        freeze: bool,
+    ) -> Result<Held, CaptureError> {
+        let folder = self.scratch_folder();
+        let order = Order {
+            freeze,
+            most_bytes: self.config.scratch.max.0.min(target.seen.free_bytes / 2),
+            socket: &target.socket,
+            folder: &folder,
+            documents: &self.documents(target, capture),
+        };
+        let job = Job::begin(&target.domain, order).await;
+        let job = job.map_err(|error| at(target.vm, &error))?;
+        let here = target.reach.here(&target.socket);
+        let open = |(disk, since): &(WantedDisk, Result<Since, NoDelta>)| {
+            let held = HeldDisk {
+                id: disk.id.clone(),
+                size_bytes: disk.size_bytes,
+                delta: Err(NoDelta::NothingTrusted),
+                bitmap: NewBitmap::default(),
+                frozen: false,
+                address: NbdAddress::Unix(here.clone()),
+                export: disk.id.clone(),
+                context: since
+                    .is_ok()
+                    .then(|| format!("qemu:dirty-bitmap:{}", plan::BITMAP)),
+            };
+            let opened = LiveDisk::open(&held, CONNECTIONS, self.interrupt.clone());
+            let opened: Arc<dyn Extents> = Arc::new(opened.map_err(|error| at(target.vm, &error))?);
+            Ok(DiskCapture {
+                name: disk.id.clone(),
+                size_bytes: opened.size_bytes(),
+                source: Some(opened),
+                since: since.as_ref().ok().map(|since| since.capture),
+            })
+        };
+        let opened = tokio::task::block_in_place(|| {
+            target
+                .disks
+                .iter()
+                .map(open)
+                .collect::<Result<Vec<_>, CaptureError>>()
+        });
+        match opened {
+            Ok(mut disks) => {
+                disks.extend(
+                    target
+                        .excluded
+                        .iter()
+                        .map(|(name, size_bytes)| DiskCapture {
+                            name: name.clone(),
+                            source: None,
+                            size_bytes: *size_bytes,
+                            since: None,
+                        }),
+                );
+                Ok(Held { job, disks })
+            }
+            Err(error) => {
+                job.end().await;
+                Err(error)
+            }
+        }
+    }
+
+    fn point_of(&self, target: &Target<'_>, id: CaptureId, disks: Vec<DiskCapture>) -> VmCapture {
+        VmCapture {
+            name: target.vm.name.clone(),
+            id,
+            disks,
+            captured_at: Timestamp::now(),
+            software: SOFTWARE.into(),
+            hardware: serde_json::to_value(&target.seen.description.hardware).ok(),
+            priority: target.vm.priority.unwrap_or(u32::MAX),
+        }
+    }
+
+    async fn libvirt_point(
+        &self,
+        gateway: &Mutex<Gateway>,
+        target: &Target<'_>,
+        hold: Hold,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Captured {
+        let vm = target.vm;
+        let mut captured = Captured::of(vm, Err(CaptureError::Interrupted));
+        // Before the job: what it waits for would be waited for by a frozen state.
+        let mut gateway = tokio::select! {
+            gateway = gateway.lock() => gateway,
+            () = self.interrupt.wait() => return captured,
+        };
+        let id = match random() {
+            Ok(bytes) => CaptureId(bytes),
+            Err(error) => return Captured::of(vm, Err(error.into())),
+        };
+        let wants = self.config.policy_of(vm).consistency;
+        let freeze = wants >= Consistency::FileSystem && target.seen.has_agent;
+        let (hook, thaw) = (freeze_by_hook(vm, &self.interrupt).await, Thaw::of(vm));
+        let began = Instant::now();
+        let held = self.begin(target, Some(&id), freeze).await;
+        thaw.start();
+        let Held { job, disks } = match held {
+            Ok(held) => held,
+            Err(error) => {
+                captured.outcome = Err(error);
+                captured.findings.extend(thaw.end().await);
+                return captured;
+            }
+        };
+        let guest = job.freeze.clone();
+        let judged = consistency::judge_live(&guest, &hook, vm.guest_hooks, wants);
+        let capture = self.point_of(target, id, disks);
+        let (mut job, mut ended) = (Some(job), None);
+        let after_reading = async || {
+            if let Some(job) = job.take() {
+                ended = Some((job.end().await, began.elapsed()));
+            }
+            judged.consistency
+        };
+        let outcome = gateway
+            .capture(capture, hold, progress, after_reading)
+            .await;
+        if let Some(job) = job {
+            ended = Some((job.end().await, began.elapsed()));
+        }
+        let (ended, held_for) = ended.unwrap_or_default();
+        let window = match &guest {
+            GuestFreeze::Done { window, .. } => Some(*window),
+            _ => None,
+        };
+        captured.moments = Moments {
+            pause: None,
+            freeze: window,
+            quiesced: window,
+            held: Some(held_for),
+        };
+        captured.findings.extend(left(vm, &ended));
+        captured.outcome = match outcome {
+            Ok(report) => self.keep_libvirt(&gateway, target, report).await,
+            Err(error) => Err(match self.interrupt.came() {
+                true => CaptureError::Interrupted,
+                false => why(vm, &ended).unwrap_or_else(|| error.into()),
+            }),
+        };
+        match captured.outcome.is_ok() {
+            true => {
+                captured.consistency = Some(judged.consistency);
+                captured.findings.extend(lower(vm, wants, &judged));
+            }
+            false => self.forget(target, &id).await,
+        }
+        captured.findings.extend(thaw.end().await);
+        captured
+    }
+
+    /// The checkpoint of a capture that failed goes; else the next capture removes it.
+    async fn forget(&self, target: &Target<'_>, id: &CaptureId) {
+        let name = [self.mark.bitmap(id)];
+        if let Err(stays) = target.domain.keep_checkpoints(&self.mark, &name, &[]).await {
+            tracing::debug!("VM {}: {stays}", target.vm.name);
+        }
+    }
+
+    async fn keep_libvirt(
+        &self,
+        gateway: &Gateway,
+        target: &Target<'_>,
+        report: PointReport,
+    ) -> Result<PointReport, CaptureError> {
+        let known = gateway.captures(&target.vm.name)?;
+        let keep: Vec<CaptureId> = known.into_iter().map(|capture| capture.id).collect();
+        let names = &target.seen.checkpoints;
+        if let Err(stays) = target
+            .domain
+            .keep_checkpoints(&self.mark, names, &keep)
+            .await
+        {
+            tracing::warn!("VM {}: old checkpoints stay: {stays}", target.vm.name);
+        }
+        Ok(report)
+    }
+
+    async fn libvirt_passes(
+        &self,
+        gateway: &Mutex<Gateway>,
+        target: &mut Target<'_>,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<(), CaptureError> {
+        let mut passes = Vec::new();
+        loop {
+            let (began, number) = (Instant::now(), passes.len() + 1);
+            let sent_bytes = self.libvirt_pass(gateway, target, number, progress).await?;
+            self.position(gateway, target).await?;
+            let changed_bytes = target.changed_bytes();
+            passes.push(Pass {
+                took: began.elapsed(),
+                changed_bytes,
+                sent_bytes,
+            });
+            let usage = gateway.lock().await.outbox_use()?;
+            let name = &target.vm.name;
+            match next(&passes, expected::fits(&usage, name, changed_bytes)) {
+                Next::Freeze => return Ok(()),
+                Next::Another => {}
+                Next::NeverEnds { changes, sends } => {
+                    return Err(CaptureError::Source(never_ends(name, changes, sends)));
+                }
+            }
+        }
+    }
+
+    /// One pass, in slices: each reads what the disks hold at its own begin, all of them after the checkpoint of the
+    /// first, so what changed since that is what the pass may have missed.
+    async fn libvirt_pass(
+        &self,
+        gateway: &Mutex<Gateway>,
+        target: &Target<'_>,
+        number: usize,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<u64, CaptureError> {
+        let (id, began) = (CaptureId(random()?), Instant::now());
+        let total: u64 = target.disks.iter().map(|(disk, _)| disk.size_bytes).sum();
+        let seen = AtomicU64::new(0);
+        let count = |bytes: u64| {
+            seen.fetch_add(bytes, Ordering::Relaxed);
+            progress(bytes);
+        };
+        let (mut sent, mut begun, mut failures) = (0, false, 0);
+        loop {
+            let mut gateway = tokio::select! {
+                gateway = gateway.lock() => gateway,
+                () = self.interrupt.wait() => return Err(CaptureError::Interrupted),
+            };
+            let held = self.begin(target, (!begun).then_some(&id), false).await?;
+            begun = true;
+            let capture = self.point_of(target, id, held.disks);
+            let until = std::time::Instant::now() + SLICE;
+            let slice = tokio::select! {
+                slice = gateway.pass(capture, until, &count) => Some(slice),
+                () = self.interrupt.wait() => None,
+            };
+            drop(gateway);
+            let ended = held.job.end().await;
+            let name = &target.vm.name;
+            match slice {
+                None => return Err(CaptureError::Interrupted),
+                Some(Ok((report, done))) => {
+                    (sent, failures) = (sent + report.stored_bytes, 0);
+                    if done {
+                        self.say(name, None);
+                        return Ok(sent);
+                    }
+                }
+                Some(Err(error)) => {
+                    failures += 1;
+                    match why(target.vm, &ended) {
+                        Some(why) if failures < TRIES => tracing::warn!("{why}: a pass goes on"),
+                        why => return Err(why.unwrap_or_else(|| error.into())),
+                    }
+                }
+            }
+            // A pass that goes on is counted from its begin again.
+            let so_far = SoFar {
+                pass: number,
+                done_bytes: seen.swap(0, Ordering::Relaxed).min(total),
+                total_bytes: total,
+                sent_bytes: sent,
+                changed_bytes: None,
+                took: began.elapsed(),
+            };
+            self.say(name, Some(so_far.words()));
+        }
+    }
+}
+
+impl Target<'_> {
+    /// Of the disks whose changes are known; of the others the capture finds them.
+    fn changed_bytes(&self) -> u64 {
+        let known = self
+            .disks
+            .iter()
+            .filter_map(|(_, since)| since.as_ref().ok());
+        known.map(|since| since.changed_bytes.unwrap_or(0)).sum()
+    }
+}
+
+type Chosen = (
+    Vec<(WantedDisk, Result<Since, NoDelta>)>,
+    Vec<(String, u64)>,
+);
+
+fn chosen(vm: &Vm, seen: &Seen) -> Result<Chosen, String> {
+    let (all, exclude) = (&seen.description.hardware.disks, vm.exclude());
+    let has = |name: &&String| !all.iter().any(|disk| disk.id == **name);
+    if let Some(unknown) = exclude.iter().find(has) {
+        let names: Vec<&str> = all.iter().map(|disk| disk.id.as_str()).collect();
+        let has = names.join(", ");
+        return Err(format!(
+            "there is no disk {unknown} to exclude; it has {has}"
+        ));
+    }
+    let (out, read): (Vec<_>, Vec<_>) = all.iter().partition(|disk| exclude.contains(&disk.id));
+    if read.is_empty() {
+        return Err("it has no disk that can be captured; `check` says why".into());
+    }
+    let wanted = read
+        .into_iter()
+        .map(|disk| (disk.into(), Err(NoDelta::NothingTrusted)));
+    let excluded = out
+        .into_iter()
+        .map(|disk| (disk.id.clone(), disk.size_bytes));
+    Ok((wanted.collect(), excluded.collect()))
+}
+
+fn at(vm: &Vm, error: &dyn std::fmt::Display) -> CaptureError {
+    CaptureError::Source(format!("VM {}: {error}", vm.name))
+}
+
+/// Why the reading failed, where it is the job that ended.
+fn why(vm: &Vm, ended: &Ended) -> Option<CaptureError> {
+    let words = match (ended.full, ended.gone) {
+        (true, _) => {
+            "the backup job was given up before its scratch space could fail a guest's write; raise `max` in [scratch], or give a folder with more room"
+        }
+        (_, true) => "the backup job ended: the VM was stopped, or somebody ended it",
+        _ => return None,
+    };
+    Some(at(vm, &words))
+}
+
+fn left(vm: &Vm, ended: &Ended) -> Option<Finding> {
+    ended.left.then(|| {
+        Finding::new(
+            "a backup job of the capture may be left in libvirt",
+            format!("VM {}", vm.name),
+            "it could not be ended in time",
+            "the next capture ends it; `virsh domjobabort` does it now",
+        )
+    })
+}

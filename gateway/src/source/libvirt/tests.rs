@@ -1,0 +1,192 @@
+//! Against a real libvirtd of its own (a session of an unprivileged user, all of it in one folder) and a real QEMU
+//! without a guest; where libvirt is not installed the test says so. What needs a guest's agent has a stand-in for
+//! virsh.
+
+mod fixture;
+mod standing_in;
+
+use std::time::Duration;
+
+use vault_store::Extents;
+
+use super::{
+    job::Ended,
+    plan::{Since, since},
+    *,
+};
+use crate::source::qemu::{
+    position::{NoDelta, Trusted},
+    tests::fixture::{DISK_BYTES, MIB, byte_at, capture, changes, mark},
+};
+use fixture::TestLibvirt;
+
+#[tokio::test]
+async fn a_delta_has_exactly_what_changed_and_nothing_is_left() {
+    let Some(vm) = TestLibvirt::start().await else {
+        return;
+    };
+    let seen = vm.look().await;
+    assert!(seen.is_running() && seen.persistent);
+    assert_eq!(seen.targets, ["vda", "vdb"]);
+    let sizes = seen
+        .description
+        .hardware
+        .disks
+        .iter()
+        .map(|disk| disk.size_bytes);
+    assert_eq!(sizes.collect::<Vec<_>>(), [DISK_BYTES; 2]);
+    vm.writes(0, 1, 0, 4 * MIB).await;
+    let (job, disks) = vm.begin(1, None).await;
+    vm.writes(0, 2, 0, MIB).await;
+    assert_eq!(
+        byte_at(&disks[0], 0, MIB),
+        Some(1),
+        "as it was at the instant"
+    );
+    assert_eq!(byte_at(&disks[1], 0, MIB), Some(0));
+    drop(disks);
+    assert_eq!(job.end().await, Ended::default());
+    vm.nothing_left().await;
+
+    vm.writes(0, 3, 8 * MIB, 4096).await;
+    vm.writes(1, 3, 8 * MIB, 4096).await;
+    let checkpoint = vm
+        .domain
+        .checkpoint(&mark(), capture(1))
+        .await
+        .expect("one");
+    let found = since(&vm.wanted(), &trusted, Some(&checkpoint), false);
+    let first = Since {
+        capture: capture(1),
+        changed_bytes: Some(MIB + 65536),
+    };
+    assert_eq!(found[0], Ok(first));
+    assert!(
+        matches!(found[1], Err(NoDelta::NoBitmap { .. })),
+        "raw: {found:?}"
+    );
+    let (job, disks) = vm.begin(2, Some(1)).await;
+    vm.writes(0, 4, 16 * MIB, MIB).await;
+    assert_eq!(changes(&disks[0]), [(0, MIB), (8 * MIB, 65536)]);
+    assert_eq!(disks[1].next_change(0).expect("a map"), Some(0..DISK_BYTES));
+    drop(disks);
+    job.end().await;
+    let names = vm.look().await.checkpoints;
+    vm.domain
+        .keep_checkpoints(&mark(), &names, &[capture(2)])
+        .await
+        .expect("removed");
+    assert_eq!(vm.look().await.checkpoints, [mark().bitmap(&capture(2))]);
+
+    // Over a stop of the VM the position stays.
+    vm.virsh(&["shutdown", "dc01", "--mode=acpi"]).await;
+    vm.virsh(&["destroy", "dc01", "--graceful"]).await;
+    let off = vm.look().await;
+    assert_eq!((off.is_running(), off.state.as_str()), (false, "shut off"));
+    vm.virsh(&["start", "dc01"]).await;
+    vm.writes(0, 5, 32 * MIB, 4096).await;
+    let (job, disks) = vm.begin(3, Some(2)).await;
+    assert_eq!(changes(&disks[0]), [(16 * MIB, MIB), (32 * MIB, 65536)]);
+    drop(disks);
+    job.end().await;
+}
+
+fn trusted(_: &str) -> Vec<Trusted> {
+    vec![Trusted {
+        capture: capture(1),
+        disk_bytes: DISK_BYTES,
+    }]
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_somebody_removed_is_a_resync_and_a_lost_job_is_ended() {
+    let Some(vm) = TestLibvirt::start().await else {
+        return;
+    };
+    let (job, disks) = vm.begin(1, None).await;
+    // The gateway is gone, its connections with it.
+    drop((job, disks));
+    for _ in 0..500 {
+        if vm.look().await.job.is_none() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    vm.nothing_left().await;
+    vm.virsh(&["checkpoint-delete", "dc01", &mark().bitmap(&capture(1))])
+        .await;
+    let seen = vm.look().await;
+    assert_eq!(seen.checkpoints, Vec::<String>::new());
+    let found = since(&vm.wanted(), &trusted, None, false);
+    let why = found[0].clone().expect_err("lost").to_string();
+    assert!(why.contains("the bitmap is gone"), "{why}");
+    // Asked for it all the same, libvirt's words are told, and nothing is left.
+    let error = vm
+        .try_begin(2, Some(1), DISK_BYTES)
+        .await
+        .expect_err("refused");
+    assert!(error.to_string().contains("not found"), "{error}");
+    vm.nothing_left().await;
+}
+
+#[tokio::test]
+async fn a_job_is_given_up_before_its_scratch_fails_a_guests_write() {
+    let Some(vm) = TestLibvirt::start().await else {
+        return;
+    };
+    vm.writes(0, 1, 0, 16 * MIB).await;
+    let job = vm.try_begin(1, None, 2 * MIB).await.expect("begun");
+    for number in 0..16 {
+        vm.writes(0, 2, number * MIB, MIB).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let ended = job.end().await;
+    assert!(ended.full && !ended.left, "{ended:?}");
+    vm.nothing_left().await;
+    assert_eq!(vm.failed_writes(), 0);
+}
+
+#[tokio::test]
+async fn another_ones_job_is_left_alone() {
+    let Some(vm) = TestLibvirt::start().await else {
+        return;
+    };
+    let theirs = vm.folder.path().join("theirs.xml");
+    let socket = vm.folder.path().join("theirs.nbd");
+    let xml = format!(
+        "<domainbackup mode='pull'><server transport='unix' socket='{}'/></domainbackup>",
+        socket.display()
+    );
+    std::fs::write(&theirs, xml).expect("written");
+    vm.virsh(&["backup-begin", "dc01", &theirs.display().to_string()])
+        .await;
+    let seen = vm.look().await;
+    let busy = vm.domain.end_leftover(&seen, &vm.socket()).await;
+    assert!(matches!(busy, Err(LibvirtError::Busy)), "{busy:?}");
+    assert!(vm.try_begin(1, None, DISK_BYTES).await.is_err());
+    let after = vm.look().await;
+    assert_eq!(after.job, seen.job);
+    let ours = vm.domain.end_leftover(&seen, &socket).await;
+    ours.expect("ended");
+}
+
+#[tokio::test]
+async fn all_domains_are_listed() {
+    let Some(vm) = TestLibvirt::start().await else {
+        return;
+    };
+    let names = list(&vm.domain.host, &vm.domain.uri).await.expect("listed");
+    assert_eq!(names, ["dc01"]);
+    let nobody = Domain {
+        name: "nobody".into(),
+        ..vm.domain.clone()
+    };
+    let error = nobody
+        .look(vm.folder.path(), 0)
+        .await
+        .expect_err("no domain");
+    assert!(
+        error.to_string().contains("failed to get domain 'nobody'"),
+        "{error}"
+    );
+}
