@@ -39,6 +39,7 @@ impl LiveDisk {
                 export: held.export.clone(),
                 contexts: vec![context.to_owned()],
                 timeout: ANSWER,
+                tls: None,
             };
             NbdDisk::connect(&held.id, held.address.clone(), options, connections)
         };
