@@ -175,8 +175,12 @@ impl Capturer {
                 Source::Libvirt(source) => {
                     self.capture_libvirt(gateway, (vm, source), progress).await
                 }
-                Source::Disks(_) => self.capture_listed(gateway, vm, progress).await,
-                _ => Captured::of(vm, Err(CaptureError::Source(unsupported(vm)))),
+                Source::Disks(_) | Source::Nbd(_) => {
+                    self.capture_listed(gateway, vm, progress).await
+                }
+                Source::Qemu(_) | Source::Proxmox(_) => {
+                    Captured::of(vm, Err(CaptureError::Interrupted))
+                }
             });
         }
         for vm in vms {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use vault_store::Extents;
 
 use super::{
-    job::{Ended, Job, Order},
+    job::Ended,
     plan::{Since, since},
     *,
 };
