@@ -31,6 +31,7 @@ use crate::{
     source::qemu::{checkpoint::CheckpointError, guard::GuardProgram, position::Mark},
 };
 use reached::Reached;
+pub use reached::{host_of, place};
 
 pub const SOFTWARE: &str = concat!("sparesite-gateway ", env!("CARGO_PKG_VERSION"));
 
@@ -198,13 +199,6 @@ fn alone(vm: &Vm) -> String {
     format!(
         "VM {}: domains of libvirt in a [[group]] are not in this version: libvirt begins the backup job of one domain \
          at a time; protect it without the group, or as `qemu` by a QMP socket of its own",
-        vm.name
-    )
-}
-
-fn unsupported(vm: &Vm) -> String {
-    format!(
-        "VM {}: sources of this kind are not in this version",
         vm.name
     )
 }

@@ -25,6 +25,7 @@ use super::{
     hooks::{Thaw, freeze_by_hook},
     live::lower,
     passes::{CONNECTIONS, Next, Pass, SLICE, never_ends, next, words},
+    reached::host_of,
 };
 use crate::{
     config::{LibvirtSource, Vm},
@@ -127,7 +128,7 @@ impl Capturer {
         vm: &'c Vm,
         source: &LibvirtSource,
     ) -> Result<Target<'c>, CaptureError> {
-        let host = self.host_of(vm);
+        let host = host_of(&self.config, vm);
         let domain = Domain {
             uri: uri(&host),
             host,
