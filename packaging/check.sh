@@ -11,6 +11,7 @@ fail() {
     exit 1
 }
 
+"$here/scripts/check.sh"
 package=$("$here/deb.sh" "$work" | tail -1)
 again=$("$here/deb.sh" "$work/again" | tail -1)
 cmp -s "$package" "$again" || fail "the same programs made another package"
@@ -21,7 +22,8 @@ for path in usr/bin/sparesite-gateway usr/bin/sparesite-restore usr/lib/systemd/
     etc/sparesite/gateway.toml usr/share/man/man1/sparesite-gateway.1.gz usr/share/man/man1/sparesite-gateway-run.1.gz \
     usr/share/man/man1/sparesite-restore.1.gz usr/share/bash-completion/completions/sparesite-gateway \
     usr/share/zsh/vendor-completions/_sparesite-restore usr/share/fish/vendor_completions.d/sparesite-gateway.fish \
-    usr/share/doc/sparesite/copyright; do
+    usr/share/doc/sparesite/copyright usr/share/doc/sparesite/examples/README.md \
+    usr/share/doc/sparesite/examples/lvm/hook.sh usr/share/doc/sparesite/examples/hyper-v/checkpoint.ps1; do
     [[ -s $work/tree/$path ]] || fail "$path is not in the package"
 done
 [[ $(<"$work/control/conffiles") = /etc/sparesite/gateway.toml ]] || fail "the configuration is no conffile"

@@ -39,6 +39,12 @@ into 0600 "$here/gateway.toml" etc/sparesite/gateway.toml
 chmod 0700 "$tree/etc/sparesite"
 into 0644 "$root/LICENSE" usr/share/doc/sparesite/copyright
 into 0644 "$root/README.md" usr/share/doc/sparesite/README.md
+for folder in lvm zfs hyper-v vmware; do
+    for script in "$here/scripts/$folder"/*; do
+        into "$([[ $script = *.sh ]] && echo 0755 || echo 0644)" "$script" "usr/share/doc/sparesite/examples/$folder/${script##*/}"
+    done
+done
+into 0644 "$here/scripts/README.md" usr/share/doc/sparesite/examples/README.md
 gzip --best --no-name --stdout "$root/CHANGELOG.md" | into 0644 /dev/stdin usr/share/doc/sparesite/changelog.gz
 
 mkdir -p "$tree/DEBIAN"

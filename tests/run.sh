@@ -23,3 +23,4 @@ fi
 if [[ -d tests/second-reader ]]; then
     SPARESITE_BIN=$target/debug "$SPARESITE_PYTHON" -m pytest -q -p no:cacheprovider tests/second-reader
 fi
+SPARESITE_BIN=$target/debug tests/boot/test-boot.sh short

@@ -120,25 +120,28 @@ libvirt() {
 guest_builders=(cc=build-essential python3=python3 qemu-img=qemu-utils mmdebstrap=mmdebstrap
     grub-mkimage=grub-common /usr/lib/grub/i386-pc/boot.img=grub-pc-bin sfdisk=fdisk mke2fs=e2fsprogs)
 
+# A guest that writes, QEMU to run it, and what judges its disks.
+test_guest() {
+    packages "${guest_builders[@]}" /usr/lib/grub/x86_64-efi/moddep.lst=grub-efi-amd64-bin mformat=mtools \
+        mkfs.xfs=xfsprogs /usr/share/OVMF/OVMF_CODE_4M.fd=ovmf ip=iproute2
+    qemu_system
+    python_environment
+}
+
 mkdir -p "$SPARESITE_CACHE"
 exec 9>"$SPARESITE_CACHE/setup.lock"
 flock 9
 case $kind in
 test)
-    packages cc=build-essential python3=python3 qemu-img=qemu-utils mke2fs=e2fsprogs
+    test_guest
+    packages /usr/sbin/sshd=openssh-server nbdkit=nbdkit
     libvirt
-    python_environment
     azurite
     ;;
 demo) packages "${guest_builders[@]}" ;;
 bench) packages cc=build-essential python3=python3 qemu-img=qemu-utils mke2fs=e2fsprogs ;;
 boot) qemu_system ;;
-test-boot)
-    packages "${guest_builders[@]}" /usr/lib/grub/x86_64-efi/moddep.lst=grub-efi-amd64-bin mformat=mtools \
-        mkfs.xfs=xfsprogs /usr/share/OVMF/OVMF_CODE_4M.fd=ovmf ip=iproute2
-    qemu_system
-    python_environment
-    ;;
+test-boot) test_guest ;;
 *) fail "$usage" ;;
 esac
 exec 9>&-

@@ -18,11 +18,13 @@ use std::{
 };
 
 use console::{Failure, Finding};
+use serde::Serialize;
 use tokio::sync::Mutex;
 use vault_format::manifest::Consistency;
 use vault_store::{
     StoreError,
     gateway::{Gateway, PointReport},
+    objects::{Rate, Throttle},
 };
 
 use crate::{
@@ -34,6 +36,8 @@ use reached::Reached;
 pub use reached::{host_of, place};
 
 pub const SOFTWARE: &str = concat!("sparesite-gateway ", env!("CARGO_PKG_VERSION"));
+
+const LOOK_AT_UPLINK: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
@@ -63,8 +67,21 @@ pub struct Moments {
     pub pause: Option<Duration>,
     /// Its file systems were frozen.
     pub freeze: Option<Duration>,
+    /// The same with the guest's own hooks and the flushing before it.
+    pub quiesced: Option<Duration>,
     /// The source checkpoint was held.
     pub held: Option<Duration>,
+}
+
+/// How a disk's changes are tracked from this capture on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DiskTracking {
+    pub disk: String,
+    pub size_bytes: u64,
+    /// The unit of change that the hypervisor allowed.
+    pub granularity_bytes: u64,
+    /// Why it is lost when the VM stops.
+    pub not_persistent: Option<String>,
 }
 
 /// What came of one VM.
@@ -75,6 +92,7 @@ pub struct Captured {
     pub consistency: Option<Consistency>,
     pub findings: Vec<Finding>,
     pub moments: Moments,
+    pub tracking: Vec<DiskTracking>,
 }
 
 impl Captured {
@@ -85,8 +103,16 @@ impl Captured {
             consistency: None,
             findings: Vec::new(),
             moments: Moments::default(),
+            tracking: Vec::new(),
         }
     }
+}
+
+/// How captures are asked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Asking {
+    pub is_patient: bool,
+    pub compares: bool,
 }
 
 /// Captures the VMs of a configuration.
@@ -97,6 +123,9 @@ pub struct Capturer {
     guard: GuardProgram,
     /// The vault may be out of reach: what is known is captured all the same.
     is_patient: bool,
+    /// What hypervisors say of changes is not believed.
+    compares: bool,
+    throttle: Throttle,
     /// Running VMs by name; a new one is swept first.
     reached: Mutex<HashMap<String, Reached>>,
     /// What long work is at, by VM.
@@ -108,7 +137,8 @@ impl Capturer {
         config: Arc<Config>,
         gateway: &Gateway,
         interrupt: Interrupt,
-        is_patient: bool,
+        throttle: Throttle,
+        asked: Asking,
     ) -> Result<Self, Failure> {
         let guard = GuardProgram::ourselves().map_err(|error| {
             Failure::failed(format!("this program's own file cannot be found: {error}"))
@@ -118,7 +148,9 @@ impl Capturer {
             config,
             interrupt,
             guard,
-            is_patient,
+            is_patient: asked.is_patient,
+            compares: asked.compares,
+            throttle,
             reached: Mutex::default(),
             doing: StdMutex::default(),
         })
@@ -188,6 +220,19 @@ impl Capturer {
             self.say(&vm.name, None);
         }
         captured
+    }
+
+    /// Ends when the uplink is off: what needs it waits without keeping others.
+    async fn uplink_off(&self) {
+        while self.throttle.rate() != Rate::Off {
+            tokio::time::sleep(LOOK_AT_UPLINK).await;
+        }
+    }
+
+    async fn uplink_on(&self) {
+        while self.throttle.rate() == Rate::Off {
+            tokio::time::sleep(LOOK_AT_UPLINK).await;
+        }
     }
 
     fn scratch_folder(&self) -> PathBuf {

@@ -62,7 +62,7 @@ enum Command {
     Discover,
     /// Capture every VM, or those named, and publish a recovery point of each
     #[command(after_help = sync::EXAMPLES)]
-    Sync(VmArgs),
+    Sync(sync::SyncArgs),
     /// Keep every VM at its RPO target: the daemon
     #[command(after_help = run_command::EXAMPLES)]
     Run,
@@ -140,7 +140,7 @@ mod tests {
             let Command::Sync(args) = cli.command else {
                 panic!("{line}");
             };
-            assert_eq!(args.vms, ["dc01"]);
+            assert_eq!(args.vms.vms, ["dc01"]);
         }
     }
 }

@@ -107,7 +107,10 @@ pub fn open_gateway(config: &Config, objects: Arc<dyn Objects>) -> anyhow::Resul
         objects,
         key,
         &config.state,
-        GatewayOptions::default(),
+        GatewayOptions {
+            outbox_bytes: config.outbox.max.0,
+            ..GatewayOptions::default()
+        },
     )?)
 }
 

@@ -33,7 +33,10 @@ points() { step "$1" points --capturer "$capturer" --json "$results/$1.json" "${
 kills() { step "$1" kills --capturer "$capturer" --json "$results/$1.json" "${@:2}"; }
 
 case $length in
-short) points points-short --points 5 --interval 6 ;;
+short)
+    # On a machine that does other things too: what is right is judged, not how fast it is.
+    points points-short --points 5 --interval 4 --untimed
+    ;;
 long)
     python3 -B -m unittest discover -q -s tests/boot/harness
     step selftest selftest

@@ -24,7 +24,7 @@ use super::{
     CaptureError, Captured, Capturer, Moments, SOFTWARE, expected,
     hooks::{Thaw, freeze_by_hook},
     live::lower,
-    passes::{CONNECTIONS, Next, Pass, SLICE, never_ends, next, words},
+    passes::{CONNECTIONS, Next, Pass, SLICE, SoFar, never_ends, next},
     reached::host_of,
 };
 use crate::{
@@ -369,12 +369,14 @@ impl Capturer {
             ended = Some((job.end().await, began.elapsed()));
         }
         let (ended, held_for) = ended.unwrap_or_default();
+        let window = match &guest {
+            GuestFreeze::Done { window, .. } => Some(*window),
+            _ => None,
+        };
         captured.moments = Moments {
             pause: None,
-            freeze: match &guest {
-                GuestFreeze::Done { window, .. } => Some(*window),
-                _ => None,
-            },
+            freeze: window,
+            quiesced: window,
             held: Some(held_for),
         };
         captured.findings.extend(left(vm, &ended));
@@ -503,11 +505,15 @@ impl Capturer {
                 }
             }
             // A pass that goes on is counted from its begin again.
-            let done = seen.swap(0, Ordering::Relaxed).min(total);
-            self.say(
-                name,
-                Some(words(number, done, total, sent, began.elapsed())),
-            );
+            let so_far = SoFar {
+                pass: number,
+                done_bytes: seen.swap(0, Ordering::Relaxed).min(total),
+                total_bytes: total,
+                sent_bytes: sent,
+                changed_bytes: None,
+                took: began.elapsed(),
+            };
+            self.say(name, Some(so_far.words()));
         }
     }
 }

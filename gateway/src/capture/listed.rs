@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use console::Finding;
+use console::{Failure, Finding, show};
 use jiff::Timestamp;
 use tokio::sync::Mutex;
 use vault_format::{ids::CaptureId, manifest::Consistency};
 use vault_store::{
-    gateway::{Gateway, Hold, PointReport, VmCapture},
+    gateway::{DiskCapture, Gateway, Hold, KnownCapture, PointReport, VmCapture},
     setup::random,
 };
 use virtual_disk::InUse;
@@ -15,6 +15,7 @@ use virtual_disk::InUse;
 use super::{
     CaptureError, Captured, Capturer, SOFTWARE,
     hooks::{Before, Thaw, freeze_by_hook},
+    passes::SLICE,
 };
 use crate::{
     config::{NbdExport, Source, Vm},
@@ -36,6 +37,9 @@ impl Capturer {
         progress: &(dyn Fn(u64) + Sync),
     ) -> Captured {
         let mut captured = Captured::of(vm, Err(CaptureError::Interrupted));
+        if let Err(error) = self.listed_pass(gateway, vm, progress).await {
+            return Captured::of(vm, Err(error));
+        }
         let mut gateway = tokio::select! {
             gateway = gateway.lock() => gateway,
             () = self.interrupt.wait() => return captured,
@@ -73,6 +77,17 @@ fn with_paths(vm: &Vm, paths: Vec<(String, PathBuf)>) -> Vm {
     vm
 }
 
+fn open_all(
+    vm: &Vm,
+    known: &[KnownCapture],
+    interrupt: &Interrupt,
+) -> Result<Vec<DiskCapture>, Failure> {
+    match &vm.source {
+        Source::Nbd(exports) => nbd_list::open_all(exports, known, interrupt),
+        _ => disk_list::open_all(vm, interrupt),
+    }
+}
+
 /// Who uses the disks; of those behind an NBD server it cannot be told.
 fn uses(vm: &Vm, seen: Option<&Observed>) -> Vec<(String, InUse)> {
     match &vm.source {
@@ -84,6 +99,74 @@ fn uses(vm: &Vm, seen: Option<&Observed>) -> Vec<(String, InUse)> {
             exports.iter().map(unknown).collect()
         }
         _ => seen.map(Observed::uses).unwrap_or_default(),
+    }
+}
+
+impl Capturer {
+    /// A first sync takes days on a slow line. The daemon sends it ahead, unfrozen and in slices, so that others are
+    /// captured meanwhile; what is captured then is what changed.
+    async fn listed_pass(
+        &self,
+        gateway: &Mutex<Gateway>,
+        vm: &Vm,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<(), CaptureError> {
+        if !self.is_patient || !gateway.lock().await.captures(&vm.name)?.is_empty() {
+            return Ok(());
+        }
+        let disks = tokio::task::block_in_place(|| open_all(vm, &[], &self.interrupt));
+        let disks = match disks {
+            Ok(disks) => disks,
+            // Perhaps there is something to read only once the hook made it.
+            Err(_) if vm.before.is_some() => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let id = CaptureId(random()?);
+        let mut asks = true;
+        loop {
+            tokio::select! {
+                () = self.uplink_on() => {}
+                () = self.interrupt.wait() => return Err(CaptureError::Interrupted),
+            }
+            let mut gateway = gateway.lock().await;
+            if std::mem::take(&mut asks) {
+                self.ask_vault(&mut gateway, vm).await?;
+            }
+            let again = disks.iter().map(|disk| DiskCapture {
+                name: disk.name.clone(),
+                source: disk.source.clone(),
+                size_bytes: disk.size_bytes,
+                since: None,
+            });
+            let capture = VmCapture {
+                name: vm.name.clone(),
+                id,
+                disks: again.collect(),
+                captured_at: Timestamp::now(),
+                software: SOFTWARE.into(),
+                hardware: None,
+                priority: vm.priority.unwrap_or(u32::MAX),
+            };
+            let until = std::time::Instant::now() + SLICE;
+            let slice = tokio::select! {
+                slice = gateway.pass(capture, until, progress) => slice,
+                // What was on its way is asked for when it goes on.
+                () = self.uplink_off() => {
+                    asks = true;
+                    continue;
+                }
+                () = self.interrupt.wait() => return Err(CaptureError::Interrupted),
+            };
+            let (report, ended) = slice?;
+            let sent = show::size(report.stored_bytes);
+            self.say(
+                &vm.name,
+                Some(format!("first sync: {sent} sent by its last slice")),
+            );
+            if ended {
+                return Ok(());
+            }
+        }
     }
 }
 
@@ -166,10 +249,7 @@ impl Listed<'_> {
             priority: self.vm.priority.unwrap_or(u32::MAX),
             captured_at: Timestamp::now(),
             software: SOFTWARE.into(),
-            disks: tokio::task::block_in_place(|| match &self.vm.source {
-                Source::Nbd(exports) => nbd_list::open_all(exports, &known, self.interrupt),
-                _ => disk_list::open_all(self.vm, self.interrupt),
-            })?,
+            disks: tokio::task::block_in_place(|| open_all(self.vm, &known, self.interrupt))?,
         };
         let after_reading = async || {
             let had = self.judge(freeze, &before);

@@ -10,7 +10,7 @@ use vault_store::{
 };
 
 use super::{
-    CaptureError, Captured, Capturer, Moments, SOFTWARE, expected,
+    CaptureError, Captured, Capturer, DiskTracking, Moments, SOFTWARE, expected,
     hooks::{Thaw, freeze_by_hook},
 };
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
             held::{Held, commit},
             position::Trusted,
         },
+        qmp::QmpError,
     },
 };
 
@@ -105,22 +106,30 @@ impl Capturer {
         let live = self.reach(vm, &known).await?;
         let mut asked = ask(vm, live).await?;
         asked.trust(&*gateway.lock().await)?;
-        let changed = self.changed(&asked).await?;
-        let changed = match changed {
-            Ok(bytes) => bytes,
-            Err(why) => {
-                tracing::info!(
-                    "VM {}: {why}: passes over its running disks come first",
-                    vm.name
-                );
-                self.passes(gateway, &mut asked, progress).await?;
-                let changed = self.changed(&asked).await?;
-                changed.map_err(|why| CaptureError::Source(format!("VM {}: {why}", vm.name)))?
-            }
-        };
+        if self.compares {
+            asked.disks.iter_mut().for_each(|disk| disk.trusted.clear());
+        }
+        let mut changed = self.changed(&asked).await?;
         let usage = gateway.lock().await.outbox_use()?;
-        let hold = expected::hold(&usage, &vm.name, changed);
-        let hold = hold.map_err(|why| CaptureError::Source(format!("VM {}: {why}", vm.name)))?;
+        let waits = usage.vms.get(&vm.name).is_some_and(|vm| vm.points > 0);
+        let why = match &changed {
+            Err(why) => Some(why.clone()),
+            // So much that nothing of it fits: it is brought down as a first sync is.
+            Ok(bytes) if !waits && !expected::fits(&usage, &vm.name, *bytes) => {
+                Some("more changed than the outbox takes".to_owned())
+            }
+            Ok(_) => None,
+        };
+        if let Some(why) = why {
+            let name = &vm.name;
+            tracing::info!("VM {name}: {why}: passes over its running disks come first");
+            self.passes(gateway, &mut asked, progress).await?;
+            changed = self.changed(&asked).await?;
+        }
+        let failed = |why: String| CaptureError::Source(format!("VM {}: {why}", vm.name));
+        let changed = changed.map_err(failed)?;
+        let usage = gateway.lock().await.outbox_use()?;
+        let hold = expected::hold(&usage, &vm.name, changed).map_err(failed)?;
         Ok(Ready {
             asked,
             hold,
@@ -220,15 +229,26 @@ impl Capturer {
         let wants = self.config.policy_of(asked.vm).consistency;
         let judged = consistency::judge_live(&held.freeze, hook, asked.vm.guest_hooks, wants);
         let mut captured = Captured::of(asked.vm, Err(CaptureError::Interrupted));
+        let frozen = match &held.freeze {
+            GuestFreeze::Done {
+                window, quiesced, ..
+            } => Some((*window, *quiesced)),
+            _ => None,
+        };
         captured.moments = Moments {
             pause: held.pause,
-            freeze: match &held.freeze {
-                GuestFreeze::Done { window, .. } => Some(*window),
-                _ => None,
-            },
+            freeze: frozen.map(|(window, _)| window),
+            quiesced: frozen.map(|(_, quiesced)| quiesced),
             held: None,
         };
         captured.findings = ready.findings;
+        let tracking = held.disks.iter().map(|disk| DiskTracking {
+            disk: disk.id.clone(),
+            size_bytes: disk.size_bytes,
+            granularity_bytes: disk.bitmap.granularity,
+            not_persistent: disk.bitmap.not_persistent.clone(),
+        });
+        captured.tracking = tracking.collect();
         let capture = match self.point(asked, &held, captured_at) {
             Ok(capture) => capture,
             Err(error) => {
@@ -264,6 +284,7 @@ impl Capturer {
         if captured.outcome.is_ok() {
             captured.consistency = Some(judged.consistency);
             captured.findings.extend(lower(asked.vm, wants, &judged));
+            captured.findings.extend(hook_failed(asked.vm, hook));
         }
         captured
     }
@@ -308,9 +329,17 @@ async fn ask(vm: &Vm, live: LiveVm) -> Result<Asked<'_>, CaptureError> {
     let now = Timestamp::now().as_second();
     let facts = async {
         let mut session = live.monitor.session().await?;
-        Facts::ask(&mut session, now).await
+        let uuid = session.run("query-uuid", serde_json::json!({})).await?;
+        let facts = Facts::ask(&mut session, now).await?;
+        Ok::<_, QmpError>((uuid, facts))
     };
-    let facts = facts.await.map_err(|error| failed(error.to_string()))?;
+    let (uuid, facts) = facts.await.map_err(|error| failed(error.to_string()))?;
+    let own = std::fs::read_to_string("/sys/class/dmi/id/product_uuid").unwrap_or_default();
+    if is_same_machine(uuid["UUID"].as_str().unwrap_or_default(), own.trim()) {
+        return Err(failed(
+            "this gateway runs in it, and cannot go on to thaw what it froze, itself among it; run the gateway elsewhere, or protect this VM from there".into(),
+        ));
+    }
     let hardware = describe(&facts).hardware;
     let exclude = vm.exclude();
     let has = |name: &String| hardware.disks.iter().any(|disk| disk.id == *name);
@@ -344,6 +373,12 @@ async fn ask(vm: &Vm, live: LiveVm) -> Result<Asked<'_>, CaptureError> {
         live,
         hardware,
     })
+}
+
+/// All zeros is a VM that was given none.
+fn is_same_machine(uuid: &str, own: &str) -> bool {
+    let is_given = uuid.chars().any(|c| c != '0' && c != '-');
+    is_given && uuid.eq_ignore_ascii_case(own)
 }
 
 /// One VM's failure is that of all that were to be captured with it.
@@ -383,6 +418,14 @@ fn not_released(
     ))
 }
 
+fn hook_failed(vm: &Vm, hook: &Freeze) -> Option<Finding> {
+    let Freeze::Failed(why) = hook else {
+        return None;
+    };
+    let (what, remedy) = ("the before hook failed", "correct the hook, or remove it");
+    Some(Finding::new(what, format!("VM {}", vm.name), why, remedy))
+}
+
 pub(super) fn lower(vm: &Vm, asked: Consistency, had: &Judged) -> Option<Finding> {
     (had.consistency < asked).then(|| {
         Finding::new(
@@ -392,4 +435,21 @@ pub(super) fn lower(vm: &Vm, asked: Consistency, had: &Judged) -> Option<Finding
             "see to the guest agent and the hooks, or ask for less in the policy",
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_machine_is_told_by_its_uuid_unless_it_has_none() {
+        let uuid = "5a7e517e-0000-4000-8000-00000000d15c";
+        assert!(is_same_machine(
+            uuid,
+            "5A7E517E-0000-4000-8000-00000000D15C"
+        ));
+        assert!(!is_same_machine(uuid, ""));
+        let none = "00000000-0000-0000-0000-000000000000";
+        assert!(!is_same_machine(none, none));
+    }
 }

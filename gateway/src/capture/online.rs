@@ -19,6 +19,8 @@ impl Capturer {
         gateway: &mut Gateway,
         vm: &Vm,
     ) -> Result<Vec<Finding>, CaptureError> {
+        // A rebuild takes its time, and without it nothing is captured.
+        let is_patient = self.is_patient && !gateway.is_in_doubt();
         let asked = async {
             let mut words = Vec::new();
             if self.is_patient {
@@ -28,7 +30,7 @@ impl Capturer {
             Ok::<_, StoreError>(words)
         };
         let asked = async {
-            match self.is_patient {
+            match is_patient {
                 true => tokio::time::timeout(PATIENCE, asked).await.ok(),
                 false => Some(asked.await),
             }

@@ -1,7 +1,13 @@
 //! Before a first point, and after tracking was lost: passes over the running disks, as in a live migration. Each sends
 //! what the one before missed, and holds nothing, until the rest fits the outbox.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use console::show;
 use jiff::Timestamp;
@@ -17,7 +23,7 @@ use super::{CaptureError, Capturer, SOFTWARE, expected, live::Asked};
 use crate::source::{
     live_disk::LiveDisk,
     qemu::{
-        changed::changed_bytes,
+        changed::{changed_bytes, changed_since},
         checkpoint::{self, Request},
         held::Held,
     },
@@ -25,6 +31,8 @@ use crate::source::{
 
 /// Other captures wait so long for a pass at most, and for the packs that it has on their way.
 pub(super) const SLICE: Duration = Duration::from_secs(10);
+/// How often the hypervisor is asked what changed meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// Threads that read a disk at once.
 pub(super) const CONNECTIONS: usize = 4;
 
@@ -157,16 +165,24 @@ impl Capturer {
         let disks = self.open_disks(asked, held)?;
         let total: u64 = disks.iter().map(|(_, disk)| disk.size_bytes()).sum();
         let (mut sent, began) = (0, Instant::now());
-        let seen = std::sync::atomic::AtomicU64::new(0);
+        let seen = AtomicU64::new(0);
         let count = |bytes: u64| {
-            seen.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
+            seen.fetch_add(bytes, Relaxed);
             progress(bytes);
         };
+        let (mut looked, mut changed, mut cut_off) = (began, None, false);
         loop {
+            tokio::select! {
+                () = self.uplink_on() => {}
+                () = self.interrupt.wait() => return Err(CaptureError::Interrupted),
+            }
             let mut gateway = tokio::select! {
                 gateway = gateway.lock() => gateway,
                 () = self.interrupt.wait() => return Err(CaptureError::Interrupted),
             };
+            if std::mem::take(&mut cut_off) {
+                self.ask_vault(&mut gateway, asked.vm).await?;
+            }
             let capture = VmCapture {
                 name: name.clone(),
                 id: held.capture,
@@ -179,6 +195,11 @@ impl Capturer {
             let until = std::time::Instant::now() + SLICE;
             let slice = tokio::select! {
                 slice = gateway.pass(capture, until, &count) => slice,
+                // What was on its way is asked for when it goes on.
+                () = self.uplink_off() => {
+                    cut_off = true;
+                    continue;
+                }
                 () = self.interrupt.wait() => return Err(CaptureError::Interrupted),
             };
             let (report, ended) = slice?;
@@ -187,14 +208,24 @@ impl Capturer {
                 self.say(name, None);
                 return Ok(sent);
             }
+            drop(gateway);
+            if looked.elapsed() >= LOOK_AGAIN {
+                looked = Instant::now();
+                changed = changed_since(&asked.live, &held.capture).await.ok();
+            }
             // A pass that goes on is counted from its begin again.
-            let done = seen
-                .swap(0, std::sync::atomic::Ordering::Relaxed)
-                .min(total);
-            self.say(
-                name,
-                Some(words(number, done, total, sent, began.elapsed())),
-            );
+            let done = seen.swap(0, Relaxed).min(total);
+            let so_far = SoFar {
+                pass: number,
+                done_bytes: done,
+                total_bytes: total,
+                sent_bytes: sent,
+                changed_bytes: changed,
+                took: began.elapsed(),
+            };
+            let words = so_far.words();
+            tracing::info!("VM {name}: {words}");
+            self.say(name, Some(words));
         }
     }
 
@@ -244,24 +275,63 @@ impl Asked<'_> {
     }
 }
 
-pub(super) fn words(pass: usize, done: u64, total: u64, sent: u64, took: Duration) -> String {
-    let percent = (100 * done).checked_div(total).unwrap_or(100);
-    let left = took.as_secs_f64() * (total - done) as f64 / done.max(1) as f64;
-    format!(
-        "first sync, pass {pass}: {percent} %, {} sent, about {} left of this pass",
-        show::size(sent),
-        show::duration(Duration::from_secs_f64(left.min(1e9))),
-    )
+/// A pass under way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SoFar {
+    pub pass: usize,
+    pub done_bytes: u64,
+    pub total_bytes: u64,
+    pub sent_bytes: u64,
+    /// What changed behind it, where that is known.
+    pub changed_bytes: Option<u64>,
+    pub took: Duration,
 }
 
-/// Early, and with the number that would do.
+impl SoFar {
+    pub fn words(&self) -> String {
+        let (done, total) = (self.done_bytes, self.total_bytes);
+        let percent = (100 * done).checked_div(total).unwrap_or(100);
+        let seconds = self.took.as_secs_f64().max(1.0);
+        let left = seconds * total.saturating_sub(done) as f64 / done.max(1) as f64;
+        let (pass, sent) = (self.pass, show::size(self.sent_bytes));
+        let left = show::duration(Duration::from_secs_f64(left.min(1e9)));
+        let progress = format!(
+            "first sync, pass {pass}: {percent} %, {sent} sent, about {left} left of this pass"
+        );
+        let Some(changed) = self.changed_bytes else {
+            return progress;
+        };
+        let (changes, sends) = (changed as f64 / seconds, self.sent_bytes as f64 / seconds);
+        match changes < sends {
+            true => format!(
+                "{progress}; {} change and {} are sent",
+                bits(changes),
+                bits(sends)
+            ),
+            false => format!(
+                "{progress}; it may come to no end: {} change and {} are sent; an uplink of {} would do",
+                bits(changes),
+                bits(sends),
+                bits(changes * ENOUGH)
+            ),
+        }
+    }
+}
+
+/// An uplink this many times the rate of change brings each pass's rest down by a third.
+const ENOUGH: f64 = 1.5;
+
+fn bits(bytes_per_second: f64) -> console::units::BitRate {
+    console::units::BitRate((bytes_per_second * 8.0) as u64)
+}
+
+/// With the number that would do.
 pub(super) fn never_ends(vm: &str, changes: f64, sends: f64) -> String {
-    let bits = |bytes: f64| console::units::BitRate((bytes * 8.0) as u64);
     format!(
         "VM {vm}: its first sync comes to no end: {} of its disks change while {} are sent, and the rest does not fit the outbox; it would with an uplink of {}, or with a larger `max` in [outbox]",
         bits(changes),
         bits(sends),
-        bits(changes * 1.5),
+        bits(changes * ENOUGH),
     )
 }
 
@@ -289,6 +359,33 @@ mod tests {
             pass(6000, 100, 100),
         ];
         assert_eq!(next(&all, false), Next::Another);
+    }
+
+    #[test]
+    fn a_pass_says_early_whether_it_will_come_to_an_end() {
+        let mut so_far = SoFar {
+            pass: 1,
+            done_bytes: 25 << 30,
+            total_bytes: 100 << 30,
+            sent_bytes: 10_000_000_000,
+            changed_bytes: Some(1_000_000_000),
+            took: Duration::from_secs(10_000),
+        };
+        let words = so_far.words();
+        assert!(
+            words.contains("pass 1: 25 %") && words.contains("8h 20m left"),
+            "{words}"
+        );
+        assert!(
+            words.ends_with("800 kbit/s change and 8 Mbit/s are sent"),
+            "{words}"
+        );
+        so_far.changed_bytes = Some(20_000_000_000);
+        let words = so_far.words();
+        assert!(
+            words.ends_with("an uplink of 24 Mbit/s would do"),
+            "{words}"
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ use console::{Exit, Failure, OrFailure};
 use vault_store::objects::{OpenOptions, Throttle};
 
 use crate::{
-    capture::Capturer,
+    capture::{Asking, Capturer},
     interrupt::Interrupt,
     run::{Daemon, Notifier, RunLock, SystemClock},
     vault_access::{VaultAccess, load_config, open_gateway},
@@ -45,7 +45,12 @@ pub async fn run(config: &Path) -> anyhow::Result<Exit> {
     let open = VaultAccess::open(&config.vault.url, options);
     let access = interrupt.or(open).await??;
     let gateway = open_gateway(&config, access.objects)?;
-    let capturer = Capturer::new(config.clone(), &gateway, interrupt.clone(), true)?;
+    let asked = Asking {
+        is_patient: true,
+        ..Asking::default()
+    };
+    let pace = throttle.clone();
+    let capturer = Capturer::new(config.clone(), &gateway, interrupt.clone(), pace, asked)?;
     let meter = access.meter;
     let work = SyncWork::new(config.clone(), gateway, capturer, meter, interrupt.clone());
     let clock = Arc::new(SystemClock);

@@ -64,7 +64,10 @@ pub fn run(config: &Path, json: bool) -> anyhow::Result<Exit> {
     let standings: Vec<_> = config
         .vms_by_priority()
         .into_iter()
-        .map(|vm| standing(&config, vm, known.iter().find(|s| s.vm == vm.name), now))
+        .map(|vm| {
+            let known = known.iter().find(|s| s.vm == vm.name);
+            standing(&config, vm, known, now, live.is_some())
+        })
         .collect();
     let findings: Vec<_> = standings.iter().flat_map(|s| s.findings.clone()).collect();
     if json {
@@ -141,11 +144,24 @@ fn daemon_lines(live: &LiveStatus) -> String {
     show::printable(&lines).into_owned()
 }
 
-fn standing(config: &Config, vm: &Vm, known: Option<&KnownPoint>, now: Timestamp) -> Standing {
+fn standing(
+    config: &Config,
+    vm: &Vm,
+    known: Option<&KnownPoint>,
+    now: Timestamp,
+    is_run_at_work: bool,
+) -> Standing {
     let policy = config.policy_of(vm);
     let captured = known.and_then(|known| known.captured_at.parse::<Timestamp>().ok());
     let age = captured.map(|at| now.as_second() - at.as_second());
-    let rpo = judge_rpo(&vm.name, known.is_some(), age, policy.rpo_target);
+    let remedy = match is_run_at_work {
+        true => format!(
+            "see what came of it with `sparesite-gateway jobs {}`",
+            vm.name
+        ),
+        false => format!("run `sparesite-gateway sync {}`", vm.name),
+    };
+    let rpo = judge_rpo(&vm.name, known.is_some(), age, policy.rpo_target, remedy);
     let mut findings: Vec<_> = rpo.iter().cloned().collect();
     findings.extend(known.and_then(|known| lower(vm, policy.consistency, &known.consistency)));
     Standing {
@@ -164,11 +180,16 @@ fn standing(config: &Config, vm: &Vm, known: Option<&KnownPoint>, now: Timestamp
 }
 
 /// The finding about the RPO target, if it is not met. `age` is in seconds.
-fn judge_rpo(vm: &str, synced: bool, age: Option<i64>, target: Duration) -> Option<Finding> {
+fn judge_rpo(
+    vm: &str,
+    synced: bool,
+    age: Option<i64>,
+    target: Duration,
+    sync: String,
+) -> Option<Finding> {
     let found = |what: String, why: String, remedy: String| {
         Some(Finding::new(what, format!("VM {vm}"), why, remedy))
     };
-    let sync = format!("run `sparesite-gateway sync {vm}`");
     match age {
         _ if !synced => found(
             "never synced".into(),
@@ -259,7 +280,8 @@ mod tests {
     #[test]
     fn the_rpo_target_is_met_up_to_the_second() {
         let target = "1h".parse().expect("a length of time");
-        let what = |synced, age| judge_rpo("dc01", synced, age, target).map(|f| f.what);
+        let what =
+            |synced, age| judge_rpo("dc01", synced, age, target, String::new()).map(|f| f.what);
         for age in [-60, 0, 3600] {
             assert_eq!(what(true, Some(age)), None, "{age}");
         }
@@ -280,7 +302,7 @@ mod tests {
         ] {
             assert_eq!(what(synced, age).as_deref(), Some(expected));
         }
-        let finding = judge_rpo("dc01", true, Some(7200), target).expect("missed");
+        let finding = judge_rpo("dc01", true, Some(7200), target, String::new()).expect("missed");
         assert_eq!(finding.why, "achieved RPO is 2h, the target is 1h");
     }
 }

@@ -4,6 +4,7 @@ mod report;
 
 use std::{path::Path, sync::Arc, time::Instant};
 
+use clap::Args;
 use console::{Exit, Failure, Finding, Progress, show};
 use jiff::Timestamp;
 use tokio::{sync::Mutex, task::JoinHandle};
@@ -15,7 +16,7 @@ use vault_store::{
 
 use super::{VmArgs, finding_in_words, told};
 use crate::{
-    capture::{CaptureError, Captured, Capturer},
+    capture::{Asking, CaptureError, Captured, Capturer},
     config::{Config, Vm},
     interrupt::Interrupt,
     jobs::{Job, JobLog},
@@ -36,9 +37,19 @@ Examples:
   sparesite-gateway sync dc01 files
   sparesite-gateway sync --json --quiet | jq '.bytes_sent'";
 
-pub async fn run(config: &Path, args: &VmArgs, json: bool) -> anyhow::Result<Exit> {
+/// What `sync` is asked.
+#[derive(Debug, Args)]
+pub struct SyncArgs {
+    #[command(flatten)]
+    pub vms: VmArgs,
+    /// Read all of each disk and compare it, whatever the hypervisor says that changed
+    #[arg(long)]
+    pub compare: bool,
+}
+
+pub async fn run(config: &Path, args: &SyncArgs, json: bool) -> anyhow::Result<Exit> {
     let config = Arc::new(load_config(config)?);
-    let vms = choose(&config, &args.vms)?;
+    let vms = choose(&config, &args.vms.vms)?;
     let interrupt = Interrupt::listen("the next sync goes on")?;
     let began = Instant::now();
     let throttle = Throttle::default();
@@ -48,9 +59,13 @@ pub async fn run(config: &Path, args: &VmArgs, json: bool) -> anyhow::Result<Exi
     };
     let open = VaultAccess::open(&config.vault.url, options);
     let access = interrupt.or(open).await??;
-    let pace = keep_pace(&config, throttle)?;
+    let pace = keep_pace(&config, throttle.clone())?;
     let gateway = open_gateway(&config, access.objects)?;
-    let capturer = Capturer::new(config.clone(), &gateway, interrupt.clone(), false)?;
+    let asked = Asking {
+        compares: args.compare,
+        ..Asking::default()
+    };
+    let capturer = Capturer::new(config.clone(), &gateway, interrupt.clone(), throttle, asked)?;
     let mut cycle = Cycle {
         config: &config,
         meter: access.meter.clone(),
@@ -200,6 +215,17 @@ impl Cycle<'_> {
 
     /// Captures, and sends what was captured.
     async fn try_unit(&self, unit: &[&Vm], count: &(dyn Fn(u64) + Sync)) -> Vec<Captured> {
+        // What an earlier sync left makes room first; that it cannot be sent is said by what comes after it.
+        if self
+            .uploader
+            .outbox_use()
+            .is_ok_and(|outbox| outbox.used_bytes > 0)
+        {
+            tokio::select! {
+                sent = self.uploader.send_all() => drop(sent),
+                () = self.interrupt.wait() => {}
+            }
+        }
         let mut all = self.capturer.capture(&self.gateway, unit, count).await;
         for captured in &mut all {
             let Ok(report) = &mut captured.outcome else {

@@ -251,6 +251,7 @@ impl<W: Work, C: Clock> Daemon<W, C> {
                 took: memory.took,
                 failures: memory.failures,
                 running: self.running[place],
+                passes: known.passes,
             }
         };
         vms.map(standing).collect()
@@ -259,7 +260,9 @@ impl<W: Work, C: Clock> Daemon<W, C> {
     fn uplink_standing(&self, now: Timestamp) -> UplinkStanding {
         let cap = cap_now(&self.config.uplink, &self.config.timezone, now);
         UplinkStanding {
-            waiting: self.standing.vms.iter().any(|vm| vm.queued > 0),
+            // Also what captures that failed have left, which takes room in the outbox.
+            waiting: self.standing.queued_bytes > 0
+                || self.standing.vms.iter().any(|vm| vm.queued > 0),
             running: self.uploading,
             failures: self.upload_failures,
             // Off for good is off until somebody changes the configuration.

@@ -39,6 +39,8 @@ pub struct Known {
     pub captured_at: Option<Timestamp>,
     /// How many of its points wait in the outbox.
     pub queued: u32,
+    /// Passes over its running disks are under way.
+    pub passes: bool,
     /// In words, for people: `first sync, pass 2: 37 %`.
     pub doing: Option<String>,
 }

@@ -25,6 +25,8 @@ pub struct VmStanding {
     pub failures: Failures,
     /// It is being captured, or its first sync is under way.
     pub running: bool,
+    /// What runs are passes over its running disks, which hold no host: a first sync, or one after tracking was lost.
+    pub passes: bool,
 }
 
 /// How long its last point took.
@@ -87,6 +89,7 @@ struct Unit {
     rpo_target: Duration,
     first: bool,
     running: bool,
+    passes: bool,
     /// When its next capture should begin; `None` is at once, whatever the time.
     due_at: Option<Timestamp>,
     /// Not before, after a failure.
@@ -108,7 +111,7 @@ pub fn next_action(
     let units = units(now, vms);
     let busy: Vec<_> = units
         .iter()
-        .filter(|unit| unit.running && !unit.first)
+        .filter(|unit| unit.running && !unit.first && !unit.passes)
         .flat_map(|unit| unit.hosts.iter().copied())
         .collect();
     let first_syncs = units
@@ -176,6 +179,7 @@ impl Unit {
             rpo_target,
             first,
             running: all().any(|vm| vm.running),
+            passes: all().any(|vm| vm.passes),
             due_at: match all().any(|vm| due(vm).is_none()) {
                 true => None,
                 false => all().filter_map(due).min(),

@@ -46,6 +46,7 @@ impl Guest {
                 took: None,
                 failures: Failures::default(),
                 running: false,
+                passes: false,
             },
             capture_seconds,
             upload_seconds,

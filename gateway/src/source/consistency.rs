@@ -57,6 +57,10 @@ pub fn judge_live(
         why: why.to_owned(),
     };
     match (guest, hook) {
+        (GuestFreeze::Done { .. }, Freeze::Failed(why)) => judged(
+            Consistency::FileSystem,
+            &format!("the guest agent froze the file systems, but the before hook failed: {why}"),
+        ),
         (GuestFreeze::Done { system, .. }, _) if guest_hooks || system.quiesces_applications() => {
             judged(
                 Consistency::Application,

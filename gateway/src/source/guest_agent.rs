@@ -1,11 +1,7 @@
 //! The QEMU guest agent: asked to freeze and thaw the guest's file systems. A guest without one
 //! lets QEMU take our words and answers nothing, so every wait is short.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{io, path::PathBuf, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -67,16 +63,13 @@ impl GuestAgent {
         }
     }
 
+    #[cfg(test)]
     pub fn waits(self, answer: Duration, freeze: Duration) -> Self {
         GuestAgent {
             answer,
             freeze,
             ..self
         }
-    }
-
-    pub fn socket(&self) -> &Path {
-        &self.socket
     }
 
     /// Connects, and makes sure that the answers to come are to us: an earlier client's may lie in

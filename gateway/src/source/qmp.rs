@@ -1,11 +1,7 @@
 //! QEMU's monitor over its Unix socket. It serves one client at a time, and the host's own tools
 //! need it too: a [`Session`] is one batch of commands, and lets go of the monitor when dropped.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{io, path::PathBuf, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -64,10 +60,6 @@ impl Monitor {
 
     pub fn patience(self, patience: Duration) -> Self {
         Monitor { patience, ..self }
-    }
-
-    pub fn socket(&self) -> &Path {
-        &self.socket
     }
 
     /// Takes the monitor. Others wait until the session is dropped.

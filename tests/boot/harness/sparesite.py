@@ -127,6 +127,13 @@ class Sparesite:
     def end(self):
         self.site.restore("verify", "--read-data", "--quiet")
 
+    def state_size(self):
+        """The state directory beside what the guest's disks hold, in bytes."""
+        files = [path for path in (self.site.folder / "state").rglob("*") if path.is_file()]
+        disks = [self.guest.folder / f"{name}.qcow2" for name in ("root", "data")]
+        used = sum(path.stat().st_blocks for path in files) * 512
+        return {"bytes": used, "data_bytes": sum(disk.stat().st_blocks * 512 for disk in disks if disk.exists()) or 1}
+
 
 class SparesiteCopies(Sparesite):
     """The product behind `Copy`: it syncs the copied files as a list of disks, as a site without a live

@@ -122,6 +122,7 @@ const OTHERS: &[(&str, &[&str])] = &[
 
 /// Functions that take bytes and decode nothing: they write, hash, seal or send what is ours.
 const NO_DECODERS: &[&str] = &[
+    "block_values::of_block",
     "block_values::of_chunk",
     "control_log::encode_as_control",
     "control_log::encode_as_writer",

@@ -53,6 +53,7 @@ struct Shared {
     counts: Mutex<ProxyCounts>,
     faults: Mutex<VecDeque<ProxyFault>>,
     closed: AtomicBool,
+    down: AtomicBool,
 }
 
 /// Listens on a free loopback port until it is dropped.
@@ -90,6 +91,11 @@ impl CountingProxy {
         lock(&self.shared.faults).push_back(fault);
     }
 
+    /// While it is down, every connection is closed before anything passes.
+    pub fn set_down(&self, down: bool) {
+        self.shared.down.store(down, Ordering::SeqCst);
+    }
+
     pub fn counts(&self) -> ProxyCounts {
         lock(&self.shared.counts).clone()
     }
@@ -115,6 +121,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn serve(client: TcpStream, server_port: u16, shared: &Shared) -> io::Result<()> {
     let mut reader = BufReader::new(client.try_clone()?);
     while let Some(request) = http1::read(&mut reader, false, false)? {
+        if shared.down.load(Ordering::SeqCst) {
+            return client.shutdown(Shutdown::Both);
+        }
         let fault = lock(&shared.faults).pop_front();
         let fault = fault.unwrap_or(ProxyFault::Pass);
         lock(&shared.counts).request_body_bytes += request.body.len() as u64;

@@ -108,6 +108,11 @@ impl StoreError {
         move |error| StoreError::Format { name, error }
     }
 
+    /// Whether it concerns one VM, and no other.
+    pub fn is_of_one_vm(&self) -> bool {
+        matches!(self, StoreError::Fenced { .. } | StoreError::TakenVm { .. })
+    }
+
     /// Whether the error says that an object is lost or damaged, in place of the store being out of reach.
     pub fn is_damage(&self) -> bool {
         match self {

@@ -255,3 +255,25 @@ async fn passes_over_the_running_disk_come_before_the_first_point() {
     assert!(site.restore("vm", PointSelector::Latest).await.unwrap() == disk.bytes);
     assert_eq!(gateway.draft("vm").unwrap(), None);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_rebuild_with_a_lost_layer_tracking_is_not_trusted() {
+    let mut case = Case::new().await;
+    // A layer object: a disk of so many chunks that its map is not inline.
+    let mut large = vec![0; 2100 * CHUNK];
+    for position in 0..2100 {
+        large[position * CHUNK..][..8].copy_from_slice(&(position as u64 + 1).to_le_bytes());
+    }
+    case.disk = TrackedDisk::new(large);
+    case.capture().await;
+    let layers = case.site.objects.list("maps/").await.unwrap();
+    assert!(!layers.is_empty());
+    for layer in layers {
+        std::fs::remove_file(case.site.vault_folder().join(&layer.name)).unwrap();
+    }
+    std::fs::remove_dir_all(case.site.state_folder().join("layers")).unwrap();
+    case.gateway.rebuild(&|_| {}).await.unwrap();
+    case.disk.write(5 * CHUNK, &[1; BLOCK]);
+    let (report, _) = case.capture().await;
+    assert_eq!(report.compared.len(), 1, "{report:?}");
+}

@@ -405,3 +405,42 @@ async fn an_outbox_that_is_full_fails_the_capture_and_loses_nothing() {
     model.capture(0, Hold::Checkpoint).await;
     model.check().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_superseding_point_of_the_same_changes_keeps_its_packs() {
+    let mut model = Model::new(79).await;
+    model.capture(0, Hold::Checkpoint).await;
+    model.begin().await;
+    model.send_all().await;
+    model.disks[0].write(3 * CHUNK, &[5; BLOCK]);
+    model.capture(0, Hold::Checkpoint).await;
+    // The same records by the same data key: packs of the same names.
+    model.capture(0, Hold::Superseding).await;
+    model.send_all().await;
+    model.check().await;
+    assert_eq!(model.lost, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_a_waiting_point_lacks_comes_back_whole() {
+    let mut model = Model::new(80).await;
+    model.capture(0, Hold::Checkpoint).await;
+    model.begin().await;
+    model.send_all().await;
+    let checkpoint = model.checkpoint(0);
+    let mut without = checkpoint.capture(VMS[0], NOW);
+    without.disks[0].name = "renamed".into();
+    let captured = model
+        .gateway()
+        .capture(without, Hold::Checkpoint, &|_| {}, crash);
+    captured.await.unwrap();
+    let checkpoint = model.checkpoint(0);
+    let with = checkpoint.capture(VMS[0], NOW);
+    let captured = model
+        .gateway()
+        .capture(with, Hold::Checkpoint, &|_| {}, crash);
+    assert_eq!(captured.await.unwrap().compared.len(), 1);
+    model.gateway().uploader().send_all().await.unwrap();
+    let restored = model.site.restore(VMS[0], PointSelector::Latest).await;
+    assert!(restored.unwrap() == checkpoint.frozen.bytes);
+}

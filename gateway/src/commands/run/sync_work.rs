@@ -1,6 +1,9 @@
 //! The daemon's work: captures by the source of each VM, one at a time, since there is one gateway; uploads beside them.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex as StdMutex, PoisonError},
+};
 
 use jiff::Timestamp;
 use tokio::{runtime::Handle, sync::Mutex};
@@ -28,6 +31,8 @@ struct Shared {
     capturer: Capturer,
     meter: Meter,
     interrupt: Interrupt,
+    /// Points that were replaced in a full outbox, by VM, while its newest one waits.
+    superseded: StdMutex<HashMap<String, u64>>,
 }
 
 impl SyncWork {
@@ -45,6 +50,7 @@ impl SyncWork {
             capturer,
             meter,
             interrupt,
+            superseded: StdMutex::default(),
         }))
     }
 }
@@ -94,13 +100,42 @@ impl Shared {
                 captured_at: waiting.or(published.as_ref().map(|point| point.captured_at)),
                 published,
                 queued: queued as u32,
-                doing: self.capturer.doing(&vm.name),
+                passes: self.capturer.doing(&vm.name).is_some(),
+                doing: self
+                    .capturer
+                    .doing(&vm.name)
+                    .or_else(|| self.full(&vm.name, queued)),
             });
         }
         Ok(Standing {
             vms,
             queued_bytes: outbox.used_bytes,
         })
+    }
+
+    /// What a full outbox has come to, while it is so.
+    fn full(&self, vm: &str, queued: u64) -> Option<String> {
+        let mut superseded = self
+            .superseded
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if queued == 0 {
+            superseded.remove(vm);
+        }
+        let count = superseded.get(vm)?;
+        Some(format!(
+            "the outbox is full: its newest point replaced {count} that waited for the uplink"
+        ))
+    }
+
+    fn note_superseded(&self, vm: &str, count: u64) {
+        if count > 0 {
+            let mut superseded = self
+                .superseded
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            *superseded.entry(vm.to_owned()).or_default() += count;
+        }
     }
 
     async fn capture(&self, places: &[usize]) -> Vec<Job> {
@@ -117,6 +152,7 @@ impl Shared {
             for finding in &report.findings {
                 tracing::warn!("{}: {}: {}", finding.on, finding.what, finding.why);
             }
+            self.note_superseded(&report.vm, report.superseded);
             jobs.push(report.job(start, sent));
         }
         jobs
@@ -141,6 +177,11 @@ impl Shared {
                 points, is_blocked, ..
             }) if points.is_empty() && is_blocked => {
                 failed("what waits needs a pack that a capture under way is sending".into())
+            }
+            Ok(sent) if sent.points.is_empty() => {
+                let mut packs = job(start, JobOutcome::Done);
+                packs.bytes_sent = bytes_sent;
+                vec![packs]
             }
             Ok(sent) => sent
                 .points

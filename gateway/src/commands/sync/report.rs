@@ -10,7 +10,7 @@ use vault_store::{gateway::PointReport, objects::Usage};
 
 use super::super::finding_in_words;
 use crate::{
-    capture::{CaptureError, Captured},
+    capture::{CaptureError, Captured, DiskTracking},
     jobs::{Job, JobKind, JobOutcome},
 };
 
@@ -46,7 +46,10 @@ pub struct VmReport {
     /// How long the guest stood still, its file systems were frozen, and its hypervisor was kept.
     pub pause_seconds: Option<f64>,
     pub freeze_seconds: Option<f64>,
+    /// The same with the guest's own hooks and the flushing before it.
+    pub quiesced_seconds: Option<f64>,
     pub held_seconds: Option<f64>,
+    pub tracking: Vec<DiskTracking>,
     /// Why a disk was compared in full.
     pub compared: Vec<String>,
     /// Points that waited, and that this one replaced.
@@ -73,6 +76,7 @@ impl VmReport {
             consistency,
             mut findings,
             moments,
+            tracking,
         } = captured;
         let stopped = matches!(outcome, Err(CaptureError::Interrupted));
         let (report, error) = match outcome {
@@ -100,7 +104,9 @@ impl VmReport {
             consistency,
             pause_seconds: seconds(moments.pause),
             freeze_seconds: seconds(moments.freeze),
+            quiesced_seconds: seconds(moments.quiesced),
             held_seconds: seconds(moments.held),
+            tracking,
             compared: report.compared,
             superseded: report.superseded,
             findings,
@@ -271,14 +277,22 @@ mod tests {
             consistency: None,
             findings: Vec::new(),
             moments: Moments::default(),
+            tracking: Vec::new(),
         };
         let dc01 = Captured {
             consistency: Some(Consistency::FileSystem),
             moments: Moments {
                 pause: Some(Duration::from_micros(12_500)),
                 freeze: Some(Duration::from_micros(40_100)),
+                quiesced: Some(Duration::from_millis(240)),
                 held: Some(Duration::from_millis(1_200)),
             },
+            tracking: vec![DiskTracking {
+                disk: "scsi0".into(),
+                size_bytes: 10,
+                granularity_bytes: 4096,
+                not_persistent: None,
+            }],
             ..captured("dc01", Ok(point))
         };
         report.vms.push(VmReport::new(dc01));
@@ -301,7 +315,11 @@ mod tests {
                         "read_bytes": 9, "changed_bytes": 0, "stored_bytes": 0,
                         "chunks": { "read": 0, "full": 0, "patched": 0, "known": 3 },
                         "consistency": "file-system", "pause_seconds": 0.0125,
-                        "freeze_seconds": 0.0401, "held_seconds": 1.2,
+                        "freeze_seconds": 0.0401, "quiesced_seconds": 0.24, "held_seconds": 1.2,
+                        "tracking": [{
+                            "disk": "scsi0", "size_bytes": 10, "granularity_bytes": 4096,
+                            "not_persistent": null,
+                        }],
                         "compared": ["why"], "superseded": 2,
                         "findings": [
                             { "what": "healed", "on": "VM dc01", "why": "", "remedy": "" }
@@ -313,8 +331,8 @@ mod tests {
                         "read_bytes": 0, "changed_bytes": 0, "stored_bytes": 0,
                         "chunks": { "read": 0, "full": 0, "patched": 0, "known": 0 },
                         "consistency": null, "pause_seconds": null,
-                        "freeze_seconds": null, "held_seconds": null,
-                        "compared": [], "superseded": 0,
+                        "freeze_seconds": null, "quiesced_seconds": null, "held_seconds": null,
+                        "tracking": [], "compared": [], "superseded": 0,
                         "findings": [], "error": "interrupted",
                     },
                 ],

@@ -26,6 +26,7 @@ fn vm(name: &str) -> VmStanding {
         }),
         failures: Failures::default(),
         running: false,
+        passes: false,
     }
 }
 

@@ -158,6 +158,8 @@ fn thawed(words: &str, system: GuestSystem) -> GuestFreeze {
             file_systems,
             system,
             window: Duration::from_nanos(window),
+            // virsh tells the freeze and the rest as one.
+            quiesced: Duration::from_nanos(window),
         },
         None => GuestFreeze::Failed("libvirt does not say what was thawed".into()),
     }

@@ -1,5 +1,7 @@
 //! How much changed since an earlier capture, asked before anything is frozen.
 
+use vault_format::ids::CaptureId;
+
 use super::{
     LiveVm,
     checkpoint::DiskRequest,
@@ -31,4 +33,14 @@ pub async fn changed_bytes(
         }
     }
     Ok(Ok(bytes))
+}
+
+/// Bytes that changed in all disks since a capture began.
+pub async fn changed_since(vm: &LiveVm, capture: &CaptureId) -> Result<u64, QmpError> {
+    let mut session = vm.monitor.session().await?;
+    let view = BlockView::of(&mut session).await?;
+    let name = vm.mark.bitmap(capture);
+    let bitmaps = view.nodes.values().flat_map(|node| &node.dirty_bitmaps);
+    let counts = bitmaps.filter(|bitmap| bitmap.name == name);
+    Ok(counts.map(|bitmap| bitmap.count).sum())
 }

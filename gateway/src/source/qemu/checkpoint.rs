@@ -45,8 +45,10 @@ pub enum GuestFreeze {
     Done {
         file_systems: u64,
         system: GuestSystem,
-        /// From the freeze to the thaw.
+        /// From the agent's answer that all file systems are frozen to its answer that they are thawed.
         window: Duration,
+        /// From the request to freeze on: the guest's hooks and the flushing of its file systems too.
+        quiesced: Duration,
     },
     Failed(String),
 }

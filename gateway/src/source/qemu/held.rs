@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use serde_json::json;
 use vault_format::ids::CaptureId;
 use virtual_disk::nbd::NbdAddress;
 
@@ -66,12 +65,6 @@ impl Held {
     /// Lets go after a capture that failed: its bitmaps go too, the older ones record on. Also after a release.
     pub async fn abandon(&self) {
         prepare::undo(&self.vm, &self.capture).await;
-    }
-
-    /// Whether the VM's QEMU still answers.
-    pub async fn still_there(&self) -> Result<(), QmpError> {
-        let mut session = self.vm.monitor.session().await?;
-        session.run("query-status", json!({})).await.map(drop)
     }
 }
 

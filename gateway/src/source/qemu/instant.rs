@@ -53,9 +53,13 @@ pub async fn freeze(
         }
         false => None,
     };
+    let running = mark_running(vms, pause).await?;
     let frozen = freeze_guests(vms, guard.as_mut()).await;
-    let inserted = insert_all(vms, pause, guard.as_mut()).await;
+    let (inserted, all_go_on) = insert_all(vms, &running, guard.as_mut()).await;
     let (freezes, all_thawed) = thaw_guests(frozen, guard.as_mut()).await;
+    if all_go_on {
+        unmark(vms, &running).await;
+    }
     let late = match guard {
         None => None,
         // What a guard has to do still, it does when it is dropped.
@@ -93,6 +97,7 @@ enum Frozen {
         session: Option<AgentSession>,
         file_systems: u64,
         system: GuestSystem,
+        asked: Instant,
         since: Instant,
     },
     /// Perhaps it did freeze all the same.
@@ -132,7 +137,7 @@ async fn freeze_guest(agent: GuestAgent) -> Frozen {
     };
     // Before the freeze: a frozen guest's agent answers little.
     let system = session.system().await.unwrap_or_default();
-    let since = Instant::now();
+    let asked = Instant::now();
     match session.freeze().await {
         Ok(0) => {
             let why = "the guest agent froze no file system".to_owned();
@@ -143,7 +148,8 @@ async fn freeze_guest(agent: GuestAgent) -> Frozen {
             session: Some(session),
             file_systems,
             system,
-            since,
+            asked,
+            since: Instant::now(),
         },
         Err(error) => Frozen::Failed(Some(agent), error.to_string()),
     }
@@ -189,6 +195,7 @@ async fn thaw_guest(frozen: Frozen) -> (GuestFreeze, bool) {
             session,
             file_systems,
             system,
+            asked,
             since,
         } => match thaw(&agent, session).await {
             Ok(0) => {
@@ -196,11 +203,12 @@ async fn thaw_guest(frozen: Frozen) -> (GuestFreeze, bool) {
                 (GuestFreeze::Failed(why.into()), true)
             }
             Ok(_) => {
-                let window = since.elapsed();
+                let (window, quiesced) = (since.elapsed(), asked.elapsed());
                 let done = GuestFreeze::Done {
                     file_systems,
                     system,
                     window,
+                    quiesced,
                 };
                 (done, true)
             }
@@ -238,73 +246,111 @@ struct Turn {
     pause: bool,
 }
 
-async fn insert_all(
-    vms: &[Prepared],
-    pause: bool,
-    mut guard: Option<&mut Guard>,
-) -> Result<Vec<Option<Duration>>, CheckpointError> {
-    let name = |place: usize| vms[place].request.vm.name().to_owned();
-    let failed = |(place, source): (usize, QmpError)| CheckpointError::Qmp {
-        vm: name(place),
+fn marker(vm: &Prepared) -> String {
+    vm.request.vm.mark.node(STOPPED)
+}
+
+fn failed(vms: &[Prepared], (place, source): (usize, QmpError)) -> CheckpointError {
+    CheckpointError::Qmp {
+        vm: vms[place].request.vm.name().to_owned(),
         doing: "freezing its disks",
         source,
-    };
-    let marker = |place: usize| vms[place].request.vm.mark.node(STOPPED);
-    let mut turns = Vec::new();
-    for (place, vm) in vms.iter().enumerate() {
-        let turn = take_turn(vm, place, pause).await;
-        turns.push(turn.map_err(|error| failed((place, error)))?);
     }
-    for turn in turns.iter_mut().filter(|turn| turn.pause) {
-        // Says, if all of us are killed, that it was us.
-        let node = json!({ "driver": "null-co", "node-name": marker(turn.place) });
-        let marked = turn.session.run("blockdev-add", node).await;
-        marked.map_err(|error| failed((turn.place, error)))?;
-        if let Some(guard) = guard.as_mut() {
-            guard.note(Note::Stopping(turn.place)).await?;
+}
+
+/// Which VMs run and have to be paused: one that somebody paused stays as it is. Before anything is frozen, so that a
+/// frozen guest waits for the insertion alone. The mark says, if all of us are killed, that the pause is ours.
+async fn mark_running(vms: &[Prepared], pause: bool) -> Result<Vec<bool>, CheckpointError> {
+    let mut running = vec![false; vms.len()];
+    for (place, vm) in vms.iter().enumerate().filter(|_| pause) {
+        let marked = async {
+            let mut session = vm.request.vm.monitor.session().await?;
+            let status = session.run("query-status", json!({})).await?;
+            if status["running"] == json!(true) {
+                let node = json!({ "driver": "null-co", "node-name": marker(vm) });
+                command(&mut session, "blockdev-add", node).await?;
+                running[place] = true;
+            }
+            Ok(())
+        };
+        let marked: Result<(), QmpError> = marked.await;
+        marked.map_err(|error| failed(vms, (place, error)))?;
+    }
+    Ok(running)
+}
+
+/// A sweep takes what stays.
+async fn unmark(vms: &[Prepared], running: &[bool]) {
+    for (vm, _) in vms.iter().zip(running).filter(|(_, running)| **running) {
+        if let Ok(mut session) = vm.request.vm.monitor.session().await {
+            let arguments = json!({ "node-name": marker(vm) });
+            let _ = session.run("blockdev-del", arguments).await;
         }
     }
+}
+
+/// Each VM's pause; and whether all go on.
+async fn insert_all(
+    vms: &[Prepared],
+    running: &[bool],
+    mut guard: Option<&mut Guard>,
+) -> (Result<Vec<Option<Duration>>, CheckpointError>, bool) {
+    let turns = match take_turns(vms, running, guard.as_deref_mut()).await {
+        Ok(turns) => turns,
+        Err(error) => return (Err(error), true),
+    };
     let began = Instant::now();
     let (turns, stopped) = all(turns, stop).await;
     let (turns, inserted) = match stopped {
         Ok(()) => all(turns, insert).await,
         Err(error) => (turns, Err(error)),
     };
-    let paused: Vec<bool> = turns.iter().map(|turn| turn.pause).collect();
-    let (mut turns, continued) = all(turns, go_on).await;
+    let (turns, continued) = all(turns, go_on).await;
     let pause = began.elapsed();
+    let paused: Vec<usize> = turns
+        .iter()
+        .filter(|turn| turn.pause)
+        .map(|turn| turn.place)
+        .collect();
+    drop(turns);
     // A VM that did not go on by this session is tried once more, then it is the guard's.
     let continued = match continued {
         Ok(()) => Ok(()),
-        Err((place, error)) => {
-            let paused = turns.iter().filter(|turn| turn.pause);
-            again(vms, paused).await.map_err(|_| (place, error))
-        }
+        Err((place, error)) => again(vms, &paused).await.map_err(|_| (place, error)),
     };
-    for turn in turns.iter_mut().filter(|turn| turn.pause) {
-        let arguments = json!({ "node-name": marker(turn.place) });
-        if continued.is_ok() {
-            // Else a sweep takes it, and knows by it what to do.
-            let _ = turn.session.run("blockdev-del", arguments).await;
-        }
-        if continued.is_ok()
-            && let Some(guard) = guard.as_mut()
-        {
-            let _ = guard.note(Note::Continued(turn.place)).await;
+    let all_go_on = continued.is_ok();
+    if let (true, Some(guard)) = (all_go_on, guard) {
+        for place in &paused {
+            let _ = guard.note(Note::Continued(*place)).await;
         }
     }
-    inserted.and(continued).map_err(failed)?;
-    Ok(paused
-        .into_iter()
-        .map(|paused| paused.then_some(pause))
-        .collect())
+    let pauses = running.iter().map(|running| running.then_some(pause));
+    let done = inserted.and(continued).map(|()| pauses.collect());
+    (done.map_err(|error| failed(vms, error)), all_go_on)
+}
+
+/// The monitors, held for the instant alone.
+async fn take_turns(
+    vms: &[Prepared],
+    running: &[bool],
+    guard: Option<&mut Guard>,
+) -> Result<Vec<Turn>, CheckpointError> {
+    let mut turns = Vec::new();
+    for (place, vm) in vms.iter().enumerate() {
+        let turn = take_turn(vm, place, running[place]).await;
+        turns.push(turn.map_err(|error| failed(vms, (place, error)))?);
+    }
+    if let Some(guard) = guard {
+        for turn in turns.iter().filter(|turn| turn.pause) {
+            guard.note(Note::Stopping(turn.place)).await?;
+        }
+    }
+    Ok(turns)
 }
 
 async fn take_turn(vm: &Prepared, place: usize, pause: bool) -> Result<Turn, QmpError> {
     let monitor = vm.request.vm.monitor.clone().patience(PATIENCE);
-    let mut session = monitor.session().await?;
-    // One that somebody paused stays as it is.
-    let pause = pause && session.run("query-status", json!({})).await?["running"] == json!(true);
+    let session = monitor.session().await?;
     let filters = vm.disks.iter();
     let filters = filters.filter_map(|d| Some((d.qom_path.clone(), d.filter.clone()?)));
     Ok(Turn {
@@ -368,9 +414,9 @@ async fn go_on(mut turn: Turn) -> (Turn, Result<(), QmpError>) {
 }
 
 /// Telling a VM that runs already to go on does nothing.
-async fn again(vms: &[Prepared], paused: impl Iterator<Item = &Turn>) -> Result<(), QmpError> {
-    for turn in paused {
-        let monitor: &Monitor = &vms[turn.place].request.vm.monitor;
+async fn again(vms: &[Prepared], paused: &[usize]) -> Result<(), QmpError> {
+    for place in paused {
+        let monitor: &Monitor = &vms[*place].request.vm.monitor;
         command(&mut monitor.session().await?, "cont", json!({})).await?;
     }
     Ok(())

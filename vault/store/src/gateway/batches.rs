@@ -15,6 +15,9 @@ use vault_format::{BLOCK_BYTES, ChunkId};
 /// Disk bytes judged at once: enough for all CPUs, little memory.
 const BATCH_BYTES: u64 = 16 << 20;
 
+/// Of one batch.
+const MOST_HOLES: usize = 16_384;
+
 pub(super) fn chunks_of_batch(chunk_bytes: u64) -> usize {
     (BATCH_BYTES / chunk_bytes).max(2) as usize
 }
@@ -115,6 +118,25 @@ impl Batches {
 
     /// The next batch; `None` at the end. An error is one of the disk, or of the state.
     pub fn next(&mut self, snapshot: &Snapshot) -> Result<Option<Batch>, NextError> {
+        let Some(mut batch) = self.next_stretch(snapshot)? else {
+            return Ok(None);
+        };
+        // Changes lie scattered: a batch has work for all CPUs, wherever it lies.
+        while batch.looks.len() < chunks_of_batch(self.chunk_bytes) / 2
+            && batch.holes.len() < MOST_HOLES
+        {
+            let Some(more) = self.next_stretch(snapshot)? else {
+                break;
+            };
+            batch.looks.extend(more.looks);
+            batch.holes.extend(more.holes);
+            batch.end = more.end;
+        }
+        Ok(Some(batch))
+    }
+
+    /// The next neighbouring positions.
+    fn next_stretch(&mut self, snapshot: &Snapshot) -> Result<Option<Batch>, NextError> {
         if self.cursor >= self.end {
             return Ok(None);
         }
@@ -263,6 +285,9 @@ impl Batches {
             let Some(changed) = self.next_change(at)?.filter(|found| found.start < limit) else {
                 break;
             };
+            // Whole blocks: of one that changed in part, the rest is looked at too.
+            let block = BLOCK_BYTES as u64;
+            let changed = changed.start / block * block..changed.end.next_multiple_of(block);
             let stop = changed.end.min(limit);
             // Zero until data turns up in it.
             self.mark(&mut parts, changed.start..stop, true);

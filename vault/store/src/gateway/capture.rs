@@ -60,8 +60,8 @@ impl Drop for Judging {
 /// How the disks of a capture are gone through.
 struct Reading<'r> {
     vm: &'r str,
-    /// Packs that go once this capture is whole.
-    going: Arc<HashSet<u64>>,
+    /// Packs of which it knows nothing.
+    unheeded: Arc<HashSet<u64>>,
     /// The pass that this is, if it is one, and when it stops for now.
     pass: Option<(CaptureId, Instant)>,
     progress: &'r (dyn Fn(u64) + Sync),
@@ -97,7 +97,7 @@ impl Gateway {
         let mut packing = Packing::new(draft.ordinal, hold);
         let reading = Reading {
             vm: &vm.name,
-            going: self.shared.going_packs(&draft)?,
+            unheeded: self.shared.unheeded_packs(&draft)?,
             pass: None,
             progress,
         };
@@ -120,10 +120,10 @@ impl Gateway {
                 changed: report.changed_bytes,
                 sent: report.stored_bytes,
             },
-            log: self.shared.state.header().log.number,
+            log: self.shared.state.header().heeded_log(),
         });
         (draft.row.pass, draft.row.under_way) = (None, None);
-        report.superseded = self.shared.commit_draft(&draft)?;
+        report.superseded = self.shared.commit_draft(&mut draft)?;
         Ok(report)
     }
 
@@ -138,7 +138,7 @@ impl Gateway {
         let mut packing = Packing::new(draft.ordinal, Hold::Nothing);
         let reading = Reading {
             vm: &vm.name,
-            going: self.shared.going_packs(&draft)?,
+            unheeded: self.shared.unheeded_packs(&draft)?,
             pass: Some((vm.id, until)),
             progress,
         };
@@ -278,7 +278,7 @@ impl Gateway {
                     snapshot,
                     filling: packing.filling(),
                     waiting,
-                    going: reading.going.clone(),
+                    unheeded: reading.unheeded.clone(),
                     values: values.clone(),
                     zero_values: zero_values.clone(),
                     records: records.clone(),
@@ -425,6 +425,6 @@ fn count_mapped(mapped: &mut u64, was_chunk: bool, slot: Slot) {
 
 fn lied(disk: &str, chunks: u64) -> String {
     format!(
-        "the hypervisor's change tracking of disk {disk} missed changes ({chunks} chunks, found by reading them anyway); they are right now, others may not be: have the disk compared in full with `sparesite-gateway sync --compare`, and look for what writes to it past the hypervisor"
+        "the hypervisor's change tracking of disk {disk} missed changes ({chunks} chunks, found by reading them anyway); they are right now, others may not be: have all of it compared with `sparesite-gateway sync --compare`, and look for what writes to it past the hypervisor"
     )
 }

@@ -32,8 +32,8 @@ pub(super) struct ChunkJobs {
     pub filling: HashSet<ChunkId>,
     /// Packs that have not arrived.
     pub waiting: HashSet<u64>,
-    /// Those that go once this capture is whole: what is in them counts as not known.
-    pub going: Arc<HashSet<u64>>,
+    /// What is in these counts as not known.
+    pub unheeded: Arc<HashSet<u64>>,
     pub values: Arc<Values>,
     /// Those of a chunk of zeros.
     pub zero_values: Arc<[BlockValue]>,
@@ -260,7 +260,7 @@ impl ChunkJobs {
     /// What is known of a chunk, and stays so.
     fn known(&self, id: &ChunkId) -> Result<Option<ChunkRow>, StoreError> {
         let row = self.snapshot.chunk(id)?;
-        Ok(row.filter(|row| !self.going.contains(&row.pack)))
+        Ok(row.filter(|row| !self.unheeded.contains(&row.pack)))
     }
 
     /// Waiting packs under a known chunk.

@@ -8,11 +8,14 @@ use crate::StoreError;
 use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
-use vault_format::VmId;
 use vault_format::ids::CaptureId;
+use vault_format::layer::Slot;
 
 /// Every chunk of a tracked disk is read once in this time, whether or not it is said to have changed.
 const SCRUB_SECONDS: i64 = 28 * 24 * 3600;
+
+/// A capture reads one of so many shares at most, however late it comes.
+const SHARES: u64 = 28;
 
 /// A draft in the hands of a capture.
 pub(super) struct Draft {
@@ -22,7 +25,9 @@ pub(super) struct Draft {
     pub known: Vec<Known>,
     /// The points that it replaces.
     pub replaces: Vec<u64>,
-    is_superseding: bool,
+    /// How far each disk's slow reading has come when it is whole.
+    scrubs: Vec<Scrub>,
+    hold: Hold,
 }
 
 impl Draft {
@@ -49,6 +54,9 @@ impl Shared {
     ) -> Result<Draft, StoreError> {
         let vm_id = self.key.id_key.vm_id(&vm.name);
         self.check_vm(&vm.name, &vm_id)?;
+        if hold != Hold::Nothing {
+            self.forget_doubtful(&vm_id)?;
+        }
         let mut queue = self.state.queue_of(&vm_id)?;
         let draft = match queue.last() {
             Some((_, row)) if row.point.is_none() => queue.pop(),
@@ -64,16 +72,28 @@ impl Shared {
         };
         let trusted = self.captures(&vm_id)?.into_iter();
         let trusted: Vec<CaptureId> = trusted.map(|known| known.id).collect();
-        let (mut disks, mut known) = (Vec::new(), Vec::new());
+        let (mut disks, mut known, mut scrubs) = (Vec::new(), Vec::new(), Vec::new());
         for disk in &vm.disks {
             let old = before.iter().find(|row| row.name == disk.name);
-            let mut row = self.disk_row(&vm_id, old, disk)?;
+            let row = self.disk_row(old, disk)?;
             let old = old.filter(|old| old.number == row.number);
             let why = distrusted(disk, old, &trusted);
+            let (scrub, next) = match (&why, hold) {
+                // A pass and a capture share the map: only the capture's share counts.
+                (None, Hold::Checkpoint | Hold::Superseding) => {
+                    let positions = row.size_bytes.div_ceil(u64::from(self.key.chunk_bytes));
+                    plan_scrub(row.scrub, positions, vm.captured_at.as_second())
+                }
+                _ => (Default::default(), row.scrub),
+            };
             let tracked = match why {
-                None => Some(self.tracked(&mut row, vm.captured_at.as_second())?),
+                None => Some(Tracked {
+                    scrub,
+                    lost: self.lost_positions(row.number)?,
+                }),
                 Some(_) => None,
             };
+            scrubs.push(next);
             report.compared.extend(why);
             disks.push(row);
             known.push(Known { tracked, base });
@@ -114,16 +134,12 @@ impl Shared {
             row,
             known,
             replaces,
-            is_superseding: hold == Hold::Superseding,
+            scrubs,
+            hold,
         })
     }
 
-    fn disk_row(
-        &self,
-        vm_id: &VmId,
-        old: Option<&DiskRow>,
-        disk: &DiskCapture,
-    ) -> Result<DiskRow, StoreError> {
+    fn disk_row(&self, old: Option<&DiskRow>, disk: &DiskCapture) -> Result<DiskRow, StoreError> {
         let excluded = disk.source.is_none();
         match old {
             Some(row) if row.excluded == excluded => Ok(DiskRow {
@@ -133,8 +149,9 @@ impl Shared {
             }),
             _ => Ok(DiskRow {
                 name: disk.name.clone(),
-                // A disk that was excluded before, or is now, begins anew: its old map says nothing about its layers.
-                number: self.state.disk_number(vm_id, &disk.name, old.is_some())?,
+                // A disk that was excluded before, or is now, begins anew, and so does one that comes back: its old map says
+                // nothing about its layers.
+                number: self.state.new_disk_number()?,
                 size_bytes: disk.size_bytes,
                 excluded,
                 layers: Vec::new(),
@@ -144,21 +161,20 @@ impl Shared {
         }
     }
 
-    /// What is looked at of a disk whose changes are known: a share of all chunks, and those that are lost.
-    fn tracked(&self, row: &mut DiskRow, now: i64) -> Result<Tracked, StoreError> {
-        let positions = row.size_bytes.div_ceil(u64::from(self.key.chunk_bytes));
-        let (scrub, next) = plan_scrub(row.scrub, positions, now);
-        row.scrub = next;
+    /// Where a disk holds chunks that are lost.
+    fn lost_positions(&self, disk: u32) -> Result<BTreeSet<u64>, StoreError> {
         let mut lost = BTreeSet::new();
         if self.state.any_lost() {
             let snapshot = self.state.snapshot()?;
-            for (position, id) in snapshot.mapped(row.number, 0..u64::MAX)? {
-                if snapshot.is_lost(&id)? {
+            for item in snapshot.slots(disk, 0..u64::MAX, u64::MAX)? {
+                if let (position, Slot::Chunk(id)) = item?
+                    && snapshot.is_lost(&id)?
+                {
                     lost.insert(position);
                 }
             }
         }
-        Ok(Tracked { scrub, lost })
+        Ok(lost)
     }
 
     /// The points that may be replaced: those behind the one being published. With the ordinal before them.
@@ -177,22 +193,30 @@ impl Shared {
         Ok((Some(base), replaced.filter(|its| *its > base).collect()))
     }
 
-    /// Packs that go once this capture is whole.
-    pub(super) fn going_packs(&self, draft: &Draft) -> Result<Arc<HashSet<u64>>, StoreError> {
-        let mut going = match draft.replaces.is_empty() {
-            true => Vec::new(),
-            false => self.packs_of_gone(&draft.replaces)?,
-        };
-        going.retain(|pack| !draft.row.needs.contains(pack));
-        Ok(Arc::new(going.into_iter().collect()))
+    /// Packs of which this capture knows nothing: those that go once it is whole; and where it must not wait to learn it,
+    /// those of which nobody knows whether they arrived.
+    pub(super) fn unheeded_packs(&self, draft: &Draft) -> Result<Arc<HashSet<u64>>, StoreError> {
+        let mut unheeded = HashSet::new();
+        if !draft.replaces.is_empty() {
+            let (packs, useless) = self.packs_of_gone(&draft.replaces)?;
+            unheeded.extend(packs.into_iter().chain(useless));
+            unheeded.retain(|pack| !draft.row.needs.contains(pack));
+        }
+        if draft.hold != Hold::Nothing {
+            unheeded.extend(self.doubtful_packs()?);
+        }
+        Ok(Arc::new(unheeded))
     }
 
     /// The draft is a whole point now. Returns how many points it replaced.
-    pub(super) fn commit_draft(&self, draft: &Draft) -> Result<u64, StoreError> {
+    pub(super) fn commit_draft(&self, draft: &mut Draft) -> Result<u64, StoreError> {
+        for (disk, scrub) in draft.row.disks.iter_mut().zip(&draft.scrubs) {
+            disk.scrub = *scrub;
+        }
         // While this is held nothing begins to be published.
         let busy = self.busy.point();
         let mut gone = Vec::new();
-        if draft.is_superseding {
+        if draft.hold == Hold::Superseding {
             let pending = self.state.pending()?;
             for (ordinal, row) in self.state.queue()? {
                 let is_fixed =
@@ -202,21 +226,16 @@ impl Shared {
                 }
             }
         }
-        // What it replaced is the only thing that is not needed any more; packs of drafts that failed stay.
         let numbers: Vec<u64> = gone.iter().map(|(ordinal, _)| *ordinal).collect();
-        let packs = match numbers.is_empty() {
-            true => Vec::new(),
+        let (packs, useless) = match numbers.is_empty() {
+            true => Default::default(),
             false => self.packs_of_gone(&numbers)?,
         };
-        let names = packs
-            .iter()
-            .map(|pack| Ok(self.state.pack(*pack)?.map(|row| row.name)));
-        let names = names.collect::<Result<Vec<_>, StoreError>>()?;
         self.state
-            .commit_capture(draft.ordinal, &draft.row, &gone, &packs)?;
+            .commit_capture(draft.ordinal, &draft.row, &gone, (&packs, &useless))?;
         drop(busy);
-        for name in names.into_iter().flatten() {
-            self.outbox.remove(&name)?;
+        if !packs.is_empty() {
+            self.tidy_outbox()?;
         }
         Ok(numbers.len() as u64)
     }
@@ -254,6 +273,8 @@ fn plan_scrub(last: Scrub, positions: u64, now: i64) -> ([Range<u64>; 2], Scrub)
     }
     let elapsed = (now - last.at).min(SCRUB_SECONDS) as u128;
     let due = (u128::from(positions) * elapsed / SCRUB_SECONDS as u128) as u64;
+    // A VM that was off for long is not read in one go: a day's share at once, the rest with the next captures.
+    let due = due.min(positions.div_ceil(SHARES));
     if due == 0 {
         return (Default::default(), last);
     }
@@ -263,10 +284,7 @@ fn plan_scrub(last: Scrub, positions: u64, now: i64) -> ([Range<u64>; 2], Scrub)
     let used = u128::from(due) * SCRUB_SECONDS as u128 / u128::from(positions);
     let next = Scrub {
         next: end % positions,
-        at: match elapsed == SCRUB_SECONDS as u128 {
-            true => now,
-            false => last.at + used as i64,
-        },
+        at: (last.at + used as i64).max(now - SCRUB_SECONDS),
     };
     let ranges = [begin..end.min(positions), 0..end.saturating_sub(positions)];
     (ranges, next)
@@ -283,7 +301,7 @@ mod tests {
             (7, 86_400),
             (4096, 10),
             (100_000, 300),
-            (999, 40 * 86_400),
+            (999, 86_400),
         ] {
             let (mut scrub, mut now) = (Scrub::default(), 1_700_000_000);
             let mut seen = vec![now; positions as usize];

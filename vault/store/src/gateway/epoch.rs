@@ -8,6 +8,7 @@ use crate::objects::Created;
 use jiff::{SignedDuration, Timestamp};
 use vault_format::VmId;
 use vault_format::control_log::LogEntry;
+use vault_format::ids::object_hash;
 
 /// Gateway and store may disagree by this before it is a finding.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(15);
@@ -33,6 +34,12 @@ impl Shared {
             start.findings.extend(rebuilt.findings.iter().cloned());
         }
         start.findings.extend(self.read_log().await?);
+        if self.state.header().unsure_chains {
+            self.relearn_chunks()?;
+            self.lose_broken_chains()?;
+            self.state
+                .change_header(|header| header.unsure_chains = false)?;
+        }
         self.check_standing()?;
         self.settle_pending().await?;
         start.findings.extend(self.heed_damage().await?);
@@ -50,7 +57,7 @@ impl Shared {
     /// Reads what is new in the log. Returns what is void in it.
     pub(super) async fn read_log(&self) -> Result<Vec<String>, StoreError> {
         let before = self.state.header();
-        let mut log = before.log.clone();
+        let (mut log, mut epoch) = (before.log.clone(), None);
         loop {
             let name = log.next_name();
             let bytes = match self.objects.get(&name).await {
@@ -60,6 +67,9 @@ impl Shared {
             };
             log.read(&self.key.trust.control, &bytes)
                 .map_err(StoreError::format(&name))?;
+            if before.intent == Some(object_hash(&bytes)) {
+                epoch = Some(log.number);
+            }
         }
         let news = before.log.number + 1;
         let void = log.void.range(news..);
@@ -67,7 +77,12 @@ impl Shared {
             .map(|(number, why)| format!("control log entry {number} is void: {why}"))
             .collect();
         if log.number >= news {
-            self.state.change_header(|header| header.log = log)?;
+            self.state.change_header(|header| {
+                header.log = log;
+                if let Some(epoch) = epoch.filter(|_| header.epoch != 0) {
+                    (header.epoch, header.intent) = (epoch, None);
+                }
+            })?;
         }
         Ok(void)
     }
@@ -136,14 +151,16 @@ impl Shared {
             writer: self.key.writer.id,
             vms: vms.to_vec(),
         };
-        // If we die before the new one is noted, the log and the state disagree: then the next cycle rebuilds.
-        self.state.change_header(|header| header.epoch = 0)?;
         let mut log = self.state.header().log.clone();
         loop {
             let (name, bytes) = (
                 log.next_name(),
                 log.encode_as_writer(&self.key.writer, &entry, &Timestamp::now().to_string()),
             );
+            // If we die or fail before the answer, the next reading of the log finds it there, or not.
+            let intent = object_hash(&bytes);
+            self.state
+                .change_header(|header| header.intent = Some(intent))?;
             let stored = match self.objects.create(&name, bytes.clone().into()).await? {
                 Created::New => bytes.clone().into(),
                 Created::Exists => self.objects.get(&name).await?,
@@ -154,6 +171,7 @@ impl Shared {
                 return self.state.change_header(|header| {
                     header.epoch = log.number;
                     header.log = log;
+                    header.intent = None;
                 });
             }
             if log.revoked.contains_key(&self.key.writer.id) {

@@ -5,12 +5,14 @@ use super::Shared;
 use super::rows::PackRow;
 use super::state::state_error;
 use crate::StoreError;
+use crate::objects::Created;
 use crate::objects::local_file::Root;
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use vault_format::ids::PackName;
 
 #[derive(Debug)]
@@ -18,9 +20,16 @@ pub(super) struct Outbox {
     root: Root,
     most_bytes: u64,
     used_bytes: AtomicU64,
+    /// Held from a file to its row, and from the look whether a row needs a file to its removal: two packs of the same
+    /// records have one name.
+    files: Mutex<()>,
 }
 
 impl Outbox {
+    pub fn hold_files(&self) -> MutexGuard<'_, ()> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub fn open(state: &Path, most_bytes: u64) -> Result<Self, StoreError> {
         let folder = state.join("outbox");
         fs::create_dir_all(&folder).map_err(state_error(&folder))?;
@@ -28,6 +37,7 @@ impl Outbox {
             root: Root::new(folder),
             most_bytes,
             used_bytes: AtomicU64::new(0),
+            files: Mutex::default(),
         };
         let used = outbox.files()?.iter().map(|(_, bytes)| bytes).sum();
         outbox.used_bytes.store(used, Relaxed);
@@ -74,8 +84,9 @@ impl Outbox {
         }
         let path = self.path(pack);
         let made = self.root.create(&path, bytes, &|_| {});
-        made.map_err(state_error(&path))?;
-        self.used_bytes.fetch_add(length, Relaxed);
+        if made.map_err(state_error(&path))? == Created::New {
+            self.used_bytes.fetch_add(length, Relaxed);
+        }
         Ok(())
     }
 
@@ -83,11 +94,21 @@ impl Outbox {
         self.path(pack).is_file()
     }
 
-    /// The bytes of a pack, proved by its name; `None` if they are not here, or not whole any more.
-    pub fn get(&self, pack: &PackName) -> Option<Vec<u8>> {
-        let bytes = fs::read(self.path(pack)).ok()?;
-        vault_format::pack::check(pack, &bytes).ok()?;
-        Some(bytes)
+    /// The bytes of a pack, proved by its name. `None` if they are not here, or are not whole any more, and then they are
+    /// not here from now on.
+    pub fn get(&self, pack: &PackName) -> Result<Option<Vec<u8>>, StoreError> {
+        let path = self.path(pack);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(state_error(&path)(e)),
+        };
+        if vault_format::pack::check(pack, &bytes).is_ok() {
+            return Ok(Some(bytes));
+        }
+        tracing::warn!("{} is damaged", path.display());
+        self.remove(pack)?;
+        Ok(None)
     }
 
     /// Removes a pack, if it is here.
@@ -115,6 +136,7 @@ impl Outbox {
 impl Shared {
     /// Removes files that no pack on its way has: a process died between the file and its row, or after the arrival.
     pub(super) fn tidy_outbox(&self) -> Result<(), StoreError> {
+        let _held = self.outbox.hold_files();
         let waiting = self.waiting_packs()?;
         let names: HashSet<PackName> = waiting.values().map(|pack| pack.name).collect();
         let files = self.outbox.files()?.into_iter();

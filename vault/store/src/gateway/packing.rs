@@ -141,13 +141,16 @@ impl Gateway {
             capture: Some(packing.capture),
             after: std::mem::take(&mut packing.after).into_iter().collect(),
         };
-        if packing.hold != Hold::Nothing {
-            tokio::task::block_in_place(|| shared.outbox.put(&pack.name, &pack.bytes))?;
-        }
         let chunks: Vec<(ChunkId, ChunkRow)> = packing.filling.drain().collect();
         packing.noted[0].extend(chunks.iter().map(|(id, _)| *id));
         // Noted before it is sent: whoever finds this row asks the store whether the pack arrived.
-        let ordinal = shared.state.add_pack(&row, &pack.entries, &chunks)?;
+        let ordinal = tokio::task::block_in_place(|| {
+            let _held = shared.outbox.hold_files();
+            if packing.hold != Hold::Nothing {
+                shared.outbox.put(&pack.name, &pack.bytes)?;
+            }
+            shared.state.add_pack(&row, &pack.entries, &chunks)
+        })?;
         let buffers = self.buffers.clone();
         if packing.hold != Hold::Nothing {
             buffers.give(pack.bytes);
@@ -239,12 +242,10 @@ impl Gateway {
     ) -> Result<(), StoreError> {
         debug_assert!(packing.builder.is_none());
         packing.waiting_changes = 0;
-        for (disk, changes) in std::mem::take(&mut packing.changes) {
-            self.shared
-                .state
-                .add_changes(packing.capture, row, disk, &changes)?;
-        }
-        Ok(())
+        let changes = std::mem::take(&mut packing.changes);
+        self.shared
+            .state
+            .add_changes(packing.capture, row, &changes)
     }
 }
 

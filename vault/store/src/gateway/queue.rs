@@ -35,15 +35,18 @@ impl Gateway {
         self.shared.captures(&self.shared.key.id_key.vm_id(name))
     }
 
+    /// Whether the next cycle begins with a rebuild, which takes its time.
+    pub fn is_in_doubt(&self) -> bool {
+        self.shared.state.header().epoch == 0
+    }
+
     /// Whether a VM can be captured without asking the vault first: it was captured before, and nothing is in doubt.
     pub fn can_capture_unasked(&self, name: &str) -> Result<bool, StoreError> {
         let vm_id = self.shared.key.id_key.vm_id(name);
-        let known = self
-            .shared
-            .state
-            .vm(&vm_id)?
-            .is_some_and(|vm| vm.taken_from.is_none());
-        let known = known || !self.shared.state.queue_of(&vm_id)?.is_empty();
+        let known = match self.shared.state.vm(&vm_id)? {
+            Some(vm) => vm.taken_from.is_none(),
+            None => !self.shared.state.queue_of(&vm_id)?.is_empty(),
+        };
         Ok(known && self.shared.check_vm(name, &vm_id).is_ok())
     }
 
@@ -96,7 +99,15 @@ impl Shared {
                 "the gateway's state is in doubt: begin a cycle first, which rebuilds it".into(),
             ));
         }
-        Ok(())
+        let row = self.state.vm(vm_id)?.filter(|row| row.taken_from.is_none());
+        let own = self.key.writer.id;
+        match row.and_then(|row| header.log.taken_from(&own, vm_id, row.point.epoch)) {
+            Some(takeover) => Err(StoreError::TakenVm {
+                vm: name.to_owned(),
+                by: header.log.label(&takeover.writer),
+            }),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn captures(&self, vm_id: &VmId) -> Result<Vec<KnownCapture>, StoreError> {
@@ -135,8 +146,10 @@ impl Shared {
         Ok(usage)
     }
 
-    /// The waiting packs that no capture needs once these are gone, except what is on its way at this moment.
-    pub(super) fn packs_of_gone(&self, gone: &[u64]) -> Result<Vec<u64>, StoreError> {
+    /// The waiting packs that no capture needs once these are gone, except what is on its way at this moment; and those
+    /// that arrived and stand on them.
+    pub(super) fn packs_of_gone(&self, gone: &[u64]) -> Result<(Vec<u64>, Vec<u64>), StoreError> {
+        let all: HashMap<u64, PackRow> = self.state.packs()?.into_iter().collect();
         let waiting = self.waiting_packs()?;
         let stay: Vec<BTreeSet<u64>> = self
             .state
@@ -148,7 +161,33 @@ impl Shared {
         let mut packs = unneeded(stay.iter(), &stands_on(&waiting));
         let busy = self.busy.packs();
         packs.retain(|pack| !busy.contains(pack));
-        Ok(packs)
+        drop(busy);
+        let useless = with_dependents(&packs, &all).into_iter();
+        let useless = useless.filter(|pack| !waiting.contains_key(pack));
+        Ok((packs, useless.collect()))
+    }
+
+    /// Packs of which nobody knows whether they arrived, and that the outbox has not.
+    pub(super) fn doubtful_packs(&self) -> Result<Vec<u64>, StoreError> {
+        let waiting = self.waiting_packs()?.into_iter();
+        let doubtful = waiting.filter(|(_, pack)| !self.outbox.has(&pack.name));
+        Ok(doubtful.map(|(ordinal, _)| ordinal).collect())
+    }
+
+    /// A VM's draft forgets what it has of doubtful packs: a capture that cannot wait to learn about them must not build on
+    /// them.
+    pub(super) fn forget_doubtful(&self, vm_id: &VmId) -> Result<(), StoreError> {
+        let doubtful = self.doubtful_packs()?;
+        if doubtful.is_empty() {
+            return Ok(());
+        }
+        let entries = self.state.entries_of_all(&doubtful)?;
+        let ids = entries.iter().flat_map(|(_, its)| its.iter().map(|e| e.id));
+        let ids: HashSet<ChunkId> = ids.collect();
+        let drafts = self.state.queue_of(vm_id)?.into_iter();
+        drafts
+            .filter(|(_, row)| row.point.is_none())
+            .try_for_each(|(ordinal, row)| self.repair_draft(ordinal, row, &ids))
     }
 
     /// Asks the store about packs of which nobody knows whether they arrived, and that the outbox has not: a sync died or
@@ -207,11 +246,7 @@ impl Shared {
                 _ => {}
             }
         }
-        for (ordinal, pack) in &waiting {
-            if lost.contains(ordinal) {
-                self.outbox.remove(&pack.name)?;
-            }
-        }
+        self.tidy_outbox()?;
         Ok(findings)
     }
 

@@ -209,6 +209,29 @@ impl Shared {
         Ok(())
     }
 
+    /// Packs were taken in, and what they bring perhaps not: a process died in between.
+    pub(super) fn relearn_chunks(&self) -> Result<(), StoreError> {
+        let snapshot = self.state.snapshot()?;
+        for (pack, _) in self.state.packs()? {
+            let mut rows = Vec::new();
+            for entry in self.state.entries_of(pack)? {
+                if snapshot.chunk(&entry.id)?.is_none() && !snapshot.is_lost(&entry.id)? {
+                    let row = ChunkRow {
+                        pack,
+                        length: entry.length,
+                        kind: entry.kind,
+                        mask: None,
+                    };
+                    rows.push((entry.id, row));
+                }
+            }
+            if !rows.is_empty() {
+                self.state.put_chunks(&rows)?;
+            }
+        }
+        Ok(())
+    }
+
     /// A segment's packs that are stored with their stated size, each with its entries.
     async fn read_segment(
         &self,
@@ -292,15 +315,16 @@ impl Shared {
 
     /// Learns packs that this state does not know: another gateway's. Without them all that the VM has would be sent again.
     async fn meet_packs(&self) -> Result<(), StoreError> {
-        // If we die or fail before all of them are known, the next cycle rebuilds.
-        let epoch = self.state.header().epoch;
-        self.state.change_header(|header| header.epoch = 0)?;
+        // If we die or fail before the chains are looked at, the next cycle does that.
+        self.state
+            .change_header(|header| header.unsure_chains = true)?;
         let mut report = RebuildReport::default();
         self.learn_packs(&|_| {}, &mut report).await?;
         for finding in report.findings {
             tracing::warn!("{finding}");
         }
-        self.state.change_header(|header| header.epoch = epoch)
+        self.state
+            .change_header(|header| header.unsure_chains = false)
     }
 
     /// Takes over a VM's newest whole point: its map and layers. The sequence goes on behind the highest number, whole
@@ -354,8 +378,7 @@ impl Shared {
         }
         let mut disks = Vec::new();
         for disk in &manifest.disks {
-            // A fresh number: an attempt that was cut off may have filled the old one in part.
-            let number = self.state.disk_number(&row.vm_id, &disk.name, true)?;
+            let number = self.state.new_disk_number()?;
             let layers = disk.layers.iter().map(layer_row).collect();
             let mut disk = DiskRow {
                 name: disk.name.clone(),
@@ -366,8 +389,9 @@ impl Shared {
                 mapped: 0,
                 scrub: Scrub::default(),
             };
-            self.learn_map(&row.vm_id, &mut disk).await?;
-            disks.push(disk);
+            if self.learn_map(&mut disk).await? {
+                disks.push(disk);
+            }
         }
         row.taken_from = (writer != self.key.writer.id).then_some(writer);
         row.name = manifest.facts.vm;
@@ -377,19 +401,15 @@ impl Shared {
         Ok(true)
     }
 
-    /// Overlays a disk's layers into the state's map. A lost layer means a disk that is not known: it is then written
-    /// whole, as a new one.
-    async fn learn_map(&self, vm_id: &VmId, disk: &mut DiskRow) -> Result<(), StoreError> {
+    /// Overlays a disk's layers into the state's map. False for a lost layer: then nothing is known of the disk, and it is
+    /// compared and written whole, as a new one.
+    async fn learn_map(&self, disk: &mut DiskRow) -> Result<bool, StoreError> {
         // Oldest first, each over the ones before: nothing need be remembered of what newer layers hide.
         for layer in disk.layers.clone().iter().rev() {
             let runs = match self.runs_of(layer).await {
                 Ok(runs) if !self.is_damaged_layer(layer) => runs,
                 Err(e) if !e.is_damage() => return Err(e),
-                _ => {
-                    disk.layers.clear();
-                    disk.number = self.state.disk_number(vm_id, &disk.name, true)?;
-                    return Ok(());
-                }
+                _ => return Ok(false),
             };
             self.state.overlay(disk.number, &runs)?;
         }
@@ -402,7 +422,7 @@ impl Shared {
             disk.mapped += slots.len() as u64;
             self.lose_unknown(&slots)?;
         }
-        Ok(())
+        Ok(true)
     }
 }
 

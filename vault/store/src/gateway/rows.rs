@@ -24,6 +24,23 @@ pub(super) struct Header {
     pub log: ControlLog,
     /// Damage entries of the log up to this number have been heeded.
     pub heeded: u64,
+    /// The epoch entry that is about to be stored: if the log has it, it is ours.
+    pub intent: Option<ObjectHash>,
+    /// Another gateway's packs were being learnt: chains may be broken.
+    pub unsure_chains: bool,
+}
+
+impl Header {
+    /// The log's number up to which its damage was heeded.
+    pub fn heeded_log(&self) -> u64 {
+        let unheeded = self
+            .log
+            .damaged
+            .values()
+            .filter(|n| **n > self.heeded)
+            .min();
+        unheeded.map_or(self.log.number, |number| number - 1)
+    }
 }
 
 /// Where a known chunk's record is, and on what it stands.
@@ -78,7 +95,7 @@ impl ChunkRow {
 pub(super) struct PackRow {
     pub name: PackName,
     pub size: u64,
-    /// False: it was about to be sent, and nobody knows whether it arrived.
+    /// False: it waits in the outbox, or is on its way, or nobody knows whether it arrived.
     pub arrived: bool,
     /// The manifest that has its entries.
     pub holder: Option<String>,
@@ -86,7 +103,7 @@ pub(super) struct PackRow {
     pub indexed: bool,
     /// It was found so in the vault: that segment is none of this state's, and is not merged or written again.
     pub adopted: bool,
-    /// The capture that it was made for, while that is not published.
+    /// The capture that it was made for.
     pub capture: Option<u64>,
     /// Packs that had not arrived when it was noted, and that its patches stand on.
     pub after: Vec<u64>,

@@ -22,8 +22,6 @@ pub(super) const ENTRIES: TableDefinition<u64, &[u8]> = TableDefinition::new("en
 pub(super) const SEGMENTS: TableDefinition<u64, &[u8]> = TableDefinition::new("segments");
 pub(super) const VMS: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("vms");
 pub(super) const PENDING: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("pending");
-/// Map numbers of disks, by VM id and name.
-pub(super) const DISKS: TableDefinition<&str, u32> = TableDefinition::new("disks");
 pub(super) const MAP: TableDefinition<(u32, u64), &[u8; 32]> = TableDefinition::new("map");
 /// Captures that are not published yet, by ordinal: in the order in which they were begun.
 pub(super) const QUEUE: TableDefinition<u64, &[u8]> = TableDefinition::new("queue");
@@ -85,6 +83,8 @@ impl State {
             epoch: 0,
             log: ControlLog::new(key.trust.vault),
             heeded: 0,
+            intent: None,
+            unsure_chains: false,
         };
         let state = State {
             database,
@@ -171,7 +171,7 @@ impl State {
         })
     }
 
-    /// Forgets everything but the log's vault: what `rebuild` begins with.
+    /// Forgets everything but whose vault it is, and the counters: what `rebuild` begins with.
     pub fn clear(&self) -> Result<(), StoreError> {
         let before = self.header();
         let header = Header {
@@ -182,6 +182,8 @@ impl State {
             epoch: 0,
             log: ControlLog::new(before.vault),
             heeded: 0,
+            intent: None,
+            unsure_chains: false,
         };
         self.any_lost.store(false, Relaxed);
         self.write(|w| {
@@ -189,7 +191,6 @@ impl State {
             w.delete_table(LOST)?;
             w.delete_table(PACKS)?;
             w.delete_table(OPEN)?;
-            w.delete_table(DISKS)?;
             w.delete_table(ENTRIES)?;
             w.delete_table(SEGMENTS)?;
             w.delete_table(VMS)?;
@@ -299,7 +300,6 @@ fn create_tables(w: &WriteTransaction) -> Result<(), redb::Error> {
     w.open_table(LOST)?;
     w.open_table(PACKS)?;
     w.open_table(OPEN)?;
-    w.open_table(DISKS)?;
     w.open_table(ENTRIES)?;
     w.open_table(SEGMENTS)?;
     w.open_table(VMS)?;

@@ -1,26 +1,15 @@
 //! The state's map of each disk, as it is published, and what captures that are not published yet change in it.
 
-use super::state::{DISKS, MAP, State, take_numbers};
+use super::state::{MAP, State, take_numbers};
 use crate::StoreError;
+use vault_format::ChunkId;
 use vault_format::layer::{Run, RunBuilder, Slot};
 use vault_format::record::BlockMask;
-use vault_format::{ChunkId, VmId};
 
 impl State {
-    /// A disk's number in the map; the same one again after a first sync that was cut off, unless a `fresh` one is
-    /// asked for.
-    pub fn disk_number(&self, vm: &VmId, disk: &str, fresh: bool) -> Result<u32, StoreError> {
-        let key = format!("{vm}/{disk}");
-        let known =
-            self.read(|r| Ok(r.open_table(DISKS)?.get(key.as_str())?.map(|v| v.value())))?;
-        if let (Some(number), false) = (known, fresh) {
-            return Ok(number);
-        }
-        self.write(|w| {
-            let number = take_numbers(w, "disk", 1)? as u32;
-            w.open_table(DISKS)?.insert(key.as_str(), number)?;
-            Ok(number)
-        })
+    /// A number that no disk has had.
+    pub fn new_disk_number(&self) -> Result<u32, StoreError> {
+        self.write(|w| Ok(take_numbers(w, "disk", 1)? as u32))
     }
 
     /// Runs of at most `most` positions from `from` on, and where to go on if there are more: what the capture with the
@@ -108,6 +97,7 @@ mod tests {
     use super::super::rows::QueueRow;
     use super::*;
     use crate::setup::{VaultRequest, prepare_vault_at};
+    use vault_format::VmId;
     use vault_format::kit::Argon2idCosts;
 
     fn state(folder: &std::path::Path) -> State {
@@ -148,7 +138,8 @@ mod tests {
             (*at, Change { slot, blocks })
         };
         let changes: Vec<_> = slots.iter().map(change).collect();
-        state.add_changes(capture, &row, disk, &changes).unwrap();
+        let changes = [(disk, changes)].into();
+        state.add_changes(capture, &row, &changes).unwrap();
     }
 
     #[test]

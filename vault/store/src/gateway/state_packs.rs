@@ -51,14 +51,20 @@ impl State {
     pub fn mark_arrived(&self, ordinals: &[u64]) -> Result<(), StoreError> {
         let mut brought = Vec::new();
         for ordinal in ordinals.iter().filter(|_| self.any_lost()) {
-            brought.extend(self.entries_of(*ordinal)?);
+            let entries = self.entries_of(*ordinal)?.into_iter();
+            brought.extend(entries.map(|entry| (*ordinal, entry)));
         }
         self.write(|w| {
-            let mut lost = w.open_table(LOST)?;
-            for entry in &brought {
-                lost.remove(&entry.id.0)?;
+            let (mut lost, chunks) = (w.open_table(LOST)?, w.open_table(CHUNKS)?);
+            for (ordinal, entry) in &brought {
+                // What it brought was lost again meanwhile, if the chunk is not known by it any more.
+                let row = chunks.get(&entry.id.0)?;
+                let row = row.and_then(|v| ChunkRow::decode(v.value()));
+                if row.is_some_and(|row| row.pack == *ordinal) {
+                    lost.remove(&entry.id.0)?;
+                }
             }
-            drop(lost);
+            drop((lost, chunks));
             update_pack_rows(w, ordinals, &|pack| pack.arrived = true)
         })
     }
@@ -91,15 +97,6 @@ impl State {
                 .map(|v| v.value().to_vec()))
         })?;
         decode_entries(&bytes.unwrap_or_default(), 1).map_err(self.error())
-    }
-
-    pub fn pack(&self, ordinal: u64) -> Result<Option<PackRow>, StoreError> {
-        let bytes = self.read(|r| {
-            let row = r.open_table(PACKS)?.get(ordinal)?;
-            Ok(row.map(|v| v.value().to_vec()))
-        })?;
-        let row = bytes.map(|bytes| serde_json::from_slice(&bytes));
-        row.transpose().map_err(self.error())
     }
 
     /// All packs, by ordinal.
@@ -193,7 +190,7 @@ impl State {
         })
     }
 
-    /// Chunks of an empty table's next part, sorted by id.
+    /// Best in the order of their ids.
     pub fn put_chunks(&self, rows: &[(ChunkId, ChunkRow)]) -> Result<(), StoreError> {
         self.write(|w| {
             let mut chunks = w.open_table(CHUNKS)?;
@@ -244,7 +241,10 @@ pub(super) fn drop_packs(
     Ok(())
 }
 
-fn drop_chunks(w: &WriteTransaction, packs: &[(u64, Vec<Entry>)]) -> Result<(), redb::Error> {
+pub(super) fn drop_chunks(
+    w: &WriteTransaction,
+    packs: &[(u64, Vec<Entry>)],
+) -> Result<(), redb::Error> {
     let mut chunks = w.open_table(CHUNKS)?;
     for (ordinal, entries) in packs {
         for entry in entries {

@@ -3,14 +3,14 @@
 use super::rows::{DiskRow, PackRow, PendingRow, QueueRow};
 use super::state::{CHANGES, MAP, PENDING, QUEUE, State, VMS, json, take_numbers};
 use super::state_map::Change;
-use super::state_packs::{drop_packs, update_pack_rows};
+use super::state_packs::{drop_chunks, drop_packs, update_pack_rows};
 use crate::StoreError;
 use redb::{ReadableTable, WriteTransaction};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use vault_format::layer::Slot;
 use vault_format::{ChunkId, VmId};
 
-/// Position, what it holds, and what it held.
+/// A position, and what became of it.
 pub(super) type Changed = (u64, Change);
 
 impl State {
@@ -47,18 +47,20 @@ impl State {
         self.write(|w| put_row(w, ordinal, row))
     }
 
-    /// Notes what the draft changes, and how far it has come, in one commit.
+    /// Notes what the draft changes in each disk, and how far it has come, in one commit.
     pub fn add_changes(
         &self,
         ordinal: u64,
         row: &QueueRow,
-        disk: u32,
-        changes: &[Changed],
+        changes: &BTreeMap<u32, Vec<Changed>>,
     ) -> Result<(), StoreError> {
         self.write(|w| {
             put_row(w, ordinal, row)?;
             let mut table = w.open_table(CHANGES)?;
-            for (position, change) in changes {
+            let all = changes
+                .iter()
+                .flat_map(|(disk, its)| its.iter().map(move |change| (*disk, change)));
+            for (disk, (position, change)) in all {
                 let key = (disk, *position, ordinal);
                 // A pass may come to a position twice: it differs in what either changed.
                 let before = table.get(key)?.map(|v| Change::decode(v.value()));
@@ -77,21 +79,24 @@ impl State {
         })
     }
 
-    /// The draft is a whole capture now. `superseded` ones, and packs that only they needed, go in the same commit.
+    /// The draft is a whole capture now. In the same commit go `superseded` ones, the packs that nobody needs then, and
+    /// what is known by packs that arrived and stand on those.
     pub fn commit_capture(
         &self,
         ordinal: u64,
         row: &QueueRow,
         superseded: &[(u64, QueueRow)],
-        packs: &[u64],
+        (packs, useless): (&[u64], &[u64]),
     ) -> Result<(), StoreError> {
         let entries = self.entries_of_all(packs)?;
+        let useless = self.entries_of_all(useless)?;
         self.write(|w| {
             put_row(w, ordinal, row)?;
             for (old, row) in superseded {
                 drop_capture(w, *old, &row.disks)?;
             }
-            drop_packs(w, &entries)
+            drop_packs(w, &entries)?;
+            drop_chunks(w, &useless)
         })
     }
 

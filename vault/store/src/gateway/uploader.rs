@@ -62,6 +62,20 @@ impl Drop for Mark<'_> {
 
 type Landed = Result<(u64, u64), ObjectError>;
 
+/// VMs whose points cannot be published, and the first reason.
+#[derive(Default)]
+struct Refused {
+    vms: HashSet<VmId>,
+    why: Option<StoreError>,
+}
+
+type Doing<'a, 'm> = (
+    &'a mut Sent,
+    &'a mut JoinSet<Landed>,
+    &'a mut Mark<'m>,
+    &'a mut Refused,
+);
+
 impl Uploader {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Uploader { shared }
@@ -91,11 +105,13 @@ impl Uploader {
             packs: HashSet::new(),
         };
         let (mut sent, mut flying) = (Sent::default(), JoinSet::new());
+        let mut refused = Refused::default();
         let outcome = loop {
             if sent.points.len() >= points {
                 break Ok(());
             }
-            match self.next(only, &mut sent, &mut flying, &mut mark).await {
+            let doing = (&mut sent, &mut flying, &mut mark, &mut refused);
+            match self.next(only, doing).await {
                 Ok(true) => {}
                 Ok(false) => break Ok(()),
                 Err(e) => break Err(e),
@@ -107,23 +123,34 @@ impl Uploader {
                 self.land(landed, &mut sent)?;
             }
         }
-        outcome.map(|()| sent)
+        match (outcome, refused.why) {
+            (Err(error), _) | (Ok(()), Some(error)) => Err(error),
+            (Ok(()), None) => Ok(sent),
+        }
     }
 
     /// One step; false when nothing is left to do.
     async fn next(
         &self,
         only: Option<&VmId>,
-        sent: &mut Sent,
-        flying: &mut JoinSet<Landed>,
-        mark: &mut Mark<'_>,
+        (sent, flying, mark, refused): Doing<'_, '_>,
     ) -> Result<bool, StoreError> {
         let shared = &self.shared;
         let waiting = shared.waiting_packs()?;
         let packs = stands_on(&waiting);
-        let points = shared.waiting_points(only, &waiting)?;
+        let mut points = shared.waiting_points(only, &waiting)?;
+        points.retain(|point| !refused.vms.contains(&point.vm));
         if let Some(capture) = ready_point(&points, &packs) {
-            sent.points.extend(shared.publish_next(capture).await?);
+            match shared.publish_next(capture).await {
+                Ok(published) => sent.points.extend(published),
+                // Of one VM, whoever waits behind it: the others go on.
+                Err(error) if error.is_damage() || error.is_of_one_vm() => {
+                    let vm = points.iter().find(|point| point.capture == capture);
+                    refused.vms.extend(vm.map(|point| point.vm));
+                    refused.why.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
             return Ok(true);
         }
         let mut steps = plan_uploads(&points, &packs);
@@ -173,8 +200,12 @@ impl Uploader {
         flying: &mut JoinSet<Landed>,
     ) -> Result<(), StoreError> {
         let shared = &self.shared;
-        let Some(bytes) = tokio::task::block_in_place(|| shared.outbox.get(&pack.name)) else {
-            shared.lose_packs_on_the_way(&[ordinal])?;
+        let bytes = tokio::task::block_in_place(|| {
+            let _held = shared.outbox.hold_files();
+            shared.outbox.get(&pack.name)
+        })?;
+        // Whether what needs it is lost is for the capturing half to say, which may be building on it.
+        let Some(bytes) = bytes else {
             return Ok(());
         };
         let (objects, name) = (shared.objects.clone(), names::pack(&pack.name));
@@ -188,13 +219,9 @@ impl Uploader {
     }
 
     fn land(&self, (ordinal, bytes): (u64, u64), sent: &mut Sent) -> Result<(), StoreError> {
-        let name = self.shared.state.pack(ordinal)?.map(|pack| pack.name);
         self.shared.state.mark_arrived(&[ordinal])?;
         (sent.packs, sent.bytes) = (sent.packs + 1, sent.bytes + bytes);
-        match name {
-            Some(name) => self.shared.outbox.remove(&name),
-            None => self.shared.tidy_outbox(),
-        }
+        self.shared.tidy_outbox()
     }
 }
 

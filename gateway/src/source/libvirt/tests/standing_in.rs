@@ -102,6 +102,7 @@ async fn a_guest_is_frozen_for_the_beginning_only() {
         file_systems,
         system,
         window,
+        ..
     } = &job.freeze
     else {
         panic!("{:?}", job.freeze);

@@ -1,7 +1,7 @@
 //! A QEMU with disks, and what is needed to capture it.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -327,8 +327,4 @@ pub fn changes(disk: &LiveDisk) -> Vec<(u64, u64)> {
         at = range.end;
     }
     found
-}
-
-pub fn exists(path: &Path) -> bool {
-    path.exists()
 }

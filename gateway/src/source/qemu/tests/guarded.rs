@@ -78,12 +78,13 @@ async fn a_guest_is_frozen_for_the_instant_only() {
         file_systems,
         system,
         window,
+        quiesced,
     } = &held.freeze
     else {
         panic!("{:?}", held.freeze);
     };
     assert_eq!((*file_systems, system.id.as_str()), (2, "debian"));
-    assert!(held.pause.expect("two disks") <= *window);
+    assert!(held.pause.expect("two disks") <= *window && window <= quiesced);
     held.release().await.expect("released");
 }
 

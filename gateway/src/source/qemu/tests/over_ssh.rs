@@ -23,7 +23,7 @@ async fn a_vm_of_another_host_is_captured_and_guarded() {
     let sockets = place.wanted(&mark());
     let reach = place.host.reach(&sockets).await.expect("reached");
     let vm = LiveVm::new(place.clone(), mark(), &reach);
-    assert_ne!(vm.monitor.socket(), qemu.path("qmp"));
+    assert_ne!(reach.here(&qemu.path("qmp")), qemu.path("qmp"));
     let ids = ["vd0", "ide0"];
     qemu.writes("vd0", 1, 0, MIB).await;
     for number in 1..=2 {
