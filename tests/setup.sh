@@ -83,22 +83,38 @@ azurite() {
     export SPARESITE_AZURITE=$folder/node_modules/.bin/azurite-blob
 }
 
-# Where qemu-utils came from Debian's backports, qemu-system-x86 must too; the source is added for
-# this one call, not to the machine.
-qemu_system() {
-    command -v qemu-system-x86_64 >/dev/null && return
-    if [[ $(dpkg-query -W -f '${Version}' qemu-utils 2>/dev/null) != *~bpo12* ]]; then
-        packages qemu-system-x86_64=qemu-system-x86
-        return
-    fi
-    say "installing qemu-system-x86 from bookworm-backports, as qemu-utils is"
+from_backports() { [[ $(dpkg-query -W -f '${Version}' qemu-utils 2>/dev/null) == *~bpo12* ]]; }
+
+# install_backports PACKAGE…: the source is added for this one call, not to the machine.
+install_backports() {
+    say "installing $* from bookworm-backports, as qemu-utils is"
     local parts=$SPARESITE_CACHE/backports list=/etc/apt/sources.list.d/debian.sources
-    [[ -e $list ]] || fail "no $list; install qemu-system-x86 of bookworm-backports by hand"
+    [[ -e $list ]] || fail "no $list; install $* of bookworm-backports by hand"
     mkdir -p "$parts/sources" "$parts/lists/partial"
     sed 's/^Suites: bookworm .*/& bookworm-backports/' "$list" >"$parts/sources/debian.sources"
     local -a aside=(-o "Dir::Etc::SourceParts=$parts/sources" -o "Dir::State::lists=$parts/lists")
     apt "${aside[@]}" update
-    apt "${aside[@]}" install -y --no-install-recommends -t bookworm-backports qemu-system-x86 seabios
+    apt "${aside[@]}" install -y --no-install-recommends -t bookworm-backports "$@"
+}
+
+# Where qemu-utils came from Debian's backports, qemu-system-x86 must too.
+qemu_system() {
+    command -v qemu-system-x86_64 >/dev/null && return
+    if from_backports; then
+        install_backports qemu-system-x86 seabios
+    else
+        packages qemu-system-x86_64=qemu-system-x86
+    fi
+}
+
+# libvirtd and virsh, for the tests of its source; without them those tests say that they were skipped.
+libvirt() {
+    command -v libvirtd >/dev/null && command -v virsh >/dev/null && return
+    if from_backports; then
+        install_backports libvirt-daemon libvirt-clients libvirt-daemon-driver-qemu
+    else
+        packages libvirtd=libvirt-daemon virsh=libvirt-clients
+    fi
 }
 
 guest_builders=(cc=build-essential python3=python3 qemu-img=qemu-utils mmdebstrap=mmdebstrap
@@ -119,6 +135,7 @@ case $kind in
 test)
     test_guest
     packages /usr/sbin/sshd=openssh-server nbdkit=nbdkit
+    libvirt
     azurite
     ;;
 demo) packages "${guest_builders[@]}" ;;

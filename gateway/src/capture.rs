@@ -33,6 +33,7 @@ use crate::{
     source::qemu::{checkpoint::CheckpointError, guard::GuardProgram, position::Mark},
 };
 use reached::Reached;
+pub use reached::{host_of, place};
 
 pub const SOFTWARE: &str = concat!("sparesite-gateway ", env!("CARGO_PKG_VERSION"));
 
@@ -207,8 +208,12 @@ impl Capturer {
                 Source::Libvirt(source) => {
                     self.capture_libvirt(gateway, (vm, source), progress).await
                 }
-                Source::Disks(_) => self.capture_listed(gateway, vm, progress).await,
-                _ => Captured::of(vm, Err(CaptureError::Source(unsupported(vm)))),
+                Source::Disks(_) | Source::Nbd(_) => {
+                    self.capture_listed(gateway, vm, progress).await
+                }
+                Source::Qemu(_) | Source::Proxmox(_) => {
+                    Captured::of(vm, Err(CaptureError::Interrupted))
+                }
             });
         }
         for vm in vms {
@@ -239,13 +244,6 @@ fn alone(vm: &Vm) -> String {
     format!(
         "VM {}: domains of libvirt in a [[group]] are not in this version: libvirt begins the backup job of one domain \
          at a time; protect it without the group, or as `qemu` by a QMP socket of its own",
-        vm.name
-    )
-}
-
-fn unsupported(vm: &Vm) -> String {
-    format!(
-        "VM {}: sources of this kind are not in this version",
         vm.name
     )
 }

@@ -1,6 +1,7 @@
 //! The commands, one module each.
 
 pub mod check;
+pub mod discover;
 pub mod init;
 pub mod jobs;
 pub mod points;

@@ -28,7 +28,7 @@ use vault_format::manifest::Consistency;
 
 pub use limits::{Outbox, Scratch};
 pub use problem::ConfigError;
-pub use source::{Disk, LibvirtSource, Source};
+pub use source::{Disk, LibvirtSource, NbdExport, SINCE, Source};
 pub use together::{Group, Host};
 pub use uplink::{Cap, Uplink, UplinkWindow};
 
@@ -118,6 +118,30 @@ const MOST_BYTES: u64 = 4 << 20;
 
 impl Config {
     pub fn load(file: &Path) -> Result<Config, ConfigError> {
+        let (text, folder) = Config::text(file)?;
+        Config::parse(&text, file, &folder)
+    }
+
+    /// Also where no VM is written yet, which is what discovery is for.
+    pub fn load_for_discovery(file: &Path) -> Result<Config, ConfigError> {
+        let (mut text, folder) = Config::text(file)?;
+        let table = text.parse::<toml::Table>().unwrap_or_default();
+        if table.is_empty() || table.contains_key("vm") {
+            return Config::parse(&text, file, &folder);
+        }
+        let policies = table.get("policy").and_then(|all| all.as_array());
+        let policy = policies.and_then(|all| all.first()?.get("name"));
+        let policy = policy.map_or_else(|| "\"\"".to_owned(), ToString::to_string);
+        text += &format!(
+            "\n[[vm]]\nname = \"vm\"\npolicy = {policy}\nsource.disks = [\"/dev/null\"]\n"
+        );
+        let mut config = Config::parse(&text, file, &folder)?;
+        config.vms.clear();
+        Ok(config)
+    }
+
+    /// And the folder that relative paths are taken from.
+    fn text(file: &Path) -> Result<(String, PathBuf), ConfigError> {
         let unreadable = |why: String| ConfigError::unreadable(file, why);
         let absolute = std::path::absolute(file).map_err(|e| unreadable(e.to_string()))?;
         let mut text = String::new();
@@ -127,7 +151,8 @@ impl Config {
         if text.len() as u64 > MOST_BYTES {
             return Err(unreadable(format!("it is larger than {MOST_BYTES} bytes")));
         }
-        Config::parse(&text, file, absolute.parent().unwrap_or(Path::new("/")))
+        let folder = absolute.parent().unwrap_or(Path::new("/"));
+        Ok((text, folder.to_owned()))
     }
 
     /// `file` is named in problems; relative paths are taken from `folder`.

@@ -18,7 +18,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use console::{Exit, Failure, Manual, OrFailure, OutputArgs};
 
 use commands::{
-    VmArgs, check, init, jobs as jobs_command, points, rebuild, run as run_command, status, sync,
+    VmArgs, check, discover, init, jobs as jobs_command, points, rebuild, run as run_command,
+    status, sync,
 };
 use source::qemu::guard;
 
@@ -56,6 +57,9 @@ enum Command {
     /// Try everything that a sync needs, and look for what would spoil a recovery
     #[command(after_help = check::EXAMPLES)]
     Check(VmArgs),
+    /// Find VMs on this machine and the configured hosts, and print [[vm]] blocks for the configuration
+    #[command(after_help = discover::EXAMPLES)]
+    Discover,
     /// Capture every VM, or those named, and publish a recovery point of each
     #[command(after_help = sync::EXAMPLES)]
     Sync(sync::SyncArgs),
@@ -104,6 +108,7 @@ async fn run(cli: &Cli) -> anyhow::Result<Exit> {
     match &cli.command {
         Command::Init(args) => init::run(args, json).await,
         Command::Check(args) => check::run(config, args, json).await,
+        Command::Discover => discover::run(config, json).await,
         Command::Sync(args) => sync::run(config, args, json).await,
         Command::Run => run_command::run(config).await,
         Command::Points(args) => points::run(config, args, json).await,

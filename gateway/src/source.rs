@@ -2,6 +2,7 @@
 //! or a running VM's QEMU.
 
 pub mod consistency;
+pub mod discovered;
 pub mod disk_extents;
 pub mod disk_list;
 pub mod guest_agent;
@@ -10,6 +11,7 @@ pub mod host;
 mod json_lines;
 pub mod libvirt;
 pub mod live_disk;
+pub mod nbd_list;
 pub mod proxmox;
 pub mod qemu;
 pub mod qmp;

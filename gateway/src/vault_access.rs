@@ -27,6 +27,11 @@ pub fn load_config(file: &Path) -> Result<Config, Failure> {
     Config::load(file).map_err(|error| Failure::usage(error.to_string()))
 }
 
+/// A configuration that may have no VM yet.
+pub fn load_for_discovery(file: &Path) -> Result<Config, Failure> {
+    Config::load_for_discovery(file).map_err(|error| Failure::usage(error.to_string()))
+}
+
 /// Where systemd keeps the file that it loaded for us under this name (`LoadCredential=`), if it did.
 fn credential(path: &Path, folder: Option<PathBuf>) -> PathBuf {
     let loaded = folder

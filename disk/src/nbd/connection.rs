@@ -7,8 +7,10 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustls::{ClientConnection, StreamOwned};
+
 use super::error::NbdError;
-use super::handshake::{NbdOptions, list_exports};
+use super::handshake::{NbdOptions, greet, list_exports, start_tls};
 use super::session::Session;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +33,7 @@ impl fmt::Display for NbdAddress {
 pub enum Socket {
     Unix(UnixStream),
     Tcp(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, Socket>>),
 }
 
 impl Read for Socket {
@@ -38,6 +41,7 @@ impl Read for Socket {
         match self {
             Self::Unix(s) => s.read(buf),
             Self::Tcp(s) => s.read(buf),
+            Self::Tls(s) => s.read(buf),
         }
     }
 }
@@ -47,6 +51,7 @@ impl Write for Socket {
         match self {
             Self::Unix(s) => s.write(buf),
             Self::Tcp(s) => s.write(buf),
+            Self::Tls(s) => s.write(buf),
         }
     }
 
@@ -54,6 +59,7 @@ impl Write for Socket {
         match self {
             Self::Unix(s) => s.flush(),
             Self::Tcp(s) => s.flush(),
+            Self::Tls(s) => s.flush(),
         }
     }
 }
@@ -100,7 +106,13 @@ fn dial(address: &NbdAddress, timeout: Duration) -> Result<Socket, NbdError> {
 
 impl NbdConnection {
     pub fn connect(address: &NbdAddress, options: &NbdOptions) -> Result<Self, NbdError> {
-        Session::start(dial(address, options.timeout)?, options)
+        let mut socket = dial(address, options.timeout)?;
+        let flags = greet(&mut socket)?;
+        if let Some(tls) = &options.tls {
+            start_tls(&mut socket)?;
+            socket = Socket::Tls(Box::new(tls.begin(socket)?));
+        }
+        Session::start_greeted(socket, flags, options)
     }
 }
 

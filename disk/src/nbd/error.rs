@@ -38,6 +38,8 @@ pub enum NbdError {
         reason: &'static str,
         message: String,
     },
+    #[error("TLS with the NBD server failed: {0}")]
+    Tls(String),
     #[error("the NBD export does not support {0}")]
     Unsupported(&'static str),
     #[error(

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 use super::error::NbdError;
+use super::tls::TlsClient;
 use super::wire::{self, Info};
 
 /// What to ask a server for.
@@ -16,6 +17,8 @@ pub struct NbdOptions {
     pub contexts: Vec<String>,
     /// How long one answer may take.
     pub timeout: Duration,
+    /// Everything after the greeting goes through TLS; a server that offers none is refused.
+    pub tls: Option<TlsClient>,
 }
 
 impl Default for NbdOptions {
@@ -24,6 +27,7 @@ impl Default for NbdOptions {
             export: String::new(),
             contexts: vec![wire::BASE_ALLOCATION.into()],
             timeout: Duration::from_secs(120),
+            tls: None,
         }
     }
 }
@@ -87,7 +91,7 @@ struct OptionReply {
     data: Vec<u8>,
 }
 
-fn greet<S: Read + Write>(stream: &mut S) -> Result<u16, NbdError> {
+pub(super) fn greet<S: Read + Write>(stream: &mut S) -> Result<u16, NbdError> {
     let mut greeting = [0; 18];
     read_exact(stream, &mut greeting, HANDSHAKE)?;
     let flags =
@@ -146,12 +150,19 @@ fn granted(result: Result<(), NbdError>) -> Result<bool, NbdError> {
     }
 }
 
-/// Negotiates up to the transmission phase.
+/// Asks for TLS. Nothing but its handshake may follow on the bare stream.
+pub(super) fn start_tls<S: Read + Write>(stream: &mut S) -> Result<(), NbdError> {
+    option(stream, wire::OPT_STARTTLS, "TLS", &[], |_, _| {
+        Err(NbdError::protocol("words before the answer to STARTTLS"))
+    })
+}
+
+/// Negotiates up to the transmission phase, from the greeting on, whose flags are given.
 pub(super) fn negotiate<S: Read + Write>(
     stream: &mut S,
+    flags: u16,
     options: &NbdOptions,
 ) -> Result<ExportInfo, NbdError> {
-    let flags = greet(stream)?;
     let mut info = ExportInfo {
         min_block_bytes: 1,
         preferred_block_bytes: 4096,

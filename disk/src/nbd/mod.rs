@@ -11,6 +11,8 @@ mod handshake;
 mod pool;
 mod replies;
 mod session;
+mod tls;
+mod uri;
 pub mod wire;
 
 pub use connection::{NbdAddress, NbdConnection, list};
@@ -19,3 +21,5 @@ pub use handshake::{ExportInfo, NbdOptions, list_exports};
 pub use pool::NbdPool;
 pub use replies::{Extent, ExtentMap};
 pub use session::Session;
+pub use tls::TlsClient;
+pub use uri::{NbdUri, UriError, UriTls};

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 
 use super::error::NbdError;
-use super::handshake::{ExportInfo, NbdOptions, negotiate, write_all};
+use super::handshake::{ExportInfo, NbdOptions, greet, negotiate, write_all};
 use super::replies::{Expect, ExtentMap, read_reply};
 use super::wire::{self, Request};
 
@@ -20,7 +20,17 @@ pub struct Session<S: Read + Write> {
 
 impl<S: Read + Write> Session<S> {
     pub fn start(mut stream: S, options: &NbdOptions) -> Result<Self, NbdError> {
-        let info = negotiate(&mut stream, options)?;
+        let flags = greet(&mut stream)?;
+        Self::start_greeted(stream, flags, options)
+    }
+
+    /// On a stream that has been greeted with these flags.
+    pub(super) fn start_greeted(
+        mut stream: S,
+        flags: u16,
+        options: &NbdOptions,
+    ) -> Result<Self, NbdError> {
+        let info = negotiate(&mut stream, flags, options)?;
         Ok(Self {
             stream,
             info,

@@ -5,5 +5,6 @@ mod images;
 mod in_use;
 mod lifetime;
 mod nbd;
+mod nbd_tls;
 mod read;
 mod write;

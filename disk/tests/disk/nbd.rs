@@ -93,6 +93,7 @@ fn a_named_export_of_qemu_with_its_dirty_bitmap() {
             "none:such".into(),
         ],
         timeout,
+        tls: None,
     };
     let disk = NbdDisk::connect("disk-0", at(&socket), options.clone(), 3).unwrap();
     assert!(disk.export().is_read_only());

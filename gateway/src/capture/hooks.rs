@@ -1,6 +1,6 @@
 //! The owner's programs before and after a VM is frozen.
 
-use std::cell::OnceCell;
+use std::{cell::OnceCell, path::PathBuf};
 
 use console::Finding;
 use tokio::task::JoinHandle;
@@ -10,32 +10,56 @@ use crate::{
     interrupt::Interrupt,
     source::{
         consistency::Freeze,
-        hook::{HOOK_TIMEOUT, HookKind, run_hook},
+        hook::{HOOK_TIMEOUT, HookKind, Occasion, printed_disks, run_hook},
     },
 };
 
+/// What a `before` hook did, and the paths that it printed for disks of the VM.
+pub struct Before {
+    pub freeze: Freeze,
+    pub disks: Vec<(String, PathBuf)>,
+}
+
 /// Runs the `before` hook, if the VM has one.
-pub async fn freeze_by_hook(vm: &Vm, interrupt: &Interrupt) -> Freeze {
+pub async fn freeze_by_hook(vm: &Vm, on: &Occasion, interrupt: &Interrupt) -> Before {
+    let none = |freeze| Before {
+        freeze,
+        disks: Vec::new(),
+    };
     let Some(hook) = &vm.before else {
-        return Freeze::NotAsked;
+        return none(Freeze::NotAsked);
     };
     let stop = interrupt.wait();
-    match run_hook(hook, HookKind::Before, &vm.name, HOOK_TIMEOUT, stop).await {
-        Ok(()) => Freeze::Done,
-        Err(why) => Freeze::Failed(why),
+    let said = match run_hook(hook, HookKind::Before, on, HOOK_TIMEOUT, stop).await {
+        Ok(said) => said,
+        Err(why) => return none(Freeze::Failed(why)),
+    };
+    // Only a list has paths; what a hook of another source prints is for people.
+    let names: Vec<&str> = vm.disks().iter().map(|disk| disk.name.as_str()).collect();
+    match names.is_empty() {
+        true => none(Freeze::Done),
+        false => match printed_disks(&said, &names) {
+            Ok(disks) => Before {
+                freeze: Freeze::Done,
+                disks,
+            },
+            Err(why) => none(Freeze::Failed(format!("{}: {why}", hook.display()))),
+        },
     }
 }
 
 /// The `after` hook: runs once, as a task of its own, so that nothing that is given up ends it halfway.
 pub struct Thaw<'v> {
     vm: &'v Vm,
+    on: Occasion,
     task: OnceCell<JoinHandle<Result<(), String>>>,
 }
 
 impl<'v> Thaw<'v> {
-    pub fn of(vm: &'v Vm) -> Self {
+    pub fn of(vm: &'v Vm, on: Occasion) -> Self {
         Thaw {
             vm,
+            on,
             task: OnceCell::new(),
         }
     }
@@ -43,10 +67,12 @@ impl<'v> Thaw<'v> {
     pub fn start(&self) {
         let Some(hook) = &self.vm.after else { return };
         self.task.get_or_init(|| {
-            let (hook, name) = (hook.clone(), self.vm.name.clone());
+            let (hook, on) = (hook.clone(), self.on.clone());
             let never = std::future::pending();
             tokio::spawn(async move {
-                run_hook(&hook, HookKind::After, &name, HOOK_TIMEOUT, never).await
+                run_hook(&hook, HookKind::After, &on, HOOK_TIMEOUT, never)
+                    .await
+                    .map(drop)
             })
         });
     }

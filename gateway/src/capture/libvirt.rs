@@ -25,11 +25,13 @@ use super::{
     hooks::{Thaw, freeze_by_hook},
     live::lower,
     passes::{CONNECTIONS, Next, Pass, SLICE, SoFar, never_ends, next},
+    reached::host_of,
 };
 use crate::{
     config::{LibvirtSource, Vm},
     source::{
         consistency,
+        hook::Occasion,
         host::Reach,
         libvirt::{
             Domain, LibvirtError, Seen,
@@ -126,7 +128,7 @@ impl Capturer {
         vm: &'c Vm,
         source: &LibvirtSource,
     ) -> Result<Target<'c>, CaptureError> {
-        let host = self.host_of(vm);
+        let host = host_of(&self.config, vm);
         let domain = Domain {
             uri: uri(&host),
             host,
@@ -329,7 +331,16 @@ impl Capturer {
         };
         let wants = self.config.policy_of(vm).consistency;
         let freeze = wants >= Consistency::FileSystem && target.seen.has_agent;
-        let (hook, thaw) = (freeze_by_hook(vm, &self.interrupt).await, Thaw::of(vm));
+        let on = Occasion {
+            vm: vm.name.clone(),
+            capture: id,
+            since: target
+                .disks
+                .iter()
+                .find_map(|(_, since)| Some(since.as_ref().ok()?.capture)),
+        };
+        let hook = freeze_by_hook(vm, &on, &self.interrupt).await.freeze;
+        let thaw = Thaw::of(vm, on);
         let began = Instant::now();
         let held = self.begin(target, Some(&id), freeze).await;
         thaw.start();

@@ -1,25 +1,30 @@
 //! A VM whose disks are listed: hook, disks, capture, hook.
 
-use console::{Finding, show};
+use std::path::PathBuf;
+
+use console::{Failure, Finding, show};
 use jiff::Timestamp;
 use tokio::sync::Mutex;
 use vault_format::{ids::CaptureId, manifest::Consistency};
 use vault_store::{
-    gateway::{DiskCapture, Gateway, Hold, PointReport, VmCapture},
+    gateway::{DiskCapture, Gateway, Hold, KnownCapture, PointReport, VmCapture},
     setup::random,
 };
+use virtual_disk::InUse;
 
 use super::{
     CaptureError, Captured, Capturer, SOFTWARE,
-    hooks::{Thaw, freeze_by_hook},
+    hooks::{Before, Thaw, freeze_by_hook},
     passes::SLICE,
 };
 use crate::{
-    config::Vm,
+    config::{NbdExport, Source, Vm},
     interrupt::Interrupt,
     source::{
         consistency::{self, Freeze, Judged},
         disk_list::{self, Observed},
+        hook::Occasion,
+        nbd_list,
     },
 };
 
@@ -60,6 +65,43 @@ impl Capturer {
     }
 }
 
+/// The VM with the paths that its `before` hook printed in place of those in the configuration.
+fn with_paths(vm: &Vm, paths: Vec<(String, PathBuf)>) -> Vm {
+    let mut vm = vm.clone();
+    if let Source::Disks(disks) = &mut vm.source {
+        for (name, path) in paths {
+            let of = disks.iter_mut().find(|disk| disk.name == name);
+            of.into_iter().for_each(|disk| disk.path = path.clone());
+        }
+    }
+    vm
+}
+
+fn open_all(
+    vm: &Vm,
+    known: &[KnownCapture],
+    interrupt: &Interrupt,
+) -> Result<Vec<DiskCapture>, Failure> {
+    match &vm.source {
+        Source::Nbd(exports) => nbd_list::open_all(exports, known, interrupt),
+        _ => disk_list::open_all(vm, interrupt),
+    }
+}
+
+/// Who uses the disks; of those behind an NBD server it cannot be told.
+fn uses(vm: &Vm, seen: Option<&Observed>) -> Vec<(String, InUse)> {
+    match &vm.source {
+        Source::Nbd(exports) => {
+            let unknown = |export: &NbdExport| {
+                let why = "what writes to it is known at its server only".to_owned();
+                (export.uri.clone(), InUse::Unknown(why))
+            };
+            exports.iter().map(unknown).collect()
+        }
+        _ => seen.map(Observed::uses).unwrap_or_default(),
+    }
+}
+
 impl Capturer {
     /// A first sync takes days on a slow line. The daemon sends it ahead, unfrozen and in slices, so that others are
     /// captured meanwhile; what is captured then is what changed.
@@ -72,7 +114,13 @@ impl Capturer {
         if !self.is_patient || !gateway.lock().await.captures(&vm.name)?.is_empty() {
             return Ok(());
         }
-        let disks = tokio::task::block_in_place(|| disk_list::open_all(vm, &self.interrupt))?;
+        let disks = tokio::task::block_in_place(|| open_all(vm, &[], &self.interrupt));
+        let disks = match disks {
+            Ok(disks) => disks,
+            // Perhaps there is something to read only once the hook made it.
+            Err(_) if vm.before.is_some() => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
         let id = CaptureId(random()?);
         let mut asks = true;
         loop {
@@ -136,19 +184,34 @@ impl Listed<'_> {
         findings: &mut Vec<Finding>,
         had: &mut Option<Consistency>,
     ) -> Result<PointReport, CaptureError> {
-        let freeze = freeze_by_hook(self.vm, self.interrupt).await;
-        let thaw = Thaw::of(self.vm);
+        let on = Occasion {
+            vm: self.vm.name.clone(),
+            capture: CaptureId(random()?),
+            since: gateway
+                .captures(&self.vm.name)?
+                .first()
+                .map(|newest| newest.id),
+        };
+        let id = on.capture;
+        let Before { freeze, disks } = freeze_by_hook(self.vm, &on, self.interrupt).await;
+        let thaw = Thaw::of(self.vm, on);
+        let printed = with_paths(self.vm, disks);
+        let listed = Listed {
+            vm: &printed,
+            ..*self
+        };
         let mut judged = None;
         let result = match self.interrupt.came() {
             true => Err(CaptureError::Interrupted),
             false => {
-                self.capture(gateway, &freeze, &thaw, progress, &mut judged)
+                listed
+                    .capture(gateway, (id, &freeze, &thaw), progress, &mut judged)
                     .await
             }
         };
         thaw.start();
         // Also where nothing came to be read: that the hook failed may be why.
-        let judged = judged.unwrap_or_else(|| consistency::judge(&freeze, &[]));
+        let judged = judged.unwrap_or_else(|| consistency::judge(&freeze, &uses(self.vm, None)));
         *had = result.is_ok().then_some(judged.consistency);
         if result.is_ok() || matches!(freeze, Freeze::Failed(_)) {
             let name = &self.vm.name;
@@ -171,22 +234,22 @@ impl Listed<'_> {
     async fn capture(
         &self,
         gateway: &mut Gateway,
-        freeze: &Freeze,
-        thaw: &Thaw<'_>,
+        (id, freeze, thaw): (CaptureId, &Freeze, &Thaw<'_>),
         progress: &(dyn Fn(u64) + Sync),
         judged: &mut Option<Judged>,
     ) -> Result<PointReport, CaptureError> {
         // Looked at before we open the disks ourselves.
         let before = tokio::task::block_in_place(|| Observed::now(self.vm));
         let hold = self.hold(gateway)?;
+        let known = gateway.captures(&self.vm.name)?;
         let capture = VmCapture {
             name: self.vm.name.clone(),
-            id: CaptureId(random()?),
+            id,
             hardware: None,
             priority: self.vm.priority.unwrap_or(u32::MAX),
             captured_at: Timestamp::now(),
             software: SOFTWARE.into(),
-            disks: tokio::task::block_in_place(|| disk_list::open_all(self.vm, self.interrupt))?,
+            disks: tokio::task::block_in_place(|| open_all(self.vm, &known, self.interrupt))?,
         };
         let after_reading = async || {
             let had = self.judge(freeze, &before);
@@ -207,7 +270,7 @@ impl Listed<'_> {
     /// That nothing used the disks was true when we looked. It must still be after the reading, or the point is a
     /// smear.
     fn judge(&self, freeze: &Freeze, before: &Observed) -> Judged {
-        let judged = consistency::judge(freeze, &before.uses());
+        let judged = consistency::judge(freeze, &uses(self.vm, Some(before)));
         if judged.consistency != Consistency::Crash {
             return judged;
         }

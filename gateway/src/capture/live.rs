@@ -17,6 +17,7 @@ use crate::{
     config::Vm,
     source::{
         consistency::{self, Freeze, Judged},
+        hook::Occasion,
         qemu::{
             LiveVm,
             changed::changed_bytes,
@@ -170,8 +171,18 @@ impl Capturer {
             });
         }
         let mut hooks = Vec::new();
-        for vm in vms {
-            hooks.push((freeze_by_hook(vm, &self.interrupt).await, Thaw::of(vm)));
+        for (one, request) in ready.iter().zip(&requests) {
+            let trusted = one.asked.disks.iter().find_map(|disk| disk.trusted.first());
+            let (vm, on) = (
+                one.asked.vm,
+                Occasion {
+                    vm: one.asked.vm.name.clone(),
+                    capture: request.capture,
+                    since: trusted.map(|trusted| trusted.capture),
+                },
+            );
+            let before = freeze_by_hook(vm, &on, &self.interrupt).await;
+            hooks.push((before.freeze, Thaw::of(vm, on)));
         }
         let frozen = checkpoint::freeze(requests, &self.guard).await;
         let (captured_at, began) = (Timestamp::now(), Instant::now());

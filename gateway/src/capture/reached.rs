@@ -7,7 +7,7 @@ use vault_format::ids::CaptureId;
 
 use super::{CaptureError, Capturer};
 use crate::{
-    config::{self, Source, Vm},
+    config::{self, Config, Source, Vm},
     source::{
         host::{Host, Reach, Ssh},
         proxmox,
@@ -28,46 +28,51 @@ fn ssh(host: &config::Host) -> Ssh {
     Ssh::new(host.name.clone(), host.ssh.clone())
 }
 
-impl Capturer {
-    pub(super) fn host_of(&self, vm: &Vm) -> Host {
-        match self.config.host_of(vm) {
-            None => Host::Local,
-            Some(host) => Host::Ssh(ssh(host)),
+pub fn host_of(config: &Config, vm: &Vm) -> Host {
+    match config.host_of(vm) {
+        None => Host::Local,
+        Some(host) => Host::Ssh(ssh(host)),
+    }
+}
+
+/// Where it is now: what moves by itself is looked for each time.
+pub async fn place(config: &Config, vm: &Vm) -> Result<VmPlace, CaptureError> {
+    let host = host_of(config, vm);
+    let (host, qmp, agent, sockets) = match &vm.source {
+        Source::Qemu(qemu) => {
+            // QEMU has made a socket there before.
+            let sockets = qemu.qmp.parent().unwrap_or(Path::new("/")).to_owned();
+            (host, qemu.qmp.clone(), qemu.guest_agent.clone(), sockets)
         }
-    }
+        Source::Proxmox(source) => {
+            let known: Vec<Ssh> = config.hosts.iter().map(ssh).collect();
+            let found = proxmox::find(&host, &known, Path::new("/"), source.vmid).await;
+            let found =
+                found.map_err(|error| CaptureError::Source(format!("VM {}: {error}", vm.name)))?;
+            (found.host, found.qmp, found.agent, found.sockets)
+        }
+        _ => {
+            return Err(CaptureError::Source(format!(
+                "VM {} has no QMP socket",
+                vm.name
+            )));
+        }
+    };
+    Ok(VmPlace {
+        name: vm.name.clone(),
+        host,
+        qmp,
+        agent,
+        sockets,
+        scratch: Scratch {
+            folder: config.scratch.folder.clone(),
+            max_bytes: config.scratch.max.0,
+            timeout: SCRATCH_TIMEOUT,
+        },
+    })
+}
 
-    /// Where it is now: what moves by itself is looked for each time.
-    async fn place(&self, vm: &Vm) -> Result<VmPlace, CaptureError> {
-        let host = self.host_of(vm);
-        let (host, qmp, agent, sockets) = match &vm.source {
-            Source::Qemu(qemu) => {
-                // QEMU has made a socket there before.
-                let sockets = qemu.qmp.parent().unwrap_or(Path::new("/")).to_owned();
-                (host, qemu.qmp.clone(), qemu.guest_agent.clone(), sockets)
-            }
-            Source::Proxmox(source) => {
-                let known: Vec<Ssh> = self.config.hosts.iter().map(ssh).collect();
-                let found = proxmox::find(&host, &known, Path::new("/"), source.vmid).await;
-                let found = found
-                    .map_err(|error| CaptureError::Source(format!("VM {}: {error}", vm.name)))?;
-                (found.host, found.qmp, found.agent, found.sockets)
-            }
-            _ => return Err(CaptureError::Source(super::unsupported(vm))),
-        };
-        Ok(VmPlace {
-            name: vm.name.clone(),
-            host,
-            qmp,
-            agent,
-            sockets,
-            scratch: Scratch {
-                folder: self.scratch_folder(),
-                max_bytes: self.config.scratch.max.0,
-                timeout: SCRATCH_TIMEOUT,
-            },
-        })
-    }
-
+impl Capturer {
     /// The VM, reached. The first time, and after the way to its host was lost, it is swept: `trusted` are the captures
     /// whose bitmaps stay.
     pub(super) async fn reach(
@@ -75,7 +80,7 @@ impl Capturer {
         vm: &Vm,
         trusted: &[CaptureId],
     ) -> Result<LiveVm, CaptureError> {
-        let place = self.place(vm).await?;
+        let place = place(&self.config, vm).await?;
         let mut all = self.reached.lock().await;
         if let Some(reached) = all.get_mut(&vm.name) {
             let known = &reached.vm.place;

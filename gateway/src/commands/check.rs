@@ -4,6 +4,7 @@ mod clock;
 mod disks;
 mod key_file;
 mod kit_on_site;
+mod running;
 mod same_device;
 mod vault_rights;
 
@@ -11,10 +12,12 @@ use std::path::{Path, PathBuf};
 
 use console::{Exit, Finding, table::Table};
 use serde::Serialize;
+use vault_format::ids::WriterId;
 
 use super::{VmArgs, told};
 use crate::{
-    config::Config,
+    config::{Config, Source, Vm},
+    source::qemu::position::Mark,
     vault_access::{choose, load_config},
 };
 
@@ -117,13 +120,29 @@ pub async fn run(file: &Path, args: &VmArgs, json: bool) -> anyhow::Result<Exit>
         checks.add("clock", "this machine", outcome);
     }
     kit_on_site::check(&folders(&config, file), &mut checks);
-    tokio::task::block_in_place(|| {
-        for vm in vms {
-            disks::check(vm, config.policy_of(vm).consistency, &mut checks);
-            same_device::check(&config.vault.url, vm, &mut checks);
-        }
-    });
+    // Names what a capture would make; where there is no key there is no capture.
+    let writer = key.as_ref().map_or(WriterId([0; 16]), |key| key.writer.id);
+    for vm in vms {
+        check_vm(&config, vm, &Mark::of(&writer), &mut checks).await;
+    }
     checks.tell(json)
+}
+
+async fn check_vm(config: &Config, vm: &Vm, mark: &Mark, checks: &mut Checks) {
+    match &vm.source {
+        Source::Qemu(_) | Source::Proxmox(_) => running::qemu(config, vm, mark, checks).await,
+        Source::Libvirt(source) => running::domain(config, vm, source, checks).await,
+        Source::Nbd(exports) => {
+            tokio::task::block_in_place(|| running::exports(vm, exports, checks));
+        }
+        Source::Disks(_) => tokio::task::block_in_place(|| {
+            disks::check(vm, config.policy_of(vm).consistency, checks);
+            same_device::check(&config.vault.url, vm, checks);
+        }),
+    }
+    if !matches!(vm.source, Source::Disks(_)) {
+        disks::hooks(vm, checks);
+    }
 }
 
 /// Where a kit that was never carried away is likely to lie.

@@ -62,6 +62,9 @@ pub struct LibvirtSource {
     pub exclude: Vec<String>,
 }
 
+/// In a bitmap's name it stands for the id of the capture since which the bitmap records.
+pub const SINCE: &str = "{since}";
+
 /// A disk that some NBD server shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NbdExport {

@@ -164,6 +164,21 @@ impl AgentSession {
         Ok(status == "frozen")
     }
 
+    /// File systems of the guest on disks that it reaches over iSCSI itself; none where the agent cannot tell.
+    pub async fn iscsi(&mut self) -> Vec<String> {
+        let all = self
+            .run("guest-get-fsinfo", self.answer)
+            .await
+            .unwrap_or_default();
+        let on_iscsi = |file_system: &&Value| {
+            let disks = file_system["disk"].as_array().into_iter().flatten();
+            disks.into_iter().any(|disk| disk["bus-type"] == "iscsi")
+        };
+        let all = all.as_array().into_iter().flatten().filter(on_iscsi);
+        all.filter_map(|one| Some(one["mountpoint"].as_str()?.to_owned()))
+            .collect()
+    }
+
     pub async fn system(&mut self) -> Result<GuestSystem, AgentError> {
         let info = self.run("guest-get-osinfo", self.answer).await?;
         let text = |part: &str| info[part].as_str().unwrap_or_default().to_owned();

@@ -1,7 +1,7 @@
 //! Programs of the site that freeze and thaw a VM's disks around a capture.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -14,6 +14,7 @@ use tokio::{
     task::JoinHandle,
     time::timeout,
 };
+use vault_format::ids::CaptureId;
 
 /// A freeze takes seconds; a hook that waits for longer waits for something that will not come.
 pub const HOOK_TIMEOUT: Duration = Duration::from_secs(120);
@@ -22,6 +23,8 @@ const GRACE: Duration = Duration::from_secs(5);
 /// For output of a hook that ended, while something it started holds the pipe open.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 const MOST_OUTPUT_BYTES: usize = 4096;
+/// Of what it prints for us to read: hundreds of disks.
+const MOST_PRINTED_BYTES: usize = 64 << 10;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HookKind {
@@ -38,17 +41,60 @@ impl HookKind {
     }
 }
 
-/// Runs a hook, with the VM's name in `SPARESITE_VM` and its kind in `SPARESITE_HOOK`. `Err` says
-/// why it did not do its work. `stop` ends it early.
+/// What a hook is run for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Occasion {
+    pub vm: String,
+    /// The capture that is to come.
+    pub capture: CaptureId,
+    /// The newest one that is queued or published.
+    pub since: Option<CaptureId>,
+}
+
+/// Runs a hook, with its kind in `SPARESITE_HOOK`, and in `SPARESITE_VM`, `SPARESITE_CAPTURE` and `SPARESITE_SINCE` what it
+/// is run for. What it printed; `Err` says why it did not do its work. `stop` ends it early.
 pub async fn run_hook(
     path: &Path,
     kind: HookKind,
-    vm: &str,
+    on: &Occasion,
     within: Duration,
     stop: impl Future<Output = ()>,
-) -> Result<(), String> {
-    let env = [("SPARESITE_VM", vm), ("SPARESITE_HOOK", kind.name())];
-    run_program(path, &env, within, stop).await
+) -> Result<String, String> {
+    let capture = on.capture.to_string();
+    let since = on.since.map(|since| since.to_string()).unwrap_or_default();
+    let env = [
+        ("SPARESITE_VM", &*on.vm),
+        ("SPARESITE_HOOK", kind.name()),
+        ("SPARESITE_CAPTURE", &capture),
+        ("SPARESITE_SINCE", &since),
+    ];
+    run_to_end(path, &env, within, stop).await
+}
+
+/// The disks that a `before` hook names, as lines `disk NAME PATH`: read in place of the configured paths.
+pub fn printed_disks(said: &str, names: &[&str]) -> Result<Vec<(String, PathBuf)>, String> {
+    let mut disks: Vec<(String, PathBuf)> = Vec::new();
+    for line in said.lines().filter_map(|line| line.strip_prefix("disk ")) {
+        let (name, path) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
+        let path = Path::new(path.trim());
+        if !names.contains(&name) {
+            let has = names.join(", ");
+            return Err(format!(
+                "it printed a path for the disk {name:?}; the VM has {has}"
+            ));
+        }
+        if !path.is_absolute() {
+            let path = path.display();
+            return Err(format!(
+                "it printed {path:?} for the disk {name}: that is no absolute path"
+            ));
+        }
+        if disks.iter().any(|(taken, _)| taken == name) {
+            return Err(format!("it printed two paths for the disk {name}"));
+        }
+        disks.push((name.to_owned(), path.to_owned()));
+    }
+    Ok(disks)
 }
 
 /// Runs a program of the site. `Err` says why it did not do its work. `stop` ends it early.
@@ -61,6 +107,15 @@ pub async fn run_program(
     within: Duration,
     stop: impl Future<Output = ()>,
 ) -> Result<(), String> {
+    run_to_end(path, env, within, stop).await.map(drop)
+}
+
+async fn run_to_end(
+    path: &Path,
+    env: &[(&str, &str)],
+    within: Duration,
+    stop: impl Future<Output = ()>,
+) -> Result<String, String> {
     let mut child = Command::new(path)
         .envs(env.iter().copied())
         .stdin(Stdio::null())
@@ -70,10 +125,19 @@ pub async fn run_program(
         .spawn()
         .map_err(|error| format!("{} cannot be started: {error}", path.display()))?;
     let group = child.id().and_then(|id| Pid::from_raw(id as i32));
-    let said = Arc::new(Mutex::new(Vec::new()));
+    let (said, printed) = (
+        Heard::new(MOST_OUTPUT_BYTES),
+        Heard::new(MOST_PRINTED_BYTES),
+    );
     let listeners = [
-        child.stdout.take().map(|pipe| listen(pipe, &said)),
-        child.stderr.take().map(|pipe| listen(pipe, &said)),
+        child
+            .stdout
+            .take()
+            .map(|pipe| listen(pipe, vec![said.clone(), printed.clone()])),
+        child
+            .stderr
+            .take()
+            .map(|pipe| listen(pipe, vec![said.clone()])),
     ];
     let ended = tokio::select! {
         ended = timeout(within, child.wait()) => match ended {
@@ -89,14 +153,15 @@ pub async fn run_program(
             abort.abort();
         }
     }
-    let said = said.lock().unwrap_or_else(PoisonError::into_inner);
-    let words = String::from_utf8_lossy(&said);
+    let words = said.words();
     let words = words.trim();
     tracing::debug!(program = %path.display(), ?env, "it ended, and said: {words}");
-    ended.map_err(|why| match words.is_empty() {
-        true => format!("{}: {why}", path.display()),
-        false => format!("{}: {why}, it said: {words}", path.display()),
-    })
+    ended
+        .map(|()| printed.words())
+        .map_err(|why| match words.is_empty() {
+            true => format!("{}: {why}", path.display()),
+            false => format!("{}: {why}, it said: {words}", path.display()),
+        })
 }
 
 fn judge(status: ExitStatus) -> Result<(), String> {
@@ -118,18 +183,37 @@ async fn end(child: &mut Child, group: Option<Pid>) {
     }
 }
 
-/// Keeps the first words: the pipe is emptied whatever the hook says, so that it never blocks.
-fn listen(
-    mut pipe: impl AsyncRead + Unpin + Send + 'static,
-    said: &Arc<Mutex<Vec<u8>>>,
-) -> JoinHandle<()> {
-    let said = Arc::clone(said);
+/// The first words of a program.
+#[derive(Clone)]
+struct Heard {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    most: usize,
+}
+
+impl Heard {
+    fn new(most: usize) -> Self {
+        let bytes = Arc::default();
+        Heard { bytes, most }
+    }
+
+    fn add(&self, more: &[u8]) {
+        let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = self.most.saturating_sub(bytes.len());
+        bytes.extend_from_slice(&more[..more.len().min(room)]);
+    }
+
+    fn words(&self) -> String {
+        let bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+/// The pipe is emptied whatever the hook says, so that it never blocks.
+fn listen(mut pipe: impl AsyncRead + Unpin + Send + 'static, heard: Vec<Heard>) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut buf = [0; 1024];
         while let Ok(length @ 1..) = pipe.read(&mut buf).await {
-            let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
-            let room = MOST_OUTPUT_BYTES.saturating_sub(said.len());
-            said.extend_from_slice(&buf[..length.min(room)]);
+            heard.iter().for_each(|heard| heard.add(&buf[..length]));
         }
     })
 }
@@ -146,17 +230,51 @@ mod tests {
         std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("written");
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o700)).expect("executable");
         let shown = path.display().to_string();
-        run_hook(&path, HookKind::Before, "dc01", within, pending())
+        run_hook(&path, HookKind::Before, &occasion(), within, pending())
             .await
+            .map(drop)
             .map_err(|why| why.replace(&shown, "HOOK"))
+    }
+
+    fn occasion() -> Occasion {
+        Occasion {
+            vm: "dc01".into(),
+            capture: CaptureId([0xc2; 16]),
+            since: Some(CaptureId([0xc1; 16])),
+        }
+    }
+
+    #[test]
+    fn a_before_hook_may_print_the_paths_to_read() {
+        let names = ["files", "swap"];
+        let said = "freezing\ndisk files /dev/vg0/files snapshot\n disk swap /x\n";
+        let disks = printed_disks(said, &names).expect("understood");
+        assert_eq!(
+            disks,
+            [("files".to_owned(), PathBuf::from("/dev/vg0/files snapshot"))]
+        );
+        for bad in [
+            "disk",
+            "disk other /a",
+            "disk files a",
+            "disk files /a\ndisk files /b",
+        ] {
+            let said = format!("{bad} \n");
+            assert!(printed_disks(&said, &names).is_err(), "{bad}");
+        }
     }
 
     const LONG: Duration = Duration::from_secs(60);
 
     #[tokio::test]
     async fn a_hook_knows_its_vm_and_its_failure_is_told_with_its_words() {
-        let asks = r#"[ "$SPARESITE_VM $SPARESITE_HOOK" = "dc01 before" ]"#;
-        assert_eq!(run(asks, LONG).await, Ok(()));
+        let ids = [0xc2, 0xc1]
+            .map(|byte| CaptureId([byte; 16]).to_string())
+            .join(" ");
+        let asks = format!(
+            r#"[ "$SPARESITE_VM $SPARESITE_HOOK $SPARESITE_CAPTURE $SPARESITE_SINCE" = "dc01 before {ids}" ]"#
+        );
+        assert_eq!(run(&asks, LONG).await, Ok(()));
         let why = run("echo no agent >&2; exit 4", LONG).await;
         let expected = "HOOK: it ended with exit status: 4, it said: no agent";
         assert_eq!(why, Err(expected.to_owned()));
@@ -186,7 +304,7 @@ mod tests {
     #[tokio::test]
     async fn a_missing_hook_is_named() {
         let missing = Path::new("/nonexistent/freeze");
-        let why = run_hook(missing, HookKind::After, "a", LONG, pending()).await;
+        let why = run_hook(missing, HookKind::After, &occasion(), LONG, pending()).await;
         let why = why.expect_err("missing");
         assert!(
             why.starts_with("/nonexistent/freeze cannot be started"),

@@ -6,7 +6,7 @@ use std::{ops::Range, time::Duration};
 use vault_store::{Extents, error::DiskFailure};
 use virtual_disk::{
     DiskError, DiskReader, NbdDisk,
-    nbd::{NbdError, NbdOptions, wire::BASE_ALLOCATION},
+    nbd::{NbdAddress, NbdError, NbdOptions, wire::BASE_ALLOCATION},
 };
 
 use super::qemu::held::HeldDisk;
@@ -34,32 +34,53 @@ impl LiveDisk {
         connections: usize,
         interrupt: Interrupt,
     ) -> Result<Self, DiskError> {
+        let options = NbdOptions {
+            export: held.export.clone(),
+            timeout: ANSWER,
+            ..NbdOptions::default()
+        };
+        let place = (&held.address, options);
+        let context = held.context.as_deref();
+        let disk = Self::connect(&held.id, place, context, connections, interrupt)?;
+        Ok(LiveDisk {
+            frozen: held.frozen,
+            ..disk
+        })
+    }
+
+    /// Blocks. `context` is that of the bitmap that has what changed.
+    pub fn connect(
+        name: &str,
+        (address, options): (&NbdAddress, NbdOptions),
+        context: Option<&str>,
+        connections: usize,
+        interrupt: Interrupt,
+    ) -> Result<Self, DiskError> {
         let connect = |context: &str, connections| {
             let options = NbdOptions {
-                export: held.export.clone(),
                 contexts: vec![context.to_owned()],
-                timeout: ANSWER,
+                ..options.clone()
             };
-            NbdDisk::connect(&held.id, held.address.clone(), options, connections)
+            NbdDisk::connect(name, address.clone(), options, connections)
         };
-        let changes = match &held.context {
+        let changes = match context {
             None => None,
             Some(context) => {
                 let disk = connect(context, 1)?;
                 if !disk.export().has_context(context) {
                     let why = format!("{context} is not handed out");
                     return Err(DiskError::Nbd {
-                        disk: held.id.clone(),
+                        disk: name.to_owned(),
                         source: NbdError::Protocol(why),
                     });
                 }
-                Some((disk, context.clone()))
+                Some((disk, context.to_owned()))
             }
         };
         Ok(LiveDisk {
             disk: connect(BASE_ALLOCATION, connections)?,
             changes,
-            frozen: held.frozen,
+            frozen: false,
             interrupt,
         })
     }

@@ -17,6 +17,7 @@ const ASK: &str = r#"cd -- "$1" || exit
 cat .vmlist || exit
 printf '\0'; readlink local
 printf '\0'; cat nodes/*/qemu-server/"$2".conf 2>/dev/null
+printf '\0'; [ "$2" != 0 ] || grep -Hs '^name:' nodes/*/qemu-server/*.conf
 exit 0"#;
 
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +65,7 @@ pub struct Settings {
 pub struct Listed {
     pub vmid: u32,
     pub node: String,
+    pub name: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -84,6 +86,8 @@ struct Answer {
     /// The node that was asked.
     own: Option<String>,
     settings: Settings,
+    /// Of all VMs, where they were asked for.
+    names: Vec<(u32, String)>,
 }
 
 /// `root` is `/`; `asked` is any node of the cluster; `known` has the hosts of the configuration.
@@ -113,6 +117,7 @@ pub async fn find(
 /// All VMs of the cluster, in order.
 pub async fn list(asked: &Host, root: &Path) -> Result<Vec<Listed>, ProxmoxError> {
     let answer = ask(asked, root, 0).await?;
+    let names = answer.names;
     let vms = answer
         .list
         .ids
@@ -121,9 +126,11 @@ pub async fn list(asked: &Host, root: &Path) -> Result<Vec<Listed>, ProxmoxError
     let mut vms: Vec<Listed> = vms
         .filter_map(|(vmid, entry)| {
             let vmid = vmid.parse().ok()?;
+            let name = names.iter().find(|(of, _)| *of == vmid);
             Some(Listed {
                 vmid,
                 node: entry.node,
+                name: name.map(|(_, name)| name.clone()),
             })
         })
         .collect();
@@ -148,7 +155,20 @@ async fn ask(asked: &Host, root: &Path, vmid: u32) -> Result<Answer, ProxmoxErro
         list: list.map_err(|error| form(error.to_string()))?,
         own: own.map(str::to_owned),
         settings: Settings::read(parts.next().unwrap_or_default()),
+        names: parts
+            .next()
+            .unwrap_or_default()
+            .lines()
+            .filter_map(named)
+            .collect(),
     })
+}
+
+/// `nodes/pve1/qemu-server/101.conf:name: dc01`; a snapshot's name comes after the present one.
+fn named(line: &str) -> Option<(u32, String)> {
+    let (file, name) = line.split_once(":name:")?;
+    let vmid = Path::new(file).file_stem()?.to_str()?.parse().ok()?;
+    Some((vmid, name.trim().to_owned()))
 }
 
 fn node_of(list: &List, vmid: u32) -> Result<String, ProxmoxError> {

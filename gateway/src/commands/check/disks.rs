@@ -29,15 +29,7 @@ pub fn check(vm: &Vm, asked: Consistency, checks: &mut Checks) {
         let outcome = opens(vm, disk, used.map(|(_, used)| used));
         checks.add("disk", &format!("{}/{}", vm.name, disk.name), outcome);
     }
-    for (kind, hook) in [(HookKind::Before, &vm.before), (HookKind::After, &vm.after)] {
-        if let Some(hook) = hook {
-            let on = format!("{}: {}", vm.name, kind.name());
-            checks.add("hook", &on, can_run(vm, kind, hook));
-        }
-    }
-    if vm.before.is_some() && vm.after.is_none() {
-        checks.found("hook", no_thaw(vm));
-    }
+    hooks(vm, checks);
     // A hook is not tried: it would freeze the guest.
     let freeze = match vm.before {
         Some(_) => Freeze::Done,
@@ -49,6 +41,18 @@ pub fn check(vm: &Vm, asked: Consistency, checks: &mut Checks) {
         None => Ok(format!("{} expected, {asked} asked", judged.consistency)),
     };
     checks.add("consistency", &vm.name, outcome);
+}
+
+pub fn hooks(vm: &Vm, checks: &mut Checks) {
+    for (kind, hook) in [(HookKind::Before, &vm.before), (HookKind::After, &vm.after)] {
+        if let Some(hook) = hook {
+            let on = format!("{}: {}", vm.name, kind.name());
+            checks.add("hook", &on, can_run(vm, kind, hook));
+        }
+    }
+    if vm.before.is_some() && vm.after.is_none() {
+        checks.found("hook", no_thaw(vm));
+    }
 }
 
 fn opens(vm: &Vm, disk: &Disk, used: Option<&InUse>) -> Result<String, Finding> {

@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, ops::Range, path::Path};
 
+use virtual_disk::nbd::NbdUri;
+
 use super::{
     super::{
         limits::host_path,
@@ -11,7 +13,7 @@ use super::{
         protection::path,
         section::{self, Keys, Section, Value},
     },
-    LibvirtSource, NbdExport, ProxmoxSource, QemuSource, Source,
+    LibvirtSource, NbdExport, ProxmoxSource, QemuSource, SINCE, Source,
     disks::{self, DisksSeen},
 };
 
@@ -170,6 +172,20 @@ impl<'t> Kinds<'_, 't> {
         Some(text.to_owned())
     }
 
+    /// A bitmap is trusted only if its name says since which capture it records.
+    fn bitmap(&self, called: &str, value: &Value, notes: &mut Notes) -> Option<String> {
+        let name = self.argument(called, value, notes)?;
+        if !name.contains(SINCE) {
+            let note = format!(
+                "{called} is {name:?}: it must hold {SINCE}, which stands for the capture since which it records, \
+                 such as \"sparesite-{SINCE}\"; the `before` hook finds the new capture in SPARESITE_CAPTURE"
+            );
+            notes.at(&value.span(), note);
+            return None;
+        }
+        Some(name)
+    }
+
     /// `Some(None)` is this machine; `None` is a host that is not there, noted.
     fn host(&self, table: &Section, notes: &mut Notes) -> Option<Option<usize>> {
         let Some(value) = table.get("host") else {
@@ -246,7 +262,7 @@ impl<'t> Kinds<'_, 't> {
             .required("uri", "uri = \"nbd://127.0.0.1:10809/disk\"", notes)
             .and_then(|value| nbd_uri(&export.called("uri"), value, notes));
         let bitmap = match export.get("bitmap") {
-            Some(value) => Some(self.argument(&export.called("bitmap"), value, notes)?),
+            Some(value) => Some(self.bitmap(&export.called("bitmap"), value, notes)?),
             None => None,
         };
         let uri = uri?;
@@ -270,28 +286,8 @@ fn on_host(what: String, table: &Section) -> String {
 /// Its form only: whether somebody listens there is for `check`.
 fn nbd_uri(called: &str, value: &Value, notes: &mut Notes) -> Option<String> {
     let uri = section::text(called, value, notes)?;
-    let refused = match uri.split_once("://") {
-        _ if uri.contains(|c: char| c.is_whitespace() || c.is_control()) => {
-            Some("it holds white space")
-        }
-        Some(("nbd" | "nbds", rest)) if rest.is_empty() || rest.starts_with('/') => {
-            Some("it names no machine")
-        }
-        Some(("nbd" | "nbds", _)) => None,
-        Some(("nbd+unix" | "nbds+unix", rest))
-            if !rest.contains("?socket=") && !rest.contains("&socket=") =>
-        {
-            Some("it names no socket")
-        }
-        Some(("nbd+unix" | "nbds+unix", _)) => None,
-        _ => Some("its scheme is not known"),
-    };
-    if let Some(why) = refused {
-        let note = format!(
-            "{called} is no NBD URI: {why}; write nbd://MACHINE/EXPORT, nbds://MACHINE/EXPORT or \
-             nbd+unix:///EXPORT?socket=PATH"
-        );
-        notes.at(&value.span(), note);
+    if let Err(error) = NbdUri::parse(uri) {
+        notes.at(&value.span(), format!("{called}: {error}"));
         return None;
     }
     Some(uri.to_owned())

@@ -64,7 +64,7 @@ source.libvirt = { host = "pve1", domain = "app" }
 [[vm]]
 name = "esx"
 policy = "servers"
-source = { nbd = [{ uri = "nbds://backup.lan/a" }, { name = "data", uri = "nbd+unix:///b?socket=/run/b", bitmap = "daily" }] }
+source = { nbd = [{ uri = "nbds://backup.lan/a" }, { name = "data", uri = "nbd+unix:///b?socket=/run/b", bitmap = "cp-{since}" }] }
 
 [[vm]]
 name = "files"
@@ -106,7 +106,7 @@ fn every_kind_of_source_becomes_a_plain_value() {
     });
     let nbd = Source::Nbd(vec![
         export("disk0", "nbds://backup.lan/a", None),
-        export("data", "nbd+unix:///b?socket=/run/b", Some("daily")),
+        export("data", "nbd+unix:///b?socket=/run/b", Some("cp-{since}")),
     ]);
     assert_eq!(sources[..4], [&proxmox, &qemu, &libvirt, &nbd]);
     let [dc01, db, .., files] = &config.vms[..] else {
@@ -236,12 +236,17 @@ fn mistakes_of_sources_are_named() {
         (
             NBDS,
             "{ uri = \"http://backup.lan/a\" }",
-            "`uri` in an NBD disk of VM \"esx\" is no NBD URI: its scheme is not known; write nbd://MACHINE/EXPORT, nbds://MACHINE/EXPORT or nbd+unix:///EXPORT?socket=PATH",
+            "`uri` in an NBD disk of VM \"esx\": \"http://backup.lan/a\" is no NBD URI: its scheme is not known; write nbd://MACHINE/EXPORT, nbds://MACHINE/EXPORT or nbd+unix:///EXPORT?socket=PATH",
         ),
         (
             NBDS,
             "{ uri = \"nbd+unix:///a\" }",
-            "`uri` in an NBD disk of VM \"esx\" is no NBD URI: it names no socket; write nbd://MACHINE/EXPORT, nbds://MACHINE/EXPORT or nbd+unix:///EXPORT?socket=PATH",
+            "`uri` in an NBD disk of VM \"esx\": \"nbd+unix:///a\" is no NBD URI: it names no socket; write nbd://MACHINE/EXPORT, nbds://MACHINE/EXPORT or nbd+unix:///EXPORT?socket=PATH",
+        ),
+        (
+            NBDS,
+            "{ uri = \"nbds://backup.lan/a\", bitmap = \"daily\" }",
+            "`bitmap` in an NBD disk of VM \"esx\" is \"daily\": it must hold {since}, which stands for the capture since which it records, such as \"sparesite-{since}\"; the `before` hook finds the new capture in SPARESITE_CAPTURE",
         ),
         (
             NBDS,

@@ -77,8 +77,11 @@ async fn a_vm_is_found_on_the_node_that_has_it() {
     let words = find(103).await.expect_err("no VM").to_string();
     assert_eq!(words, "Proxmox VE knows no VM 103: correct `vmid`");
     let listed = list(&Host::Local, root.path()).await.expect("listed");
-    let listed: Vec<_> = listed.iter().map(|vm| (vm.vmid, &*vm.node)).collect();
-    assert_eq!(listed, [(101, "pve1"), (102, "pve2")]);
+    let listed: Vec<_> = listed
+        .iter()
+        .map(|vm| (vm.vmid, &*vm.node, vm.name.as_deref().unwrap_or_default()))
+        .collect();
+    assert_eq!(listed, [(101, "pve1", "dc01"), (102, "pve2", "db")]);
 }
 
 #[tokio::test]

@@ -1,0 +1,392 @@
+//! Running VMs, and disks behind NBD servers: can they be asked, what of them cannot be captured or tracked and what that
+//! costs, and is there room for a capture. Changes nothing there.
+
+use std::path::Path;
+
+use console::{Finding, show};
+use jiff::Timestamp;
+use vault_format::manifest::Consistency;
+
+use super::Checks;
+use crate::{
+    capture::{host_of, place},
+    config::{Config, LibvirtSource, NbdExport, Vm},
+    source::{
+        host::Host,
+        libvirt::{self, Domain},
+        nbd_list,
+        qemu::{
+            LiveVm,
+            describe::{Description, Facts, Lack, Limit, describe},
+            position::Mark,
+        },
+    },
+};
+
+/// What a disk is read at where nothing better is known.
+const READ_BYTES_PER_SECOND: u64 = 150_000_000;
+
+/// A VM whose QEMU we speak to.
+pub async fn qemu(config: &Config, vm: &Vm, mark: &Mark, checks: &mut Checks) {
+    let cannot = |why: String| {
+        Finding::new(
+            "the VM cannot be asked",
+            on(vm),
+            why,
+            "start it if it is off; else see to the way there: a capture needs it",
+        )
+    };
+    let place = match place(config, vm).await {
+        Ok(place) => place,
+        Err(error) => return checks.found("hypervisor", cannot(error.to_string())),
+    };
+    let reach = match place.host.reach(&place.wanted(mark)).await {
+        Ok(reach) => reach,
+        Err(error) => return checks.found("hypervisor", cannot(error.to_string())),
+    };
+    let live = LiveVm::new(place, mark.clone(), &reach);
+    let facts = async {
+        let mut session = live.monitor.session().await?;
+        Facts::ask(&mut session, Timestamp::now().as_second()).await
+    };
+    let facts = match facts.await {
+        Ok(facts) => facts,
+        Err(error) => return checks.found("hypervisor", cannot(error.to_string())),
+    };
+    let description = describe(&facts);
+    let (host, version) = (live.place.host.name(), &description.hardware.qemu);
+    checks.ok(
+        "hypervisor",
+        &vm.name,
+        format!("{host}: QEMU {version} answers"),
+    );
+    described(vm, &description, checks);
+    let nodes = facts.view.nodes.values();
+    let bitmaps: Vec<_> = nodes
+        .flat_map(|node| &node.dirty_bitmaps)
+        .filter(|b| mark.owns(&b.name))
+        .collect();
+    let kept = bitmaps.iter().filter(|bitmap| bitmap.persistent).count();
+    let coarse = bitmaps.iter().map(|bitmap| bitmap.granularity).max();
+    let detail = coarse.map_or_else(
+        || "none yet: the first capture compares all of the disks".to_owned(),
+        |coarse| {
+            format!(
+                "{} bitmaps, {kept} of them persistent, granularity {}",
+                bitmaps.len(),
+                show::size(coarse)
+            )
+        },
+    );
+    checks.ok("tracking", &vm.name, detail);
+    let foreign = facts
+        .view
+        .exports
+        .iter()
+        .find(|export| !mark.owns(&export.id));
+    checks.add(
+        "NBD server",
+        &vm.name,
+        match foreign {
+            None => Ok("free".into()),
+            Some(export) => Err(Finding::new(
+                "QEMU's NBD server is in use",
+                on(vm),
+                format!(
+                    "export {} is another program's, and QEMU serves one NBD server",
+                    export.id
+                ),
+                "captures wait until that program is done",
+            )),
+        },
+    );
+    agent(config, vm, &live, checks).await;
+    let free = free_bytes(&live.place.host, &config.scratch.folder).await;
+    scratch(config, vm, free, checks);
+}
+
+async fn agent(config: &Config, vm: &Vm, live: &LiveVm, checks: &mut Checks) {
+    let asked = config.policy_of(vm).consistency;
+    let Some(agent) = &live.agent else {
+        return checks.add("guest agent", &vm.name, no_agent(vm, asked));
+    };
+    let state = async {
+        let mut session = agent.session().await?;
+        let frozen = session.is_frozen().await?;
+        Ok::<_, crate::source::guest_agent::AgentError>((frozen, session.iscsi().await))
+    };
+    match state.await {
+        Ok((true, _)) => checks.found(
+            "guest agent",
+            Finding::new(
+                "the guest's file systems are frozen",
+                on(vm),
+                "another backup freezes them now, or left them so",
+                "thaw them by guest-fsfreeze-thaw if none is going on",
+            ),
+        ),
+        Ok((false, iscsi)) => {
+            checks.ok("guest agent", &vm.name, "answers");
+            for file_system in iscsi {
+                checks.found(
+                    "disks of the guest",
+                    Finding::new(
+                        "a disk is not captured",
+                        format!("VM {}: {file_system}", vm.name),
+                        "the guest reaches it over iSCSI itself, past the hypervisor",
+                        "what is on it is not restored; capture it where it is served",
+                    ),
+                );
+            }
+        }
+        Err(error) => checks.found(
+            "guest agent",
+            Finding::new(
+                "the guest agent does not answer",
+                on(vm),
+                error.to_string(),
+                format!("points are crash consistent without it, and {asked} is asked"),
+            ),
+        ),
+    }
+}
+
+fn no_agent(vm: &Vm, asked: Consistency) -> Result<String, Finding> {
+    match asked >= Consistency::FileSystem && vm.before.is_none() {
+        false => Ok("none, and none is needed".into()),
+        true => Err(Finding::new(
+            format!("nothing freezes the guest, and {asked} is asked"),
+            on(vm),
+            "it has neither a guest agent nor a before hook",
+            "install qemu-guest-agent in the guest and give the VM its channel, or ask for \"crash\"",
+        )),
+    }
+}
+
+/// A domain of libvirt.
+pub async fn domain(config: &Config, vm: &Vm, source: &LibvirtSource, checks: &mut Checks) {
+    let host = host_of(config, vm);
+    let domain = Domain {
+        uri: libvirt::uri(&host),
+        name: source.domain.clone(),
+        host,
+    };
+    let seen = match domain
+        .look(&config.scratch.folder, Timestamp::now().as_second())
+        .await
+    {
+        Ok(seen) => seen,
+        Err(error) => {
+            let remedy =
+                "correct `domain` or `host`, and give this user the right to manage domains";
+            let finding = Finding::new(
+                "libvirt cannot be asked for the domain",
+                on(vm),
+                error.to_string(),
+                remedy,
+            );
+            return checks.found("hypervisor", finding);
+        }
+    };
+    let detail = format!("{}: the domain is {}", domain.host.name(), seen.state);
+    checks.add(
+        "hypervisor",
+        &vm.name,
+        match seen.persistent {
+            true => Ok(detail),
+            false => Err(Finding::new(
+                "the domain is transient",
+                on(vm),
+                "libvirt keeps checkpoints of persistent domains only",
+                "`virsh define` it",
+            )),
+        },
+    );
+    described(vm, &seen.description, checks);
+    let asked = config.policy_of(vm).consistency;
+    checks.add(
+        "guest agent",
+        &vm.name,
+        match seen.has_agent {
+            true => Ok("has its channel".into()),
+            false => no_agent(vm, asked),
+        },
+    );
+    scratch(config, vm, Some(seen.free_bytes), checks);
+    checks.found("guest's writes", Finding::new(
+        "a backup job of libvirt can reach the guest",
+        on(vm),
+        "libvirt gives QEMU no other choice than to fail a guest's write whose old content cannot be kept, and to \
+         wait as long as the scratch folder does",
+        "keep the scratch folder on a fast local disk with room: a job is given up at `max` in [scratch], or at half of \
+         what is free; `qemu` with a QMP socket has no such limit",
+    ));
+}
+
+/// Disks behind NBD servers. Blocks.
+pub fn exports(vm: &Vm, exports: &[NbdExport], checks: &mut Checks) {
+    for export in exports {
+        let name = format!("{}/{}", vm.name, export.name);
+        checks.add(
+            "disk",
+            &name,
+            match nbd_list::size_bytes(export) {
+                Ok(bytes) => Ok(format!("{}: {}", export.uri, show::size(bytes))),
+                Err(why) => Err(Finding::new(
+                    "cannot be opened",
+                    format!("disk {name}"),
+                    why,
+                    "",
+                )),
+            },
+        );
+    }
+}
+
+fn on(vm: &Vm) -> String {
+    format!("VM {}", vm.name)
+}
+
+fn described(vm: &Vm, description: &Description, checks: &mut Checks) {
+    for disk in &description.hardware.disks {
+        let name = format!("{}/{}", vm.name, disk.id);
+        let excluded = match vm.exclude().contains(&disk.id) {
+            true => ", excluded: recreated empty",
+            false => "",
+        };
+        let seconds = disk.size_bytes / READ_BYTES_PER_SECOND;
+        let resync = show::duration(std::time::Duration::from_secs(seconds.max(1)));
+        let size = show::size(disk.size_bytes);
+        checks.ok(
+            "disk",
+            name,
+            format!(
+                "{} {}, {size}, a resync reads it in about {resync} (at 150 MB/s){excluded}",
+                disk.format, disk.file
+            ),
+        );
+    }
+    for limit in &description.limits {
+        limited(vm, limit, checks);
+    }
+}
+
+fn limited(vm: &Vm, limit: &Limit, checks: &mut Checks) {
+    let name = format!("{}: {}", vm.name, limit.on);
+    let what = match limit.lack {
+        Lack::NotCaptured => "is not captured",
+        Lack::NotTracked => "changes are not tracked at all times",
+        Lack::Skipped | Lack::Note => {
+            return checks.ok("limit", name, format!("{}: {}", limit.why, limit.cost));
+        }
+    };
+    checks.found(
+        "limit",
+        Finding::new(
+            what,
+            format!("VM {name}"),
+            limit.why.clone(),
+            limit.cost.clone(),
+        ),
+    );
+}
+
+async fn free_bytes(host: &Host, folder: &Path) -> Option<u64> {
+    let folder = folder.display().to_string();
+    let said = host
+        .run("df", &["-k", "--output=avail", "--", &folder])
+        .await
+        .ok()?;
+    said.lines()
+        .last()?
+        .trim()
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1024)
+}
+
+fn scratch(config: &Config, vm: &Vm, free: Option<u64>, checks: &mut Checks) {
+    let (folder, max) = (config.scratch.folder.display(), config.scratch.max.0);
+    let found = |why: String| {
+        Err(Finding::new(
+            "the scratch folder has too little room",
+            on(vm),
+            why,
+            "free some, or give another `folder`, or less as `max`, in [scratch]",
+        ))
+    };
+    checks.add(
+        "scratch",
+        &vm.name,
+        match free {
+            None => found(format!("{folder} cannot be looked at on the VM's host")),
+            Some(free) if free < max => found(format!(
+                "{folder} has {} free, and `max` is {}",
+                show::size(free),
+                show::size(max)
+            )),
+            Some(free) => Ok(format!("{folder}: {} free", show::size(free))),
+        },
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::qemu::tests::fixture::{SCSI_RAW_IOTHREAD, TestQemu, VIRTIO_QCOW2, mark};
+
+    async fn checked(qemu: &TestQemu, scratch: &Path, max: &str) -> Checks {
+        let text = format!(
+            "state = \"/s\"\n[vault]\nurl = \"file:///v\"\nkey = \"/k\"\n[scratch]\nfolder = {:?}\nmax = {max:?}\n\
+             [[policy]]\nname = \"p\"\nrpo = \"1h\"\nconsistency = \"file-system\"\n\
+             [[vm]]\nname = \"db\"\npolicy = \"p\"\nsource = {{ qemu = {{ qmp = {:?} }} }}\n",
+            scratch,
+            qemu.path("qmp")
+        );
+        let config = Config::parse(&text, Path::new("t"), Path::new("/"));
+        let config = config.unwrap_or_else(|error| panic!("{error}"));
+        let mut checks = Checks::default();
+        super::qemu(&config, &config.vms[0], &mark(), &mut checks).await;
+        checks
+    }
+
+    fn found(checks: &Checks) -> Vec<&str> {
+        checks
+            .findings
+            .iter()
+            .map(|finding| finding.what.as_str())
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_tracked_frozen_or_kept_is_named() {
+        let mut qemu = TestQemu::start(&[("vd0", VIRTIO_QCOW2), ("sd0", SCSI_RAW_IOTHREAD)]).await;
+        let folder = tempfile::tempdir().expect("a folder");
+        let checks = checked(&qemu, folder.path(), "64 MB").await;
+        let frozen = "nothing freezes the guest, and file-system is asked";
+        assert_eq!(
+            found(&checks),
+            ["changes are not tracked at all times", frozen]
+        );
+        assert!(
+            checks.findings[0].on.contains("sd0"),
+            "{:?}",
+            checks.findings[0]
+        );
+        let disks: Vec<&str> = checks
+            .done
+            .iter()
+            .filter(|c| c.what == "disk")
+            .map(|c| &*c.on)
+            .collect();
+        assert_eq!(disks, ["db/vd0", "db/sd0"]);
+        let checks = checked(&qemu, folder.path(), "900 TB").await;
+        assert_eq!(
+            found(&checks).last(),
+            Some(&"the scratch folder has too little room")
+        );
+        qemu.kill();
+        let checks = checked(&qemu, folder.path(), "64 MB").await;
+        assert_eq!(found(&checks), ["the VM cannot be asked"]);
+    }
+}
