@@ -1,13 +1,9 @@
 //! A domain of libvirt: one backup job is held while the point is read into the outbox. A first sync, or one after the
 //! checkpoint was lost, has passes before, each slice of them a short job of its own.
 
-use std::{
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+mod passes;
+
+use std::{path::PathBuf, sync::Arc};
 
 use console::{Finding, show};
 use jiff::Timestamp;
@@ -24,7 +20,7 @@ use super::{
     CaptureError, Captured, Capturer, Moments, SOFTWARE, expected,
     hooks::{Thaw, freeze_by_hook},
     live::lower,
-    passes::{CONNECTIONS, Next, Pass, SLICE, SoFar, never_ends, next},
+    passes::CONNECTIONS,
     reached::host_of,
 };
 use crate::{
@@ -50,8 +46,6 @@ use crate::{
 
 /// Less free space than this is not begun with: a guest writes more than it in the time between two looks.
 const LEAST_SCRATCH: u64 = 512 << 20;
-/// Slices of a pass that were given up one after the other before the pass is.
-const TRIES: usize = 5;
 
 /// A domain with what is asked of it.
 struct Target<'c> {
@@ -423,98 +417,6 @@ impl Capturer {
             tracing::warn!("VM {}: old checkpoints stay: {stays}", target.vm.name);
         }
         Ok(report)
-    }
-
-    async fn libvirt_passes(
-        &self,
-        gateway: &Mutex<Gateway>,
-        target: &mut Target<'_>,
-        progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<(), CaptureError> {
-        let mut passes = Vec::new();
-        loop {
-            let (began, number) = (Instant::now(), passes.len() + 1);
-            let sent_bytes = self.libvirt_pass(gateway, target, number, progress).await?;
-            self.position(gateway, target).await?;
-            let changed_bytes = target.changed_bytes();
-            passes.push(Pass {
-                took: began.elapsed(),
-                changed_bytes,
-                sent_bytes,
-            });
-            let usage = gateway.lock().await.outbox_use()?;
-            let name = &target.vm.name;
-            match next(&passes, expected::fits(&usage, name, changed_bytes)) {
-                Next::Freeze => return Ok(()),
-                Next::Another => {}
-                Next::NeverEnds { changes, sends } => {
-                    return Err(CaptureError::Source(never_ends(name, changes, sends)));
-                }
-            }
-        }
-    }
-
-    /// One pass, in slices: each reads what the disks hold at its own begin, all of them after the checkpoint of the
-    /// first, so what changed since that is what the pass may have missed.
-    async fn libvirt_pass(
-        &self,
-        gateway: &Mutex<Gateway>,
-        target: &Target<'_>,
-        number: usize,
-        progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<u64, CaptureError> {
-        let (id, began) = (CaptureId(random()?), Instant::now());
-        let total: u64 = target.disks.iter().map(|(disk, _)| disk.size_bytes).sum();
-        let seen = AtomicU64::new(0);
-        let count = |bytes: u64| {
-            seen.fetch_add(bytes, Ordering::Relaxed);
-            progress(bytes);
-        };
-        let (mut sent, mut begun, mut failures) = (0, false, 0);
-        loop {
-            let mut gateway = tokio::select! {
-                gateway = gateway.lock() => gateway,
-                () = self.interrupt.wait() => return Err(CaptureError::Interrupted),
-            };
-            let held = self.begin(target, (!begun).then_some(&id), false).await?;
-            begun = true;
-            let capture = self.point_of(target, id, held.disks);
-            let until = std::time::Instant::now() + SLICE;
-            let slice = tokio::select! {
-                slice = gateway.pass(capture, until, &count) => Some(slice),
-                () = self.interrupt.wait() => None,
-            };
-            drop(gateway);
-            let ended = held.job.end().await;
-            let name = &target.vm.name;
-            match slice {
-                None => return Err(CaptureError::Interrupted),
-                Some(Ok((report, done))) => {
-                    (sent, failures) = (sent + report.stored_bytes, 0);
-                    if done {
-                        self.say(name, None);
-                        return Ok(sent);
-                    }
-                }
-                Some(Err(error)) => {
-                    failures += 1;
-                    match why(target.vm, &ended) {
-                        Some(why) if failures < TRIES => tracing::warn!("{why}: a pass goes on"),
-                        why => return Err(why.unwrap_or_else(|| error.into())),
-                    }
-                }
-            }
-            // A pass that goes on is counted from its begin again.
-            let so_far = SoFar {
-                pass: number,
-                done_bytes: seen.swap(0, Ordering::Relaxed).min(total),
-                total_bytes: total,
-                sent_bytes: sent,
-                changed_bytes: None,
-                took: began.elapsed(),
-            };
-            self.say(name, Some(so_far.words()));
-        }
     }
 }
 

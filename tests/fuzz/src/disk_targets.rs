@@ -117,6 +117,15 @@ pub fn nbd_replies(bytes: &[u8]) {
     }
 }
 
+/// Text of a configuration.
+pub fn nbd_uri(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && let Ok(uri) = virtual_disk::nbd::NbdUri::parse(text)
+    {
+        let _ = format!("{uri:?}");
+    }
+}
+
 pub fn nbd_wire(bytes: &[u8]) {
     if let Some(greeting) = bytes.first_chunk() {
         let _ = wire::decode_greeting(greeting);

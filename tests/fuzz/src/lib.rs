@@ -60,6 +60,7 @@ pub const TARGETS: &[Target] = &[
     ("vhdx", disk::vhdx),
     ("nbd_handshake", disk::nbd_handshake),
     ("nbd_replies", disk::nbd_replies),
+    ("nbd_uri", disk::nbd_uri),
     ("nbd_wire", disk::nbd_wire),
 ];
 

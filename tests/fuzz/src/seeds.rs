@@ -336,6 +336,14 @@ fn disks(target: &str) -> Seeds {
             exports(),
         ],
         "nbd_replies" => nbd_replies(),
+        "nbd_uri" => [
+            "nbd://h:10809/disk",
+            "nbds://[::1]/a%20b?tls-certificates=/etc/pki",
+            "nbd+unix:///vm?socket=/run/nbd",
+            "nbds+unix://user@h/?socket=%2Frun%2Fnbd",
+        ]
+        .map(|uri| uri.as_bytes().to_vec())
+        .to_vec(),
         "nbd_wire" => [
             nbd_replies(),
             vec![nbd_handshake(), nbd_handshake()[18..].to_vec()],

@@ -103,6 +103,7 @@ const DECODERS: &[(&str, &[&str])] = &[
         "disk/wire::decode_reply_header",
         &["nbd_wire", "nbd_replies"],
     ),
+    ("disk/uri::parse", &["nbd_uri"]),
     ("disk/wire::decode_server", &["nbd_wire", "nbd_handshake"]),
 ];
 
@@ -122,6 +123,8 @@ const OTHERS: &[(&str, &[&str])] = &[
 
 /// Functions that take bytes and decode nothing: they write, hash, seal or send what is ours.
 const NO_DECODERS: &[&str] = &[
+    // Paths of the owner's certificates.
+    "disk/tls::new",
     "block_values::of_block",
     "block_values::of_chunk",
     "control_log::encode_as_control",
