@@ -28,13 +28,14 @@ use super::{
     reached::host_of,
 };
 use crate::{
-    config::{LibvirtSource, Vm},
+    config::{LibvirtSource, Source, Vm},
     source::{
         consistency,
         hook::Occasion,
-        host::Reach,
+        host::{Host, Reach},
         libvirt::{
             Domain, LibvirtError, Seen,
+            describe::as_list,
             job::{Ended, Job, Order},
             plan::{self, Documents, Since, WantedDisk, documents, since},
             uri,
@@ -79,6 +80,10 @@ impl Capturer {
         (vm, source): (&Vm, &LibvirtSource),
         progress: &(dyn Fn(u64) + Sync),
     ) -> Captured {
+        if let Some(off) = self.off(vm, source).await {
+            tracing::info!("VM {}: it is off: its disks are read as they lie", vm.name);
+            return self.capture_listed(gateway, &off, progress).await;
+        }
         let ready = self.libvirt_ready(gateway, (vm, source), progress).await;
         let (target, hold, findings) = match ready {
             Ok(ready) => ready,
@@ -87,6 +92,28 @@ impl Capturer {
         let mut captured = self.libvirt_point(gateway, &target, hold, progress).await;
         captured.findings.splice(0..0, findings);
         captured
+    }
+
+    /// The VM as a list of disks, where it is off and they lie on this machine. Whether it is started while they are read
+    /// is looked at as with any list.
+    async fn off(&self, vm: &Vm, source: &LibvirtSource) -> Option<Vm> {
+        let host = host_of(&self.config, vm);
+        if host != Host::Local {
+            return None;
+        }
+        let domain = Domain {
+            uri: uri(&host),
+            host,
+            name: source.domain.clone(),
+        };
+        let now = Timestamp::now().as_second();
+        let seen = domain.look(&self.scratch_folder(), now).await.ok()?;
+        let disks = &seen.description.hardware.disks;
+        let listed = as_list(disks, vm.exclude()).filter(|disks| !disks.is_empty())?;
+        (seen.state == "shut off").then(|| Vm {
+            source: Source::Disks(listed),
+            ..vm.clone()
+        })
     }
 
     async fn libvirt_ready<'c>(

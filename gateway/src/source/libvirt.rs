@@ -53,7 +53,9 @@ pub enum LibvirtError {
         "the domain is transient, and libvirt keeps checkpoints of persistent ones only: `virsh define` it"
     )]
     Transient,
-    #[error("the domain is {0}")]
+    #[error(
+        "the domain is {0}; the disks of a domain that is off are read on the gateway's own machine only: start it"
+    )]
     NotRunning(String),
     #[error("another backup job of the domain runs; the capture is tried again later")]
     Busy,
