@@ -59,7 +59,6 @@ fn points_wait_while_the_uplink_is_down_and_arrive_in_order() {
     let server = S3Server::start();
     let proxy = CountingProxy::start(server.port());
     let site = site(&proxy, &server);
-    site.init().ok();
     site.sync();
     let daemon = Background::start(&mut site.gateway_command(&["run"]));
     wait_until("a point by the daemon", || {

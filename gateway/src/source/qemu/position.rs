@@ -155,7 +155,8 @@ pub struct Position {
 
 /// `bitmaps` are those on this disk's own node, `trusted` is newest first.
 ///
-/// The bitmaps of older captures stay for when the newest one is lost on its way.
+/// An older trusted bitmap holds all that a newer one does and more, so it is used if the newer one is there and cannot
+/// be: it costs reading, not correctness.
 pub fn plan(mark: &Mark, disk: DiskNow<'_>, bitmaps: &[Bitmap], trusted: &[Trusted]) -> Position {
     let mut delta = Err(match trusted {
         [] => NoDelta::NothingTrusted,
@@ -164,11 +165,20 @@ pub fn plan(mark: &Mark, disk: DiskNow<'_>, bitmaps: &[Bitmap], trusted: &[Trust
             writer_has_others: bitmaps.iter().any(|b| mark.capture(&b.name).is_some()),
         },
     });
-    // Not an older one: if the newest one's bitmap is not there, the disk may have been put back to an older copy.
-    if let Some(newest) = trusted.first() {
-        let name = mark.bitmap(&newest.capture);
-        if let Some(bitmap) = bitmaps.iter().find(|bitmap| bitmap.name == name) {
-            delta = judge(disk, bitmap, newest);
+    for candidate in trusted {
+        let name = mark.bitmap(&candidate.capture);
+        // If it is not there at all, the disk may have been put back to a copy from before it.
+        let Some(bitmap) = bitmaps.iter().find(|bitmap| bitmap.name == name) else {
+            break;
+        };
+        let judged = judge(disk, bitmap, candidate);
+        let found = judged.is_ok();
+        // Of several that fail, the newest one's reason says most.
+        if found || matches!(delta, Err(NoDelta::NoBitmap { .. })) {
+            delta = judged;
+        }
+        if found {
+            break;
         }
     }
     let captures: Vec<CaptureId> = trusted.iter().map(|trusted| trusted.capture).collect();

@@ -36,9 +36,7 @@ impl Shared {
         start.findings.extend(self.read_log().await?);
         if self.state.header().unsure_chains {
             self.relearn_chunks()?;
-            self.lose_broken_chains()?;
-            self.state
-                .change_header(|header| header.unsure_chains = false)?;
+            self.meet_packs().await?;
         }
         self.check_standing()?;
         self.settle_pending().await?;

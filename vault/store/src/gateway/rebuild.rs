@@ -135,7 +135,7 @@ impl Shared {
             stored.remove(&pack.name);
         }
         if known.is_some() && stored.is_empty() {
-            return Ok(());
+            return self.lose_broken_chains();
         }
         let mut chunks = ChunkBuckets::new(&self.state)?;
         let segments = self.objects.list(names::INDEX).await?;
@@ -314,8 +314,8 @@ impl Shared {
     }
 
     /// Learns packs that this state does not know: another gateway's. Without them all that the VM has would be sent again.
-    async fn meet_packs(&self) -> Result<(), StoreError> {
-        // If we die or fail before the chains are looked at, the next cycle does that.
+    pub(super) async fn meet_packs(&self) -> Result<(), StoreError> {
+        // If we die or fail before all of them are known, the next cycle goes on: a chain is broken only if it is then.
         self.state
             .change_header(|header| header.unsure_chains = true)?;
         let mut report = RebuildReport::default();
