@@ -218,11 +218,18 @@ impl Capturer {
         {
             tracing::warn!("VM {}: old checkpoints stay: {stays}", target.vm.name);
         }
-        let newest = keep.iter().find(|id| names.contains(&self.mark.bitmap(id)));
+        // If the newest is not there, the domain may have been put back to a copy from before it.
+        let newest = keep.first();
+        let newest = newest.filter(|id| names.contains(&self.mark.bitmap(id)));
         let checkpoint = match newest {
-            Some(id) => target.domain.checkpoint(&self.mark, *id).await.ok(),
-            None => None,
+            Some(id) => target.domain.checkpoint(&self.mark, *id).await,
+            None => Err(LibvirtError::Form("it is not there".into())),
         };
+        let checkpoint = checkpoint
+            .inspect_err(|why| {
+                tracing::debug!("VM {}: the checkpoint is of no use: {why}", target.vm.name)
+            })
+            .ok();
         let trusted = |disk: &str| {
             let of = |capture: &vault_store::gateway::KnownCapture| {
                 let (_, disk_bytes) = capture.disks.iter().find(|(name, _)| name == disk)?;
@@ -552,7 +559,7 @@ impl Target<'_> {
             .disks
             .iter()
             .filter_map(|(_, since)| since.as_ref().ok());
-        known.map(|since| since.changed_bytes.unwrap_or(0)).sum()
+        known.map(|since| since.changed_bytes).sum()
     }
 }
 

@@ -124,20 +124,11 @@ impl Domain {
         read(&said, now).map_err(LibvirtError::Form)
     }
 
-    /// A checkpoint of ours, with what changed since.
+    /// A checkpoint of ours, with what changed since. The domain has to run.
     pub async fn checkpoint(&self, mark: &Mark, id: CaptureId) -> Result<Checkpoint, LibvirtError> {
         let name = mark.bitmap(&id);
-        let sized = self
-            .virsh("checkpoint-dumpxml", &[&name, "--no-domain", "--size"])
-            .await;
-        // Its sizes cannot be told where a bitmap is damaged.
-        let xml = match sized {
-            Ok(xml) => xml,
-            Err(_) => {
-                self.virsh("checkpoint-dumpxml", &[&name, "--no-domain"])
-                    .await?
-            }
-        };
+        let arguments = [&name, "--no-domain", "--size"];
+        let xml = self.virsh("checkpoint-dumpxml", &arguments).await?;
         Checkpoint::read(id, &xml).map_err(LibvirtError::Form)
     }
 
