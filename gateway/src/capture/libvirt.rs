@@ -24,13 +24,14 @@ use super::{
     reached::host_of,
 };
 use crate::{
-    config::{LibvirtSource, Vm},
+    config::{LibvirtSource, Source, Vm},
     source::{
         consistency,
         hook::Occasion,
-        host::Reach,
+        host::{Host, Reach},
         libvirt::{
             Domain, LibvirtError, Seen,
+            describe::as_list,
             job::{Ended, Job, Order},
             plan::{self, Documents, Since, WantedDisk, documents, since},
             uri,
@@ -73,6 +74,10 @@ impl Capturer {
         (vm, source): (&Vm, &LibvirtSource),
         progress: &(dyn Fn(u64) + Sync),
     ) -> Captured {
+        if let Some(off) = self.off(vm, source).await {
+            tracing::info!("VM {}: it is off: its disks are read as they lie", vm.name);
+            return self.capture_listed(gateway, &off, progress).await;
+        }
         let ready = self.libvirt_ready(gateway, (vm, source), progress).await;
         let (target, hold, findings) = match ready {
             Ok(ready) => ready,
@@ -81,6 +86,28 @@ impl Capturer {
         let mut captured = self.libvirt_point(gateway, &target, hold, progress).await;
         captured.findings.splice(0..0, findings);
         captured
+    }
+
+    /// The VM as a list of disks, where it is off and they lie on this machine. Whether it is started while they are read
+    /// is looked at as with any list.
+    async fn off(&self, vm: &Vm, source: &LibvirtSource) -> Option<Vm> {
+        let host = host_of(&self.config, vm);
+        if host != Host::Local {
+            return None;
+        }
+        let domain = Domain {
+            uri: uri(&host),
+            host,
+            name: source.domain.clone(),
+        };
+        let now = Timestamp::now().as_second();
+        let seen = domain.look(&self.scratch_folder(), now).await.ok()?;
+        let disks = &seen.description.hardware.disks;
+        let listed = as_list(disks, vm.exclude()).filter(|disks| !disks.is_empty())?;
+        (seen.state == "shut off").then(|| Vm {
+            source: Source::Disks(listed),
+            ..vm.clone()
+        })
     }
 
     async fn libvirt_ready<'c>(
@@ -185,11 +212,18 @@ impl Capturer {
         {
             tracing::warn!("VM {}: old checkpoints stay: {stays}", target.vm.name);
         }
-        let newest = keep.iter().find(|id| names.contains(&self.mark.bitmap(id)));
+        // If the newest is not there, the domain may have been put back to a copy from before it.
+        let newest = keep.first();
+        let newest = newest.filter(|id| names.contains(&self.mark.bitmap(id)));
         let checkpoint = match newest {
-            Some(id) => target.domain.checkpoint(&self.mark, *id).await.ok(),
-            None => None,
+            Some(id) => target.domain.checkpoint(&self.mark, *id).await,
+            None => Err(LibvirtError::Form("it is not there".into())),
         };
+        let checkpoint = checkpoint
+            .inspect_err(|why| {
+                tracing::debug!("VM {}: the checkpoint is of no use: {why}", target.vm.name)
+            })
+            .ok();
         let trusted = |disk: &str| {
             let of = |capture: &vault_store::gateway::KnownCapture| {
                 let (_, disk_bytes) = capture.disks.iter().find(|(name, _)| name == disk)?;
@@ -427,7 +461,7 @@ impl Target<'_> {
             .disks
             .iter()
             .filter_map(|(_, since)| since.as_ref().ok());
-        known.map(|since| since.changed_bytes.unwrap_or(0)).sum()
+        known.map(|since| since.changed_bytes).sum()
     }
 }
 

@@ -53,7 +53,9 @@ pub enum LibvirtError {
         "the domain is transient, and libvirt keeps checkpoints of persistent ones only: `virsh define` it"
     )]
     Transient,
-    #[error("the domain is {0}")]
+    #[error(
+        "the domain is {0}; the disks of a domain that is off are read on the gateway's own machine only: start it"
+    )]
     NotRunning(String),
     #[error("another backup job of the domain runs; the capture is tried again later")]
     Busy,
@@ -122,20 +124,11 @@ impl Domain {
         read(&said, now).map_err(LibvirtError::Form)
     }
 
-    /// A checkpoint of ours, with what changed since.
+    /// A checkpoint of ours, with what changed since. The domain has to run.
     pub async fn checkpoint(&self, mark: &Mark, id: CaptureId) -> Result<Checkpoint, LibvirtError> {
         let name = mark.bitmap(&id);
-        let sized = self
-            .virsh("checkpoint-dumpxml", &[&name, "--no-domain", "--size"])
-            .await;
-        // Its sizes cannot be told where a bitmap is damaged.
-        let xml = match sized {
-            Ok(xml) => xml,
-            Err(_) => {
-                self.virsh("checkpoint-dumpxml", &[&name, "--no-domain"])
-                    .await?
-            }
-        };
+        let arguments = [&name, "--no-domain", "--size"];
+        let xml = self.virsh("checkpoint-dumpxml", &arguments).await?;
         Checkpoint::read(id, &xml).map_err(LibvirtError::Form)
     }
 

@@ -1,9 +1,12 @@
 //! A domain as libvirt describes it, for the manifest; and what of it cannot be captured or tracked, with what that
 //! costs. Pure.
 
+use virtual_disk::Format;
+
 use super::{plan::WantedDisk, xml::Element};
-use crate::source::qemu::describe::{
-    Cpus, Description, Disk, Firmware, Hardware, Lack, Limit, Nic,
+use crate::{
+    config,
+    source::qemu::describe::{Cpus, Description, Disk, Firmware, Hardware, Lack, Limit, Nic},
 };
 
 const RESYNC: &str =
@@ -54,6 +57,22 @@ pub fn describe(domain: &Element, sizes: &[(String, u64)], now: i64) -> Descript
         nics: nics(domain),
     };
     Description { hardware, limits }
+}
+
+/// The disks of a domain that is off, as a list that is read as it lies; none where one of them is no file or device.
+pub fn as_list(disks: &[Disk], exclude: &[String]) -> Option<Vec<config::Disk>> {
+    let listed = |disk: &Disk| {
+        let format = Format::ALL
+            .into_iter()
+            .find(|format| format.name() == disk.format);
+        disk.file.starts_with('/').then(|| config::Disk {
+            name: disk.id.clone(),
+            path: disk.file.clone().into(),
+            format,
+            exclude: exclude.contains(&disk.id),
+        })
+    };
+    disks.iter().map(listed).collect()
 }
 
 /// All targets, also of what is not captured: libvirt wants each to be named.
@@ -368,5 +387,24 @@ mod tests {
             ]
         );
         assert_eq!(targets(&domain), ["vda", "sda", "sdb"]);
+        let listed = as_list(&hardware.disks, &["sda".to_owned()]).expect("files");
+        let listed: Vec<_> = listed
+            .iter()
+            .map(|disk| {
+                (
+                    disk.path.to_str().unwrap_or_default(),
+                    disk.format,
+                    disk.exclude,
+                )
+            })
+            .collect();
+        let [qcow2, raw] = [Some(Format::Qcow2), Some(Format::Raw)];
+        assert_eq!(
+            listed,
+            [("/srv/db.qcow2", qcow2, false), ("/dev/vg0/db", raw, true)]
+        );
+        let mut disks = hardware.disks;
+        disks[0].file = "pool/db".into();
+        assert_eq!(as_list(&disks, &[]), None);
     }
 }

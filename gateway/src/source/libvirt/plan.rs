@@ -30,7 +30,8 @@ impl WantedDisk {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
     pub capture: CaptureId,
-    /// The disks that it tracks, and how many bytes of each changed since, as far as libvirt says.
+    /// The disks that it tracks, and how many bytes of each changed since; libvirt says nothing of a bitmap that is lost
+    /// or damaged.
     pub disks: Vec<(String, Option<u64>)>,
 }
 
@@ -58,7 +59,7 @@ impl Checkpoint {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Since {
     pub capture: CaptureId,
-    pub changed_bytes: Option<u64>,
+    pub changed_bytes: u64,
 }
 
 /// For each disk, with the newest checkpoint that is both trusted and there; `trusted` is of each disk, newest first.
@@ -85,10 +86,14 @@ pub fn since(
                 then: then.disk_bytes,
                 now: disk.size_bytes,
             }),
-            (Some((_, changed)), Some(_)) => Ok(Since {
+            (Some((_, Some(changed))), Some(_)) => Ok(Since {
                 capture: checkpoint.capture,
                 changed_bytes: *changed,
             }),
+            // libvirt says no size of a bitmap that is lost or damaged.
+            (Some((_, None)), Some(_)) => {
+                Err(NoDelta::Inconsistent(checkpoint.capture.to_string()))
+            }
             _ => Err(lost()),
         }
     };
@@ -202,7 +207,7 @@ mod tests {
         let found = since(&disks, &trusted, Some(&checkpoint), false);
         let good = Since {
             capture: B,
-            changed_bytes: Some(7),
+            changed_bytes: 7,
         };
         assert_eq!(found[0], Ok(good));
         assert!(matches!(found[1], Err(NoDelta::NoBitmap { .. })));

@@ -58,7 +58,7 @@ async fn a_delta_has_exactly_what_changed_and_nothing_is_left() {
     let found = since(&vm.wanted(), &trusted, Some(&checkpoint), false);
     let first = Since {
         capture: capture(1),
-        changed_bytes: Some(MIB + 65536),
+        changed_bytes: MIB + 65536,
     };
     assert_eq!(found[0], Ok(first));
     assert!(
@@ -91,11 +91,17 @@ async fn a_delta_has_exactly_what_changed_and_nothing_is_left() {
     job.end().await;
 }
 
-fn trusted(_: &str) -> Vec<Trusted> {
-    vec![Trusted {
-        capture: capture(1),
-        disk_bytes: DISK_BYTES,
-    }]
+fn of(number: u8) -> impl Fn(&str) -> Vec<Trusted> {
+    move |_| {
+        vec![Trusted {
+            capture: capture(number),
+            disk_bytes: DISK_BYTES,
+        }]
+    }
+}
+
+fn trusted(disk: &str) -> Vec<Trusted> {
+    of(1)(disk)
 }
 
 #[tokio::test]
@@ -144,6 +150,49 @@ async fn a_job_is_given_up_before_its_scratch_fails_a_guests_write() {
     assert!(ended.full && !ended.left, "{ended:?}");
     vm.nothing_left().await;
     assert_eq!(vm.failed_writes(), 0);
+}
+
+#[tokio::test]
+async fn a_position_that_a_killed_qemu_left_is_not_trusted_and_a_new_one_begins() {
+    let Some(vm) = TestLibvirt::start().await else {
+        return;
+    };
+    for number in [1, 2] {
+        let (job, disks) = vm.begin(number, None).await;
+        drop(disks);
+        job.end().await;
+        if number == 1 {
+            // Stored once, and open again: only then can it be left open.
+            vm.virsh(&["destroy", "dc01", "--graceful"]).await;
+            vm.virsh(&["start", "dc01"]).await;
+        }
+    }
+    vm.domain
+        .checkpoint(&mark(), capture(1))
+        .await
+        .expect("good");
+    vm.kill().await;
+    vm.virsh(&["start", "dc01"]).await;
+    for number in [1, 2] {
+        let found = vm.domain.checkpoint(&mark(), capture(number)).await;
+        let found = since(&vm.wanted(), &of(number), found.ok().as_ref(), false);
+        assert!(found[0].is_err(), "{number}: {found:?}");
+    }
+    let (job, disks) = vm.begin(3, None).await;
+    drop(disks);
+    job.end().await;
+    let names = vm.look().await.checkpoints;
+    vm.domain
+        .keep_checkpoints(&mark(), &names, &[capture(3)])
+        .await
+        .expect("removed");
+    assert_eq!(vm.look().await.checkpoints, [mark().bitmap(&capture(3))]);
+    vm.writes(0, 7, MIB, 4096).await;
+    let found = vm.domain.checkpoint(&mark(), capture(3)).await;
+    assert_eq!(
+        found.expect("good").disks,
+        [("vda".to_owned(), Some(65536))]
+    );
 }
 
 #[tokio::test]

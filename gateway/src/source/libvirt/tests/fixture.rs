@@ -236,6 +236,23 @@ impl TestLibvirt {
         (job, [open("vda", since.is_some()), open("vdb", false)])
     }
 
+    /// As a host that loses power.
+    pub async fn kill(&self) {
+        let file = self.folder.path().join("run/libvirt/qemu/run/dc01.pid");
+        let process = fs::read_to_string(file).expect("a process");
+        let killed = Command::new("kill")
+            .args(["-KILL", process.trim()])
+            .status();
+        assert!(killed.expect("kill runs").success());
+        for _ in 0..500 {
+            if self.look().await.state == "shut off" {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("libvirt does not notice");
+    }
+
     /// No job, no scratch file, no socket.
     pub async fn nothing_left(&self) {
         assert_eq!(self.look().await.job, None);
