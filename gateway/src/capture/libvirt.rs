@@ -1,6 +1,7 @@
 //! A domain of libvirt: one backup job is held while the point is read into the outbox. A first sync, or one after the
 //! checkpoint was lost, has passes before, each slice of them a short job of its own.
 
+mod ended;
 mod passes;
 
 use std::{path::PathBuf, sync::Arc};
@@ -15,6 +16,8 @@ use vault_store::{
     setup::random,
 };
 use virtual_disk::nbd::NbdAddress;
+
+use ended::{left, why};
 
 use super::{
     CaptureError, Captured, Capturer, Moments, SOFTWARE, expected,
@@ -32,7 +35,7 @@ use crate::{
         libvirt::{
             Domain, LibvirtError, Seen,
             describe::as_list,
-            job::{Ended, Job, Order},
+            job::{Job, Order},
             plan::{self, Documents, Since, WantedDisk, documents, since},
             uri,
         },
@@ -495,27 +498,4 @@ fn chosen(vm: &Vm, seen: &Seen) -> Result<Chosen, String> {
 
 fn at(vm: &Vm, error: &dyn std::fmt::Display) -> CaptureError {
     CaptureError::Source(format!("VM {}: {error}", vm.name))
-}
-
-/// Why the reading failed, where it is the job that ended.
-fn why(vm: &Vm, ended: &Ended) -> Option<CaptureError> {
-    let words = match (ended.full, ended.gone) {
-        (true, _) => {
-            "the backup job was given up before its scratch space could fail a guest's write; raise `max` in [scratch], or give a folder with more room"
-        }
-        (_, true) => "the backup job ended: the VM was stopped, or somebody ended it",
-        _ => return None,
-    };
-    Some(at(vm, &words))
-}
-
-fn left(vm: &Vm, ended: &Ended) -> Option<Finding> {
-    ended.left.then(|| {
-        Finding::new(
-            "a backup job of the capture may be left in libvirt",
-            format!("VM {}", vm.name),
-            "it could not be ended in time",
-            "the next capture ends it; `virsh domjobabort` does it now",
-        )
-    })
 }
