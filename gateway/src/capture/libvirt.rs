@@ -17,7 +17,7 @@ use vault_store::{
 };
 use virtual_disk::nbd::NbdAddress;
 
-use ended::{left, why};
+use ended::{at, left, why};
 
 use super::{
     CaptureError, Captured, Capturer, Moments, SOFTWARE, expected,
@@ -494,8 +494,4 @@ fn chosen(vm: &Vm, seen: &Seen) -> Result<Chosen, String> {
         .into_iter()
         .map(|disk| (disk.id.clone(), disk.size_bytes));
     Ok((wanted.collect(), excluded.collect()))
-}
-
-fn at(vm: &Vm, error: &dyn std::fmt::Display) -> CaptureError {
-    CaptureError::Source(format!("VM {}: {error}", vm.name))
 }

@@ -2,7 +2,6 @@
 
 use console::Finding;
 
-use super::at;
 use crate::{capture::CaptureError, config::Vm, source::libvirt::job::Ended};
 
 /// Why the reading failed, where it is the job that ended.
@@ -26,4 +25,8 @@ pub(super) fn left(vm: &Vm, ended: &Ended) -> Option<Finding> {
             "the next capture ends it; `virsh domjobabort` does it now",
         )
     })
+}
+
+pub(super) fn at(vm: &Vm, error: &dyn std::fmt::Display) -> CaptureError {
+    CaptureError::Source(format!("VM {}: {error}", vm.name))
 }

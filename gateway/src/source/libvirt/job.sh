@@ -1,3 +1,4 @@
+#!/bin/sh
 # Begins a backup job of a domain and watches over it, on the domain's host: the guest is thawed and the job ended
 # whatever becomes of who asked, whose end of our standard input closes with it.
 # Arguments: URI, domain, freeze (yes or no), most bytes of scratch, the socket (by which the job is known to be ours),
