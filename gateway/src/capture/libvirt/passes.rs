@@ -63,24 +63,37 @@ impl Capturer {
             seen.fetch_add(bytes, Ordering::Relaxed);
             progress(bytes);
         };
-        let (mut sent, mut begun, mut failures) = (0, false, 0);
+        let (mut sent, mut begun, mut failures, mut cut_off) = (0, false, 0, false);
         loop {
+            tokio::select! {
+                () = self.uplink_on() => {}
+                () = self.interrupt.wait() => return Err(CaptureError::Interrupted),
+            }
             let mut gateway = tokio::select! {
                 gateway = gateway.lock() => gateway,
                 () = self.interrupt.wait() => return Err(CaptureError::Interrupted),
             };
+            if std::mem::take(&mut cut_off) {
+                self.ask_vault(&mut gateway, target.vm).await?;
+            }
             let held = self.begin(target, (!begun).then_some(&id), false).await?;
             begun = true;
             let capture = self.point_of(target, id, held.disks);
             let until = std::time::Instant::now() + SLICE;
             let slice = tokio::select! {
                 slice = gateway.pass(capture, until, &count) => Some(slice),
+                // What was on its way is asked for when it goes on.
+                () = self.uplink_off() => {
+                    cut_off = true;
+                    None
+                }
                 () = self.interrupt.wait() => None,
             };
             drop(gateway);
             let ended = held.job.end().await;
             let name = &target.vm.name;
             match slice {
+                None if cut_off => continue,
                 None => return Err(CaptureError::Interrupted),
                 Some(Ok((report, done))) => {
                     (sent, failures) = (sent + report.stored_bytes, 0);
