@@ -13,7 +13,7 @@ mod reached;
 use std::{
     collections::HashMap,
     path::PathBuf,
-    sync::{Arc, Mutex as StdMutex, PoisonError},
+    sync::{Arc, Mutex as StdMutex, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -126,6 +126,8 @@ pub struct Capturer {
     /// What hypervisors say of changes is not believed.
     compares: bool,
     throttle: Throttle,
+    /// The vault did not answer the last time.
+    is_out_of_reach: AtomicBool,
     /// Running VMs by name; a new one is swept first.
     reached: Mutex<HashMap<String, Reached>>,
     /// What long work is at, by VM.
@@ -151,6 +153,7 @@ impl Capturer {
             is_patient: asked.is_patient,
             compares: asked.compares,
             throttle,
+            is_out_of_reach: AtomicBool::new(false),
             reached: Mutex::default(),
             doing: StdMutex::default(),
         })

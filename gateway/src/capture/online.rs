@@ -1,6 +1,6 @@
 //! What is asked of the vault before a capture, and done without where it is out of reach.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use console::Finding;
 use vault_store::{StoreError, gateway::Gateway, objects::Retry};
@@ -10,8 +10,17 @@ use crate::{commands::finding_in_words, config::Vm};
 
 /// A capture that is due does not wait longer for the vault to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// While the last one did not get an answer.
+const LITTLE_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Capturer {
+    fn patience(&self) -> Duration {
+        match self.is_out_of_reach.load(Relaxed) {
+            true => LITTLE_PATIENCE,
+            false => PATIENCE,
+        }
+    }
+
     /// Reads the log's news and settles what earlier cycles left. Where the vault does not answer, a VM that is known is
     /// captured without: its point waits.
     pub(super) async fn ask_vault(
@@ -31,7 +40,7 @@ impl Capturer {
         };
         let asked = async {
             match is_patient {
-                true => tokio::time::timeout(PATIENCE, asked).await.ok(),
+                true => tokio::time::timeout(self.patience(), asked).await.ok(),
                 false => Some(asked.await),
             }
         };
@@ -41,6 +50,7 @@ impl Capturer {
         };
         let why = match asked {
             Some(Ok(words)) => {
+                self.is_out_of_reach.store(false, Relaxed);
                 let on = format!("VM {}", vm.name);
                 return Ok(words
                     .into_iter()
@@ -53,6 +63,7 @@ impl Capturer {
             Some(Err(error)) => error,
             None => StoreError::Other("the vault did not answer in time".into()),
         };
+        self.is_out_of_reach.store(true, Relaxed);
         match gateway.can_capture_unasked(&vm.name)? {
             true => {
                 tracing::warn!("VM {} is captured without asking the vault: {why}", vm.name);
