@@ -2,10 +2,13 @@
 
 mod sync_work;
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use console::{Exit, Failure, OrFailure};
-use vault_store::objects::{OpenOptions, Throttle};
+use vault_store::{
+    StoreError,
+    objects::{OpenOptions, Throttle},
+};
 
 use crate::{
     capture::{Asking, Capturer},
@@ -23,13 +26,27 @@ Examples:
   sparesite-gateway run
   systemctl enable --now sparesite-gateway";
 
+const TRY_AGAIN: Duration = Duration::from_millis(250);
+const TRIES: usize = 12;
+
 pub async fn run(config: &Path) -> anyhow::Result<Exit> {
     let config = Arc::new(load_config(config)?);
     let notifier = Notifier::from_environment();
     let interrupt = Interrupt::listen("the next run goes on")?;
     let state = config.state.display();
-    let lock = RunLock::take(&config.state)
-        .or_failure(|| Failure::failed(format!("the state folder {state} cannot be locked")))?;
+    let take = || {
+        RunLock::take(&config.state)
+            .or_failure(|| Failure::failed(format!("the state folder {state} cannot be locked")))
+    };
+    let mut lock = take()?;
+    // A `status` that looks into the state has it for a moment.
+    for _ in 0..TRIES {
+        if lock.is_some() {
+            break;
+        }
+        tokio::time::sleep(TRY_AGAIN).await;
+        lock = take()?;
+    }
     let Some(_lock) = lock else {
         return Err(
             Failure::failed(format!("another `run` is at work on {state}"))
@@ -44,7 +61,16 @@ pub async fn run(config: &Path) -> anyhow::Result<Exit> {
     };
     let open = VaultAccess::open(&config.vault.url, options);
     let access = interrupt.or(open).await??;
-    let gateway = open_gateway(&config, access.objects)?;
+    let mut gateway = open_gateway(&config, access.objects.clone());
+    for _ in 0..TRIES {
+        let Err(error) = &gateway else { break };
+        if !matches!(error.downcast_ref(), Some(StoreError::StateInUse(_))) {
+            break;
+        }
+        tokio::time::sleep(TRY_AGAIN).await;
+        gateway = open_gateway(&config, access.objects.clone());
+    }
+    let gateway = gateway?;
     let asked = Asking {
         is_patient: true,
         ..Asking::default()
