@@ -19,7 +19,7 @@ use std::{
 
 use console::{Failure, Finding};
 use serde::Serialize;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use vault_format::manifest::Consistency;
 use vault_store::{
     StoreError,
@@ -229,6 +229,28 @@ impl Capturer {
     async fn uplink_off(&self) {
         while self.throttle.rate() != Rate::Off {
             tokio::time::sleep(LOOK_AT_UPLINK).await;
+        }
+    }
+
+    /// The gateway, when it is free.
+    async fn turn<'g>(
+        &self,
+        gateway: &'g Mutex<Gateway>,
+    ) -> Result<MutexGuard<'g, Gateway>, CaptureError> {
+        tokio::select! {
+            gateway = gateway.lock() => Ok(gateway),
+            () = self.interrupt.wait() => Err(CaptureError::Interrupted),
+        }
+    }
+
+    /// The same once the uplink is on: for what sends as it reads.
+    async fn turn_with_uplink<'g>(
+        &self,
+        gateway: &'g Mutex<Gateway>,
+    ) -> Result<MutexGuard<'g, Gateway>, CaptureError> {
+        tokio::select! {
+            () = self.uplink_on() => self.turn(gateway).await,
+            () = self.interrupt.wait() => Err(CaptureError::Interrupted),
         }
     }
 

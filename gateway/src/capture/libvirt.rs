@@ -120,10 +120,7 @@ impl Capturer {
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(Target<'c>, Hold, Vec<Finding>), CaptureError> {
         let findings = {
-            let mut gateway = tokio::select! {
-                gateway = gateway.lock() => gateway,
-                () = self.interrupt.wait() => return Err(CaptureError::Interrupted),
-            };
+            let mut gateway = self.turn(gateway).await?;
             self.ask_vault(&mut gateway, vm).await?
         };
         let mut target = self.target(vm, source).await?;
@@ -207,14 +204,8 @@ impl Capturer {
         let now = Timestamp::now().as_second();
         let seen = target.domain.look(&self.scratch_folder(), now).await;
         target.seen = seen.map_err(|error| at(target.vm, &error))?;
+        self.keep_checkpoints(target, &keep).await;
         let names = &target.seen.checkpoints;
-        if let Err(stays) = target
-            .domain
-            .keep_checkpoints(&self.mark, names, &keep)
-            .await
-        {
-            tracing::warn!("VM {}: old checkpoints stay: {stays}", target.vm.name);
-        }
         // If the newest is not there, the domain may have been put back to a copy from before it.
         let newest = keep.first();
         let newest = newest.filter(|id| names.contains(&self.mark.bitmap(id)));
@@ -445,15 +436,17 @@ impl Capturer {
     ) -> Result<PointReport, CaptureError> {
         let known = gateway.captures(&target.vm.name)?;
         let keep: Vec<CaptureId> = known.into_iter().map(|capture| capture.id).collect();
+        self.keep_checkpoints(target, &keep).await;
+        Ok(report)
+    }
+
+    /// Of the checkpoints that were seen. That others stay is no failure of the capture.
+    async fn keep_checkpoints(&self, target: &Target<'_>, keep: &[CaptureId]) {
         let names = &target.seen.checkpoints;
-        if let Err(stays) = target
-            .domain
-            .keep_checkpoints(&self.mark, names, &keep)
-            .await
-        {
+        let kept = target.domain.keep_checkpoints(&self.mark, names, keep);
+        if let Err(stays) = kept.await {
             tracing::warn!("VM {}: old checkpoints stay: {stays}", target.vm.name);
         }
-        Ok(report)
     }
 }
 

@@ -95,10 +95,7 @@ impl Capturer {
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Ready<'c>, CaptureError> {
         let (findings, known) = {
-            let mut gateway = tokio::select! {
-                gateway = gateway.lock() => gateway,
-                () = self.interrupt.wait() => return Err(CaptureError::Interrupted),
-            };
+            let mut gateway = self.turn(gateway).await?;
             let findings = self.ask_vault(&mut gateway, vm).await?;
             (findings, gateway.captures(&vm.name)?)
         };

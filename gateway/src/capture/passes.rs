@@ -172,14 +172,7 @@ impl Capturer {
         };
         let (mut looked, mut changed, mut cut_off) = (began, None, false);
         loop {
-            tokio::select! {
-                () = self.uplink_on() => {}
-                () = self.interrupt.wait() => return Err(CaptureError::Interrupted),
-            }
-            let mut gateway = tokio::select! {
-                gateway = gateway.lock() => gateway,
-                () = self.interrupt.wait() => return Err(CaptureError::Interrupted),
-            };
+            let mut gateway = self.turn_with_uplink(gateway).await?;
             if std::mem::take(&mut cut_off) {
                 self.ask_vault(&mut gateway, asked.vm).await?;
             }

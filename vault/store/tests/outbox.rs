@@ -300,7 +300,7 @@ async fn every_point_that_arrives_is_what_the_disk_was() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn capturing_and_sending_at_once_do_not_disturb_each_other() {
-    for seed in 0..6 {
+    for seed in 0..10 {
         let mut model = Model::new(1000 + seed).await;
         let uploader = model.gateway().uploader();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

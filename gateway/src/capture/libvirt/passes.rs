@@ -65,14 +65,7 @@ impl Capturer {
         };
         let (mut sent, mut begun, mut failures, mut cut_off) = (0, false, 0, false);
         loop {
-            tokio::select! {
-                () = self.uplink_on() => {}
-                () = self.interrupt.wait() => return Err(CaptureError::Interrupted),
-            }
-            let mut gateway = tokio::select! {
-                gateway = gateway.lock() => gateway,
-                () = self.interrupt.wait() => return Err(CaptureError::Interrupted),
-            };
+            let mut gateway = self.turn_with_uplink(gateway).await?;
             if std::mem::take(&mut cut_off) {
                 self.ask_vault(&mut gateway, target.vm).await?;
             }

@@ -104,15 +104,13 @@ impl Shared {
                 let gone = gone.filter(|old| !disks.iter().any(|disk| disk.number == *old));
                 self.state
                     .drop_changes(ordinal, &gone.collect::<Vec<_>>())?;
-                let priority = vm.priority;
-                (
-                    ordinal,
-                    QueueRow {
-                        disks,
-                        priority,
-                        ..row
-                    },
-                )
+                let row = QueueRow {
+                    disks,
+                    priority: vm.priority,
+                    ..row
+                };
+                self.state.put_capture(ordinal, &row)?;
+                (ordinal, row)
             }
             None => {
                 let row = QueueRow {
@@ -128,7 +126,6 @@ impl Shared {
                 (self.state.begin_draft(&row)?, row)
             }
         };
-        self.state.put_capture(ordinal, &row)?;
         Ok(Draft {
             ordinal,
             row,
@@ -182,15 +179,20 @@ impl Shared {
         &self,
         queue: &[(u64, QueueRow)],
     ) -> Result<(Option<u64>, Vec<u64>), StoreError> {
-        let pending = self.state.pending()?;
-        let busy = *self.busy.point();
-        let is_fixed = |ordinal: u64| {
-            busy == Some(ordinal) || pending.iter().any(|row| row.capture == ordinal)
-        };
-        let fixed = queue.iter().rposition(|(ordinal, _)| is_fixed(*ordinal));
+        let being_published = *self.busy.point();
+        let fixed = self.fixed_captures(being_published)?;
+        let fixed = queue
+            .iter()
+            .rposition(|(ordinal, _)| fixed.contains(ordinal));
         let base = fixed.map_or(0, |at| queue[at].0);
         let replaced = queue.iter().map(|(ordinal, _)| *ordinal);
         Ok((Some(base), replaced.filter(|its| *its > base).collect()))
+    }
+
+    /// Captures that are not replaced any more: their manifest is on its way, or about to be.
+    fn fixed_captures(&self, being_published: Option<u64>) -> Result<HashSet<u64>, StoreError> {
+        let pending = self.state.pending()?.into_iter().map(|row| row.capture);
+        Ok(pending.chain(being_published).collect())
     }
 
     /// Packs of which this capture knows nothing: those that go once it is whole; and where it must not wait to learn it,
@@ -198,12 +200,12 @@ impl Shared {
     pub(super) fn unheeded_packs(&self, draft: &Draft) -> Result<Arc<HashSet<u64>>, StoreError> {
         let mut unheeded = HashSet::new();
         if !draft.replaces.is_empty() {
-            let (packs, useless) = self.packs_of_gone(&draft.replaces)?;
+            let (packs, useless) = self.packs_of_gone(&draft.replaces, &self.busy.packs())?;
             unheeded.extend(packs.into_iter().chain(useless));
             unheeded.retain(|pack| !draft.row.needs.contains(pack));
         }
         if draft.hold != Hold::Nothing {
-            unheeded.extend(self.doubtful_packs()?);
+            unheeded.extend(self.doubtful_packs()?.into_keys());
         }
         Ok(Arc::new(unheeded))
     }
@@ -213,27 +215,23 @@ impl Shared {
         for (disk, scrub) in draft.row.disks.iter_mut().zip(&draft.scrubs) {
             disk.scrub = *scrub;
         }
-        // While this is held nothing begins to be published.
+        // While these are held nothing begins to be published, and no pack sets out.
         let busy = self.busy.point();
+        let flying = self.busy.packs();
         let mut gone = Vec::new();
         if draft.hold == Hold::Superseding {
-            let pending = self.state.pending()?;
-            for (ordinal, row) in self.state.queue()? {
-                let is_fixed =
-                    *busy == Some(ordinal) || pending.iter().any(|row| row.capture == ordinal);
-                if draft.replaces.contains(&ordinal) && !is_fixed {
-                    gone.push((ordinal, row));
-                }
-            }
+            let fixed = self.fixed_captures(*busy)?;
+            gone = self.state.queue()?;
+            gone.retain(|(its, _)| draft.replaces.contains(its) && !fixed.contains(its));
         }
         let numbers: Vec<u64> = gone.iter().map(|(ordinal, _)| *ordinal).collect();
         let (packs, useless) = match numbers.is_empty() {
             true => Default::default(),
-            false => self.packs_of_gone(&numbers)?,
+            false => self.packs_of_gone(&numbers, &flying)?,
         };
         self.state
             .commit_capture(draft.ordinal, &draft.row, &gone, (&packs, &useless))?;
-        drop(busy);
+        drop((busy, flying));
         if !packs.is_empty() {
             self.tidy_outbox()?;
         }

@@ -146,9 +146,13 @@ impl Shared {
         Ok(usage)
     }
 
-    /// The waiting packs that no capture needs once these are gone, except what is on its way at this moment; and those
-    /// that arrived and stand on them.
-    pub(super) fn packs_of_gone(&self, gone: &[u64]) -> Result<(Vec<u64>, Vec<u64>), StoreError> {
+    /// The waiting packs that no capture needs once these are gone, except what is on its way (`flying`); and those that
+    /// arrived, or are about to, and stand on them.
+    pub(super) fn packs_of_gone(
+        &self,
+        gone: &[u64],
+        flying: &HashSet<u64>,
+    ) -> Result<(Vec<u64>, Vec<u64>), StoreError> {
         let all: HashMap<u64, PackRow> = self.state.packs()?.into_iter().collect();
         let waiting = self.waiting_packs()?;
         let stay: Vec<BTreeSet<u64>> = self
@@ -159,25 +163,23 @@ impl Shared {
             .map(|(ordinal, row)| needs_of(*ordinal, row, &waiting))
             .collect();
         let mut packs = unneeded(stay.iter(), &stands_on(&waiting));
-        let busy = self.busy.packs();
-        packs.retain(|pack| !busy.contains(pack));
-        drop(busy);
-        let useless = with_dependents(&packs, &all).into_iter();
-        let useless = useless.filter(|pack| !waiting.contains_key(pack));
-        Ok((packs, useless.collect()))
+        packs.retain(|pack| !flying.contains(pack));
+        let mut useless = with_dependents(&packs, &all);
+        useless.retain(|pack| !packs.contains(pack));
+        Ok((packs, useless.into_iter().collect()))
     }
 
     /// Packs of which nobody knows whether they arrived, and that the outbox has not.
-    pub(super) fn doubtful_packs(&self) -> Result<Vec<u64>, StoreError> {
-        let waiting = self.waiting_packs()?.into_iter();
-        let doubtful = waiting.filter(|(_, pack)| !self.outbox.has(&pack.name));
-        Ok(doubtful.map(|(ordinal, _)| ordinal).collect())
+    pub(super) fn doubtful_packs(&self) -> Result<HashMap<u64, PackRow>, StoreError> {
+        let mut packs = self.waiting_packs()?;
+        packs.retain(|_, pack| !self.outbox.has(&pack.name));
+        Ok(packs)
     }
 
     /// A VM's draft forgets what it has of doubtful packs: a capture that cannot wait to learn about them must not build on
     /// them.
     pub(super) fn forget_doubtful(&self, vm_id: &VmId) -> Result<(), StoreError> {
-        let doubtful = self.doubtful_packs()?;
+        let doubtful: Vec<u64> = self.doubtful_packs()?.into_keys().collect();
         if doubtful.is_empty() {
             return Ok(());
         }
@@ -194,10 +196,7 @@ impl Shared {
     /// failed. Returns what was lost by that.
     pub(super) async fn settle_packs(&self) -> Result<Vec<String>, StoreError> {
         let mut lost = Vec::new();
-        for (ordinal, pack) in self.waiting_packs()? {
-            if self.outbox.has(&pack.name) {
-                continue;
-            }
+        for (ordinal, pack) in self.doubtful_packs()? {
             match self.objects.size(&names::pack(&pack.name)).await? {
                 Some(size) if size == pack.size => self.state.mark_arrived(&[ordinal])?,
                 _ => lost.push(ordinal),

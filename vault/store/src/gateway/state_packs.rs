@@ -104,6 +104,10 @@ impl State {
         self.rows(PACKS, |ordinal| ordinal)
     }
 
+    pub fn is_open(&self, ordinal: u64) -> Result<bool, StoreError> {
+        self.read(|r| Ok(r.open_table(OPEN)?.get(ordinal)?.is_some()))
+    }
+
     /// Packs that no segment has, by ordinal.
     pub fn open_packs(&self) -> Result<Vec<(u64, PackRow)>, StoreError> {
         let rows = self.read(|r| {

@@ -2,7 +2,7 @@
 //! up at any moment; what arrived is not sent again.
 
 use super::Shared;
-use super::outbox_plan::{Step, WaitingPacks, WaitingPoint, plan_uploads, ready_point};
+use super::outbox_plan::{Step, WaitingPacks, WaitingPoint, closure, plan_uploads, ready_point};
 use super::rows::{PackRow, QueueRow};
 use crate::StoreError;
 use crate::objects::ObjectError;
@@ -136,9 +136,17 @@ impl Uploader {
         (sent, flying, mark, refused): Doing<'_, '_>,
     ) -> Result<bool, StoreError> {
         let shared = &self.shared;
+        // In this order: all packs of a point are noted before it is.
+        let points = shared.waiting_points(only)?;
         let waiting = shared.waiting_packs()?;
         let packs = stands_on(&waiting);
-        let mut points = shared.waiting_points(only, &waiting)?;
+        let point = |(ordinal, row): &(u64, QueueRow)| WaitingPoint {
+            capture: *ordinal,
+            vm: row.vm_id,
+            priority: row.priority,
+            needs: needs_of(*ordinal, row, &waiting),
+        };
+        let mut points: Vec<WaitingPoint> = points.iter().map(point).collect();
         points.retain(|point| !refused.vms.contains(&point.vm));
         if let Some(capture) = ready_point(&points, &packs) {
             match shared.publish_next(capture).await {
@@ -171,18 +179,25 @@ impl Uploader {
         sent.is_blocked = steps
             .iter()
             .any(|step| matches!(step, Step::Pack(_)) && !here(&step));
+        let mut is_outdated = false;
         for step in steps.iter().filter(here) {
             let Step::Pack(ordinal) = step else { continue };
             if flying.len() >= shared.options.uploads {
                 break;
             }
-            if mark.packs.insert(*ordinal) {
-                shared.busy.packs().insert(*ordinal);
+            if mark.packs.contains(ordinal) {
+                continue;
+            }
+            if shared.set_out(*ordinal)? {
+                mark.packs.insert(*ordinal);
                 self.start(*ordinal, &waiting[ordinal], flying)?;
+            } else {
+                is_outdated = true;
             }
         }
         match flying.join_next().await {
-            None => Ok(false),
+            // What replaced a dropped pack is planned anew.
+            None => Ok(is_outdated),
             Some(landed) => {
                 let landed = landed.map_err(|e| {
                     StoreError::Other(format!("an upload ended unexpectedly: {e}"))
@@ -226,27 +241,27 @@ impl Uploader {
 }
 
 impl Shared {
+    /// Marks a pack as on its way; false if a superseding capture has dropped it meanwhile. Sent all the same, it would be
+    /// in the vault and in nobody's list.
+    fn set_out(&self, pack: u64) -> Result<bool, StoreError> {
+        let mut flying = self.busy.packs();
+        let is_open = self.state.is_open(pack)?;
+        Ok(is_open && flying.insert(pack))
+    }
+
     /// The points that wait, of one VM or of all that may be published.
-    fn waiting_points(
-        &self,
-        only: Option<&VmId>,
-        waiting: &HashMap<u64, PackRow>,
-    ) -> Result<Vec<WaitingPoint>, StoreError> {
+    fn waiting_points(&self, only: Option<&VmId>) -> Result<Vec<(u64, QueueRow)>, StoreError> {
         let fenced = &self.state.header().log.fenced;
-        let points = self.state.queue()?.into_iter().filter(|(_, row)| {
+        let mut points = self.state.queue()?;
+        points.retain(|(_, row)| {
             let asked = only.map_or(!fenced.contains(&row.vm_id), |vm| *vm == row.vm_id);
             asked && row.point.is_some()
         });
-        let point = |(ordinal, row): (u64, QueueRow)| WaitingPoint {
-            capture: ordinal,
-            vm: row.vm_id,
-            priority: row.priority,
-            needs: needs_of(ordinal, &row, waiting),
-        };
-        Ok(points.map(point).collect())
+        Ok(points)
     }
 
-    /// Publishes a capture, unless it has been replaced just now.
+    /// Publishes a capture, unless it has been replaced just now, or needs a pack that has not arrived: the capturing half
+    /// works meanwhile, so what the caller saw is no proof.
     async fn publish_next(&self, capture: u64) -> Result<Option<(String, PointId)>, StoreError> {
         let _turn = self.publishing.lock().await;
         if self.state.header().epoch == 0 {
@@ -264,6 +279,12 @@ impl Shared {
         let Some((row, about)) = row.and_then(|row| Some((row.clone(), row.point?))) else {
             return Ok(None);
         };
+        let waiting = self.waiting_packs()?;
+        let needs = needs_of(capture, &row, &waiting);
+        if !closure(&needs, &stands_on(&waiting)).is_empty() {
+            *self.busy.point() = None;
+            return Ok(None);
+        }
         self.check_vm(&row.vm, &row.vm_id)?;
         let name = row.vm.clone();
         let published = self.publish(capture, row, about).await;
