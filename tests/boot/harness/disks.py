@@ -131,18 +131,3 @@ def file_system(image):
     if start[0x438:0x43A] == b"\x53\xef":
         return "ext4"
     return None
-
-
-BLOCK, STRIDE = 4096, 1 << 20
-
-
-def changed_blocks(left, right):
-    """In how many 4 KiB blocks two raw images differ."""
-    changed = 0
-    with open(left, "rb") as a, open(right, "rb") as b:
-        while True:
-            x, y = a.read(STRIDE), b.read(STRIDE)
-            if not x and not y:
-                return changed
-            if x != y:
-                changed += sum(x[at : at + BLOCK] != y[at : at + BLOCK] for at in range(0, max(len(x), len(y)), BLOCK))

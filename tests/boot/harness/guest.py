@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import time
 
+from . import writes
 from .acks import Acks
 from .agent import Agent
 from .failed import Failed
@@ -46,6 +47,7 @@ class Guest:
         self.acks = self.monitor = None
         self.agent = Agent(self.folder / "agent")
         # The harness has the second monitor; the first is the product's.
+        self.trace = self.folder / "writes"
         self.qmp_path, self.own_qmp_path = self.folder / "qmp", self.folder / "qmp-harness"
 
     def disk(self, name):
@@ -71,6 +73,7 @@ class Guest:
         words = ["qemu-system-x86_64", "-name", "bench", "-accel", recipe.accel, "-smp", "2", "-m", str(recipe.memory_mib)]
         words += ["-machine", "q35", "-display", "none", "-nic", "none", "-no-reboot", "-nodefaults"]
         words += ["-serial", f"file:{self.folder / 'serial'}"]
+        words += ["-msg", "timestamp=on", "-trace", writes.EVENT, "-D", self.trace]
         for path in (self.qmp_path, self.own_qmp_path):
             words += ["-qmp", f"unix:{path},server=on,wait=off"]
         if recipe.firmware == "uefi":

@@ -5,7 +5,7 @@ import shutil
 import sys
 import time
 
-from . import disks, judge, point, qmp, timing
+from . import judge, point, qmp, timing, writes
 from .capture import Capture
 from .failed import Failed
 from .guest import settle
@@ -26,18 +26,22 @@ class Taken:
     quiet_windows: list[float]
     stall: float
     judged: point.Judged | None = None
-    changed_blocks: int | None = None   # 4 KiB blocks that differ from the point before
+    frozen_at: float | None = None      # the instant of its state, on QEMU's clock
+    written_blocks: int | None = None   # distinct 4 KiB blocks written since the point before
 
 
 def note(text):
     print(text, file=sys.stderr, flush=True)
 
 
+def stops(guest, capture):
+    return [event for event in guest.monitor.events if event.name == "STOP" and capture.began <= event.received <= capture.ended]
+
+
 def expected_of(guest, capture):
     """Whatever was heard before the capture began must be in the point; what was heard before QEMU paused
     too, since a paused guest says nothing."""
-    stops = [event.received for event in guest.monitor.events if event.name == "STOP" and capture.began <= event.received <= capture.ended]
-    limit = min(stops, default=capture.began)
+    limit = min((event.received for event in stops(guest, capture)), default=capture.began)
     quiesced = guest.acks.quiesced_rows(capture.began, capture.ended)
     return point.Expected(guest.acks.newest_row(limit), guest.acks.newest_ops(limit), capture.consistency, quiesced)
 
@@ -53,22 +57,29 @@ def take(guest, capturer, number, consistency):
         qmp.pauses(guest.monitor.events, capture.began, capture.ended),
         guest.acks.quiet_windows(capture.began, capture.ended),
         timing.largest_gap(guest.acks.row_times(), *span),
+        frozen_at=max((event.qemu_seconds for event in stops(guest, capture)), default=None),
     )
 
 
-def judge_taken(guest, capturer, taken, folder, previous):
-    """Restores a point and judges it; returns the folder of its images, for the next one to be compared with."""
+def judge_taken(capturer, taken, folder):
+    """Restores a point and judges it."""
     place = folder / f"point-{taken.number}"
     place.mkdir()
     try:
         images = capturer.restore(taken.capture, place)
+        taken.judged = point.judge_point(images, taken.expected, folder)
     except Failed as error:
         taken.judged = point.Judged([f"the point does not come back: {error}"])
-        return place
-    taken.judged = point.judge_point(images, taken.expected, folder)
-    if previous is not None and all((previous / image.name).exists() for image in images.values()):
-        taken.changed_blocks = sum(disks.changed_blocks(previous / image.name, image) for image in images.values())
-    return place
+    finally:
+        shutil.rmtree(place)
+
+
+def count_writes(guest, series):
+    """What was written between each two points, as far as both instants are known."""
+    trace = guest.trace.read_text(errors="replace").splitlines()
+    for before, taken in zip(series, series[1:]):
+        if before.frozen_at is not None and taken.frozen_at is not None:
+            taken.written_blocks = writes.written_blocks(trace, before.frozen_at, taken.frozen_at)
 
 
 def consistency_of(number, wanted):
@@ -78,14 +89,9 @@ def consistency_of(number, wanted):
 def run_series(guest, capturer, folder, points, interval, wanted, after_first=lambda: None):
     """Returns what was taken, and what is wrong beyond the points themselves."""
     series, findings = [], []
-    previous = None
 
     def look(taken):
-        nonlocal previous
-        place = judge_taken(guest, capturer, taken, folder, previous)
-        if previous is not None:
-            shutil.rmtree(previous)
-        previous = place
+        judge_taken(capturer, taken, folder)
         note(f"point {taken.number}: {'good' if not taken.judged.findings else taken.judged.findings}")
 
     capturer.begin(guest, folder)
@@ -105,8 +111,7 @@ def run_series(guest, capturer, folder, points, interval, wanted, after_first=la
     if capturer.keeps:
         for taken in series:
             look(taken)
-    if previous is not None:
-        shutil.rmtree(previous)
+    count_writes(guest, series)
     capturer.end()
     findings += poller.problems
     findings += guest_findings(guest)

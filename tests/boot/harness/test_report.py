@@ -7,14 +7,14 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from harness import acks, guest, point, qmp, report, series, timing, vaults  # noqa: E402
+from harness import acks, guest, point, qmp, report, series, timing, vaults, writes  # noqa: E402
 from harness.capture import Capture, Copy  # noqa: E402
 
 RECIPE = guest.Recipe(pathlib.Path("f"), pathlib.Path("i"))
 REST = {"seconds": 10.0, "rows": 100, "gaps_between_captures": timing.distribution([]), "second_client": timing.distribution([])}
 
 
-def taken(number, pause=0.02, freeze=0.03, findings=(), read=None, changed=None, asked="crash", has="crash"):
+def taken(number, pause=0.02, freeze=0.03, findings=(), read=None, written=None, asked="crash", has="crash"):
     facts = {"asked": asked} if read is None else {"asked": asked, "read_bytes": read}
     return series.Taken(
         number,
@@ -24,17 +24,17 @@ def taken(number, pause=0.02, freeze=0.03, findings=(), read=None, changed=None,
         [],
         0.1,
         point.Judged(list(findings)),
-        changed,
+        written_blocks=written,
     )
 
 
-def summarise(*series_taken):
-    return report.summarise(Copy(), RECIPE, list(series_taken), [], REST)
+def summarise(*series_taken, timed=True):
+    return report.summarise(Copy(), RECIPE, list(series_taken), [], REST, timed)
 
 
 class Report(unittest.TestCase):
     def test_all_good(self):
-        summary = summarise(taken(1), taken(2, read=4096 * 11, changed=10))
+        summary = summarise(taken(1), taken(2, read=4096 * 11, written=10))
         self.assertEqual((summary["good"], summary["findings"], summary["missed"]), (2, [], []))
         self.assertIn("2 of 2 points good", report.table(summary))
 
@@ -47,11 +47,18 @@ class Report(unittest.TestCase):
         for wrong, word in (
             (taken(1, pause=0.2), "pause"),
             (taken(1, freeze=0.2), "freeze window"),
-            (taken(1, read=4096 * 13, changed=10), "1.30 times"),
+            (taken(1, read=4096 * 13, written=10), "1.30 times"),
             (taken(1, asked="application"), "application was asked"),
         ):
             (text,) = summarise(wrong)["missed"]
             self.assertIn(word, text)
+
+
+    def test_untimed_deltas_are_judged_together(self):
+        small, large = taken(1, pause=0.2, read=4096 * 13, written=10), taken(2, read=4096 * 100, written=100)
+        self.assertEqual(summarise(small, large, timed=False)["missed"], [])
+        (text,) = summarise(small, timed=False)["missed"]
+        self.assertIn("1.30 times", text)
 
 
 class Expected(unittest.TestCase):
@@ -70,6 +77,24 @@ class Expected(unittest.TestCase):
     def test_a_pause_is_later_and_says_more(self):
         self.assertEqual(self.expected([("STOP", 11.0)], self.SAID).row, 2)
         self.assertEqual(self.expected([("STOP", 3.0), ("STOP", 11.0), ("STOP", 11.9)], self.SAID).row, 2)
+
+
+class Writes(unittest.TestCase):
+    LINE = "7@{at}:blk_co_pwritev blk {disk} bs 0x9 offset {offset} bytes {bytes} flags 0x0"
+
+    def count(self, *writes_made, since=10.0, until=20.0):
+        lines = [self.LINE.format(at=f"{at:.6f}", disk=disk, offset=offset, bytes=count) for at, disk, offset, count in writes_made]
+        return writes.written_blocks(["7@11.0:something else", *lines], since, until)
+
+    def test_a_block_counts_once_and_every_part_of_one_counts(self):
+        self.assertEqual(self.count((11, "0xa", 0, 8192), (12, "0xa", 4096, 4096)), 2)
+        self.assertEqual(self.count((11, "0xa", 4095, 2)), 2)
+
+    def test_the_disks_are_told_apart(self):
+        self.assertEqual(self.count((11, "0xa", 0, 512), (12, "0xb", 0, 512)), 2)
+
+    def test_only_what_lies_between_the_instants(self):
+        self.assertEqual(self.count((9, "0xa", 0, 512), (10, "0xa", 4096, 1), (20, "0xa", 8192, 1), (20.5, "0xa", 1 << 20, 1)), 1)
 
 
 class Caps(unittest.TestCase):
