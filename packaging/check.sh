@@ -22,6 +22,7 @@ for path in usr/bin/sparesite-gateway usr/bin/sparesite-restore usr/lib/systemd/
     etc/sparesite/gateway.toml usr/share/man/man1/sparesite-gateway.1.gz usr/share/man/man1/sparesite-gateway-run.1.gz \
     usr/share/man/man1/sparesite-restore.1.gz usr/share/bash-completion/completions/sparesite-gateway \
     usr/share/zsh/vendor-completions/_sparesite-restore usr/share/fish/vendor_completions.d/sparesite-gateway.fish \
+    usr/share/doc/sparesite/docs/configuration.md usr/share/doc/sparesite/docs/runbook/qemu.md \
     usr/share/doc/sparesite/copyright usr/share/doc/sparesite/examples/README.md \
     usr/share/doc/sparesite/examples/lvm/hook.sh usr/share/doc/sparesite/examples/hyper-v/checkpoint.ps1; do
     [[ -s $work/tree/$path ]] || fail "$path is not in the package"

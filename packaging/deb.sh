@@ -39,6 +39,12 @@ into 0600 "$here/gateway.toml" etc/sparesite/gateway.toml
 chmod 0700 "$tree/etc/sparesite"
 into 0644 "$root/LICENSE" usr/share/doc/sparesite/copyright
 into 0644 "$root/README.md" usr/share/doc/sparesite/README.md
+# What an operator without a network needs; the format's document is in every vault too.
+for document in configuration.md hypervisors.md runbook.md vault-format.md runbook/; do
+    find "$root/docs/${document%/}" -type f -name '*.md' -printf '%P\t%p\n' | while IFS=$'\t' read -r name path; do
+        into 0644 "$path" "usr/share/doc/sparesite/docs/$document$name"
+    done
+done
 for folder in lvm zfs hyper-v vmware; do
     for script in "$here/scripts/$folder"/*; do
         into "$([[ $script = *.sh ]] && echo 0755 || echo 0644)" "$script" "usr/share/doc/sparesite/examples/$folder/${script##*/}"

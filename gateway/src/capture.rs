@@ -7,6 +7,7 @@ mod libvirt;
 mod listed;
 mod live;
 mod online;
+mod owed;
 mod passes;
 mod reached;
 
@@ -32,6 +33,7 @@ use crate::{
     interrupt::Interrupt,
     source::qemu::{checkpoint::CheckpointError, guard::GuardProgram, position::Mark},
 };
+use hooks::Hooks;
 use reached::Reached;
 pub use reached::{host_of, place};
 
@@ -121,6 +123,7 @@ pub struct Capturer {
     interrupt: Interrupt,
     mark: Mark,
     guard: GuardProgram,
+    hooks: Hooks,
     /// The vault may be out of reach: what is known is captured all the same.
     is_patient: bool,
     /// What hypervisors say of changes is not believed.
@@ -145,7 +148,9 @@ impl Capturer {
         let guard = GuardProgram::ourselves().map_err(|error| {
             Failure::failed(format!("this program's own file cannot be found: {error}"))
         })?;
+        let id_key = gateway.key().id_key.clone();
         Ok(Capturer {
+            hooks: Hooks::new(config.clone(), interrupt.clone(), id_key),
             mark: Mark::of(&gateway.key().writer.id),
             config,
             interrupt,
@@ -157,6 +162,11 @@ impl Capturer {
             reached: Mutex::default(),
             doing: StdMutex::default(),
         })
+    }
+
+    /// Runs the `after` hooks that an earlier process, killed between a VM's hooks, owes.
+    pub async fn pay_hooks(&self) -> Vec<Finding> {
+        self.hooks.pay().await
     }
 
     /// In words, for people: what a VM's long work has come to.

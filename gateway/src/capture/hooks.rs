@@ -1,12 +1,18 @@
 //! The owner's programs before and after a VM is frozen.
 
-use std::{cell::OnceCell, path::PathBuf};
+use std::{
+    cell::OnceCell,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use console::Finding;
 use tokio::task::JoinHandle;
+use vault_format::keys::IdKey;
 
+use super::owed::{Note, Owed};
 use crate::{
-    config::Vm,
+    config::{Config, Vm},
     interrupt::Interrupt,
     source::{
         consistency::Freeze,
@@ -20,75 +26,129 @@ pub struct Before {
     pub disks: Vec<(String, PathBuf)>,
 }
 
-/// Runs the `before` hook, if the VM has one.
-pub async fn freeze_by_hook(vm: &Vm, on: &Occasion, interrupt: &Interrupt) -> Before {
-    let none = |freeze| Before {
-        freeze,
-        disks: Vec::new(),
-    };
+/// The hooks around captures, and what they still owe.
+pub struct Hooks {
+    config: Arc<Config>,
+    interrupt: Interrupt,
+    owed: Owed,
+}
+
+impl Hooks {
+    pub fn new(config: Arc<Config>, interrupt: Interrupt, id_key: IdKey) -> Self {
+        Hooks {
+            owed: Owed::open(&config.state, id_key),
+            config,
+            interrupt,
+        }
+    }
+
+    /// Runs the `after` hooks that an earlier process owes.
+    pub async fn pay(&self) -> Vec<Finding> {
+        self.owed.pay(&self.config, None).await
+    }
+
+    /// Runs the `before` hook, if the VM has one. The `after` hook is owed from here on.
+    pub async fn freeze(&self, vm: &Vm, on: Occasion) -> (Before, Thaw) {
+        let mut thaw = Thaw {
+            vm: vm.name.clone(),
+            hook: vm.after.clone(),
+            note: None,
+            earlier: self.owed.pay(&self.config, Some(&vm.name)).await,
+            on,
+            task: OnceCell::new(),
+        };
+        if vm.before.is_some() && thaw.hook.is_some() {
+            match self.owed.note(&thaw.on) {
+                Ok(note) => thaw.note = Some(note),
+                Err(error) => {
+                    // Frozen without it, the VM would stay so if we were killed.
+                    let why = format!("what it owes cannot be noted in the state folder: {error}");
+                    return (Before::none(Freeze::Failed(why)), thaw);
+                }
+            }
+        }
+        let before = before(vm, &thaw.on, &self.interrupt).await;
+        (before, thaw)
+    }
+}
+
+impl Before {
+    fn none(freeze: Freeze) -> Self {
+        let disks = Vec::new();
+        Before { freeze, disks }
+    }
+}
+
+async fn before(vm: &Vm, on: &Occasion, interrupt: &Interrupt) -> Before {
     let Some(hook) = &vm.before else {
-        return none(Freeze::NotAsked);
+        return Before::none(Freeze::NotAsked);
     };
     let stop = interrupt.wait();
     let said = match run_hook(hook, HookKind::Before, on, HOOK_TIMEOUT, stop).await {
         Ok(said) => said,
-        Err(why) => return none(Freeze::Failed(why)),
+        Err(why) => return Before::none(Freeze::Failed(why)),
     };
     // Only a list has paths; what a hook of another source prints is for people.
     let names: Vec<&str> = vm.disks().iter().map(|disk| disk.name.as_str()).collect();
     match names.is_empty() {
-        true => none(Freeze::Done),
+        true => Before::none(Freeze::Done),
         false => match printed_disks(&said, &names) {
             Ok(disks) => Before {
                 freeze: Freeze::Done,
                 disks,
             },
-            Err(why) => none(Freeze::Failed(format!("{}: {why}", hook.display()))),
+            Err(why) => Before::none(Freeze::Failed(format!("{}: {why}", hook.display()))),
         },
     }
 }
 
+/// Not ended by an interrupt: it is what an interrupt waits for.
+pub(super) async fn run_after(hook: &Path, on: &Occasion) -> Result<(), String> {
+    let never = std::future::pending();
+    let ran = run_hook(hook, HookKind::After, on, HOOK_TIMEOUT, never).await;
+    ran.map(drop)
+}
+
+pub(super) fn after_failed(vm: &str, hook: &Path, why: String) -> Finding {
+    Finding::new(
+        "the after hook failed: the VM may still be frozen",
+        format!("VM {vm}"),
+        why,
+        format!("look at the VM now, and run {} by hand", hook.display()),
+    )
+}
+
 /// The `after` hook: runs once, as a task of its own, so that nothing that is given up ends it halfway.
-pub struct Thaw<'v> {
-    vm: &'v Vm,
+pub struct Thaw {
+    vm: String,
+    hook: Option<PathBuf>,
     on: Occasion,
+    note: Option<Note>,
+    /// What came of the hook that an earlier process owed.
+    earlier: Vec<Finding>,
     task: OnceCell<JoinHandle<Result<(), String>>>,
 }
 
-impl<'v> Thaw<'v> {
-    pub fn of(vm: &'v Vm, on: Occasion) -> Self {
-        Thaw {
-            vm,
-            on,
-            task: OnceCell::new(),
-        }
-    }
-
+impl Thaw {
     pub fn start(&self) {
-        let Some(hook) = &self.vm.after else { return };
+        let Some(hook) = &self.hook else { return };
         self.task.get_or_init(|| {
-            let (hook, on) = (hook.clone(), self.on.clone());
-            let never = std::future::pending();
+            let (hook, on, note) = (hook.clone(), self.on.clone(), self.note.clone());
             tokio::spawn(async move {
-                run_hook(&hook, HookKind::After, &on, HOOK_TIMEOUT, never)
-                    .await
-                    .map(drop)
+                run_after(&hook, &on).await?;
+                note.iter().for_each(Note::remove);
+                Ok(())
             })
         });
     }
 
-    /// Not ended by an interrupt: it is what an interrupt waits for.
-    pub async fn end(self) -> Option<Finding> {
-        let why = match self.task.into_inner()?.await {
-            Ok(ended) => ended.err()?,
-            Err(error) => error.to_string(),
+    pub async fn end(self) -> Vec<Finding> {
+        let mut findings = self.earlier;
+        let (Some(task), Some(hook)) = (self.task.into_inner(), &self.hook) else {
+            return findings;
         };
-        let hook = self.vm.after.as_ref()?;
-        Some(Finding::new(
-            "the after hook failed: the VM may still be frozen",
-            format!("VM {}", self.vm.name),
-            why,
-            format!("look at the VM now, and run {} by hand", hook.display()),
-        ))
+        let ended = task.await.unwrap_or_else(|error| Err(error.to_string()));
+        findings.extend(ended.err().map(|why| after_failed(&self.vm, hook, why)));
+        findings
     }
 }

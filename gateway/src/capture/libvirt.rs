@@ -21,8 +21,7 @@ use ended::{at, left, why};
 
 use super::{
     CaptureError, Captured, Capturer, Moments, SOFTWARE, expected,
-    hooks::{Thaw, freeze_by_hook},
-    live::lower,
+    live::{hook_failed, lower},
     passes::CONNECTIONS,
     reached::host_of,
 };
@@ -361,8 +360,8 @@ impl Capturer {
                 .iter()
                 .find_map(|(_, since)| Some(since.as_ref().ok()?.capture)),
         };
-        let hook = freeze_by_hook(vm, &on, &self.interrupt).await.freeze;
-        let thaw = Thaw::of(vm, on);
+        let (before, thaw) = self.hooks.freeze(vm, on).await;
+        let hook = before.freeze;
         let began = Instant::now();
         let held = self.begin(target, Some(&id), freeze).await;
         thaw.start();
@@ -413,6 +412,7 @@ impl Capturer {
             true => {
                 captured.consistency = Some(judged.consistency);
                 captured.findings.extend(lower(vm, wants, &judged));
+                captured.findings.extend(hook_failed(vm, &hook));
             }
             false => self.forget(target, &id).await,
         }

@@ -14,7 +14,7 @@ use virtual_disk::InUse;
 
 use super::{
     CaptureError, Captured, Capturer, SOFTWARE,
-    hooks::{Before, Thaw, freeze_by_hook},
+    hooks::{Before, Hooks, Thaw},
     passes::SLICE,
 };
 use crate::{
@@ -52,6 +52,7 @@ impl Capturer {
             vm,
             asked: self.config.policy_of(vm).consistency,
             interrupt: &self.interrupt,
+            hooks: &self.hooks,
         };
         captured.outcome = listed
             .run(
@@ -174,6 +175,7 @@ struct Listed<'s> {
     vm: &'s Vm,
     asked: Consistency,
     interrupt: &'s Interrupt,
+    hooks: &'s Hooks,
 }
 
 impl Listed<'_> {
@@ -193,8 +195,7 @@ impl Listed<'_> {
                 .map(|newest| newest.id),
         };
         let id = on.capture;
-        let Before { freeze, disks } = freeze_by_hook(self.vm, &on, self.interrupt).await;
-        let thaw = Thaw::of(self.vm, on);
+        let (Before { freeze, disks }, thaw) = self.hooks.freeze(self.vm, on).await;
         let printed = with_paths(self.vm, disks);
         let listed = Listed {
             vm: &printed,
@@ -234,7 +235,7 @@ impl Listed<'_> {
     async fn capture(
         &self,
         gateway: &mut Gateway,
-        (id, freeze, thaw): (CaptureId, &Freeze, &Thaw<'_>),
+        (id, freeze, thaw): (CaptureId, &Freeze, &Thaw),
         progress: &(dyn Fn(u64) + Sync),
         judged: &mut Option<Judged>,
     ) -> Result<PointReport, CaptureError> {

@@ -9,10 +9,7 @@ use vault_store::{
     setup::random,
 };
 
-use super::{
-    CaptureError, Captured, Capturer, DiskTracking, Moments, SOFTWARE, expected,
-    hooks::{Thaw, freeze_by_hook},
-};
+use super::{CaptureError, Captured, Capturer, DiskTracking, Moments, SOFTWARE, expected};
 use crate::{
     config::Vm,
     source::{
@@ -178,8 +175,8 @@ impl Capturer {
                     since: trusted.map(|trusted| trusted.capture),
                 },
             );
-            let before = freeze_by_hook(vm, &on, &self.interrupt).await;
-            hooks.push((before.freeze, Thaw::of(vm, on)));
+            let (before, thaw) = self.hooks.freeze(vm, on).await;
+            hooks.push((before.freeze, thaw));
         }
         let frozen = checkpoint::freeze(requests, &self.guard).await;
         let (captured_at, began) = (Timestamp::now(), Instant::now());
@@ -415,7 +412,7 @@ fn not_released(
     ))
 }
 
-fn hook_failed(vm: &Vm, hook: &Freeze) -> Option<Finding> {
+pub(super) fn hook_failed(vm: &Vm, hook: &Freeze) -> Option<Finding> {
     let Freeze::Failed(why) = hook else {
         return None;
     };

@@ -75,6 +75,8 @@ pub async fn run(config: &Path, args: &SyncArgs, json: bool) -> anyhow::Result<E
         interrupt,
         report: CycleReport::default(),
     };
+    let owed = cycle.capturer.pay_hooks().await;
+    cycle.report.findings.extend(owed);
     cycle.begin().await?;
     cycle.sync_all(&vms).await;
     let Cycle {

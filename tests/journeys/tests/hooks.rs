@@ -79,3 +79,34 @@ fn an_interrupt_thaws_once_and_waits_for_it() {
     site.sync();
     site.assert_comes_back("vm", "disk.raw");
 }
+
+#[test]
+fn what_a_killed_gateway_froze_is_thawed_by_the_next_start() {
+    let site = hooked("vm.raw", "sleep 1");
+    make_random(&site.path("vm.raw"), 8 * MIB, 1);
+    let sync = Background::start(&mut site.gateway_command(&["sync", "--quiet"]));
+    wait_until("the hook runs", || log(&site) == "frozen");
+    assert!(sync.kill());
+    let run = site.gateway(&["sync"]).exits(3);
+    run.says(&["killed between its hooks", "VM vm"]);
+    assert_eq!(log(&site), "frozen thaw thawed frozen thaw thawed");
+    site.sync();
+    assert_eq!(log(&site).matches("thawed").count(), 3);
+}
+
+#[test]
+fn the_daemon_thaws_at_its_start_whatever_is_due() {
+    let site = hooked("vm.raw", "sleep 1");
+    make_random(&site.path("vm.raw"), 8 * MIB, 1);
+    site.sync();
+    let _ = fs::remove_file(site.path("hooks.log"));
+    let sync = Background::start(&mut site.gateway_command(&["sync", "--quiet"]));
+    wait_until("the hook runs", || log(&site) == "frozen");
+    assert!(sync.kill());
+    // Its point is seconds old: nothing is due for long.
+    let daemon = Background::start(&mut site.gateway_command(&["run"]));
+    wait_until("it is thawed", || log(&site) == "frozen thaw thawed");
+    daemon.terminate();
+    daemon.wait().ok();
+    assert_eq!(log(&site), "frozen thaw thawed");
+}

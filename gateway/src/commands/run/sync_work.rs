@@ -43,7 +43,7 @@ impl SyncWork {
         meter: Meter,
         interrupt: Interrupt,
     ) -> Self {
-        SyncWork(Arc::new(Shared {
+        let shared = Arc::new(Shared {
             config,
             uploader: gateway.uploader(),
             gateway: Mutex::new(gateway),
@@ -51,7 +51,15 @@ impl SyncWork {
             meter,
             interrupt,
             superseded: StdMutex::default(),
-        }))
+        });
+        // Beside the rest: a hook may take two minutes, and others need not wait for it.
+        let owing = shared.clone();
+        tokio::spawn(async move {
+            for finding in owing.capturer.pay_hooks().await {
+                tracing::warn!("{}: {}: {}", finding.on, finding.what, finding.why);
+            }
+        });
+        SyncWork(shared)
     }
 }
 
