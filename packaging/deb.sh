@@ -41,7 +41,7 @@ into 0644 "$root/LICENSE" usr/share/doc/sparesite/copyright
 into 0644 "$root/README.md" usr/share/doc/sparesite/README.md
 # What an operator without a network needs; the format's document is in every vault too.
 for document in configuration.md hypervisors.md runbook.md vault-format.md runbook/; do
-    find "$root/docs/${document%/}" -type f -name '*.md' -printf '%P\t%p\n' | while IFS=$'\t' read -r name path; do
+    find "$root/docs/${document%/}" -type f -name '*.md' -printf '%P|%p\n' | while IFS='|' read -r name path; do
         into 0644 "$path" "usr/share/doc/sparesite/docs/$document$name"
     done
 done
