@@ -10,6 +10,7 @@ import time
 from .capture import Capture, Copy
 from .failed import Failed
 from .guest import DATA_MIB, run
+from .vaults import Vault
 
 VM = "vm"
 PASSPHRASE = "correct horse battery staple bench only"
@@ -96,12 +97,17 @@ class Sparesite:
 
     name, keeps, enforced = "sparesite", True, True
 
-    def __init__(self, vault_url=None, extra="", env=None):
-        self.vault_url, self.extra, self.env = vault_url, extra, env
+    def __init__(self, vault=None):
+        self.vault = vault or Vault()
+
+    @property
+    def extra(self):
+        """Of the configuration; not the same before and after the first sync."""
+        return self.vault.extra
 
     def begin(self, guest, folder):
         self.guest = guest
-        self.site = Site(folder / "site", qemu_source(guest), "crash", self.vault_url, self.extra, self.env)
+        self.site = Site(folder / "site", qemu_source(guest), "crash", self.vault.url, self.extra, self.vault.env)
 
     def capture(self, consistency):
         self.site.configure(qemu_source(self.guest), consistency, self.extra)
@@ -148,7 +154,7 @@ class SparesiteCopies(Sparesite):
         self.disks = folder / "copies"
         self.disks.mkdir()
         paths = ", ".join(f'"{self.disks / guest.disk(name).name}"' for name in guest.DISKS)
-        self.site = Site(folder / "site", f"{{ disks = [{paths}] }}", "none", self.vault_url, self.extra, self.env)
+        self.site = Site(folder / "site", f"{{ disks = [{paths}] }}", "none", self.vault.url, self.extra, self.vault.env)
 
     def copy_disks(self, consistency):
         copied = self.copy.capture(consistency)
