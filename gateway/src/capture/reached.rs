@@ -3,7 +3,9 @@
 
 use std::{path::Path, time::Duration};
 
+use tokio::sync::Mutex;
 use vault_format::ids::CaptureId;
+use vault_store::gateway::Gateway;
 
 use super::{CaptureError, Capturer};
 use crate::{
@@ -73,6 +75,31 @@ pub async fn place(config: &Config, vm: &Vm) -> Result<VmPlace, CaptureError> {
 }
 
 impl Capturer {
+    /// Takes out of these VMs what a killed run left in them, whether or not the vault can be asked, and before anything is
+    /// due. What cannot be reached is its capture's to tell.
+    pub async fn sweep(&self, gateway: &Mutex<Gateway>, vms: &[&Vm]) {
+        let is_live = |vm: &&&Vm| matches!(vm.source, Source::Qemu(_) | Source::Proxmox(_));
+        for vm in vms.iter().filter(is_live) {
+            // Held meanwhile: no capture makes a bitmap that is not known here.
+            let gateway = gateway.lock().await;
+            // Which bitmaps are of use is known after the rebuild only.
+            let Ok(known) = gateway.captures(&vm.name) else {
+                continue;
+            };
+            if gateway.is_in_doubt() || self.interrupt.came() {
+                return;
+            }
+            let known: Vec<CaptureId> = known.into_iter().map(|capture| capture.id).collect();
+            let reached = tokio::select! {
+                reached = self.reach(vm, &known) => reached,
+                () = self.interrupt.wait() => return,
+            };
+            if let Err(error) = reached {
+                tracing::info!("not swept: {error}");
+            }
+        }
+    }
+
     /// The VM, reached. The first time, and after the way to its host was lost, it is swept: `trusted` are the captures
     /// whose bitmaps stay.
     pub(super) async fn reach(

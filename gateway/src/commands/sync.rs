@@ -77,6 +77,7 @@ pub async fn run(config: &Path, args: &SyncArgs, json: bool) -> anyhow::Result<E
     };
     let owed = cycle.capturer.pay_hooks().await;
     cycle.report.findings.extend(owed);
+    cycle.capturer.sweep(&cycle.gateway, &vms).await;
     cycle.begin().await?;
     cycle.sync_all(&vms).await;
     let Cycle {

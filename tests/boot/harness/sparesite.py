@@ -136,7 +136,7 @@ class Sparesite:
     def state_size(self):
         """The state directory beside what the guest's disks hold, in bytes."""
         files = [path for path in (self.site.folder / "state").rglob("*") if path.is_file()]
-        disks = [self.guest.folder / f"{name}.qcow2" for name in ("root", "data")]
+        disks = [self.guest.disk(name) for name in self.guest.DISKS]
         used = sum(path.stat().st_blocks for path in files) * 512
         return {"bytes": used, "data_bytes": sum(disk.stat().st_blocks * 512 for disk in disks if disk.exists()) or 1}
 

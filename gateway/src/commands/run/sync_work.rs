@@ -58,6 +58,8 @@ impl SyncWork {
             for finding in owing.capturer.pay_hooks().await {
                 tracing::warn!("{}: {}: {}", finding.on, finding.what, finding.why);
             }
+            let vms: Vec<&Vm> = owing.config.vms.iter().collect();
+            owing.capturer.sweep(&owing.gateway, &vms).await;
         });
         SyncWork(shared)
     }
