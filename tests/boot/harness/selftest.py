@@ -62,7 +62,7 @@ def judged(guest, capturer, consistency, folder):
     settle(guest, 20)
     capturer.begin(guest, folder)
     taken = series.take(guest, capturer, 1, consistency)
-    shutil.rmtree(series.judge_taken(guest, capturer, taken, folder, None))
+    series.judge_taken(capturer, taken, folder)
     return taken
 
 
