@@ -51,8 +51,16 @@ pub enum CaptureError {
     Failed(#[from] Failure),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The vault does not answer, and without it this VM cannot be captured.
+    #[error("{0}")]
+    OutOfReach(String),
     #[error("{0}")]
     Source(String),
+    /// Of a VM of a group, so that the others are not kept for days.
+    #[error(
+        "captured without its group for once: {0}, so passes over its running disks come first"
+    )]
+    Alone(String),
 }
 
 fn in_one_line(failure: &Failure) -> String {
@@ -95,6 +103,17 @@ pub struct Captured {
     pub findings: Vec<Finding>,
     pub moments: Moments,
     pub tracking: Vec<DiskTracking>,
+    pub before: Beforehand,
+}
+
+/// What came before the capture itself: passes over the running disks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Beforehand {
+    pub passes: u64,
+    pub read_bytes: u64,
+    pub stored_bytes: u64,
+    /// The disks that the passes compared in full although earlier captures have them, and why.
+    pub resyncs: Vec<String>,
 }
 
 impl Captured {
@@ -106,6 +125,7 @@ impl Captured {
             findings: Vec::new(),
             moments: Moments::default(),
             tracking: Vec::new(),
+            before: Beforehand::default(),
         }
     }
 }
@@ -132,7 +152,7 @@ pub struct Capturer {
     /// The vault did not answer the last time.
     is_out_of_reach: AtomicBool,
     /// Running VMs by name; a new one is swept first.
-    reached: Mutex<HashMap<String, Reached>>,
+    reached: StdMutex<HashMap<String, Arc<Mutex<Option<Reached>>>>>,
     /// What long work is at, by VM.
     doing: StdMutex<HashMap<String, String>>,
 }
@@ -159,7 +179,7 @@ impl Capturer {
             compares: asked.compares,
             throttle,
             is_out_of_reach: AtomicBool::new(false),
-            reached: Mutex::default(),
+            reached: StdMutex::default(),
             doing: StdMutex::default(),
         })
     }

@@ -137,8 +137,8 @@ impl Capturer {
             );
             self.libvirt_passes(gateway, &mut target, progress).await?;
         }
-        let usage = gateway.lock().await.outbox_use()?;
-        let hold = expected::hold(&usage, &vm.name, target.changed_bytes());
+        let mut usage = gateway.lock().await.outbox_use()?;
+        let hold = expected::hold(&mut usage, &vm.name, target.changed_bytes());
         let hold = hold.map_err(|why| CaptureError::Source(format!("VM {}: {why}", vm.name)))?;
         Ok((target, hold, findings))
     }

@@ -2,14 +2,16 @@
 
 use console::Finding;
 use jiff::Timestamp;
-use tokio::{sync::Mutex, time::Instant};
+use tokio::sync::Mutex;
 use vault_format::{ids::CaptureId, manifest::Consistency};
 use vault_store::{
-    gateway::{Gateway, Hold, PointReport, VmCapture},
+    gateway::{Gateway, Hold, OutboxUse, PointReport, VmCapture},
     setup::random,
 };
 
-use super::{CaptureError, Captured, Capturer, DiskTracking, Moments, SOFTWARE, expected};
+use super::{
+    Beforehand, CaptureError, Captured, Capturer, DiskTracking, Moments, SOFTWARE, expected,
+};
 use crate::{
     config::Vm,
     source::{
@@ -17,7 +19,7 @@ use crate::{
         hook::Occasion,
         qemu::{
             LiveVm,
-            changed::changed_bytes,
+            changed::{Lost, changed_bytes},
             checkpoint::{self, DiskRequest, GuestFreeze, Request},
             describe::{Facts, Hardware, describe},
             held::{Held, commit},
@@ -57,40 +59,87 @@ impl Asked<'_> {
     }
 }
 
-/// Ready to be frozen.
-struct Ready<'c> {
+/// A VM that was looked at.
+struct Looked<'c> {
     asked: Asked<'c>,
-    hold: Hold,
     findings: Vec<Finding>,
+    before: Beforehand,
+    /// Passes over its running disks come first.
+    passes: Option<Passes>,
+}
+
+/// Why passes come first.
+struct Passes {
+    why: String,
+    /// What they are called.
+    work: &'static str,
 }
 
 impl Capturer {
+    /// VMs of hypervisors, at one instant. In the daemon, a VM of a group that needs passes first does not keep the others
+    /// for days: it is told to be captured alone, and is a member again once it has a point.
     pub(super) async fn capture_live(
         &self,
         gateway: &Mutex<Gateway>,
         vms: &[&Vm],
         progress: &(dyn Fn(u64) + Sync),
     ) -> Vec<Captured> {
-        let mut ready = Vec::new();
+        let mut all = Vec::new();
         for vm in vms {
-            match self.make_ready(gateway, vm, progress).await {
-                Ok(one) => ready.push(one),
+            match self.look(gateway, vm).await {
+                Ok(one) => all.push(one),
                 Err(error) => {
                     self.doubt(&vm.name).await;
                     return failed(vms, vm, error);
                 }
             }
         }
-        self.freeze_and_read(gateway, vms, ready, progress).await
+        let alone = self.is_patient && vms.len() > 1;
+        let (alone, together): (Vec<_>, Vec<_>) = all
+            .into_iter()
+            .partition(|looked| alone && looked.passes.is_some());
+        let told = alone.into_iter().map(|looked| {
+            let why = looked.passes.map(|passes| passes.why).unwrap_or_default();
+            Captured::of(looked.asked.vm, Err(CaptureError::Alone(why)))
+        });
+        let mut captured: Vec<Captured> = told.collect();
+        if !together.is_empty() {
+            let vms: Vec<&Vm> = together.iter().map(|looked| looked.asked.vm).collect();
+            captured.extend(
+                self.capture_together(gateway, &vms, together, progress)
+                    .await,
+            );
+        }
+        captured
     }
 
-    /// All that can be done while the guest runs undisturbed.
-    async fn make_ready<'c>(
+    async fn capture_together(
+        &self,
+        gateway: &Mutex<Gateway>,
+        vms: &[&Vm],
+        mut looked: Vec<Looked<'_>>,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Vec<Captured> {
+        for one in &mut looked {
+            if let Err(error) = self.pass_over(gateway, one, progress).await {
+                self.doubt(&one.asked.vm.name).await;
+                let mut captured = failed(vms, one.asked.vm, error);
+                let of_it = captured.iter_mut().find(|c| c.vm == one.asked.vm.name);
+                if let Some(captured) = of_it {
+                    captured.before = std::mem::take(&mut one.before);
+                }
+                return captured;
+            }
+        }
+        self.freeze_and_read(gateway, vms, looked, progress).await
+    }
+
+    /// All that can be asked while the guest runs undisturbed.
+    async fn look<'c>(
         &self,
         gateway: &Mutex<Gateway>,
         vm: &'c Vm,
-        progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<Ready<'c>, CaptureError> {
+    ) -> Result<Looked<'c>, CaptureError> {
         let (findings, known) = {
             let mut gateway = self.turn(gateway).await?;
             let findings = self.ask_vault(&mut gateway, vm).await?;
@@ -103,46 +152,80 @@ impl Capturer {
         if self.compares {
             asked.disks.iter_mut().for_each(|disk| disk.trusted.clear());
         }
-        let mut changed = self.changed(&asked).await?;
+        let changed = self.changed(&asked).await?;
         let usage = gateway.lock().await.outbox_use()?;
         let waits = usage.vms.get(&vm.name).is_some_and(|vm| vm.points > 0);
-        let why = match &changed {
-            Err(why) => Some(why.clone()),
-            // So much that nothing of it fits: it is brought down as a first sync is.
-            Ok(bytes) if !waits && !expected::fits(&usage, &vm.name, *bytes) => {
-                Some("more changed than the outbox takes".to_owned())
+        let mut before = Beforehand::default();
+        let passes = match changed {
+            Err(lost) => {
+                let (why, work) = match (known.is_empty(), self.compares) {
+                    (true, _) => (lost.to_string(), "first sync"),
+                    (false, true) => ("it was asked for by --compare".to_owned(), "resync"),
+                    (false, false) => (lost.to_string(), "resync"),
+                };
+                if work == "resync" {
+                    before.resyncs = match self.compares {
+                        true => vec![why.clone()],
+                        false => lost.reasons(),
+                    };
+                }
+                Some(Passes { why, work })
             }
+            // So much that nothing of it fits: it is brought down as a first sync is.
+            Ok(bytes) if !waits && !expected::fits(&usage, &vm.name, bytes) => Some(Passes {
+                why: "more changed than the outbox takes".to_owned(),
+                work: "catching up",
+            }),
             Ok(_) => None,
         };
-        if let Some(why) = why {
-            let name = &vm.name;
-            tracing::info!("VM {name}: {why}: passes over its running disks come first");
-            self.passes(gateway, &mut asked, progress).await?;
-            changed = self.changed(&asked).await?;
-        }
-        let failed = |why: String| CaptureError::Source(format!("VM {}: {why}", vm.name));
-        let changed = changed.map_err(failed)?;
-        let usage = gateway.lock().await.outbox_use()?;
-        let hold = expected::hold(&usage, &vm.name, changed).map_err(failed)?;
-        Ok(Ready {
+        Ok(Looked {
             asked,
-            hold,
             findings,
+            before,
+            passes,
         })
     }
 
-    async fn changed(&self, asked: &Asked<'_>) -> Result<Result<u64, String>, CaptureError> {
+    async fn pass_over(
+        &self,
+        gateway: &Mutex<Gateway>,
+        looked: &mut Looked<'_>,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<(), CaptureError> {
+        let Some(Passes { why, work }) = &looked.passes else {
+            return Ok(());
+        };
+        let name = &looked.asked.vm.name;
+        tracing::info!("VM {name}: {why}: passes over its running disks come first");
+        let (asked, before) = (&mut looked.asked, &mut looked.before);
+        self.passes(gateway, (asked, work), before, progress).await
+    }
+
+    /// How it goes into the outbox, decided before anything is frozen, under the lock: nobody else adds to it meanwhile.
+    async fn hold(
+        &self,
+        gateway: &Gateway,
+        usage: &mut OutboxUse,
+        asked: &mut Asked<'_>,
+    ) -> Result<Hold, CaptureError> {
+        let failed = |why: String, vm: &Vm| CaptureError::Source(format!("VM {}: {why}", vm.name));
+        asked.trust(gateway)?;
+        let changed = self.changed(asked).await?;
+        let changed = changed.map_err(|lost| failed(lost.to_string(), asked.vm))?;
+        let hold = expected::hold(usage, &asked.vm.name, changed);
+        hold.map_err(|why| failed(why, asked.vm))
+    }
+
+    async fn changed(&self, asked: &Asked<'_>) -> Result<Result<u64, Lost>, CaptureError> {
         let changed = changed_bytes(&asked.live, &asked.disks).await;
-        let changed = changed
-            .map_err(|error| CaptureError::Source(format!("VM {}: {error}", asked.vm.name)))?;
-        Ok(changed.map_err(|why| why.to_string()))
+        changed.map_err(|error| CaptureError::Source(format!("VM {}: {error}", asked.vm.name)))
     }
 
     async fn freeze_and_read(
         &self,
         gateway: &Mutex<Gateway>,
         vms: &[&Vm],
-        ready: Vec<Ready<'_>>,
+        mut looked: Vec<Looked<'_>>,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Vec<Captured> {
         // Before the freeze: what it waits for would be waited for by a frozen state.
@@ -150,8 +233,19 @@ impl Capturer {
             gateway = gateway.lock() => gateway,
             () = self.interrupt.wait() => return failed(vms, vms[0], CaptureError::Interrupted),
         };
+        let mut holds = Vec::new();
+        let mut usage = match gateway.outbox_use() {
+            Ok(usage) => usage,
+            Err(error) => return failed(vms, vms[0], error.into()),
+        };
+        for one in &mut looked {
+            match self.hold(&gateway, &mut usage, &mut one.asked).await {
+                Ok(hold) => holds.push(hold),
+                Err(error) => return failed(vms, one.asked.vm, error),
+            }
+        }
         let mut requests = Vec::new();
-        for one in &ready {
+        for one in &looked {
             let asked = &one.asked;
             let capture = match random() {
                 Ok(bytes) => CaptureId(bytes),
@@ -165,7 +259,7 @@ impl Capturer {
             });
         }
         let mut hooks = Vec::new();
-        for (one, request) in ready.iter().zip(&requests) {
+        for (one, request) in looked.iter().zip(&requests) {
             let trusted = one.asked.disks.iter().find_map(|disk| disk.trusted.first());
             let (vm, on) = (
                 one.asked.vm,
@@ -179,14 +273,13 @@ impl Capturer {
             hooks.push((before.freeze, thaw));
         }
         let frozen = checkpoint::freeze(requests, &self.guard).await;
-        let (captured_at, began) = (Timestamp::now(), Instant::now());
         hooks.iter().for_each(|(_, thaw)| thaw.start());
         let mut captured = match frozen {
             Ok(held) => {
                 let mut captured = Vec::new();
-                for ((one, held), (hook, _)) in ready.into_iter().zip(held).zip(&hooks) {
-                    let moment = (captured_at, began);
-                    let read = self.read(&mut gateway, one, held, hook, moment, progress);
+                let all = looked.into_iter().zip(holds).zip(held).zip(&hooks);
+                for (((one, hold), held), (hook, _)) in all {
+                    let read = self.read(&mut gateway, one, hold, held, hook, progress);
                     captured.push(read.await);
                 }
                 captured
@@ -213,13 +306,13 @@ impl Capturer {
     async fn read(
         &self,
         gateway: &mut Gateway,
-        ready: Ready<'_>,
+        looked: Looked<'_>,
+        hold: Hold,
         held: Held,
         hook: &Freeze,
-        (captured_at, began): (Timestamp, Instant),
         progress: &(dyn Fn(u64) + Sync),
     ) -> Captured {
-        let asked = &ready.asked;
+        let asked = &looked.asked;
         let wants = self.config.policy_of(asked.vm).consistency;
         let judged = consistency::judge_live(&held.freeze, hook, asked.vm.guest_hooks, wants);
         let mut captured = Captured::of(asked.vm, Err(CaptureError::Interrupted));
@@ -235,7 +328,8 @@ impl Capturer {
             quiesced: frozen.map(|(_, quiesced)| quiesced),
             held: None,
         };
-        captured.findings = ready.findings;
+        captured.findings = looked.findings;
+        captured.before = looked.before;
         let tracking = held.disks.iter().map(|disk| DiskTracking {
             disk: disk.id.clone(),
             size_bytes: disk.size_bytes,
@@ -243,7 +337,7 @@ impl Capturer {
             not_persistent: disk.bitmap.not_persistent.clone(),
         });
         captured.tracking = tracking.collect();
-        let capture = match self.point(asked, &held, captured_at) {
+        let capture = match self.point(asked, &held) {
             Ok(capture) => capture,
             Err(error) => {
                 held.abandon().await;
@@ -253,11 +347,11 @@ impl Capturer {
         };
         let mut released = None;
         let after_reading = async || {
-            released = Some((held.release().await, began.elapsed()));
+            released = Some((held.release().await, held.since.elapsed()));
             judged.consistency
         };
         let outcome = gateway
-            .capture(capture, ready.hold, progress, after_reading)
+            .capture(capture, hold, progress, after_reading)
             .await;
         if let Some((released, held_for)) = released {
             captured.moments.held = Some(held_for);
@@ -283,18 +377,13 @@ impl Capturer {
         captured
     }
 
-    fn point(
-        &self,
-        asked: &Asked<'_>,
-        held: &Held,
-        captured_at: Timestamp,
-    ) -> Result<VmCapture, CaptureError> {
+    fn point(&self, asked: &Asked<'_>, held: &Held) -> Result<VmCapture, CaptureError> {
         let disks = self.open_disks(asked, held)?;
         Ok(VmCapture {
             name: asked.vm.name.clone(),
             id: held.capture,
             disks: asked.captures(held, &disks),
-            captured_at,
+            captured_at: held.at,
             software: SOFTWARE.into(),
             hardware: serde_json::to_value(&asked.hardware).ok(),
             priority: asked.vm.priority.unwrap_or(u32::MAX),

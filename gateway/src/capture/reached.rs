@@ -1,7 +1,11 @@
 //! Running VMs as they are reached from here: where a configuration says that they are, swept once of what a killed
 //! gateway left in them.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use tokio::sync::Mutex;
 use vault_format::ids::CaptureId;
@@ -80,15 +84,15 @@ impl Capturer {
     pub async fn sweep(&self, gateway: &Mutex<Gateway>, vms: &[&Vm]) {
         let is_live = |vm: &&&Vm| matches!(vm.source, Source::Qemu(_) | Source::Proxmox(_));
         for vm in vms.iter().filter(is_live) {
-            // Held meanwhile: no capture makes a bitmap that is not known here.
-            let gateway = gateway.lock().await;
-            // Which bitmaps are of use is known after the rebuild only.
-            let Ok(known) = gateway.captures(&vm.name) else {
-                continue;
+            let known = {
+                let gateway = gateway.lock().await;
+                // Which bitmaps are of use is known after the rebuild only.
+                if gateway.is_in_doubt() || self.interrupt.came() {
+                    return;
+                }
+                gateway.captures(&vm.name)
             };
-            if gateway.is_in_doubt() || self.interrupt.came() {
-                return;
-            }
+            let Ok(known) = known else { continue };
             let known: Vec<CaptureId> = known.into_iter().map(|capture| capture.id).collect();
             let reached = tokio::select! {
                 reached = self.reach(vm, &known) => reached,
@@ -108,8 +112,10 @@ impl Capturer {
         trusted: &[CaptureId],
     ) -> Result<LiveVm, CaptureError> {
         let place = place(&self.config, vm).await?;
-        let mut all = self.reached.lock().await;
-        if let Some(reached) = all.get_mut(&vm.name) {
+        // Only who wants the same VM waits for its host. Whoever is here first sweeps: no capture is in it then.
+        let slot = self.slot(&vm.name);
+        let mut slot = slot.lock().await;
+        if let Some(reached) = &mut *slot {
             let known = &reached.vm.place;
             let moved =
                 (&known.host, &known.qmp, &known.agent) != (&place.host, &place.qmp, &place.agent);
@@ -131,16 +137,20 @@ impl Capturer {
         if !swept.done.is_empty() || !swept.left.is_empty() {
             tracing::warn!("VM {}: an earlier run had left {swept:?}", vm.name);
         }
-        let reached = Reached {
+        *slot = Some(Reached {
             vm: live.clone(),
             reach,
-        };
-        all.insert(vm.name.clone(), reached);
+        });
         Ok(live)
+    }
+
+    fn slot(&self, vm: &str) -> Arc<Mutex<Option<Reached>>> {
+        let mut all = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(vm.to_owned()).or_default().clone()
     }
 
     /// What is known of the way to a VM is doubtful after a failure: it is looked at anew the next time.
     pub(super) async fn doubt(&self, vm: &str) {
-        self.reached.lock().await.remove(vm);
+        *self.slot(vm).lock().await = None;
     }
 }

@@ -105,6 +105,7 @@ impl Capturer {
             }
             // A pass that goes on is counted from its begin again.
             let so_far = SoFar {
+                work: "first sync",
                 pass: number,
                 done_bytes: seen.swap(0, Ordering::Relaxed).min(total),
                 total_bytes: total,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+use tokio::time::Instant;
 use vault_format::ids::CaptureId;
 use virtual_disk::nbd::NbdAddress;
 
@@ -23,6 +25,9 @@ pub struct Held {
     pub freeze: GuestFreeze,
     /// How long the VM was paused; none where it was not.
     pub pause: Option<Duration>,
+    /// The instant of its state, and since when it is held.
+    pub at: Timestamp,
+    pub since: Instant,
 }
 
 #[derive(Debug, Clone)]

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::Instant};
 
@@ -27,6 +28,10 @@ const THAW_TRIES: u32 = 3;
 pub struct Moment {
     pub freeze: GuestFreeze,
     pub pause: Option<Duration>,
+    /// What the disks hold is at least what they held then.
+    pub at: Timestamp,
+    /// The same, for measuring: from here on the checkpoint is held.
+    pub since: Instant,
 }
 
 impl Default for Moment {
@@ -34,6 +39,8 @@ impl Default for Moment {
         Moment {
             freeze: GuestFreeze::NotAsked,
             pause: None,
+            at: Timestamp::now(),
+            since: Instant::now(),
         }
     }
 }
@@ -69,14 +76,20 @@ pub async fn freeze(
         }
         Some(guard) => guard.done().await.err(),
     };
-    let moment = |(freeze, pause)| match (&late, freeze) {
-        (Some(why), GuestFreeze::Done { .. }) => Moment {
-            freeze: GuestFreeze::Failed(why.to_string()),
+    let Inserted { pauses, at, since } = inserted?;
+    let moment = |(freeze, pause)| {
+        let freeze = match (&late, freeze) {
+            (Some(why), GuestFreeze::Done { .. }) => GuestFreeze::Failed(why.to_string()),
+            (_, freeze) => freeze,
+        };
+        Moment {
+            freeze,
             pause,
-        },
-        (_, freeze) => Moment { freeze, pause },
+            at,
+            since,
+        }
     };
-    Ok(freezes.into_iter().zip(inserted?).map(moment).collect())
+    Ok(freezes.into_iter().zip(pauses).map(moment).collect())
 }
 
 fn watched(vm: &Prepared) -> Watched {
@@ -289,18 +302,26 @@ async fn unmark(vms: &[Prepared], running: &[bool]) {
     }
 }
 
-/// Each VM's pause; and whether all go on.
+struct Inserted {
+    /// Each VM's.
+    pauses: Vec<Option<Duration>>,
+    at: Timestamp,
+    since: Instant,
+}
+
+/// Also whether all go on.
 async fn insert_all(
     vms: &[Prepared],
     running: &[bool],
     mut guard: Option<&mut Guard>,
-) -> (Result<Vec<Option<Duration>>, CheckpointError>, bool) {
+) -> (Result<Inserted, CheckpointError>, bool) {
     let turns = match take_turns(vms, running, guard.as_deref_mut()).await {
         Ok(turns) => turns,
         Err(error) => return (Err(error), true),
     };
     let began = Instant::now();
     let (turns, stopped) = all(turns, stop).await;
+    let (at, since) = (Timestamp::now(), Instant::now());
     let (turns, inserted) = match stopped {
         Ok(()) => all(turns, insert).await,
         Err(error) => (turns, Err(error)),
@@ -325,7 +346,11 @@ async fn insert_all(
         }
     }
     let pauses = running.iter().map(|running| running.then_some(pause));
-    let done = inserted.and(continued).map(|()| pauses.collect());
+    let done = inserted.and(continued).map(|()| Inserted {
+        pauses: pauses.collect(),
+        at,
+        since,
+    });
     (done.map_err(|error| failed(vms, error)), all_go_on)
 }
 

@@ -318,6 +318,8 @@ impl Prepared {
             disks,
             freeze: moment.freeze,
             pause: moment.pause,
+            at: moment.at,
+            since: moment.since,
         })
     }
 
