@@ -44,9 +44,9 @@ mod tests {
             ..OutboxUse::default()
         };
         let outbox = &mut outbox;
-        assert_eq!(hold(outbox, "dc01", 6 << 20), Ok(Hold::Checkpoint));
+        assert_eq!(hold(outbox, "dc01", 8 << 20), Ok(Hold::Checkpoint));
         // Of the same instant: what the first one takes is taken.
-        let why = hold(outbox, "dc02", 6 << 20).expect_err("no room");
+        let why = hold(outbox, "dc02", 8 << 20).expect_err("no room");
         assert!(why.contains("raise `max` in [outbox]"), "{why}");
         assert_eq!(hold(outbox, "dc02", 1 << 20), Ok(Hold::Checkpoint));
         let why = hold(outbox, "dc01", 10 << 20).expect_err("no room");

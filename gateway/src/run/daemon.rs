@@ -243,6 +243,7 @@ impl<W: Work, C: Clock> Daemon<W, C> {
                     .config
                     .group_of(&vm.name)
                     .map(|group| group.name.clone()),
+                alone: known.alone,
                 host: vm.host(),
                 priority: vm.priority,
                 rpo_target: self.config.policy_of(vm).rpo_target.into(),

@@ -41,6 +41,8 @@ pub struct Known {
     pub queued: u32,
     /// Passes over its running disks are under way.
     pub passes: bool,
+    /// It is captured without its group until it has a point again.
+    pub alone: bool,
     /// In words, for people: `first sync, pass 2: 37 %`.
     pub doing: Option<String>,
 }

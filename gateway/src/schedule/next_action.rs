@@ -12,6 +12,8 @@ pub struct VmStanding {
     pub name: String,
     /// VMs of one consistency group are captured together.
     pub group: Option<String>,
+    /// Not with its group for now: its tracking was lost, and what brings it down again takes long.
+    pub alone: bool,
     /// The machine that is read from: one capture at a time on each.
     pub host: Option<usize>,
     /// 1 first; `None` after all that have one.
@@ -141,22 +143,26 @@ pub fn next_action(
 fn units(now: Timestamp, vms: &[VmStanding]) -> Vec<Unit> {
     let mut units: Vec<Unit> = Vec::new();
     for (place, vm) in vms.iter().enumerate() {
-        let first_of_group = vm
-            .group
-            .as_ref()
-            .and_then(|_| vms.iter().position(|other| other.group == vm.group));
-        if first_of_group.is_some_and(|first| first < place) {
-            continue;
-        }
-        let members: Vec<usize> = match vm.group {
-            Some(_) => (place..vms.len())
-                .filter(|p| vms[*p].group == vm.group)
-                .collect(),
-            None => vec![place],
+        let group = vm.together_with();
+        let is_member = |other: &usize| match group {
+            Some(_) => vms[*other].together_with() == group,
+            None => *other == place,
         };
-        units.push(Unit::of(now, vms, members));
+        let members: Vec<usize> = (0..vms.len()).filter(is_member).collect();
+        if members[0] == place {
+            units.push(Unit::of(now, vms, members));
+        }
     }
     units
+}
+
+impl VmStanding {
+    /// The group that it is captured with. A VM without a point, or without its tracking, takes days to be ready: the
+    /// others do not wait for it, and it joins them with its first point.
+    fn together_with(&self) -> Option<&str> {
+        let has_point = self.captured_at.is_some() && !self.alone;
+        self.group.as_deref().filter(|_| has_point)
+    }
 }
 
 impl Unit {

@@ -38,6 +38,7 @@ impl Guest {
             standing: VmStanding {
                 name: format!("vm-{priority}-{target}"),
                 group: None,
+                alone: false,
                 host: Some(host),
                 priority: Some(priority),
                 rpo_target: Duration::from_secs(target),

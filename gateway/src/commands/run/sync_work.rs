@@ -1,7 +1,7 @@
 //! The daemon's work: captures by the source of each VM, one at a time, since there is one gateway; uploads beside them.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex as StdMutex, PoisonError},
 };
 
@@ -14,7 +14,7 @@ use vault_store::{
 };
 
 use crate::{
-    capture::Capturer,
+    capture::{CaptureError, Captured, Capturer},
     commands::sync::VmReport,
     config::{Config, Vm},
     interrupt::Interrupt,
@@ -33,6 +33,8 @@ struct Shared {
     interrupt: Interrupt,
     /// Points that were replaced in a full outbox, by VM, while its newest one waits.
     superseded: StdMutex<HashMap<String, u64>>,
+    /// VMs that are captured without their group until they have a point again.
+    alone: StdMutex<HashSet<String>>,
 }
 
 impl SyncWork {
@@ -51,6 +53,7 @@ impl SyncWork {
             meter,
             interrupt,
             superseded: StdMutex::default(),
+            alone: StdMutex::default(),
         });
         // Beside the rest: a hook may take two minutes, and others need not wait for it.
         let owing = shared.clone();
@@ -111,6 +114,7 @@ impl Shared {
                 published,
                 queued: queued as u32,
                 passes: self.capturer.doing(&vm.name).is_some(),
+                alone: self.is_alone(&vm.name),
                 doing: self
                     .capturer
                     .doing(&vm.name)
@@ -138,6 +142,20 @@ impl Shared {
         ))
     }
 
+    fn is_alone(&self, vm: &str) -> bool {
+        let alone = self.alone.lock().unwrap_or_else(PoisonError::into_inner);
+        alone.contains(vm)
+    }
+
+    fn note_alone(&self, captured: &Captured) {
+        let mut alone = self.alone.lock().unwrap_or_else(PoisonError::into_inner);
+        match &captured.outcome {
+            Err(CaptureError::Alone(_)) => drop(alone.insert(captured.vm.clone())),
+            Ok(_) => drop(alone.remove(&captured.vm)),
+            Err(_) => {}
+        }
+    }
+
     fn note_superseded(&self, vm: &str, count: u64) {
         if count > 0 {
             let mut superseded = self
@@ -158,6 +176,7 @@ impl Shared {
         let sent = (self.meter.snapshot() - before).bytes_sent;
         let mut jobs = Vec::new();
         for captured in captured {
+            self.note_alone(&captured);
             let report = VmReport::new(captured);
             for finding in &report.findings {
                 tracing::warn!("{}: {}: {}", finding.on, finding.what, finding.why);

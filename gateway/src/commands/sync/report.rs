@@ -58,8 +58,9 @@ pub struct VmReport {
     pub superseded: u64,
     pub findings: Vec<Finding>,
     pub error: Option<String>,
+    /// Neither made nor failed: what the job log says of it.
     #[serde(skip)]
-    stopped: bool,
+    stopped: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -81,7 +82,12 @@ impl VmReport {
             tracking,
             before,
         } = captured;
-        let stopped = matches!(outcome, Err(CaptureError::Interrupted));
+        let stopped = match &outcome {
+            Err(CaptureError::Interrupted) => Some(Vec::new()),
+            // It has failed nothing: it goes on alone.
+            Err(alone @ CaptureError::Alone(_)) => Some(vec![alone.to_string()]),
+            _ => None,
+        };
         let (mut report, error) = match outcome {
             Ok(report) => (report, None),
             Err(error) => (PointReport::default(), Some(error.to_string())),
@@ -126,11 +132,11 @@ impl VmReport {
 impl VmReport {
     /// Its record in the job log.
     pub fn job(&self, start: Timestamp, bytes_sent: u64) -> Job {
-        let (outcome, mut why) = match &self.error {
-            _ if self.stopped => (JobOutcome::Stopped, Vec::new()),
-            Some(error) => (JobOutcome::Failed, vec![error.clone()]),
-            None if self.findings.is_empty() => (JobOutcome::Done, Vec::new()),
-            None => {
+        let (outcome, mut why) = match (&self.error, &self.stopped) {
+            (_, Some(why)) => (JobOutcome::Stopped, why.clone()),
+            (Some(error), _) => (JobOutcome::Failed, vec![error.clone()]),
+            (None, _) if self.findings.is_empty() => (JobOutcome::Done, Vec::new()),
+            (None, _) => {
                 let words = self.findings.iter().map(|found| found.what.clone());
                 (JobOutcome::Findings, words.collect())
             }

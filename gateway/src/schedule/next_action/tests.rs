@@ -15,6 +15,7 @@ fn vm(name: &str) -> VmStanding {
     VmStanding {
         name: name.into(),
         group: None,
+        alone: false,
         host: None,
         priority: None,
         rpo_target: seconds(3600),
@@ -149,15 +150,41 @@ fn first_syncs_go_one_after_the_other_and_hold_up_no_capture() {
         next(0, &[new(None, false), new(Some(1), true), late]),
         capture(&[2])
     );
-    // A group waits for the last of its first points.
+}
+
+#[test]
+fn a_member_without_a_point_or_tracking_keeps_no_group_waiting() {
     let mate = |vm| VmStanding {
         group: Some("g".into()),
         ..vm
     };
+    let due = |vm| VmStanding {
+        captured_at: Some(at(-3600)),
+        ..mate(vm)
+    };
+    let new = |running| VmStanding {
+        captured_at: None,
+        took: None,
+        running,
+        ..mate(vm("n"))
+    };
+    let first = Action::FirstSync { vms: vec![1] };
+    assert_eq!(next(0, &[mate(vm("a")), new(false), mate(vm("b"))]), first);
+    let vms = [due(vm("a")), new(true), due(vm("b"))];
+    assert_eq!(next(0, &vms), capture(&[0, 2]));
+    let lost = |running| VmStanding {
+        alone: true,
+        passes: running,
+        running,
+        ..due(vm("l"))
+    };
+    assert_eq!(next(0, &[lost(false), due(vm("a"))]), capture(&[0]));
     assert_eq!(
-        next(0, &[mate(vm("a")), mate(new(None, false))]),
-        Action::FirstSync { vms: vec![0, 1] }
+        next(0, &[lost(true), due(vm("a")), due(vm("b"))]),
+        capture(&[1, 2])
     );
+    // With its point it is a member again.
+    assert_eq!(next(0, &[due(vm("l")), due(vm("a"))]), capture(&[0, 1]));
 }
 
 #[test]
