@@ -3,10 +3,11 @@
 
 mod ended;
 mod passes;
+mod target;
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
-use console::{Finding, show};
+use console::Finding;
 use jiff::Timestamp;
 use tokio::{sync::Mutex, time::Instant};
 use vault_format::{ids::CaptureId, manifest::Consistency};
@@ -18,50 +19,33 @@ use vault_store::{
 use virtual_disk::nbd::NbdAddress;
 
 use ended::{at, left, why};
+use target::Target;
 
 use super::{
     CaptureError, Captured, Capturer, Moments, SOFTWARE, expected,
     live::{hook_failed, lower},
     passes::CONNECTIONS,
-    reached::host_of,
+    reached::domain_of,
 };
 use crate::{
     config::{LibvirtSource, Source, Vm},
     source::{
         consistency,
         hook::Occasion,
-        host::{Host, Reach},
+        host::Host,
         libvirt::{
-            Domain, LibvirtError, Seen,
             describe::as_list,
             job::{Job, Order},
-            plan::{self, Documents, Since, WantedDisk, documents, since},
-            uri,
+            plan::{self, Documents, Since, WantedDisk, documents},
         },
         live_disk::LiveDisk,
         qemu::{
             checkpoint::GuestFreeze,
             held::{HeldDisk, NewBitmap},
-            position::{NoDelta, Trusted},
+            position::NoDelta,
         },
     },
 };
-
-/// Less free space than this is not begun with: a guest writes more than it in the time between two looks.
-const LEAST_SCRATCH: u64 = 512 << 20;
-
-/// A domain with what is asked of it.
-struct Target<'c> {
-    vm: &'c Vm,
-    domain: Domain,
-    seen: Seen,
-    disks: Vec<(WantedDisk, Result<Since, NoDelta>)>,
-    /// Name and size.
-    excluded: Vec<(String, u64)>,
-    /// The job's, on its host.
-    socket: PathBuf,
-    reach: Reach,
-}
 
 /// A job that is held, with its disks.
 struct Held {
@@ -93,15 +77,10 @@ impl Capturer {
     /// The VM as a list of disks, where it is off and they lie on this machine. Whether it is started while they are read
     /// is looked at as with any list.
     async fn off(&self, vm: &Vm, source: &LibvirtSource) -> Option<Vm> {
-        let host = host_of(&self.config, vm);
-        if host != Host::Local {
+        let domain = domain_of(&self.config, vm, source);
+        if domain.host != Host::Local {
             return None;
         }
-        let domain = Domain {
-            uri: uri(&host),
-            host,
-            name: source.domain.clone(),
-        };
         let now = Timestamp::now().as_second();
         let seen = domain.look(&self.scratch_folder(), now).await.ok()?;
         let disks = &seen.description.hardware.disks;
@@ -143,107 +122,12 @@ impl Capturer {
         Ok((target, hold, findings))
     }
 
-    async fn target<'c>(
-        &self,
-        vm: &'c Vm,
-        source: &LibvirtSource,
-    ) -> Result<Target<'c>, CaptureError> {
-        let host = host_of(&self.config, vm);
-        let domain = Domain {
-            uri: uri(&host),
-            host,
-            name: source.domain.clone(),
-        };
-        let folder = self.scratch_folder();
-        let name = format!("{}{}.nbd", self.mark.prefix(), vm.name);
-        let socket = folder.join(name);
-        let reach = domain.host.reach(std::slice::from_ref(&socket)).await;
-        let reach = reach.map_err(|error| at(vm, &error))?;
-        let seen = domain.look(&folder, Timestamp::now().as_second()).await;
-        let seen = seen.map_err(|error| at(vm, &error))?;
-        domain
-            .end_leftover(&seen, &socket)
-            .await
-            .map_err(|error| at(vm, &error))?;
-        if !seen.is_running() {
-            let error = LibvirtError::NotRunning(seen.state);
-            return Err(at(vm, &error));
-        }
-        if !seen.persistent {
-            return Err(at(vm, &LibvirtError::Transient));
-        }
-        if seen.free_bytes < LEAST_SCRATCH {
-            let error = LibvirtError::NoScratch {
-                folder,
-                free: show::size(seen.free_bytes),
-                wanted: show::size(LEAST_SCRATCH),
-            };
-            return Err(at(vm, &error));
-        }
-        let (disks, excluded) = chosen(vm, &seen).map_err(|why| at(vm, &why))?;
-        Ok(Target {
-            vm,
-            domain,
-            seen,
-            disks,
-            excluded,
-            socket,
-            reach,
-        })
-    }
-
-    /// From which checkpoint the changes of each disk are known, as of now; checkpoints of no use go.
-    async fn position(
-        &self,
-        gateway: &Mutex<Gateway>,
-        target: &mut Target<'_>,
-    ) -> Result<(), CaptureError> {
-        let known = gateway.lock().await.captures(&target.vm.name)?;
-        let keep: Vec<CaptureId> = known.iter().map(|capture| capture.id).collect();
-        let now = Timestamp::now().as_second();
-        let seen = target.domain.look(&self.scratch_folder(), now).await;
-        target.seen = seen.map_err(|error| at(target.vm, &error))?;
-        self.keep_checkpoints(target, &keep).await;
-        let names = &target.seen.checkpoints;
-        // If the newest is not there, the domain may have been put back to a copy from before it.
-        let newest = keep.first();
-        let newest = newest.filter(|id| names.contains(&self.mark.bitmap(id)));
-        let checkpoint = match newest {
-            Some(id) => target.domain.checkpoint(&self.mark, *id).await,
-            None => Err(LibvirtError::Form("it is not there".into())),
-        };
-        let checkpoint = checkpoint
-            .inspect_err(|why| {
-                tracing::debug!("VM {}: the checkpoint is of no use: {why}", target.vm.name)
-            })
-            .ok();
-        let trusted = |disk: &str| {
-            let of = |capture: &vault_store::gateway::KnownCapture| {
-                let (_, disk_bytes) = capture.disks.iter().find(|(name, _)| name == disk)?;
-                Some(Trusted {
-                    capture: capture.id,
-                    disk_bytes: *disk_bytes,
-                })
-            };
-            known.iter().filter_map(of).collect()
-        };
-        let wanted: Vec<WantedDisk> = target.disks.iter().map(|(disk, _)| disk.clone()).collect();
-        let others = names.iter().any(|name| self.mark.owns(name));
-        let found = since(&wanted, &trusted, checkpoint.as_ref(), others);
-        target.disks = wanted.into_iter().zip(found).collect();
-        Ok(())
-    }
-
     fn documents(&self, target: &Target<'_>, capture: Option<&CaptureId>) -> Documents {
         let since = |(disk, since): &(WantedDisk, Result<Since, NoDelta>)| {
             (disk.clone(), since.as_ref().ok().map(|since| since.capture))
         };
         let disks: Vec<_> = target.disks.iter().map(since).collect();
-        let scratch = |number: usize| {
-            // No VM's name has a `~`.
-            let name = format!("{}{}~{number}", self.mark.prefix(), target.vm.name);
-            self.scratch_folder().join(name).display().to_string()
-        };
+        let scratch = |number: usize| format!("{}{number}", target.files);
         let place = (
             target.socket.as_path(),
             &scratch as &dyn Fn(usize) -> String,
@@ -258,12 +142,11 @@ impl Capturer {
         capture: Option<&CaptureId>,
         freeze: bool,
     ) -> Result<Held, CaptureError> {
-        let folder = self.scratch_folder();
         let order = Order {
             freeze,
             most_bytes: self.config.scratch.max.0.min(target.seen.free_bytes / 2),
             socket: &target.socket,
-            folder: &folder,
+            files: &target.files,
             documents: &self.documents(target, capture),
         };
         let job = Job::begin(&target.domain, order).await;
@@ -314,8 +197,8 @@ impl Capturer {
                 Ok(Held { job, disks })
             }
             Err(error) => {
-                job.end().await;
-                Err(error)
+                let ended = job.end().await;
+                Err(why(target.vm, &ended).unwrap_or(error))
             }
         }
     }
@@ -448,43 +331,4 @@ impl Capturer {
             tracing::warn!("VM {}: old checkpoints stay: {stays}", target.vm.name);
         }
     }
-}
-
-impl Target<'_> {
-    /// Of the disks whose changes are known; of the others the capture finds them.
-    fn changed_bytes(&self) -> u64 {
-        let known = self
-            .disks
-            .iter()
-            .filter_map(|(_, since)| since.as_ref().ok());
-        known.map(|since| since.changed_bytes).sum()
-    }
-}
-
-type Chosen = (
-    Vec<(WantedDisk, Result<Since, NoDelta>)>,
-    Vec<(String, u64)>,
-);
-
-fn chosen(vm: &Vm, seen: &Seen) -> Result<Chosen, String> {
-    let (all, exclude) = (&seen.description.hardware.disks, vm.exclude());
-    let has = |name: &&String| !all.iter().any(|disk| disk.id == **name);
-    if let Some(unknown) = exclude.iter().find(has) {
-        let names: Vec<&str> = all.iter().map(|disk| disk.id.as_str()).collect();
-        let has = names.join(", ");
-        return Err(format!(
-            "there is no disk {unknown} to exclude; it has {has}"
-        ));
-    }
-    let (out, read): (Vec<_>, Vec<_>) = all.iter().partition(|disk| exclude.contains(&disk.id));
-    if read.is_empty() {
-        return Err("it has no disk that can be captured; `check` says why".into());
-    }
-    let wanted = read
-        .into_iter()
-        .map(|disk| (disk.into(), Err(NoDelta::NothingTrusted)));
-    let excluded = out
-        .into_iter()
-        .map(|disk| (disk.id.clone(), disk.size_bytes));
-    Ok((wanted.collect(), excluded.collect()))
 }

@@ -9,9 +9,10 @@ use vault_store::gateway::Gateway;
 
 use super::{CaptureError, Capturer};
 use crate::{
-    config::{self, Config, Source, Vm},
+    config::{self, Config, LibvirtSource, Source, Vm},
     source::{
         host::{Host, Reach, Ssh},
+        libvirt::{self, Domain},
         proxmox,
         qemu::{LiveVm, Scratch, VmPlace, sweep::sweep},
     },
@@ -30,10 +31,20 @@ fn ssh(host: &config::Host) -> Ssh {
     Ssh::new(host.name.clone(), host.ssh.clone())
 }
 
-pub fn host_of(config: &Config, vm: &Vm) -> Host {
+fn host_of(config: &Config, vm: &Vm) -> Host {
     match config.host_of(vm) {
         None => Host::Local,
         Some(host) => Host::Ssh(ssh(host)),
+    }
+}
+
+/// A domain as the configuration names it.
+pub fn domain_of(config: &Config, vm: &Vm, source: &LibvirtSource) -> Domain {
+    let host = host_of(config, vm);
+    Domain {
+        uri: libvirt::uri(&host),
+        host,
+        name: source.domain.clone(),
     }
 }
 
@@ -78,16 +89,29 @@ impl Capturer {
     /// Takes out of these VMs what a killed run left in them, whether or not the vault can be asked, and before anything is
     /// due. What cannot be reached is its capture's to tell.
     pub async fn sweep(&self, gateway: &Mutex<Gateway>, vms: &[&Vm]) {
-        let is_live = |vm: &&&Vm| matches!(vm.source, Source::Qemu(_) | Source::Proxmox(_));
-        for vm in vms.iter().filter(is_live) {
-            // Held meanwhile: no capture makes a bitmap that is not known here.
+        for vm in vms {
+            // Held meanwhile: no capture begins a job, or makes a bitmap, that is not known here.
             let gateway = gateway.lock().await;
+            if self.interrupt.came() {
+                return;
+            }
+            match &vm.source {
+                Source::Qemu(_) | Source::Proxmox(_) => {}
+                // Which of its checkpoints are of use is its capture's to say.
+                Source::Libvirt(source) => {
+                    tokio::select! {
+                        () = self.sweep_libvirt(vm, source) => continue,
+                        () = self.interrupt.wait() => return,
+                    }
+                }
+                Source::Disks(_) | Source::Nbd(_) => continue,
+            }
             // Which bitmaps are of use is known after the rebuild only.
             let Ok(known) = gateway.captures(&vm.name) else {
                 continue;
             };
-            if gateway.is_in_doubt() || self.interrupt.came() {
-                return;
+            if gateway.is_in_doubt() {
+                continue;
             }
             let known: Vec<CaptureId> = known.into_iter().map(|capture| capture.id).collect();
             let reached = tokio::select! {

@@ -9,11 +9,10 @@ use vault_format::manifest::Consistency;
 
 use super::Checks;
 use crate::{
-    capture::{host_of, place},
+    capture::{domain_of, place},
     config::{Config, LibvirtSource, NbdExport, Vm},
     source::{
         host::Host,
-        libvirt::{self, Domain},
         nbd_list,
         qemu::{
             LiveVm,
@@ -165,12 +164,7 @@ fn no_agent(vm: &Vm, asked: Consistency) -> Result<String, Finding> {
 
 /// A domain of libvirt.
 pub async fn domain(config: &Config, vm: &Vm, source: &LibvirtSource, checks: &mut Checks) {
-    let host = host_of(config, vm);
-    let domain = Domain {
-        uri: libvirt::uri(&host),
-        name: source.domain.clone(),
-        host,
-    };
+    let domain = domain_of(config, vm, source);
     let seen = match domain
         .look(&config.scratch.folder, Timestamp::now().as_second())
         .await
