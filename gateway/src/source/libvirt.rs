@@ -3,6 +3,7 @@
 //!
 //! Why so, and what a backup job does to a guest: docs/decisions/0005-libvirt.md.
 
+mod asked;
 pub mod describe;
 pub mod job;
 pub mod plan;
@@ -258,4 +259,4 @@ fn read(said: &str, now: i64) -> Result<Seen, String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

@@ -2,7 +2,7 @@
 //! without a guest; where libvirt is not installed the test says so. What needs a guest's agent has a stand-in for
 //! virsh.
 
-mod fixture;
+pub mod fixture;
 mod standing_in;
 
 use std::time::Duration;
