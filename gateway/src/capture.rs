@@ -35,7 +35,7 @@ use crate::{
 };
 use hooks::Hooks;
 use reached::Reached;
-pub use reached::{host_of, place};
+pub use reached::{domain_of, place};
 
 pub const SOFTWARE: &str = concat!("sparesite-gateway ", env!("CARGO_PKG_VERSION"));
 

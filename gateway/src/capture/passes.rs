@@ -32,7 +32,7 @@ use crate::source::{
 /// Other captures wait so long for a pass at most, and for the packs that it has on their way.
 pub(super) const SLICE: Duration = Duration::from_secs(10);
 /// How often the hypervisor is asked what changed meanwhile.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// Threads that read a disk at once.
 pub(super) const CONNECTIONS: usize = 4;
 

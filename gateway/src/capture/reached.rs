@@ -13,9 +13,10 @@ use vault_store::gateway::Gateway;
 
 use super::{CaptureError, Capturer};
 use crate::{
-    config::{self, Config, Source, Vm},
+    config::{self, Config, LibvirtSource, Source, Vm},
     source::{
         host::{Host, Reach, Ssh},
+        libvirt::{self, Domain},
         proxmox,
         qemu::{LiveVm, Scratch, VmPlace, sweep::sweep},
     },
@@ -34,10 +35,20 @@ fn ssh(host: &config::Host) -> Ssh {
     Ssh::new(host.name.clone(), host.ssh.clone())
 }
 
-pub fn host_of(config: &Config, vm: &Vm) -> Host {
+fn host_of(config: &Config, vm: &Vm) -> Host {
     match config.host_of(vm) {
         None => Host::Local,
         Some(host) => Host::Ssh(ssh(host)),
+    }
+}
+
+/// A domain as the configuration names it.
+pub fn domain_of(config: &Config, vm: &Vm, source: &LibvirtSource) -> Domain {
+    let host = host_of(config, vm);
+    Domain {
+        uri: libvirt::uri(&host),
+        host,
+        name: source.domain.clone(),
     }
 }
 
@@ -82,15 +93,29 @@ impl Capturer {
     /// Takes out of these VMs what a killed run left in them, whether or not the vault can be asked, and before anything is
     /// due. What cannot be reached is its capture's to tell.
     pub async fn sweep(&self, gateway: &Mutex<Gateway>, vms: &[&Vm]) {
-        let is_live = |vm: &&&Vm| matches!(vm.source, Source::Qemu(_) | Source::Proxmox(_));
-        for vm in vms.iter().filter(is_live) {
+        for vm in vms {
+            if self.interrupt.came() {
+                return;
+            }
+            match &vm.source {
+                Source::Qemu(_) | Source::Proxmox(_) => {}
+                // Which of its checkpoints are of use is its capture's to say. No capture begins a job meanwhile.
+                Source::Libvirt(source) => {
+                    let _gateway = gateway.lock().await;
+                    tokio::select! {
+                        () = self.sweep_libvirt(vm, source) => continue,
+                        () = self.interrupt.wait() => return,
+                    }
+                }
+                Source::Disks(_) | Source::Nbd(_) => continue,
+            }
             let known = {
                 let gateway = gateway.lock().await;
                 // Which bitmaps are of use is known after the rebuild only.
-                if gateway.is_in_doubt() || self.interrupt.came() {
-                    return;
+                match gateway.is_in_doubt() {
+                    true => continue,
+                    false => gateway.captures(&vm.name),
                 }
-                gateway.captures(&vm.name)
             };
             let Ok(known) = known else { continue };
             let known: Vec<CaptureId> = known.into_iter().map(|capture| capture.id).collect();

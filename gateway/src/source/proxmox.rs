@@ -12,12 +12,15 @@ use super::host::{Host, HostError, Ssh};
 /// Where Proxmox VE keeps what all nodes share, and its sockets.
 const SHARED: &str = "etc/pve";
 const SOCKETS: &str = "var/run/qemu-server";
-/// The parts, with a byte between that no file of Proxmox has: all VMs, this node, the VM's own configuration.
+/// The parts, with a byte between that no file of Proxmox has: all VMs, this node, the VM's own configuration, lines of
+/// all VMs' configurations, and by what a cluster is known: its nodes, and its certificate authority, as two hosts that
+/// stand alone may well have one name.
 const ASK: &str = r#"cd -- "$1" || exit
 cat .vmlist || exit
 printf '\0'; readlink local
 printf '\0'; cat nodes/*/qemu-server/"$2".conf 2>/dev/null
-printf '\0'; [ "$2" != 0 ] || grep -Hs '^name:' nodes/*/qemu-server/*.conf
+printf '\0'; [ "$2" != 0 ] || grep -EHs '^(name|template):' nodes/*/qemu-server/*.conf
+printf '\0'; ls nodes; cksum <pve-root-ca.pem 2>/dev/null
 exit 0"#;
 
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +71,15 @@ pub struct Listed {
     pub name: Option<String>,
 }
 
+/// A cluster, or a host that stands alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    /// The same, whichever of its nodes is asked.
+    pub id: String,
+    /// In order, without templates.
+    pub vms: Vec<Listed>,
+}
+
 #[derive(Deserialize)]
 struct List {
     ids: std::collections::BTreeMap<String, Entry>,
@@ -86,8 +98,9 @@ struct Answer {
     /// The node that was asked.
     own: Option<String>,
     settings: Settings,
-    /// Of all VMs, where they were asked for.
-    names: Vec<(u32, String)>,
+    /// Name and template of all VMs, where they were asked for.
+    lines: Vec<(u32, String, String)>,
+    cluster: String,
 }
 
 /// `root` is `/`; `asked` is any node of the cluster; `known` has the hosts of the configuration.
@@ -114,28 +127,30 @@ pub async fn find(
     })
 }
 
-/// All VMs of the cluster, in order.
-pub async fn list(asked: &Host, root: &Path) -> Result<Vec<Listed>, ProxmoxError> {
-    let answer = ask(asked, root, 0).await?;
-    let names = answer.names;
-    let vms = answer
-        .list
-        .ids
-        .into_iter()
-        .filter(|(_, e)| e.kind == "qemu");
-    let mut vms: Vec<Listed> = vms
-        .filter_map(|(vmid, entry)| {
-            let vmid = vmid.parse().ok()?;
-            let name = names.iter().find(|(of, _)| *of == vmid);
-            Some(Listed {
-                vmid,
-                node: entry.node,
-                name: name.map(|(_, name)| name.clone()),
-            })
+/// The cluster of a node with its VMs.
+pub async fn list(asked: &Host, root: &Path) -> Result<Cluster, ProxmoxError> {
+    let Answer {
+        list,
+        lines,
+        cluster,
+        ..
+    } = ask(asked, root, 0).await?;
+    let said = |vmid: u32, key: &str| {
+        let line = lines.iter().find(|(of, k, _)| *of == vmid && k == key);
+        line.map(|(_, _, value)| value.clone())
+    };
+    let listed = |(vmid, entry): (String, Entry)| {
+        let vmid = vmid.parse().ok()?;
+        let is_vm = entry.kind == "qemu" && said(vmid, "template").as_deref() != Some("1");
+        is_vm.then(|| Listed {
+            vmid,
+            node: entry.node,
+            name: said(vmid, "name"),
         })
-        .collect();
+    };
+    let mut vms: Vec<Listed> = list.ids.into_iter().filter_map(listed).collect();
     vms.sort_by_key(|vm| vm.vmid);
-    Ok(vms)
+    Ok(Cluster { id: cluster, vms })
 }
 
 async fn ask(asked: &Host, root: &Path, vmid: u32) -> Result<Answer, ProxmoxError> {
@@ -155,20 +170,22 @@ async fn ask(asked: &Host, root: &Path, vmid: u32) -> Result<Answer, ProxmoxErro
         list: list.map_err(|error| form(error.to_string()))?,
         own: own.map(str::to_owned),
         settings: Settings::read(parts.next().unwrap_or_default()),
-        names: parts
+        lines: parts
             .next()
             .unwrap_or_default()
             .lines()
-            .filter_map(named)
+            .filter_map(line_of)
             .collect(),
+        cluster: parts.next().unwrap_or_default().trim().to_owned(),
     })
 }
 
-/// `nodes/pve1/qemu-server/101.conf:name: dc01`; a snapshot's name comes after the present one.
-fn named(line: &str) -> Option<(u32, String)> {
-    let (file, name) = line.split_once(":name:")?;
-    let vmid = Path::new(file).file_stem()?.to_str()?.parse().ok()?;
-    Some((vmid, name.trim().to_owned()))
+/// `nodes/pve1/qemu-server/101.conf:name: dc01`; a snapshot's lines come after the present ones.
+fn line_of(line: &str) -> Option<(u32, String, String)> {
+    let (file, line) = line.split_once(".conf:")?;
+    let vmid = Path::new(file).file_name()?.to_str()?.parse().ok()?;
+    let (key, value) = line.split_once(':')?;
+    Some((vmid, key.to_owned(), value.trim().to_owned()))
 }
 
 fn node_of(list: &List, vmid: u32) -> Result<String, ProxmoxError> {

@@ -11,7 +11,7 @@ use rustix::fs::{Access, access};
 use vault_format::manifest::Consistency;
 use virtual_disk::{Format, InUse, format};
 
-use super::Checks;
+use super::{Checks, all_of_it};
 use crate::{
     config::{Disk, Vm},
     source::{
@@ -76,10 +76,12 @@ fn opens(vm: &Vm, disk: &Disk, used: Option<&InUse>) -> Result<String, Finding> 
         Some(InUse::Yes(by)) => format!("in use: {by}"),
         Some(InUse::Unknown(why)) => format!("use unknown: {why}"),
     };
-    Ok(format!(
-        "{shown}: {format}, {}, {used}",
-        show::size(size_bytes)
-    ))
+    let costs = match disk.exclude {
+        true => String::new(),
+        false => format!(", {}", all_of_it(size_bytes)),
+    };
+    let size = show::size(size_bytes);
+    Ok(format!("{shown}: {format}, {size}, {used}{costs}"))
 }
 
 /// The format of a disk that opened without being told one: what its content shows.
@@ -145,10 +147,31 @@ mod tests {
     use crate::config::Source;
 
     #[test]
-    fn a_hook_is_a_program_that_may_be_run() {
+    fn what_a_cycle_reads_is_said() {
         let folder = tempfile::tempdir().expect("a folder");
-        let hook = folder.path().join("freeze");
-        let vm = Vm {
+        let path = folder.path().join("disk");
+        let file = File::create(&path).expect("made");
+        file.set_len(3_000_000_000).expect("sparse");
+        let disk = |exclude| Disk {
+            name: "vda".into(),
+            path: path.clone(),
+            format: Some(Format::Raw),
+            exclude,
+        };
+        let vm = vm();
+        let said = opens(&vm, &disk(false), None).map_err(|f| f.why);
+        let costs =
+            "not in use, not tracked: each cycle reads all of it, in about 20s (at 150 MB/s)";
+        assert!(
+            said.as_ref().is_ok_and(|said| said.ends_with(costs)),
+            "{said:?}"
+        );
+        let said = opens(&vm, &disk(true), None).map_err(|f| f.why);
+        assert!(said.is_ok_and(|said| said.ends_with("recreated empty")));
+    }
+
+    fn vm() -> Vm {
+        Vm {
             name: "dc01".into(),
             policy: 0,
             priority: None,
@@ -156,7 +179,14 @@ mod tests {
             before: None,
             after: None,
             guest_hooks: false,
-        };
+        }
+    }
+
+    #[test]
+    fn a_hook_is_a_program_that_may_be_run() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let hook = folder.path().join("freeze");
+        let vm = vm();
         let judge = |path: &Path| can_run(&vm, HookKind::Before, path).map_err(|f| f.remedy);
         assert_eq!(judge(&hook), Err("correct its path".into()));
         fs::write(&hook, "#!/bin/sh\n").expect("written");

@@ -76,12 +76,34 @@ async fn a_vm_is_found_on_the_node_that_has_it() {
     assert!(words.contains("is a container"), "{words}");
     let words = find(103).await.expect_err("no VM").to_string();
     assert_eq!(words, "Proxmox VE knows no VM 103: correct `vmid`");
+    let folder = root.path().join(SHARED).join("nodes/pve2/qemu-server");
+    fs::write(folder.join("103.conf"), "name: golden\ntemplate: 1\n").expect("written");
+    let with = VMLIST.replace(
+        "\"200\"",
+        "\"103\": { \"node\": \"pve2\", \"type\": \"qemu\" },\n\"200\"",
+    );
+    fs::write(root.path().join(SHARED).join(".vmlist"), with).expect("written");
     let listed = list(&Host::Local, root.path()).await.expect("listed");
     let listed: Vec<_> = listed
+        .vms
         .iter()
         .map(|vm| (vm.vmid, &*vm.node, vm.name.as_deref().unwrap_or_default()))
         .collect();
     assert_eq!(listed, [(101, "pve1", "dc01"), (102, "pve2", "db")]);
+}
+
+#[tokio::test]
+async fn clusters_are_told_from_each_other() {
+    let id = async |root: &TempDir| list(&Host::Local, root.path()).await.expect("listed").id;
+    let (one, same, other) = (node(), node(), node());
+    for (root, authority) in [(&one, "a"), (&same, "a"), (&other, "b")] {
+        let file = root.path().join(SHARED).join("pve-root-ca.pem");
+        fs::write(file, authority).expect("written");
+    }
+    assert_eq!(id(&one).await, id(&same).await);
+    assert_ne!(id(&one).await, id(&other).await);
+    fs::create_dir_all(same.path().join(SHARED).join("nodes/pve3")).expect("made");
+    assert_ne!(id(&one).await, id(&same).await);
 }
 
 #[tokio::test]
