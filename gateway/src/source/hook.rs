@@ -1,6 +1,7 @@
 //! Programs of the site that freeze and thaw a VM's disks around a capture.
 
 use std::{
+    fs::File,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -54,10 +55,13 @@ pub struct Occasion {
 
 /// Runs a hook, with its kind in `SPARESITE_HOOK`, and in `SPARESITE_VM`, `SPARESITE_CAPTURE` and `SPARESITE_SINCE` what it
 /// is run for. What it printed; `Err` says why it did not do its work. `stop` ends it early.
+///
+/// `lock` is its standard input: an empty file, locked as long as the hook lives, or what it started with that input. A
+/// process number would not do: a gateway that was killed leaves the hook behind, and the number may be another's by then.
 pub async fn run_hook(
     path: &Path,
-    kind: HookKind,
-    on: &Occasion,
+    (kind, on): (HookKind, &Occasion),
+    lock: Option<File>,
     within: Duration,
     stop: impl Future<Output = ()>,
 ) -> Result<String, String> {
@@ -69,7 +73,7 @@ pub async fn run_hook(
         ("SPARESITE_CAPTURE", &capture),
         ("SPARESITE_SINCE", &since),
     ];
-    run_to_end(path, &env, within, stop).await
+    run_to_end(path, &env, lock, within, stop).await
 }
 
 /// The disks that a `before` hook names, as lines `disk NAME PATH`: read in place of the configured paths.
@@ -108,18 +112,19 @@ pub async fn run_program(
     within: Duration,
     stop: impl Future<Output = ()>,
 ) -> Result<(), String> {
-    run_to_end(path, env, within, stop).await.map(drop)
+    run_to_end(path, env, None, within, stop).await.map(drop)
 }
 
 async fn run_to_end(
     path: &Path,
     env: &[(&str, &str)],
+    input: Option<File>,
     within: Duration,
     stop: impl Future<Output = ()>,
 ) -> Result<String, String> {
     let mut child = Command::new(path)
         .envs(env.iter().copied())
-        .stdin(Stdio::null())
+        .stdin(input.map_or_else(Stdio::null, Stdio::from))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
@@ -231,7 +236,8 @@ mod tests {
         std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("written");
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o700)).expect("executable");
         let shown = path.display().to_string();
-        run_hook(&path, HookKind::Before, &occasion(), within, pending())
+        let on = occasion();
+        run_hook(&path, (HookKind::Before, &on), None, within, pending())
             .await
             .map(drop)
             .map_err(|why| why.replace(&shown, "HOOK"))
@@ -305,7 +311,8 @@ mod tests {
     #[tokio::test]
     async fn a_missing_hook_is_named() {
         let missing = Path::new("/nonexistent/freeze");
-        let why = run_hook(missing, HookKind::After, &occasion(), LONG, pending()).await;
+        let on = occasion();
+        let why = run_hook(missing, (HookKind::After, &on), None, LONG, pending()).await;
         let why = why.expect_err("missing");
         assert!(
             why.starts_with("/nonexistent/freeze cannot be started"),

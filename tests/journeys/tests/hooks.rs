@@ -95,6 +95,18 @@ fn what_a_killed_gateway_froze_is_thawed_by_the_next_start() {
 }
 
 #[test]
+fn what_a_killed_gateway_owes_waits_for_the_hook_that_outlived_it() {
+    let site = hooked("vm.raw", "sleep 3; echo snapshot >>$log");
+    make_random(&site.path("vm.raw"), 8 * MIB, 1);
+    let sync = Background::start(&mut site.gateway_command(&["sync", "--quiet"]));
+    wait_until("the hook runs", || log(&site) == "frozen");
+    assert!(sync.kill());
+    site.gateway(&["sync"]).exits(3);
+    let all = "frozen snapshot thaw thawed";
+    assert_eq!(log(&site), format!("{all} {all}"));
+}
+
+#[test]
 fn the_daemon_thaws_at_its_start_whatever_is_due() {
     let site = hooked("vm.raw", "sleep 1");
     make_random(&site.path("vm.raw"), 8 * MIB, 1);
