@@ -17,7 +17,7 @@ use crate::{
     interrupt::Interrupt,
     source::{
         consistency::Freeze,
-        hook::{HOOK_TIMEOUT, HookKind, Occasion, printed_disks, run_hook},
+        hook::{HOOK_TIMEOUT, HookKind, Occasion, printed_consistency, printed_disks, run_hook},
     },
 };
 
@@ -100,18 +100,18 @@ async fn before(vm: &Vm, on: &Occasion, lock: Option<File>, interrupt: &Interrup
         Ok(said) => said,
         Err(why) => return Before::none(Freeze::Failed(why)),
     };
-    // Only a list has paths; what a hook of another source prints is for people.
     let names: Vec<&str> = vm.disks().iter().map(|disk| disk.name.as_str()).collect();
-    match names.is_empty() {
-        true => Before::none(Freeze::Done),
-        false => match printed_disks(&said, &names) {
-            Ok(disks) => Before {
-                freeze: Freeze::Done,
-                disks,
-            },
-            Err(why) => Before::none(Freeze::Failed(format!("{}: {why}", hook.display()))),
-        },
-    }
+    let understood = || {
+        let freeze = printed_consistency(&said)?.map_or(Freeze::Done, Freeze::Said);
+        // Only a list has paths; what else a hook of another source prints is for people.
+        let disks = match names.is_empty() {
+            true => Vec::new(),
+            false => printed_disks(&said, &names)?,
+        };
+        Ok::<_, String>(Before { freeze, disks })
+    };
+    understood()
+        .unwrap_or_else(|why| Before::none(Freeze::Failed(format!("{}: {why}", hook.display()))))
 }
 
 /// Not ended by an interrupt: it is what an interrupt waits for.

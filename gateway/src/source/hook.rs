@@ -16,7 +16,7 @@ use tokio::{
     task::JoinHandle,
     time::timeout,
 };
-use vault_format::ids::CaptureId;
+use vault_format::{ids::CaptureId, manifest::Consistency};
 
 /// A freeze takes seconds; a hook that waits for longer waits for something that will not come.
 pub const HOOK_TIMEOUT: Duration = Duration::from_secs(120);
@@ -100,6 +100,27 @@ pub fn printed_disks(said: &str, names: &[&str]) -> Result<Vec<(String, PathBuf)
         disks.push((name.to_owned(), path.to_owned()));
     }
     Ok(disks)
+}
+
+/// The most that may be claimed of what a `before` hook did, as its lines `consistency WORD` say: the lowest of them. Not
+/// `application`: that a program ended well tells nothing of what applications did.
+pub fn printed_consistency(said: &str) -> Result<Option<Consistency>, String> {
+    let words = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("consistency "));
+    let known = [
+        Consistency::None,
+        Consistency::Crash,
+        Consistency::FileSystem,
+    ];
+    let of = |word: &str| {
+        let named = known.iter().find(|level| level.to_string() == word.trim());
+        named.copied().ok_or_else(|| {
+            format!("it printed `consistency {word}`; write none, crash or file-system there")
+        })
+    };
+    let all: Result<Vec<_>, _> = words.map(of).collect();
+    Ok(all?.into_iter().min())
 }
 
 /// Runs a program of the site. `Err` says why it did not do its work. `stop` ends it early.
@@ -268,6 +289,23 @@ mod tests {
         ] {
             let said = format!("{bad} \n");
             assert!(printed_disks(&said, &names).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_before_hook_may_say_that_it_did_less() {
+        let said = |text: &str| printed_consistency(text);
+        assert_eq!(said("frozen\n consistency none\n"), Ok(None));
+        assert_eq!(said("consistency crash\n"), Ok(Some(Consistency::Crash)));
+        let two = "consistency file-system\nx\nconsistency none\n";
+        assert_eq!(said(two), Ok(Some(Consistency::None)));
+        for bad in [
+            "consistency ",
+            "consistency Crash",
+            "consistency application",
+        ] {
+            let why = said(bad).expect_err(bad);
+            assert!(why.contains(bad), "{why}");
         }
     }
 
