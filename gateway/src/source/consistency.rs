@@ -36,6 +36,21 @@ pub struct Judged {
     pub why: String,
 }
 
+impl Judged {
+    /// The same of a guest that is not to be frozen: that is why there is no more. A hook may have frozen it all the same.
+    pub fn not_to_be_frozen(self, guest: &GuestFreeze, why: Option<&str>) -> Judged {
+        match (guest, why) {
+            (GuestFreeze::NotAsked, Some(why)) if self.consistency == Consistency::Crash => {
+                Judged {
+                    why: why.to_owned(),
+                    ..self
+                }
+            }
+            _ => self,
+        }
+    }
+}
+
 fn at_most(judged: Judged, most: Consistency) -> Judged {
     match judged.consistency <= most {
         true => judged,
@@ -224,6 +239,20 @@ mod tests {
             let failed = GuestFreeze::Failed("no agent".into());
             assert_eq!(live(&failed, &hook), most.min(Consistency::Crash));
         }
+    }
+
+    #[test]
+    fn a_guest_that_is_not_to_be_frozen_is_the_reason_unless_a_hook_froze_it() {
+        let said = |hook: &Freeze, guest: &GuestFreeze| {
+            let judged = judge_live(guest, hook, false, Consistency::FileSystem);
+            judged.not_to_be_frozen(guest, Some("freeze-fs=0"))
+        };
+        let not = said(&Freeze::NotAsked, &GuestFreeze::NotAsked);
+        assert_eq!(not.why, "freeze-fs=0");
+        assert_eq!(not.consistency, Consistency::Crash);
+        let hooked = said(&Freeze::Done, &GuestFreeze::NotAsked);
+        assert_eq!(hooked.consistency, Consistency::FileSystem);
+        assert_ne!(hooked.why, "freeze-fs=0");
     }
 
     #[test]
