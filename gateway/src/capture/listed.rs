@@ -201,10 +201,14 @@ impl Listed<'_> {
             vm: &printed,
             ..*self
         };
+        let name = &self.vm.name;
+        let refusal = consistency::refusal(&freeze, self.asked);
+        let is_told = refusal.is_some();
         let mut judged = None;
-        let result = match self.interrupt.came() {
-            true => Err(CaptureError::Interrupted),
-            false => {
+        let result = match (self.interrupt.came(), refusal) {
+            (true, _) => Err(CaptureError::Interrupted),
+            (false, Some(why)) => Err(CaptureError::Source(format!("VM {name}: {why}"))),
+            (false, None) => {
                 listed
                     .capture(gateway, (id, &freeze, &thaw), progress, &mut judged)
                     .await
@@ -214,8 +218,7 @@ impl Listed<'_> {
         // Also where nothing came to be read: that the hook failed may be why.
         let judged = judged.unwrap_or_else(|| consistency::judge(&freeze, &uses(self.vm, None)));
         *had = result.is_ok().then_some(judged.consistency);
-        if result.is_ok() || matches!(freeze, Freeze::Failed(_)) {
-            let name = &self.vm.name;
+        if result.is_ok() || (matches!(freeze, Freeze::Failed(_)) && !is_told) {
             findings.extend(consistency::finding(name, self.asked, &freeze, &judged));
         }
         findings.extend(thaw.end().await);
@@ -272,7 +275,7 @@ impl Listed<'_> {
     /// smear.
     fn judge(&self, freeze: &Freeze, before: &Observed) -> Judged {
         let judged = consistency::judge(freeze, &uses(self.vm, Some(before)));
-        if judged.consistency != Consistency::Crash {
+        if *freeze != Freeze::NotAsked || judged.consistency != Consistency::Crash {
             return judged;
         }
         let after = tokio::task::block_in_place(|| Observed::now(self.vm));

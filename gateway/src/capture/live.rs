@@ -314,7 +314,8 @@ impl Capturer {
     ) -> Captured {
         let asked = &looked.asked;
         let wants = self.config.policy_of(asked.vm).consistency;
-        let judged = consistency::judge_live(&held.freeze, hook, asked.vm.guest_hooks, wants);
+        let judged = consistency::judge_live(&held.freeze, hook, asked.vm.guest_hooks, wants)
+            .not_to_be_frozen(&held.freeze, asked.live.place.no_freeze.as_deref());
         let mut captured = Captured::of(asked.vm, Err(CaptureError::Interrupted));
         let frozen = match &held.freeze {
             GuestFreeze::Done {

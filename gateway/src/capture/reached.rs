@@ -55,6 +55,7 @@ pub fn domain_of(config: &Config, vm: &Vm, source: &LibvirtSource) -> Domain {
 /// Where it is now: what moves by itself is looked for each time.
 pub async fn place(config: &Config, vm: &Vm) -> Result<VmPlace, CaptureError> {
     let host = host_of(config, vm);
+    let mut no_freeze = None;
     let (host, qmp, agent, sockets) = match &vm.source {
         Source::Qemu(qemu) => {
             // QEMU has made a socket there before.
@@ -66,6 +67,11 @@ pub async fn place(config: &Config, vm: &Vm) -> Result<VmPlace, CaptureError> {
             let found = proxmox::find(&host, &known, Path::new("/"), source.vmid).await;
             let found =
                 found.map_err(|error| CaptureError::Source(format!("VM {}: {error}", vm.name)))?;
+            no_freeze = found.settings.no_freeze.map(|part| {
+                format!(
+                    "the VM's `agent` option in Proxmox VE says {part}: its guest was not frozen"
+                )
+            });
             (found.host, found.qmp, found.agent, found.sockets)
         }
         _ => {
@@ -80,6 +86,7 @@ pub async fn place(config: &Config, vm: &Vm) -> Result<VmPlace, CaptureError> {
         host,
         qmp,
         agent,
+        no_freeze,
         sockets,
         scratch: Scratch {
             folder: config.scratch.folder.clone(),

@@ -47,7 +47,7 @@ pub struct Found {
     pub node: String,
     pub host: Host,
     pub qmp: PathBuf,
-    /// None where Proxmox gave the VM none.
+    /// None where Proxmox gave the VM none, or is not to freeze it.
     pub agent: Option<PathBuf>,
     pub sockets: PathBuf,
     pub settings: Settings,
@@ -58,6 +58,8 @@ pub struct Found {
 pub struct Settings {
     pub name: Option<String>,
     pub agent: bool,
+    /// The part of the agent's option by which the guest is not to be frozen.
+    pub no_freeze: Option<String>,
     pub lock: Option<String>,
     /// Bus and number (`scsi0`), and what is written there.
     pub disks: Vec<(String, String)>,
@@ -103,22 +105,23 @@ struct Answer {
     cluster: String,
 }
 
-/// `root` is `/`; `asked` is any node of the cluster; `known` has the hosts of the configuration.
+/// `root` is `/`; `asked` is any node of the cluster; `known` has the hosts of the configuration, of which another one of
+/// the cluster is asked while `asked` is down.
 pub async fn find(
     asked: &Host,
     known: &[Ssh],
     root: &Path,
     vmid: u32,
 ) -> Result<Found, ProxmoxError> {
-    let answer = ask(asked, root, vmid).await?;
+    let (asked, answer) = ask_cluster(asked, known, root, vmid).await?;
     let node = node_of(&answer.list, vmid)?;
     if let Some(lock) = answer.settings.lock.clone() {
         return Err(ProxmoxError::Locked { vmid, lock });
     }
     let sockets = root.join(SOCKETS);
-    let agent = answer.settings.agent;
+    let agent = answer.settings.agent && answer.settings.no_freeze.is_none();
     Ok(Found {
-        host: host_of(&node, answer.own.as_deref(), asked, known),
+        host: host_of(&node, answer.own.as_deref(), &asked, known),
         qmp: sockets.join(format!("{vmid}.qmp")),
         agent: agent.then(|| sockets.join(format!("{vmid}.qga"))),
         sockets,
@@ -153,6 +156,30 @@ pub async fn list(asked: &Host, root: &Path) -> Result<Cluster, ProxmoxError> {
     Ok(Cluster { id: cluster, vms })
 }
 
+/// What the configured host answers, or, while that one does not, another of its cluster: and who that was.
+async fn ask_cluster(
+    asked: &Host,
+    known: &[Ssh],
+    root: &Path,
+    vmid: u32,
+) -> Result<(Host, Answer), ProxmoxError> {
+    let error = match ask(asked, root, vmid).await {
+        Err(error @ ProxmoxError::Host(_)) => error,
+        answer => return Ok((asked.clone(), answer?)),
+    };
+    for other in known.iter().filter(|other| other.name != asked.name()) {
+        let host = Host::Ssh(other.clone());
+        match ask(&host, root, vmid).await {
+            Ok(answer) if answer.is_of_cluster(asked.name(), &other.name) => {
+                tracing::warn!("{error}; {} of its cluster was asked", other.name);
+                return Ok((host, answer));
+            }
+            _ => {}
+        }
+    }
+    Err(error)
+}
+
 async fn ask(asked: &Host, root: &Path, vmid: u32) -> Result<Answer, ProxmoxError> {
     let (folder, vmid) = (root.join(SHARED).display().to_string(), vmid.to_string());
     let said = asked.run("sh", &["-c", ASK, "sh", &folder, &vmid]).await?;
@@ -178,6 +205,14 @@ async fn ask(asked: &Host, root: &Path, vmid: u32) -> Result<Answer, ProxmoxErro
             .collect(),
         cluster: parts.next().unwrap_or_default().trim().to_owned(),
     })
+}
+
+impl Answer {
+    /// Whether it is of the cluster that has a node `down`. Every site has its `pve1`, and a VM of the same number in it: the
+    /// node that answers must itself be called as the configuration calls it, so that its names mean nodes of one cluster.
+    fn is_of_cluster(&self, down: &str, name: &str) -> bool {
+        self.own.as_deref() == Some(name) && self.cluster.lines().any(|node| node == down)
+    }
 }
 
 /// `nodes/pve1/qemu-server/101.conf:name: dc01`; a snapshot's lines come after the present ones.
@@ -229,7 +264,10 @@ impl Settings {
             match key {
                 "name" => settings.name = Some(value.to_owned()),
                 "lock" => settings.lock = Some(value.to_owned()),
-                "agent" => settings.agent = is_on(value),
+                "agent" => {
+                    settings.agent = is_on(value);
+                    settings.no_freeze = no_freeze(value);
+                }
                 _ if is_disk(key, value) => {
                     settings.disks.push((key.to_owned(), value.to_owned()));
                 }
@@ -242,8 +280,28 @@ impl Settings {
 
 /// `1`, `1,fstrim_cloned_disks=1`, `enabled=1,type=virtio`.
 fn is_on(agent: &str) -> bool {
-    let mut parts = agent.split(',');
-    parts.any(|part| matches!(part.trim(), "1" | "enabled=1"))
+    let mut parts = agent.split(',').map(str::trim);
+    parts.any(|part| {
+        let value = part.strip_prefix("enabled=").unwrap_or(part);
+        is_one_of(value, ["1", "on", "yes", "true"])
+    })
+}
+
+/// The part by which backups are not to freeze the guest: `freeze-fs`, or as it was and is still called.
+fn no_freeze(agent: &str) -> Option<String> {
+    let mut parts = agent.split(',').map(str::trim);
+    let found = parts.find(|part| {
+        part.split_once('=').is_some_and(|(key, value)| {
+            ["freeze-fs", "freeze-fs-on-backup", "guest-fsfreeze"].contains(&key)
+                && is_one_of(value, ["0", "off", "no", "false"])
+        })
+    });
+    found.map(str::to_owned)
+}
+
+/// As Proxmox reads what is on or off.
+fn is_one_of(value: &str, words: [&str; 4]) -> bool {
+    words.iter().any(|word| word.eq_ignore_ascii_case(value))
 }
 
 fn is_disk(key: &str, value: &str) -> bool {

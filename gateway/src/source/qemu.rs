@@ -36,6 +36,8 @@ pub struct VmPlace {
     pub host: Host,
     pub qmp: PathBuf,
     pub agent: Option<PathBuf>,
+    /// Why the guest is not to be frozen, where its owner said so to the hypervisor.
+    pub no_freeze: Option<String>,
     /// A folder in which QEMU may make its NBD socket, and others may not look.
     pub sockets: PathBuf,
     pub scratch: Scratch,

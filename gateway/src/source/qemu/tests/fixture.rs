@@ -205,6 +205,7 @@ impl TestQemu {
             host: Host::Local,
             qmp: self.path("qmp"),
             agent: None,
+            no_freeze: None,
             sockets: self.folder.path().to_owned(),
             scratch: Scratch {
                 folder: self.folder.path().to_owned(),
