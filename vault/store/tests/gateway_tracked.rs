@@ -4,6 +4,7 @@ mod site;
 mod tracked;
 
 use site::*;
+use std::sync::Arc;
 use tracked::*;
 use vault_store::gateway::{Gateway, Hold, PointReport};
 use vault_store::read::PointSelector;
@@ -143,6 +144,15 @@ async fn what_cannot_be_trusted_is_compared_and_costs_what_differs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_month_of_scrubbing_finds_what_tracking_missed() {
+    scrub_for_a_month(Hold::Checkpoint).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nothing_holds_is_scrubbed_too() {
+    scrub_for_a_month(Hold::Nothing).await;
+}
+
+async fn scrub_for_a_month(hold: Hold) {
     let mut case = Case::new().await;
     case.disk.is_lying = true;
     case.disk.write(4 * CHUNK, &[8; BLOCK]);
@@ -153,7 +163,7 @@ async fn a_month_of_scrubbing_finds_what_tracking_missed() {
         case.now += DAY;
         let checkpoint = checkpoint(&case.gateway, "vm", &mut case.disk);
         let vm = checkpoint.capture("vm", case.now);
-        let captured = case.gateway.capture(vm, Hold::Checkpoint, &|_| {}, crash);
+        let captured = case.gateway.capture(vm, hold, &|_| {}, crash);
         found.extend(captured.await.unwrap().findings);
         case.gateway.uploader().send_all().await.unwrap();
         read += checkpoint.frozen.read_bytes();
@@ -276,4 +286,66 @@ async fn after_a_rebuild_with_a_lost_layer_tracking_is_not_trusted() {
     case.disk.write(5 * CHUNK, &[1; BLOCK]);
     let (report, _) = case.capture().await;
     assert_eq!(report.compared.len(), 1, "{report:?}");
+}
+
+/// A tracked disk of many chunks, of every second of which a block has changed since its point: two batches of them.
+async fn two_batches() -> Case {
+    let mut case = Case::new().await;
+    let mut large = vec![0; 400 * CHUNK];
+    for (position, chunk) in large.chunks_exact_mut(CHUNK).enumerate() {
+        Dice(position as u64).fill(&mut chunk[..40]);
+    }
+    case.disk = TrackedDisk::new(large);
+    case.capture().await;
+    for position in (0..400).step_by(2) {
+        let mut block = [0; BLOCK];
+        Dice(1000 + position as u64).fill(&mut block);
+        case.disk.write(position * CHUNK + 5 * BLOCK, &block);
+    }
+    case
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_read_before_the_disk_failed_is_not_read_and_stored_again() {
+    let mut case = two_batches().await;
+    let failing = checkpoint(&case.gateway, "vm", &mut case.disk);
+    let mut vm = failing.capture("vm", NOW);
+    vm.disks[0].source = Some(Arc::new(Failing::new(failing.frozen.clone(), 150)));
+    let captured = case.gateway.capture(vm, Hold::Checkpoint, &|_| {}, crash);
+    captured.await.unwrap_err();
+    let (report, next) = case.capture().await;
+    assert_eq!(next.frozen.read_bytes(), next.frozen.dirty_bytes());
+    assert_eq!(
+        (report.chunks_full, report.chunks_read),
+        (0, 200),
+        "{report:?}"
+    );
+    // The first batch's are patches that wait.
+    assert!(report.chunks_patched <= 100, "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_capture_that_died_had_not_noted_is_a_patch_the_next_time() {
+    for commits in (0..40).step_by(3) {
+        let mut case = two_batches().await;
+        let dying = checkpoint(&case.gateway, "vm", &mut case.disk);
+        case.gateway.dies_after_commits(commits);
+        let vm = dying.capture("vm", NOW);
+        let captured = case.gateway.capture(vm, Hold::Checkpoint, &|_| {}, crash);
+        let died = captured.await.is_err();
+        drop(case.gateway);
+        case.gateway = case.site.gateway();
+        let (report, next) = case.capture().await;
+        let what = format!("died before commit {commits}: {report:?}");
+        assert_eq!(report.chunks_full, 0, "{what}");
+        assert!(
+            next.frozen.read_bytes() <= next.frozen.dirty_bytes(),
+            "{what}"
+        );
+        if !died {
+            assert!(commits > 4, "{what}");
+            return;
+        }
+    }
+    panic!("a capture has not so many commits");
 }

@@ -238,48 +238,6 @@ impl Model {
     }
 }
 
-/// A disk that fails after some reads.
-struct Failing {
-    disk: Arc<Frozen>,
-    left: std::sync::atomic::AtomicU64,
-}
-
-impl Failing {
-    fn new(disk: Arc<Frozen>, left: u64) -> Self {
-        let left = left.into();
-        Failing { disk, left }
-    }
-}
-
-impl vault_store::Extents for Failing {
-    fn size_bytes(&self) -> u64 {
-        self.disk.size_bytes()
-    }
-
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), vault_store::error::DiskFailure> {
-        use std::sync::atomic::Ordering::Relaxed;
-        let less = |left: u64| left.checked_sub(1);
-        self.left
-            .fetch_update(Relaxed, Relaxed, less)
-            .map_err(|_| "the disk fails")?;
-        self.disk.read_at(offset, buf)
-    }
-
-    fn next_data(
-        &self,
-        offset: u64,
-    ) -> Result<Option<std::ops::Range<u64>>, vault_store::error::DiskFailure> {
-        self.disk.next_data(offset)
-    }
-
-    fn next_change(
-        &self,
-        offset: u64,
-    ) -> Result<Option<std::ops::Range<u64>>, vault_store::error::DiskFailure> {
-        self.disk.next_change(offset)
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn every_point_that_arrives_is_what_the_disk_was() {
     let (mut superseded, mut lost, mut deaths, mut published) = (0, 0, 0, 0);

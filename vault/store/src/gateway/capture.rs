@@ -93,7 +93,7 @@ impl Gateway {
         after_reading: impl AsyncFnOnce() -> Consistency,
     ) -> Result<PointReport, StoreError> {
         let mut report = PointReport::default();
-        let mut draft = self.shared.open_draft(&vm, hold, &mut report)?;
+        let mut draft = self.shared.open_draft(&vm, (hold, false), &mut report)?;
         let mut packing = Packing::new(draft.ordinal, hold);
         let reading = Reading {
             vm: &vm.name,
@@ -134,7 +134,9 @@ impl Gateway {
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(PointReport, bool), StoreError> {
         let mut report = PointReport::default();
-        let mut draft = self.shared.open_draft(&vm, Hold::Nothing, &mut report)?;
+        let mut draft = self
+            .shared
+            .open_draft(&vm, (Hold::Nothing, true), &mut report)?;
         let mut packing = Packing::new(draft.ordinal, Hold::Nothing);
         let reading = Reading {
             vm: &vm.name,
@@ -156,24 +158,23 @@ impl Gateway {
         Ok((report, ended))
     }
 
-    /// Ends the packs, and notes what is still to be noted, well or not.
+    /// Ends the packs, and notes what is still to be noted. What was read before the disk failed stays; where it is the
+    /// store, the outbox or the state that failed, what it had not taken yet is read again.
     async fn end_reading(
         &mut self,
         read: Result<(), StoreError>,
         packing: &mut Packing,
         draft: &Draft,
     ) -> Result<(), StoreError> {
-        let ended = match read {
-            Ok(()) => self.finish_packing(packing).await,
-            Err(e) => Err(e),
+        let ended = match &read {
+            Ok(()) | Err(StoreError::Disk { .. }) => self.finish_packing(packing, &draft.row).await,
+            Err(_) => Ok(()),
         };
-        match ended {
-            Ok(()) => self.note_changes(packing, &draft.row),
-            Err(e) => {
-                self.await_packing(packing).await?;
-                Err(e)
-            }
+        let ended = read.and(ended);
+        if ended.is_err() {
+            self.await_packing(packing).await?;
         }
+        ended
     }
 
     /// False if a pass stopped on the way.
@@ -333,15 +334,15 @@ impl Gateway {
         for (position, was_mapped) in &batch.holes {
             unmap(intake, packing, *position, *was_mapped);
         }
-        let mut rows = Vec::new();
+        let (map, values) = (intake.row().number, intake.values.clone());
         for (look, judged) in batch.looks.iter().zip(judged) {
             intake.report.chunks_read += 1;
             intake.report.read_bytes += judged.read_bytes;
-            rows.extend(judged.values.map(|values| (look.position, values)));
+            if let Some(row) = judged.values {
+                packing.values(map, &values, (look.position, row));
+            }
             intake.draft.add_needs(&judged.needs);
-            let slot = self
-                .take_in(judged.outcome, &judged.needs, packing, intake)
-                .await?;
+            let slot = self.take_in(judged.outcome, &judged.needs, packing, intake);
             let old = look.old.map_or(Slot::Hole, Slot::Chunk);
             let is_news = slot.is_some_and(|slot| slot != old);
             intake.surprises += u64::from(judged.is_surprise || (look.is_scrub && is_news));
@@ -352,36 +353,33 @@ impl Gateway {
                     None => judged.changed,
                     Some(before) => before.zip(judged.changed.as_ref()).map(|(a, b)| a.union(b)),
                 };
-                let map = intake.row().number;
                 packing.change(map, (look.position, Change { slot, blocks }));
             }
-            self.note_due_changes(packing, &intake.draft.row).await?;
+            self.end_due_pack(packing, &intake.draft.row).await?;
         }
-        // After the records, which are patches of what the rows say so far.
-        intake.values.write(&rows)?;
         Ok(batch.end)
     }
 
     /// The slot that the position gets; `None` for no change.
-    async fn take_in(
+    fn take_in(
         &mut self,
         outcome: Outcome,
         needs: &[u64],
         packing: &mut Packing,
         intake: &mut Intake<'_>,
-    ) -> Result<Option<Slot>, StoreError> {
+    ) -> Option<Slot> {
         let report = &mut *intake.report;
         match outcome {
-            Outcome::Unchanged => Ok(None),
-            Outcome::Hole => Ok(Some(Slot::Hole)),
+            Outcome::Unchanged => None,
+            Outcome::Hole => Some(Slot::Hole),
             Outcome::Known(id) => {
                 report.chunks_known += 1;
-                Ok(Some(Slot::Chunk(id)))
+                Some(Slot::Chunk(id))
             }
             // Two chunks that were judged at once may be the same one.
             Outcome::Stored { id, .. } if packing.has(&id) => {
                 report.chunks_known += 1;
-                Ok(Some(Slot::Chunk(id)))
+                Some(Slot::Chunk(id))
             }
             Outcome::Stored {
                 id,
@@ -397,9 +395,9 @@ impl Gateway {
                 report.changed_bytes += changed_bytes;
                 report.stored_bytes += record.len() as u64;
                 let row = chunk_row(kind, record.len(), mask);
-                self.add_record(packing, (id, row), &record, needs).await?;
+                self.add_record(packing, (id, row), &record, needs);
                 intake.records.give(record);
-                Ok(Some(Slot::Chunk(id)))
+                Some(Slot::Chunk(id))
             }
         }
     }

@@ -45,17 +45,17 @@ impl Draft {
 }
 
 impl Shared {
-    /// Opens the VM's draft, or begins one.
+    /// Opens the VM's draft, or begins one, for a capture or a pass.
     pub(super) fn open_draft(
         &self,
         vm: &VmCapture,
-        hold: Hold,
+        (hold, is_pass): (Hold, bool),
         report: &mut PointReport,
     ) -> Result<Draft, StoreError> {
         let vm_id = self.key.id_key.vm_id(&vm.name);
         self.check_vm(&vm.name, &vm_id)?;
         if hold != Hold::Nothing {
-            self.forget_doubtful(&vm_id)?;
+            self.forget_unsure(&vm_id)?;
         }
         let mut queue = self.state.queue_of(&vm_id)?;
         let draft = match queue.last() {
@@ -78,9 +78,9 @@ impl Shared {
             let row = self.disk_row(old, disk)?;
             let old = old.filter(|old| old.number == row.number);
             let why = distrusted(disk, old, &trusted);
-            let (scrub, next) = match (&why, hold) {
+            let (scrub, next) = match &why {
                 // A pass and a capture share the map: only the capture's share counts.
-                (None, Hold::Checkpoint | Hold::Superseding) => {
+                None if !is_pass => {
                     let positions = row.size_bytes.div_ceil(u64::from(self.key.chunk_bytes));
                     plan_scrub(row.scrub, positions, vm.captured_at.as_second())
                 }
@@ -102,14 +102,13 @@ impl Shared {
             Some((ordinal, row)) => {
                 let gone = row.disks.iter().map(|disk| disk.number);
                 let gone = gone.filter(|old| !disks.iter().any(|disk| disk.number == *old));
-                self.state
-                    .drop_changes(ordinal, &gone.collect::<Vec<_>>())?;
+                let gone: Vec<u32> = gone.collect();
                 let row = QueueRow {
                     disks,
                     priority: vm.priority,
                     ..row
                 };
-                self.state.put_capture(ordinal, &row)?;
+                self.state.reopen_draft(ordinal, &row, &gone)?;
                 (ordinal, row)
             }
             None => {
@@ -205,7 +204,7 @@ impl Shared {
             unheeded.retain(|pack| !draft.row.needs.contains(pack));
         }
         if draft.hold != Hold::Nothing {
-            unheeded.extend(self.doubtful_packs()?.into_keys());
+            unheeded.extend(self.unsure_packs()?);
         }
         Ok(Arc::new(unheeded))
     }

@@ -12,6 +12,7 @@ mod epoch;
 mod heal;
 mod index;
 mod layers;
+mod losses;
 mod outbox;
 mod outbox_plan;
 mod packing;
@@ -203,6 +204,13 @@ impl Gateway {
     /// The half that sends. Any number of them may be had; they take turns.
     pub fn uploader(&self) -> Uploader {
         Uploader::new(self.shared.clone())
+    }
+
+    /// After so many commits of the state every further one fails, as if the process had died there.
+    #[cfg(any(test, feature = "conformance"))]
+    pub fn dies_after_commits(&self, commits: u64) {
+        let left = &self.shared.state.commits_left;
+        left.store(commits, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// A data key opens what was sealed within a day, no more.

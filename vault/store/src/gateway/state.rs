@@ -40,6 +40,9 @@ pub(super) struct State {
     header: RwLock<Arc<Header>>,
     /// Whether any chunk is marked lost: spares a look-up for each unchanged chunk.
     any_lost: AtomicBool,
+    /// Further commits fail, as if the process had died before them: for tests.
+    #[cfg(any(test, feature = "conformance"))]
+    pub(super) commits_left: std::sync::atomic::AtomicU64,
 }
 
 pub(super) fn state_error<E: std::fmt::Display>(path: &Path) -> impl Fn(E) -> StoreError {
@@ -91,6 +94,8 @@ impl State {
             directory: directory.to_owned(),
             header: RwLock::new(Arc::new(header)),
             any_lost: AtomicBool::new(false),
+            #[cfg(any(test, feature = "conformance"))]
+            commits_left: u64::MAX.into(),
         };
         match state.read_header()? {
             None => state.change_header(|_| {})?,
@@ -158,6 +163,10 @@ impl State {
     ) -> Result<T, StoreError> {
         let write = self.database.begin_write().map_err(self.error())?;
         let out = f(&write).map_err(self.error())?;
+        #[cfg(any(test, feature = "conformance"))]
+        self.commits_left
+            .fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1))
+            .map_err(|_| self.error()("the process died before a commit"))?;
         write.commit().map_err(self.error())?;
         Ok(out)
     }

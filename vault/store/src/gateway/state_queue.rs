@@ -1,5 +1,6 @@
 //! Captures that are not published yet: at most one draft of a VM, then what waits, then what is being published.
 
+use super::losses::Place;
 use super::rows::{DiskRow, PackRow, PendingRow, QueueRow};
 use super::state::{CHANGES, MAP, PENDING, QUEUE, State, VMS, json, take_numbers};
 use super::state_map::Change;
@@ -12,6 +13,9 @@ use vault_format::{ChunkId, VmId};
 
 /// A position, and what became of it.
 pub(super) type Changed = (u64, Change);
+
+/// By disk.
+pub(super) type Changes = BTreeMap<u32, Vec<Changed>>;
 
 impl State {
     /// All captures that are not published, in order.
@@ -52,30 +56,11 @@ impl State {
         &self,
         ordinal: u64,
         row: &QueueRow,
-        changes: &BTreeMap<u32, Vec<Changed>>,
+        changes: &Changes,
     ) -> Result<(), StoreError> {
         self.write(|w| {
             put_row(w, ordinal, row)?;
-            let mut table = w.open_table(CHANGES)?;
-            let all = changes
-                .iter()
-                .flat_map(|(disk, its)| its.iter().map(move |change| (*disk, change)));
-            for (disk, (position, change)) in all {
-                let key = (disk, *position, ordinal);
-                // A pass may come to a position twice: it differs in what either changed.
-                let before = table.get(key)?.map(|v| Change::decode(v.value()));
-                let blocks = match (&change.blocks, before) {
-                    (blocks, None) => blocks.clone(),
-                    (Some(blocks), Some(before)) => before.blocks.map(|b| b.union(blocks)),
-                    (None, Some(_)) => None,
-                };
-                let change = Change {
-                    slot: change.slot,
-                    blocks,
-                };
-                table.insert(key, change.encode().as_slice())?;
-            }
-            Ok(())
+            put_changes(w, ordinal, changes)
         })
     }
 
@@ -88,55 +73,26 @@ impl State {
         superseded: &[(u64, QueueRow)],
         (packs, useless): (&[u64], &[u64]),
     ) -> Result<(), StoreError> {
-        let entries = self.entries_of_all(packs)?;
-        let useless = self.entries_of_all(useless)?;
         self.write(|w| {
             put_row(w, ordinal, row)?;
             for (old, row) in superseded {
                 drop_capture(w, *old, &row.disks)?;
             }
-            drop_packs(w, &entries)?;
-            drop_chunks(w, &useless)
+            drop_packs(w, packs)?;
+            drop_chunks(w, useless)
         })
     }
 
-    /// Forgets what a draft changed in disks that are gone.
-    pub fn drop_changes(&self, ordinal: u64, disks: &[u32]) -> Result<(), StoreError> {
-        match disks.is_empty() {
-            true => Ok(()),
-            false => self.write(|w| drop_changes(w, ordinal, disks)),
-        }
-    }
-
-    /// Gives up a capture: a draft of disks that are gone, or what cannot be published any more.
-    pub fn drop_capture(&self, ordinal: u64, row: &QueueRow) -> Result<(), StoreError> {
-        self.write(|w| drop_capture(w, ordinal, &row.disks))
-    }
-
-    /// Forgets what a draft changed at positions whose chunk is not known any more. Returns the disks and positions.
-    pub fn unlearn(
+    /// Goes on with a draft, which forgets what it changed in disks that are `gone`.
+    pub fn reopen_draft(
         &self,
         ordinal: u64,
-        disks: &[DiskRow],
-        forgotten: &HashSet<ChunkId>,
-    ) -> Result<Vec<(u32, u64)>, StoreError> {
+        row: &QueueRow,
+        gone: &[u32],
+    ) -> Result<(), StoreError> {
         self.write(|w| {
-            let mut table = w.open_table(CHANGES)?;
-            let mut gone = Vec::new();
-            for disk in disks {
-                let all = (disk.number, 0, 0)..=(disk.number, u64::MAX, u64::MAX);
-                table.retain_in(all, |(disk, position, its), value| {
-                    let stays = match Change::decode(value).slot {
-                        Slot::Chunk(id) => its != ordinal || !forgotten.contains(&id),
-                        Slot::Hole => true,
-                    };
-                    if !stays {
-                        gone.push((disk, position));
-                    }
-                    stays
-                })?;
-            }
-            Ok(gone)
+            put_row(w, ordinal, row)?;
+            drop_changes(w, ordinal, gone)
         })
     }
 
@@ -199,12 +155,48 @@ impl State {
     }
 }
 
-fn put_row(w: &WriteTransaction, ordinal: u64, row: &QueueRow) -> Result<(), redb::Error> {
+pub(super) fn put_row(
+    w: &WriteTransaction,
+    ordinal: u64,
+    row: &QueueRow,
+) -> Result<(), redb::Error> {
     w.open_table(QUEUE)?.insert(ordinal, json(row).as_slice())?;
     Ok(())
 }
 
-fn drop_capture(w: &WriteTransaction, ordinal: u64, disks: &[DiskRow]) -> Result<(), redb::Error> {
+pub(super) fn put_changes(
+    w: &WriteTransaction,
+    ordinal: u64,
+    changes: &Changes,
+) -> Result<(), redb::Error> {
+    let mut table = w.open_table(CHANGES)?;
+    let all = changes
+        .iter()
+        .flat_map(|(disk, its)| its.iter().map(move |change| (*disk, change)));
+    for (disk, (position, change)) in all {
+        let key = (disk, *position, ordinal);
+        // A pass may come to a position twice: it differs in what either changed.
+        let before = table.get(key)?.map(|v| Change::decode(v.value()));
+        let blocks = match (&change.blocks, before) {
+            (blocks, None) => blocks.clone(),
+            (Some(blocks), Some(before)) => before.blocks.map(|b| b.union(blocks)),
+            (None, Some(_)) => None,
+        };
+        let change = Change {
+            slot: change.slot,
+            blocks,
+        };
+        table.insert(key, change.encode().as_slice())?;
+    }
+    Ok(())
+}
+
+/// Gives up a capture: a draft of disks that are gone, or what is or cannot be published any more.
+pub(super) fn drop_capture(
+    w: &WriteTransaction,
+    ordinal: u64,
+    disks: &[DiskRow],
+) -> Result<(), redb::Error> {
     w.open_table(QUEUE)?.remove(ordinal)?;
     let disks: Vec<u32> = disks.iter().map(|disk| disk.number).collect();
     drop_changes(w, ordinal, &disks)
@@ -217,4 +209,29 @@ fn drop_changes(w: &WriteTransaction, ordinal: u64, disks: &[u32]) -> Result<(),
         changes.retain_in(all, |(_, _, its), _| its != ordinal)?;
     }
     Ok(())
+}
+
+/// Forgets what a draft changed where it holds one of these chunks. Returns the first such place.
+pub(super) fn unlearn(
+    w: &WriteTransaction,
+    ordinal: u64,
+    disks: &[DiskRow],
+    forgotten: &HashSet<ChunkId>,
+) -> Result<Option<Place>, redb::Error> {
+    let mut changes = w.open_table(CHANGES)?;
+    let mut first = None;
+    for (index, disk) in disks.iter().enumerate() {
+        let all = (disk.number, 0, 0)..=(disk.number, u64::MAX, u64::MAX);
+        changes.retain_in(all, |(_, position, its), value| {
+            let stays = match Change::decode(value).slot {
+                Slot::Chunk(id) => its != ordinal || !forgotten.contains(&id),
+                Slot::Hole => true,
+            };
+            if !stays {
+                first.get_or_insert((index, position));
+            }
+            stays
+        })?;
+    }
+    Ok(first)
 }

@@ -12,6 +12,7 @@ use vault_store::error::DiskFailure;
 use vault_store::gateway::{DiskCapture, Gateway, VmCapture};
 
 /// The running VM's disk.
+#[derive(Clone)]
 pub struct TrackedDisk {
     pub bytes: Vec<u8>,
     bitmaps: HashMap<CaptureId, Vec<bool>>,
@@ -146,6 +147,41 @@ impl Extents for Frozen {
     fn next_change(&self, offset: u64) -> Result<Option<Range<u64>>, DiskFailure> {
         let dirty = self.dirty.iter().copied().enumerate();
         Ok(run(dirty, offset, self.bytes.len()))
+    }
+}
+
+/// A disk that fails after some reads.
+pub struct Failing {
+    disk: Arc<Frozen>,
+    left: AtomicU64,
+}
+
+impl Failing {
+    pub fn new(disk: Arc<Frozen>, left: u64) -> Self {
+        let left = left.into();
+        Failing { disk, left }
+    }
+}
+
+impl Extents for Failing {
+    fn size_bytes(&self) -> u64 {
+        self.disk.size_bytes()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DiskFailure> {
+        let less = |left: u64| left.checked_sub(1);
+        self.left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
+            .map_err(|_| "the disk fails")?;
+        self.disk.read_at(offset, buf)
+    }
+
+    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, DiskFailure> {
+        self.disk.next_data(offset)
+    }
+
+    fn next_change(&self, offset: u64) -> Result<Option<Range<u64>>, DiskFailure> {
+        self.disk.next_change(offset)
     }
 }
 
