@@ -47,8 +47,9 @@ class Plan:
     sweep_seconds: float = 300.0
     good: tuple[int, ...] = (0, 3)      # of a run that ends by itself
     excused: typing.Callable[[int, str], bool] = lambda status, stderr: False   # another status, by what it said
-    look: typing.Callable[[], object] = lambda: None                # before a start, and after its kill
-    phase: typing.Callable[[object, object], str | None] = lambda before, after: None   # of two looks
+    look: typing.Callable[[], object] = lambda: None    # before a start, and after its kill
+    glimpse: typing.Callable[[int], object] = lambda pid: None      # of the process, which stands still for it
+    phase: typing.Callable[[object, object, object], str | None] = lambda before, after, glimpse: None
     rescue: typing.Callable[[], None] = lambda: None  # so that one finding is not found for ever
 
     @property
@@ -95,7 +96,7 @@ def kill_group(process):
 
 
 def killed_run(plan, number, after):
-    before = plan.look()
+    before, seen = plan.look(), None
     process = start(plan, number, KILLED)
     began = time.monotonic()
     try:
@@ -103,13 +104,15 @@ def killed_run(plan, number, after):
         # Its group may have children left.
         kill_group(process)
     except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGSTOP)
+        seen = plan.glimpse(process.pid)
         kill_group(process)
         status = None
     took = min(after, time.monotonic() - began)
     findings = [] if is_good(plan, KILLED, number, status) else [f"run {number} ended by itself with {status}"]
     # A guest may stand still now: what must hold is asked first. What a dead process left stays as it is.
     found = check(plan, number, took, plan.after_kill)
-    phase = plan.phase(before, plan.look()) if status is None else None
+    phase = plan.phase(before, plan.look(), seen) if status is None else None
     return finish(plan, Run(KILLED, number, began, took, status, (*findings, *found), phase))
 
 

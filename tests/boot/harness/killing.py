@@ -4,6 +4,9 @@ published is brought back and judged."""
 import collections
 import datetime
 import json
+import os
+import pathlib
+import re
 import shutil
 import time
 
@@ -63,6 +66,21 @@ class Live:
             frozenset(name for name in held.bitmaps if position("bitmap", name)),
             frozenset(path.name for path in outbox.iterdir()) if outbox.is_dir() else frozenset(),
         )
+
+    def is_sending(self, pid):
+        """Whether a process writes into a vault that is a folder."""
+        return any(writes_below(fd, self.site.folder / "vault") for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir())
+
+
+def writes_below(fd, folder):
+    """Of an entry of /proc/PID/fd; its target may have no name yet, or none any more."""
+    try:
+        target = pathlib.Path(fd.readlink())
+        info = (fd.parent.parent / "fdinfo" / fd.name).read_text()
+    except OSError:
+        return False
+    flags = int(re.search(r"^flags:\s*(\d+)", info, re.MULTILINE)[1], 8)
+    return target.is_relative_to(folder) and flags & os.O_ACCMODE != os.O_RDONLY
 
 
 class Copies(Live):
@@ -125,7 +143,7 @@ def run_killing(guest, subject, folder, kills, seed, vault):
         rescue=lambda: invariants.rescue(guest),
     )
     if subject.tracked:
-        plan.look, plan.phase = subject.look, phases.phase
+        plan.look, plan.glimpse, plan.phase = subject.look, vault.is_sending or subject.is_sending, phases.phase
     vault.disturb()
     runs = kill.run_kills(plan)
     vault.calm()

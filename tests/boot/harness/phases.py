@@ -16,16 +16,16 @@ class Look:
     outbox: frozenset                   # names of packs that wait on the disk
 
 
-def phase(before, now):
-    """`before` is from ahead of the start: what an earlier death left proves nothing of this one. Where neither is
-    proved it is the start (what others left is taken away, the vault is asked) or the end (the point is published)."""
+def phase(before, now, sending):
+    """`before` is from ahead of the start: what an earlier death left proves nothing of this one, but that it is being
+    sent does. Where neither is proved it is the start (what others left is taken away, the vault is asked) or the end
+    (the point is published)."""
     own = now.bitmaps - before.bitmaps
     if now.nodes:
         return CAPTURE if own or not before.nodes else OTHER
-    if now.outbox and (own or now.outbox != before.outbox):
+    if now.outbox and (sending or own or now.outbox != before.outbox):
         return UPLOAD
-    # Its bitmaps are there, its filters are not yet.
-    return CAPTURE if own and not now.outbox else OTHER
+    return OTHER
 
 
 def judge(counts, kills):

@@ -19,6 +19,7 @@ from .failed import Failed
 
 START_SECONDS = 60
 OPEN, BUSY, RESET = "open", "busy", "reset"     # how a door behaves
+MOST_OF_ASKING = 48 << 10                       # bytes of a start's requests; a pack has some hundred KiB
 MOST_BEFORE_RESET = 64 << 10                    # bytes; a delta's packs and metadata are as large
 BUSY_BODY = b"<?xml version='1.0' encoding='UTF-8'?><Error><Code>SlowDown</Code><Message>away</Message></Error>"
 BUSY_ANSWER = b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (
@@ -100,6 +101,7 @@ class Door:
     def __init__(self, host, port, seed=1):
         self.target = (host, port)
         self.connections = set()
+        self.carried = {}               # client → bytes that came from it, while it is connected
         self.lock = threading.Lock()
         self.rng = random.Random(seed)
         self.listener = None
@@ -124,6 +126,11 @@ class Door:
                 listener.shutdown(socket.SHUT_RDWR)
             listener.close()
         self._cut()
+
+    def carries(self):
+        """What the clients that are connected have sent."""
+        with self.lock:
+            return sum(self.carried.values())
 
     def behave(self, manner=OPEN):
         """Of connections from now on. Whoever kept one open makes a new one; what is resetting goes on until it is cut."""
@@ -160,11 +167,12 @@ class Door:
         pair = {client, server}
         with self.lock:
             self.connections |= pair
+            self.carried[client] = 0
             if listener is not self.listener:       # shut meanwhile
                 client.shutdown(socket.SHUT_RDWR)
         back = threading.Thread(target=pump, args=(server, client), daemon=True)
         back.start()
-        if pump(client, server, most):
+        if pump(client, server, most, lambda count: self._count(client, count)):
             linger = struct.pack("ii", 1, 0)        # the close is a reset then, for both sides
             for connection in pair:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -174,8 +182,13 @@ class Door:
         back.join()
         with self.lock:
             self.connections -= pair
+            del self.carried[client]
         client.close()
         server.close()
+
+    def _count(self, client, count):
+        with self.lock:
+            self.carried[client] += count
 
     def __enter__(self):
         return self
@@ -199,11 +212,12 @@ def say_busy(client):
             pass
 
 
-def pump(source, sink, most=None):
+def pump(source, sink, most=None, count=lambda count: None):
     """Until the source ends; or, with `most`, until so many bytes went through, and then it is true."""
     left = most
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
+            count(len(data))
             if left is not None and len(data) >= left:
                 sink.sendall(data[:left])
                 return True

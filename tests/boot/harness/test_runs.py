@@ -1,8 +1,10 @@
 """What is made of a gateway's runs: where a kill hit them, and what they said of resyncs."""
 
 import json
+import os
 import pathlib
 import sys
+import tempfile
 import types
 import unittest
 
@@ -18,21 +20,23 @@ def look(nodes=(), bitmaps=(), outbox=()):
 
 class Phases(unittest.TestCase):
     def test_what_a_run_itself_did(self):
-        for before, now, expected in (
-            (look(), look(["cbw0"], ["root/1"]), CAPTURE),
-            (look(bitmaps=["root/1"]), look([], ["root/1", "root/2"]), CAPTURE),
-            (look(), look([], ["root/1"], ["pack"]), UPLOAD),
-            # What waited was sent first, and one of it has arrived.
-            (look(outbox=["a", "b"]), look(outbox=["b"]), UPLOAD),
-            (look(), look(), OTHER),
+        for before, now, sending, expected in (
+            (look(), look(["cbw0"], ["root/1"]), False, CAPTURE),
+            (look(), look([], ["root/1"], ["pack"]), False, UPLOAD),
+            # What waited is sent first, and of several one has arrived.
+            (look(outbox=["a"]), look(outbox=["a"]), True, UPLOAD),
+            (look(outbox=["a", "b"]), look(outbox=["b"]), False, UPLOAD),
+            (look(), look(), False, OTHER),
+            # All has arrived.
+            (look(), look([], ["root/1"]), False, OTHER),
         ):
-            self.assertEqual(phases.phase(before, now), expected, (before, now))
+            self.assertEqual(phases.phase(before, now, sending), expected, (before, now))
 
     def test_what_an_earlier_death_left_is_not_this_run(self):
         left = look(["cbw0"], ["root/1"], ["a"])
-        self.assertEqual(phases.phase(left, left), OTHER)
-        self.assertEqual(phases.phase(look(outbox=["a"]), look(outbox=["a"])), OTHER)
-        self.assertEqual(phases.phase(left, look(["cbw0"], ["root/2"], ["a"])), CAPTURE)
+        self.assertEqual(phases.phase(left, left, False), OTHER)
+        self.assertEqual(phases.phase(look(outbox=["a"]), look(outbox=["a"]), False), OTHER)
+        self.assertEqual(phases.phase(left, look(["cbw0"], ["root/2"], ["a"]), False), CAPTURE)
 
     def test_kills_that_do_not_hit_are_a_finding(self):
         self.assertEqual(phases.judge({CAPTURE: 20, UPLOAD: 20}, 200), [])
@@ -85,6 +89,24 @@ class Resyncs(unittest.TestCase):
         self.assertFalse(killing.is_over(run(None, UPLOAD), {"root"}))
         self.assertFalse(killing.is_over(run(None, CAPTURE), set()))
         self.assertFalse(killing.is_over(run(1), set()))
+
+
+class Sending(unittest.TestCase):
+    def test_only_what_is_written_below_the_vault(self):
+        with tempfile.TemporaryDirectory() as folder:
+            vault = pathlib.Path(folder) / "vault"
+            vault.mkdir()
+            for file in (vault / "pack", pathlib.Path(folder) / "state"):
+                file.touch()
+            for flags, name, expected in (
+                (os.O_WRONLY, vault / "pack", True),
+                (os.O_TMPFILE | os.O_RDWR, vault, True),
+                (os.O_RDONLY, vault / "pack", False),
+                (os.O_WRONLY, pathlib.Path(folder) / "state", False),
+            ):
+                fd = os.open(name, flags)
+                self.assertEqual(killing.writes_below(pathlib.Path(f"/proc/self/fd/{fd}"), vault), expected, (flags, name))
+                os.close(fd)
 
 
 class Published(unittest.TestCase):

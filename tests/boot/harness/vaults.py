@@ -5,6 +5,7 @@ import dataclasses
 import random
 import re
 import threading
+import typing
 
 from . import s3, uplink
 
@@ -25,6 +26,7 @@ class Vault:
     figures: dict = dataclasses.field(default_factory=dict)
     findings: list = dataclasses.field(default_factory=list)
 
+    is_sending: typing.Callable[[int], bool] | None = None      # whether a process sends; None: the vault is a folder
     is_paced: bool = False              # the line or a cap makes uploads last
     disturbed: bool = False             # a sync may fail, until it is calm
 
@@ -73,18 +75,16 @@ def enter_s3(stack, made, rate, cap, outages, seed, saturated):
     line = stack.enter_context(uplink.Uplink()) if rate or cap else None
     server = stack.enter_context(s3.S3Server(line.address, line.inside) if line else s3.S3Server())
     made.url = f"s3://{server.create_bucket()}/site"
-    endpoint = server.endpoint
-    if outages or line:
-        # Through loopback, as the programs refuse plain HTTP to any other address.
-        door = stack.enter_context(s3.Door(server.host, server.port, seed))
-        endpoint = door.endpoint
+    # Through loopback, as the programs refuse plain HTTP to any other address.
+    door = stack.enter_context(s3.Door(server.host, server.port, seed))
+    made.is_sending = lambda pid: door.carries() > s3.MOST_OF_ASKING
     if outages:
         away = stack.enter_context(Outages(server, door, seed))
         made.begin_disturbing.append(away.thread.start)
         made.calm_down.append(away.pause)
         made.disturbed = True
         stack.callback(lambda: made.figures.update(outages=dict(away.counts)))
-    made.env = s3.environment(endpoint)
+    made.env = s3.environment(door.endpoint)
     if line:
         meter = stack.enter_context(uplink.Meter(line))
         if rate:
