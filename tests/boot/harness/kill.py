@@ -50,6 +50,8 @@ class Plan:
     look: typing.Callable[[], object] = lambda: None    # before a start, and after its kill
     glimpse: typing.Callable[[int], object] = lambda pid: None      # of the process, which stands still for it
     phase: typing.Callable[[object, object, object], str | None] = lambda before, after, glimpse: None
+    begun: typing.Callable[[object], bool] | None = None    # of the look before: whether what is soon over has begun
+    begun_span: float = 0.0             # every second kill comes within so many seconds of it
     rescue: typing.Callable[[], None] = lambda: None  # so that one finding is not found for ever
 
     @property
@@ -64,7 +66,7 @@ def run_kills(plan):
     runs = []
     killed = 0
     for number in range(1, plan.most_tries + 1):
-        runs.append(killed_run(plan, number, rng.uniform(0, plan.span)))
+        runs.append(killed_run(plan, number, rng))
         killed += runs[-1].was_killed
         enough = killed == plan.kills
         if enough or number == plan.most_tries or (runs[-1].was_killed and killed % plan.sweep_every == 0):
@@ -95,25 +97,36 @@ def kill_group(process):
     process.wait()
 
 
-def killed_run(plan, number, after):
+def killed_run(plan, number, rng):
+    is_aimed = plan.begun is not None and number % 2 == 0
+    after = rng.uniform(0, plan.begun_span if is_aimed else plan.span)
     before, seen = plan.look(), None
     process = start(plan, number, KILLED)
     began = time.monotonic()
+    if is_aimed:
+        wait_for_begin(plan, process, before)
     try:
         status = process.wait(timeout=after)
+        took = time.monotonic() - began
         # Its group may have children left.
         kill_group(process)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGSTOP)
         seen = plan.glimpse(process.pid)
+        took = time.monotonic() - began
         kill_group(process)
         status = None
-    took = min(after, time.monotonic() - began)
     findings = [] if is_good(plan, KILLED, number, status) else [f"run {number} ended by itself with {status}"]
     # A guest may stand still now: what must hold is asked first. What a dead process left stays as it is.
     found = check(plan, number, took, plan.after_kill)
     phase = plan.phase(before, plan.look(), seen) if status is None else None
     return finish(plan, Run(KILLED, number, began, took, status, (*findings, *found), phase))
+
+
+def wait_for_begin(plan, process, before):
+    until = time.monotonic() + plan.sweep_seconds
+    while process.poll() is None and time.monotonic() < until and not plan.begun(before):
+        time.sleep(0.01)
 
 
 def undisturbed_run(plan, number):

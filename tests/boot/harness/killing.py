@@ -122,9 +122,9 @@ def run_killing(guest, subject, folder, kills, seed, vault):
     settle(guest, 20)
     logs = folder / "runs"
     logs.mkdir()
-    span = measure_span(subject, guest, vault)
+    span, capture_span = measure_spans(subject, guest, vault)
     measured = len(subject.site.points())
-    series.note(f"a delta sync takes {span:.2f} s; {kills} kills over 1.2 of it, seed {seed}")
+    series.note(f"a delta sync takes {span:.2f} s; its capture {capture_span:.2f} s; kills over 1.2 of either by turns, {kills} in all, seed {seed}")
     recovery = invariants.Recovery(guest, GRACE)
     plan = kill.Plan(
         subject.command,
@@ -143,6 +143,7 @@ def run_killing(guest, subject, folder, kills, seed, vault):
         rescue=lambda: invariants.rescue(guest),
     )
     if subject.tracked:
+        plan.begun, plan.begun_span = (lambda before: phases.is_capturing(before, subject.look())), capture_span * 1.2
         plan.look, plan.glimpse, plan.phase = subject.look, vault.is_sending or subject.is_sending, phases.phase
     vault.disturb()
     runs = kill.run_kills(plan)
@@ -173,25 +174,28 @@ def few_positions(guest):
     return check
 
 
-def measure_span(subject, guest, vault):
+def measure_spans(subject, guest, vault):
     """The first sync is whole; the second is a delta, as those that are killed. A vault in a folder takes it in no time,
-    and no kill would hit the upload: it is slowed down until it takes as long as the rest."""
+    and no kill would hit the upload: it is slowed down until it takes as long as the rest. The capture's span, of the
+    whole: from the freeze until QEMU is let go."""
     def sync():
         settle(guest, 10)
         command = subject.command(0)
         began = time.monotonic()
         report = json.loads(subject.site.run(command, (0, 3)))
-        return time.monotonic() - began, report["bytes_sent"]
+        (vm,) = report["vms"]
+        captured = sum(vm.get(name) or 0.0 for name in ("quiesced_seconds", "held_seconds"))
+        return time.monotonic() - began, captured, report["bytes_sent"]
 
     sync()
     vault.after_first_sync()
     subject.prepare()
-    span, sent = sync()
+    span, captured, sent = sync()
     if subject.tracked and not vault.is_paced:
         vault.pace(phases.pace(sent, span))
         subject.prepare()
-        span, _ = sync()
-    return span
+        span, captured, _ = sync()
+    return span, captured
 
 
 def said(logs, run):

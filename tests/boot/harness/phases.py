@@ -20,12 +20,17 @@ def phase(before, now, sending):
     """`before` is from ahead of the start: what an earlier death left proves nothing of this one, but that it is being
     sent does. Where neither is proved it is the start (what others left is taken away, the vault is asked) or the end
     (the point is published)."""
-    own = now.bitmaps - before.bitmaps
     if now.nodes:
-        return CAPTURE if own or not before.nodes else OTHER
+        return CAPTURE if is_capturing(before, now) else OTHER
+    own = now.bitmaps - before.bitmaps
     if now.outbox and (sending or own or now.outbox != before.outbox):
         return UPLOAD
     return OTHER
+
+
+def is_capturing(before, now):
+    """By nodes that no earlier run left."""
+    return bool(now.nodes) and bool(now.bitmaps - before.bitmaps or not before.nodes)
 
 
 def judge(counts, kills):

@@ -5,6 +5,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
@@ -91,6 +92,18 @@ class Kills(unittest.TestCase):
                     excused=lambda status, stderr: status == 1 and "vault away" in stderr,
                 )
                 self.assertEqual(kill.undisturbed_run(made, 1).findings == (), good)
+
+    def test_every_second_kill_waits_for_what_is_soon_over(self):
+        began = []
+
+        def begun(before):
+            began.append(time.monotonic())
+            return len(began) % 5 == 0
+
+        made = plan(["sleep", "60"], kills=4, span=0.01, sweep_every=99, sweep_seconds=0.5, begun=begun, begun_span=0.01)
+        runs = kill.run_kills(made)
+        self.assertEqual(len(began), 10)
+        self.assertTrue(all((run.after >= 0.04) == (run.number % 2 == 0) for run in runs[:4]))
 
     def test_what_a_kill_hit_is_counted(self):
         looks = iter("abcdefgh")
