@@ -13,7 +13,7 @@ use tokio::{sync::Mutex, time::Instant};
 use vault_format::{ids::CaptureId, manifest::Consistency};
 use vault_store::{
     Extents,
-    gateway::{DiskCapture, Gateway, Hold, PointReport, VmCapture},
+    gateway::{DiskCapture, Gateway, PointReport, VmCapture},
     setup::random,
 };
 use virtual_disk::nbd::NbdAddress;
