@@ -6,6 +6,7 @@ mod image;
 mod namespace;
 mod process;
 mod programs;
+mod qemu;
 mod run;
 mod site;
 
@@ -14,5 +15,6 @@ pub use image::{assert_same_image, check, convert, virtual_size};
 pub use namespace::{SmallDisk, small_disk};
 pub use process::{Background, qemu_nbd_of, wait_until};
 pub use programs::{program, program_folder};
+pub use qemu::{GUEST_DISK_BYTES, Left, Monitor, Qemu};
 pub use run::Run;
 pub use site::{Site, Where, copy_folder, packs};
