@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 #[path = "running/heals.rs"]
 mod heals;
+#[path = "running/scratch.rs"]
+mod scratch;
 
 /// A site with the VM `vm`.
 struct Running {
