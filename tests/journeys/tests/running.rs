@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 mod heals;
 #[path = "running/scratch.rs"]
 mod scratch;
+#[path = "running/stopped.rs"]
+mod stopped;
 
 /// A site with the VM `vm`.
 struct Running {
