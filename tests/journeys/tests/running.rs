@@ -4,11 +4,16 @@
 use std::fs;
 use std::time::Duration;
 
+use discover::discovered;
 use journeys::*;
 use serde_json::{Value, json};
 
+#[path = "running/discover.rs"]
+mod discover;
 #[path = "running/heals.rs"]
 mod heals;
+#[path = "running/libvirt.rs"]
+mod libvirt;
 #[path = "running/scratch.rs"]
 mod scratch;
 #[path = "running/stopped.rs"]
