@@ -14,6 +14,8 @@ mod discover;
 mod heals;
 #[path = "running/libvirt.rs"]
 mod libvirt;
+#[path = "running/outbox.rs"]
+mod outbox;
 #[path = "running/scratch.rs"]
 mod scratch;
 #[path = "running/stopped.rs"]
