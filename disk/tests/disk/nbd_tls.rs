@@ -90,7 +90,7 @@ fn read(uri: &str) -> Result<Vec<u8>, NbdError> {
 #[test]
 fn a_disk_is_read_through_tls_and_never_without() {
     if !Path::new("/usr/bin/nbdkit").exists() {
-        eprintln!("SKIPPED, as nbdkit is not installed");
+        testkit::skip("nbdkit");
         return;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -83,7 +83,7 @@ impl Outbox {
             });
         }
         let path = self.path(pack);
-        let made = self.root.create(&path, bytes, &|_| {});
+        let made = self.root.create(&path, bytes, &|_| Ok(()));
         if made.map_err(state_error(&path))? == Created::New {
             self.used_bytes.fetch_add(length, Relaxed);
         }

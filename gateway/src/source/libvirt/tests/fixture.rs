@@ -77,7 +77,7 @@ impl TestLibvirt {
             .into_iter()
             .find(|path| fs::exists(path).unwrap_or(false));
         let Some(program) = program else {
-            eprintln!("SKIPPED, as libvirt is not installed: run tests/setup.sh test");
+            testkit::skip("libvirt");
             return None;
         };
         // Its sockets have long names below this.

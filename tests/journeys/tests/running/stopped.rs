@@ -1,0 +1,57 @@
+//! `run` over a running VM: points come by themselves, and a stop at any moment leaves QEMU as it is to be.
+
+use std::time::{Duration, Instant};
+
+use super::*;
+
+/// What systemd does.
+#[track_caller]
+fn stop(daemon: Background, vm: &Running) {
+    let asked = Instant::now();
+    daemon.terminate();
+    daemon.wait().ok();
+    let took = asked.elapsed();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    vm.only_bitmaps_stay();
+    assert_eq!(vm.qemu.run("query-status", json!({}))["running"], true);
+}
+
+#[test]
+fn a_stop_during_a_capture_or_an_upload_leaves_positions_and_nothing_else() {
+    let vm = Running::start();
+    vm.often();
+    vm.qemu.write_noise("vd0", 1, 0, 4 * MIB);
+    let run = || Background::start(&mut vm.site.gateway_command(&["run"]));
+    let daemon = run();
+    wait_until("two points", || {
+        vm.live()["published"]["sequence"].as_u64() >= Some(2)
+    });
+    vm.qemu.write_noise("vd0", 2, 0, 28 * MIB);
+    wait_until("a capture", || vm.qemu.is_held("vd0"));
+    // It reads slowly until it is told to stop.
+    daemon.signal("STOP");
+    assert!(vm.qemu.is_held("vd0"), "it was over already");
+    daemon.signal("TERM");
+    daemon.signal("CONT");
+    stop(daemon, &vm);
+    let jobs = vm.site.gateway(&["jobs", "vm", "--json"]).ok().json();
+    assert_eq!(jobs["jobs"][0]["outcome"], "stopped", "{jobs}");
+    vm.sync().is_delta_of(28 * MIB);
+
+    // 3 MiB take 25 s.
+    vm.add("[uplink]\ncap = \"1 Mbit/s\"\n");
+    vm.qemu.write_noise("vd0", 3, 0, 3 * MIB);
+    let newest = |vm: &Running| {
+        let status = vm.site.gateway(&["status", "--json"]).json();
+        status["vms"][0]["sequence"].as_u64()
+    };
+    let before = newest(&vm);
+    let daemon = run();
+    wait_until("a point waits", || vm.live()["queued"].as_u64() >= Some(1));
+    let all = vm.site.gateway(&["status", "--json"]).json();
+    assert!(all["daemon"]["queued_bytes"].as_u64() > Some(MIB), "{all}");
+    stop(daemon, &vm);
+    assert_eq!(newest(&vm), before, "it was not stopped while it sent");
+    vm.add("[[uplink.window]]\ncap = \"1 Gbit/s\"\n");
+    vm.point(&["vd0"]).is_delta();
+}
