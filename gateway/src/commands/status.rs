@@ -368,7 +368,7 @@ mod tests {
         let seen = of_state(Vec::new(), outbox);
         let text = "state = \"/s\"\n[vault]\nurl = \"s3://acme-dr\"\nkey = \"k\"\n[[policy]]\nname = \"p\"\n\
             rpo = \"1h\"\n[[vm]]\nname = \"a\"\npolicy = \"p\"\nsource.disks = [\"/d\"]\n\
-            [[vm]]\nname = \"dc01\"\npolicy = \"p\"\nsource.disks = [\"/d\"]\n";
+            [[vm]]\nname = \"dc01\"\npolicy = \"p\"\nsource.disks = [\"/e\"]\n";
         let file = Path::new("gateway.toml");
         let config = Config::parse(text, file, file).expect("good");
         let vms = config.vms.iter();
