@@ -124,6 +124,8 @@ impl Work for Claimed {
             site.outbox[0]
         });
         if self.site(|site| site.fenced) {
+            // Repeated at once, it would take no time and have no end.
+            assert!(self.site(|site| site.uploads) < 1000);
             return Vec::new();
         }
         if !self.sleep(MINUTE).await {
