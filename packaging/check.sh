@@ -56,4 +56,18 @@ if command -v systemd-analyze >/dev/null; then
 else
     "$here/../tests/skip.sh" systemd-analyze
 fi
+# What the daemon counts on, and what `systemd-analyze` would not miss.
+for line in Type=notify StateDirectory=sparesite LoadCredential=gateway.key:/etc/sparesite/gateway.key Restart=on-failure \
+    RestartPreventExitStatus=2 TimeoutStartSec=infinity KillMode=process; do
+    grep -qxF "$line" "$work/tree/usr/lib/systemd/system/sparesite-gateway.service" || fail "the unit does not say $line"
+done
+grep -q '^Depends:.*\bca-certificates\b' "$work/control/control" || fail "without ca-certificates no vault is trusted"
+
+# Whoever reads the documents there may have no network.
+while read -r document; do
+    links=$(grep -oE '\]\([^)#]+' "$document" | sed 's/^](//' | grep -vE '^[a-z]+:' || true)
+    for link in $links; do
+        [[ -e $(dirname "$document")/$link ]] || fail "${document#"$work/tree"} links to $link, which is not in the package"
+    done
+done < <(find "$work/tree/usr/share/doc/sparesite" -name '*.md')
 echo "packaging: all holds"

@@ -1,5 +1,6 @@
 //! `check`: tries what a sync needs, and looks for what would spoil a recovery. Changes nothing.
 
+mod alert;
 mod clock;
 mod disks;
 mod domain;
@@ -141,6 +142,7 @@ pub async fn run(file: &Path, args: &VmArgs, json: bool) -> anyhow::Result<Exit>
         let outcome = clock::judge(jiff::Timestamp::now(), store_time);
         checks.add("clock", "this machine", outcome);
     }
+    alert::check(config.alert_command.as_deref(), &mut checks);
     kit_on_site::check(&folders(&config, file), &mut checks);
     // Names what a capture would make; where there is no key there is no capture.
     let writer = key.as_ref().map_or(WriterId([0; 16]), |key| key.writer.id);

@@ -47,7 +47,9 @@ pub fn hooks(vm: &Vm, checks: &mut Checks) {
     for (kind, hook) in [(HookKind::Before, &vm.before), (HookKind::After, &vm.after)] {
         if let Some(hook) = hook {
             let on = format!("{}: {}", vm.name, kind.name());
-            checks.add("hook", &on, can_run(vm, kind, hook));
+            let what = format!("the {} hook", kind.name());
+            let ran = can_run(&what, &format!("VM {}", vm.name), hook);
+            checks.add("hook", &on, ran);
         }
     }
     if vm.before.is_some() && vm.after.is_none() {
@@ -98,23 +100,24 @@ fn seen_format(path: &Path) -> Format {
     }
 }
 
-fn can_run(vm: &Vm, kind: HookKind, hook: &Path) -> Result<String, Finding> {
-    let shown = hook.display().to_string();
+/// Whether a program of the site, which is not tried, is one. `what` it is, and of whom (`on`).
+pub fn can_run(what: &str, on: &str, program: &Path) -> Result<String, Finding> {
+    let shown = program.display().to_string();
     let found = |why: String, remedy: String| {
         Err(Finding::new(
-            format!("the {} hook cannot be run", kind.name()),
-            format!("VM {}", vm.name),
+            format!("{what} cannot be run"),
+            on,
             why,
             remedy,
         ))
     };
-    match fs::metadata(hook) {
+    match fs::metadata(program) {
         Err(error) => found(format!("{shown}: {error}"), "correct its path".into()),
         Ok(about) if !about.is_file() => found(
             format!("{shown} is {}", kind_of(&about)),
             "name a program or a script".into(),
         ),
-        Ok(_) => match access(hook, Access::EXEC_OK) {
+        Ok(_) => match access(program, Access::EXEC_OK) {
             Ok(()) => Ok(format!("{shown} exists and may be run; it was not tried")),
             Err(error) => found(format!("{shown}: {error}"), format!("chmod +x {shown}")),
         },
@@ -186,8 +189,7 @@ mod tests {
     fn a_hook_is_a_program_that_may_be_run() {
         let folder = tempfile::tempdir().expect("a folder");
         let hook = folder.path().join("freeze");
-        let vm = vm();
-        let judge = |path: &Path| can_run(&vm, HookKind::Before, path).map_err(|f| f.remedy);
+        let judge = |path: &Path| can_run("a hook", "VM dc01", path).map_err(|f| f.remedy);
         assert_eq!(judge(&hook), Err("correct its path".into()));
         fs::write(&hook, "#!/bin/sh\n").expect("written");
         assert_eq!(judge(&hook), Err(format!("chmod +x {}", hook.display())));

@@ -159,6 +159,7 @@ impl VmReport {
             why,
             bytes_read: self.read_bytes,
             bytes_sent,
+            superseded: self.superseded,
             ..Job::new(
                 JobKind::Capture,
                 Some(&self.vm),
