@@ -84,18 +84,21 @@ impl Capturer {
     pub async fn sweep(&self, gateway: &Mutex<Gateway>, vms: &[&Vm]) {
         let is_live = |vm: &&&Vm| matches!(vm.source, Source::Qemu(_) | Source::Proxmox(_));
         for vm in vms.iter().filter(is_live) {
+            if self.interrupt.came() {
+                return;
+            }
             let known = {
                 let gateway = gateway.lock().await;
-                // Which bitmaps are of use is known after the rebuild only.
-                if gateway.is_in_doubt() || self.interrupt.came() {
-                    return;
+                // Which bitmaps are of use is known after the rebuild only: all stay. The rest goes in any case.
+                match gateway.is_in_doubt() {
+                    true => None,
+                    false => gateway.captures(&vm.name).ok(),
                 }
-                gateway.captures(&vm.name)
             };
-            let Ok(known) = known else { continue };
-            let known: Vec<CaptureId> = known.into_iter().map(|capture| capture.id).collect();
+            let known: Option<Vec<CaptureId>> =
+                known.map(|known| known.into_iter().map(|capture| capture.id).collect());
             let reached = tokio::select! {
-                reached = self.reach(vm, &known) => reached,
+                reached = self.reach(vm, known.as_deref()) => reached,
                 () = self.interrupt.wait() => return,
             };
             if let Err(error) = reached {
@@ -105,11 +108,11 @@ impl Capturer {
     }
 
     /// The VM, reached. The first time, and after the way to its host was lost, it is swept: `trusted` are the captures
-    /// whose bitmaps stay.
+    /// whose bitmaps stay; all do where that is not known.
     pub(super) async fn reach(
         &self,
         vm: &Vm,
-        trusted: &[CaptureId],
+        trusted: Option<&[CaptureId]>,
     ) -> Result<LiveVm, CaptureError> {
         let place = place(&self.config, vm).await?;
         // Only who wants the same VM waits for its host. Whoever is here first sweeps: no capture is in it then.

@@ -208,14 +208,6 @@ impl Host {
             why,
         }
     }
-
-    /// Removes the files of a folder on the host whose names begin with `prefix`.
-    pub async fn remove_files(&self, folder: &Path, prefix: &str) -> Result<(), HostError> {
-        let script = r#"rm -f -- "$1"/"$2"*"#;
-        let folder = folder.display().to_string();
-        let arguments = ["-c", script, "sh", &folder, prefix];
-        self.run("sh", &arguments).await.map(drop)
-    }
 }
 
 async fn bounded(pipe: Option<impl tokio::io::AsyncRead + Unpin>) -> String {
