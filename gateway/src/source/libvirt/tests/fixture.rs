@@ -318,8 +318,16 @@ impl TestLibvirt {
 
 impl Drop for TestLibvirt {
     fn drop(&mut self) {
-        let _ = Command::new("virsh")
-            .args(["-q", "-c", &self.domain.uri, "destroy", "dc01"])
+        let _ = Command::new("timeout")
+            .args([
+                "30",
+                "virsh",
+                "-q",
+                "-c",
+                &self.domain.uri,
+                "destroy",
+                "dc01",
+            ])
             .stderr(Stdio::null())
             .status();
         let _ = self.daemon.kill();
