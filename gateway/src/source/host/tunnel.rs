@@ -72,7 +72,9 @@ impl Tunnel {
             .stderr(Stdio::piped())
             .spawn();
         let mut child = spawned.map_err(|error| ssh.no_ssh(error))?;
-        child.stdin.take().map(beat);
+        if let Some(stdin) = child.stdin.take() {
+            beat(stdin);
+        }
         let (out, words) = (child.stdout.take(), child.stderr.take());
         let mut tunnel = Tunnel { ssh: child, folder };
         let ready = match out {
