@@ -127,9 +127,11 @@ impl LiveVm {
 
     /// Whether a small durable write there comes to an end, be it a failure.
     async fn scratch_answers(&self) -> bool {
-        // A name that nobody foresees, in a folder that others may write to: no link of theirs is followed.
+        // A name that nobody foresees, in a folder that others may write to: no link of theirs is followed. Without its
+        // name before anything can hang, nothing of it is left.
         let script = r#"probe=$(mktemp -- "$1"/sparesite-probe-XXXXXXXX) || exit
-            dd if=/dev/zero of="$probe" bs=4096 count=1 conv=fsync; rm -f -- "$probe""#;
+            exec 3>"$probe"; rm -f -- "$probe"
+            dd if=/dev/zero bs=4096 count=1 conv=fsync >&3"#;
         let folder = self.place.scratch.folder.display().to_string();
         let arguments = ["-c", script, "sh", &folder];
         let written = self.place.host.run("sh", &arguments);

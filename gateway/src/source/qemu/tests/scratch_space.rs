@@ -115,7 +115,7 @@ async fn nothing_is_taken_out_and_nobody_kept_waiting_while_the_scratch_folder_h
     let held = checkpoint::freeze(vec![request(&vm, 1, &["vd0"], &[])], &guard()).await;
     let mut held = held.expect("frozen").swap_remove(0);
     let programs = tempfile::tempdir().expect("a folder");
-    held.vm.place.host = standing_in(programs.path(), "dd", "exec sleep 60");
+    held.vm.place.host = standing_in(programs.path(), "dd", "exec sleep 7");
     let other = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         // The monitor is not held meanwhile.
