@@ -2,9 +2,9 @@
 //! capture. Bounded on the host, so that a busy guest breaks the capture and nothing else.
 
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
-use super::{LiveVm, sweep::LOOK_AGAIN};
+use super::{LiveVm, sweep::look_again};
 use crate::source::qmp::QmpError;
 
 const CLUSTER_BYTES: u64 = 64 << 10;
@@ -99,7 +99,7 @@ async fn create(vm: &LiveVm, options: Value) -> Result<(), QmpError> {
     let arguments = json!({ "job-id": job, "options": options });
     let mut session = vm.monitor.session().await?;
     session.run("blockdev-create", arguments).await?;
-    let until = Instant::now() + CREATED_WITHIN;
+    let began = Instant::now();
     let refused = |desc: String| QmpError::Refused {
         command: "blockdev-create".into(),
         class: String::new(),
@@ -109,10 +109,8 @@ async fn create(vm: &LiveVm, options: Value) -> Result<(), QmpError> {
         let jobs: Vec<super::view::Job> = session.ask("query-jobs", json!({})).await?;
         match jobs.into_iter().find(|other| other.id == job) {
             Some(ours) if ours.status == "concluded" => break ours.error,
-            Some(_) if Instant::now() < until => {
-                drop(session);
-                sleep(LOOK_AGAIN).await;
-                session = vm.monitor.session().await?;
+            Some(_) if began.elapsed() < CREATED_WITHIN => {
+                session = look_again(vm, session, began).await?;
             }
             Some(_) => return Err(refused("the scratch image is not made in time".into())),
             None => return Err(refused("somebody else ended the job".into())),

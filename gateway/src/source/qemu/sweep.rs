@@ -19,7 +19,9 @@ use crate::source::{
 };
 
 /// Between two looks at something that QEMU finishes by itself.
-pub const LOOK_AGAIN: Duration = Duration::from_millis(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// What is done sooner is waited for with the monitor held: QEMU tells it of the end, and who comes next need not hear it.
+const SOON: Duration = Duration::from_millis(200);
 /// For an export to close: its client's last request has to end.
 const EXPORT_CLOSES: Duration = Duration::from_secs(20);
 /// The node that says that we paused the VM.
@@ -212,21 +214,34 @@ async fn close_exports(vm: &LiveVm, exports: &[String], swept: &mut Swept) -> Re
         run.command("export", export, "block-export-del", close)
             .await?;
     }
-    let until = Instant::now() + EXPORT_CLOSES;
+    let began = Instant::now();
     loop {
         let open = session.run("query-block-exports", json!({})).await?;
         let mut open = open.as_array().into_iter().flatten();
         if !open.any(|e| e["id"].as_str().is_some_and(|id| vm.mark.owns(id))) {
             return Ok(());
         }
-        if Instant::now() >= until {
+        if began.elapsed() >= EXPORT_CLOSES {
             swept.left.push("an export that does not close".into());
             return Ok(());
         }
-        drop(session);
-        sleep(LOOK_AGAIN).await;
-        session = vm.monitor.session().await?;
+        session = look_again(vm, session, began).await?;
     }
+}
+
+/// Waits before the next look at what began then; the monitor is let go meanwhile if it takes its time.
+pub async fn look_again(
+    vm: &LiveVm,
+    session: Session,
+    began: Instant,
+) -> Result<Session, QmpError> {
+    if began.elapsed() < SOON {
+        sleep(LOOK_AGAIN).await;
+        return Ok(session);
+    }
+    drop(session);
+    sleep(LOOK_AGAIN).await;
+    vm.monitor.session().await
 }
 
 /// Whether an NBD server answers where only we put one. A socket that a dead QEMU left does not.
