@@ -146,7 +146,7 @@ impl Capturer {
             (findings, gateway.captures(&vm.name)?)
         };
         let known: Vec<CaptureId> = known.into_iter().map(|capture| capture.id).collect();
-        let live = self.reach(vm, &known).await?;
+        let live = self.reach(vm, Some(&known)).await?;
         let mut asked = ask(vm, live).await?;
         asked.trust(&*gateway.lock().await)?;
         if self.compares {
@@ -331,6 +331,7 @@ impl Capturer {
         };
         captured.findings = looked.findings;
         captured.before = looked.before;
+        captured.before.resyncs.extend(held.resyncs());
         let tracking = held.disks.iter().map(|disk| DiskTracking {
             disk: disk.id.clone(),
             size_bytes: disk.size_bytes,
@@ -445,6 +446,7 @@ async fn ask(vm: &Vm, live: LiveVm) -> Result<Asked<'_>, CaptureError> {
     }
     let disks = read.iter().map(|disk| DiskRequest {
         id: disk.id.clone(),
+        shared: disk.shared,
         trusted: Vec::new(),
     });
     Ok(Asked {

@@ -118,16 +118,16 @@ impl Capturer {
             }
             let known = {
                 let gateway = gateway.lock().await;
-                // Which bitmaps are of use is known after the rebuild only.
+                // Which bitmaps are of use is known after the rebuild only: all stay. The rest goes in any case.
                 match gateway.is_in_doubt() {
-                    true => continue,
-                    false => gateway.captures(&vm.name),
+                    true => None,
+                    false => gateway.captures(&vm.name).ok(),
                 }
             };
-            let Ok(known) = known else { continue };
-            let known: Vec<CaptureId> = known.into_iter().map(|capture| capture.id).collect();
+            let known: Option<Vec<CaptureId>> =
+                known.map(|known| known.into_iter().map(|capture| capture.id).collect());
             let reached = tokio::select! {
-                reached = self.reach(vm, &known) => reached,
+                reached = self.reach(vm, known.as_deref()) => reached,
                 () = self.interrupt.wait() => return,
             };
             if let Err(error) = reached {
@@ -137,11 +137,11 @@ impl Capturer {
     }
 
     /// The VM, reached. The first time, and after the way to its host was lost, it is swept: `trusted` are the captures
-    /// whose bitmaps stay.
+    /// whose bitmaps stay; all do where that is not known.
     pub(super) async fn reach(
         &self,
         vm: &Vm,
-        trusted: &[CaptureId],
+        trusted: Option<&[CaptureId]>,
     ) -> Result<LiveVm, CaptureError> {
         let place = place(&self.config, vm).await?;
         // Only who wants the same VM waits for its host. Whoever is here first sweeps: no capture is in it then.

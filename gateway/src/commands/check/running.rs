@@ -109,7 +109,7 @@ async fn agent(config: &Config, vm: &Vm, live: &LiveVm, checks: &mut Checks) {
     let state = async {
         let mut session = agent.session().await?;
         let frozen = session.is_frozen().await?;
-        Ok::<_, crate::source::guest_agent::AgentError>((frozen, session.iscsi().await))
+        Ok::<_, crate::source::guest_agent::AgentError>((frozen, session.past_hypervisor().await))
     };
     match state.await {
         Ok((true, _)) => checks.found(
@@ -121,16 +121,16 @@ async fn agent(config: &Config, vm: &Vm, live: &LiveVm, checks: &mut Checks) {
                 "thaw them by guest-fsfreeze-thaw if none is going on",
             ),
         ),
-        Ok((false, iscsi)) => {
+        Ok((false, past)) => {
             checks.ok("guest agent", &vm.name, "answers");
-            for file_system in iscsi {
+            for (file_system, why) in past {
                 checks.found(
                     "disks of the guest",
                     Finding::new(
-                        "a disk is not captured",
+                        "a disk may not be captured",
                         format!("VM {}: {file_system}", vm.name),
-                        "the guest reaches it over iSCSI itself, past the hypervisor",
-                        "what is on it is not restored; capture it where it is served",
+                        why,
+                        "what is on a disk past the hypervisor is not restored; capture it where it is served",
                     ),
                 );
             }

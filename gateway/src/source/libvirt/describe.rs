@@ -176,6 +176,7 @@ fn disk(element: &Element, sizes: &[(String, u64)], limits: &mut Vec<Limit>) -> 
         file: file.to_owned(),
         size_bytes: size.map_or(0, |(_, bytes)| *bytes),
         backing: None,
+        shared: false,
     })
 }
 

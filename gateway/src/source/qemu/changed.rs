@@ -29,6 +29,7 @@ pub async fn changed_bytes(
             size_bytes: image.image.virtual_size,
             driver: &image.driver,
         };
+        // Of a shared disk it is what this VM changed: all of it is read, and what others changed is not known.
         match position::plan(&vm.mark, now, &image.dirty_bitmaps, &wish.trusted).delta {
             Ok(delta) => bytes += delta.dirty_bytes,
             Err(why) => lost.push((wish.id.clone(), why)),

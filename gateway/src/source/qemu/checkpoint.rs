@@ -5,7 +5,7 @@
 //! before its disk's instant and the old ones never stop, so a delta covers too much, never too
 //! little.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use vault_format::ids::CaptureId;
 
@@ -17,7 +17,7 @@ use super::{
     position::Trusted,
     prepare::{self, Prepared},
 };
-use crate::source::{guest_agent::GuestSystem, qmp::QmpError};
+use crate::source::{guest_agent::GuestSystem, host::Host, qmp::QmpError};
 
 /// One VM of a checkpoint.
 #[derive(Debug, Clone)]
@@ -34,6 +34,8 @@ pub struct Request {
 pub struct DiskRequest {
     /// As [`super::view::Device::id`] has it.
     pub id: String,
+    /// Other VMs may write to it.
+    pub shared: bool,
     /// The captures that are queued, and the newest published one; newest first.
     pub trusted: Vec<Trusted>,
 }
@@ -79,6 +81,20 @@ pub enum CheckpointError {
         "VM {vm}: QEMU's NBD server is in use by another program (a migration or another backup); it serves one, so the capture is tried again later"
     )]
     ServerTaken { vm: String },
+    #[error(
+        "VM {vms}: the guests could not be frozen and paused within the time that they may stand still; they go on, and the capture is tried again later"
+    )]
+    TooLong { vms: String },
+    #[error(
+        "VM {vm}: scratch space cannot be made in {} on {host}: {why}; it has to be a folder of a local disk with room, which QEMU may enter; free some there, or give another `folder` in [scratch]. Where QEMU does not run as root, only root, or QEMU's own user, can make a folder for it",
+        folder.display()
+    )]
+    Scratch {
+        vm: String,
+        host: String,
+        folder: PathBuf,
+        why: String,
+    },
     #[error("VM {vm}: QEMU is {what}; the capture is tried again later")]
     NotNow { vm: String, what: String },
     #[error(transparent)]
@@ -92,8 +108,12 @@ pub async fn freeze(
     guard: &GuardProgram,
 ) -> Result<Vec<Held>, CheckpointError> {
     let mut prepared = Vec::new();
+    let hosts = requests.iter().map(|request| &request.vm.place.host);
+    let hosts: Vec<Host> = hosts.cloned().collect();
     for request in requests {
-        match prepare::prepare(request, true).await {
+        let same = hosts.iter().filter(|host| **host == request.vm.place.host);
+        let sharing = same.count() as u64;
+        match prepare::prepare(request, Some(sharing)).await {
             Ok(vm) => prepared.push(vm),
             Err(error) => {
                 give_up(prepared).await;
@@ -114,19 +134,19 @@ pub async fn freeze(
 /// Hands out the disks of a running VM as they are: a smear, made whole by the next pass, which
 /// has the blocks that changed meanwhile. `request.freeze` has no meaning here.
 pub async fn running(request: Request) -> Result<Held, CheckpointError> {
-    let prepared = prepare::prepare(request, false).await?;
+    let prepared = prepare::prepare(request, None).await?;
     let moment = Moment::default();
     let mut held = expose(vec![prepared], vec![moment]).await?;
     Ok(held.swap_remove(0))
 }
 
 async fn expose(
-    prepared: Vec<Prepared>,
+    mut prepared: Vec<Prepared>,
     moments: Vec<Moment>,
 ) -> Result<Vec<Held>, CheckpointError> {
     let mut failed = None;
     let mut held = Vec::new();
-    for (vm, moment) in prepared.iter().zip(moments) {
+    for (vm, moment) in prepared.iter_mut().zip(moments) {
         match vm.expose(moment).await {
             Ok(one) => held.push(one),
             Err(error) => failed = Some(error),

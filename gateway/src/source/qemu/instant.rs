@@ -1,17 +1,21 @@
 //! The instant: the guests frozen and paused for as short as it takes to insert the filters, and
 //! thawed and continued whatever fails.
 
+mod marks;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout_at},
+};
 
 use super::{
     checkpoint::{CheckpointError, GuestFreeze},
     guard::{Guard, GuardProgram, Note, Watched},
     prepare::Prepared,
-    sweep::STOPPED,
 };
 use crate::source::{
     guest_agent::{AgentSession, GuestAgent, GuestSystem},
@@ -60,13 +64,14 @@ pub async fn freeze(
         }
         false => None,
     };
-    let running = mark_running(vms, pause).await?;
+    let running = marks::add(vms, pause).await?;
+    let until = Instant::now() + program.lets_go_after();
     let frozen = freeze_guests(vms, guard.as_mut()).await;
-    let (inserted, all_go_on) = insert_all(vms, &running, guard.as_mut()).await;
-    let (freezes, all_thawed) = thaw_guests(frozen, guard.as_mut()).await;
-    if all_go_on {
-        unmark(vms, &running).await;
-    }
+    let inserting = insert_all(vms, &running, guard.as_mut());
+    let inserted = timeout_at(until, inserting).await;
+    let (inserted, all_go_on) = inserted.unwrap_or_else(|_| (Err(too_long(vms)), false));
+    let (freezes, all_thawed) = thaw_guests(frozen, guard.as_mut(), until).await;
+    marks::remove(vms, &running, all_go_on, all_thawed).await;
     let late = match guard {
         None => None,
         // What a guard has to do still, it does when it is dropped.
@@ -172,11 +177,19 @@ async fn freeze_guest(agent: GuestAgent) -> Frozen {
 async fn thaw_guests(
     frozen: Vec<Frozen>,
     mut guard: Option<&mut Guard>,
+    until: Instant,
 ) -> (Vec<GuestFreeze>, bool) {
     let mut at_work = JoinSet::new();
     let count = frozen.len();
     for (place, frozen) in frozen.into_iter().enumerate() {
-        at_work.spawn(async move { (place, thaw_guest(frozen).await) });
+        at_work.spawn(async move {
+            let thawed = timeout_at(until, thaw_guest(frozen)).await;
+            let thawed = thawed.unwrap_or_else(|_| {
+                let why = "the guest's thaw was not answered in time; its guard goes on trying";
+                (GuestFreeze::Failed(why.into()), false)
+            });
+            (place, thawed)
+        });
     }
     let mut freezes = vec![GuestFreeze::NotAsked; count];
     let mut all = true;
@@ -259,8 +272,11 @@ struct Turn {
     pause: bool,
 }
 
-fn marker(vm: &Prepared) -> String {
-    vm.request.vm.mark.node(STOPPED)
+fn too_long(vms: &[Prepared]) -> CheckpointError {
+    let names: Vec<&str> = vms.iter().map(|vm| vm.request.vm.name()).collect();
+    CheckpointError::TooLong {
+        vms: names.join(", "),
+    }
 }
 
 fn failed(vms: &[Prepared], (place, source): (usize, QmpError)) -> CheckpointError {
@@ -268,37 +284,6 @@ fn failed(vms: &[Prepared], (place, source): (usize, QmpError)) -> CheckpointErr
         vm: vms[place].request.vm.name().to_owned(),
         doing: "freezing its disks",
         source,
-    }
-}
-
-/// Which VMs run and have to be paused: one that somebody paused stays as it is. Before anything is frozen, so that a
-/// frozen guest waits for the insertion alone. The mark says, if all of us are killed, that the pause is ours.
-async fn mark_running(vms: &[Prepared], pause: bool) -> Result<Vec<bool>, CheckpointError> {
-    let mut running = vec![false; vms.len()];
-    for (place, vm) in vms.iter().enumerate().filter(|_| pause) {
-        let marked = async {
-            let mut session = vm.request.vm.monitor.session().await?;
-            let status = session.run("query-status", json!({})).await?;
-            if status["running"] == json!(true) {
-                let node = json!({ "driver": "null-co", "node-name": marker(vm) });
-                command(&mut session, "blockdev-add", node).await?;
-                running[place] = true;
-            }
-            Ok(())
-        };
-        let marked: Result<(), QmpError> = marked.await;
-        marked.map_err(|error| failed(vms, (place, error)))?;
-    }
-    Ok(running)
-}
-
-/// A sweep takes what stays.
-async fn unmark(vms: &[Prepared], running: &[bool]) {
-    for (vm, _) in vms.iter().zip(running).filter(|(_, running)| **running) {
-        if let Ok(mut session) = vm.request.vm.monitor.session().await {
-            let arguments = json!({ "node-name": marker(vm) });
-            let _ = session.run("blockdev-del", arguments).await;
-        }
     }
 }
 

@@ -103,6 +103,10 @@ pub enum NoDelta {
         then: u64,
         now: u64,
     },
+    /// Others write to the disk too.
+    Shared,
+    /// Between the decision and the instant.
+    PutUnderSnapshot,
 }
 
 impl fmt::Display for NoDelta {
@@ -137,6 +141,12 @@ impl fmt::Display for NoDelta {
             NoDelta::Resized { then, now } => {
                 write!(f, "the disk was resized from {then} to {now} bytes")
             }
+            NoDelta::Shared => f.write_str(
+                "the disk is shared with other VMs (share-rw=on), and QEMU knows nothing of what they write",
+            ),
+            NoDelta::PutUnderSnapshot => f.write_str(
+                "somebody put the disk under a snapshot while it was captured, and the bitmap stayed below it",
+            ),
         }
     }
 }

@@ -282,6 +282,7 @@ pub fn request(vm: &LiveVm, number: u8, disks: &[&str], trusted: &[u8]) -> Reque
     let trusted: Vec<Trusted> = trusted.collect();
     let disk = |id: &&str| DiskRequest {
         id: id.to_string(),
+        shared: false,
         trusted: trusted.clone(),
     };
     Request {
