@@ -8,9 +8,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use tracked::*;
 use vault_format::ids::CaptureId;
-use vault_store::gateway::{Gateway, Hold};
+use vault_store::StoreError;
+use vault_store::gateway::{Gateway, GatewayOptions, Hold};
 use vault_store::objects::faulty::{FaultPlan, Faulty};
-use vault_store::objects::{Meter, Objects, in_memory};
+use vault_store::objects::{
+    Meter, Objects, OpenOptions, Rate, Throttle, in_memory, open_vault_url,
+};
 use vault_store::read::{PointSelector, VerifyOptions, verify};
 
 const NOW: i64 = 1_700_000_000;
@@ -401,4 +404,83 @@ async fn a_disk_that_a_waiting_point_lacks_comes_back_whole() {
     model.gateway().uploader().send_all().await.unwrap();
     let restored = model.site.restore(VMS[0], PointSelector::Latest).await;
     assert!(restored.unwrap() == checkpoint.frozen.bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packs_that_wait_are_as_large_as_the_uplink_takes_in_half_a_minute() {
+    let site = Site::new().await;
+    let url = format!("file://{}", site.vault_folder().display());
+    let throttle = Throttle::default();
+    let options = OpenOptions {
+        throttle: throttle.clone(),
+        ..OpenOptions::default()
+    };
+    let objects = open_vault_url(&url, options).await.unwrap();
+    let options = GatewayOptions {
+        pack_bytes: 8 << 20,
+        uploads: 30,
+        ..small_packs()
+    };
+    let mut gateway = Gateway::open(objects, site.key(), &site.state_folder(), options).unwrap();
+    gateway.begin_cycle(&|_| {}).await.unwrap();
+    let mut vm = TrackedDisk::new(vec![0; 200 * CHUNK]);
+    let mut dice = Dice(90);
+    let mut largest = async |gateway: &mut Gateway, chunks: std::ops::Range<usize>| {
+        let mut bytes = vec![0; chunks.len() * CHUNK];
+        dice.fill(&mut bytes);
+        vm.write(chunks.start * CHUNK, &bytes);
+        let checkpoint = checkpoint(gateway, "vm", &mut vm);
+        let capture = checkpoint.capture("vm", NOW);
+        let captured = gateway.capture(capture, Hold::Checkpoint, &|_| {}, crash);
+        captured.await.unwrap();
+        let files = std::fs::read_dir(site.state_folder().join("outbox")).unwrap();
+        let sizes = files.map(|file| file.unwrap().metadata().unwrap().len());
+        sizes.max().unwrap()
+    };
+    let unknown = largest(&mut gateway, 0..48).await;
+    assert!(unknown > 3_000_000, "one pack of all: {unknown}");
+    // A thirtieth of it for each: 1 MB in half a minute, so the smallest packs there are.
+    throttle.set(Rate::bytes_per_second(1_000_000));
+    gateway.uploader().send_all().await.unwrap();
+    throttle.set(Rate::Unlimited);
+    let slow = largest(&mut gateway, 48..120).await;
+    assert!((2_000_000..2_400_000).contains(&slow), "{slow}");
+    // A fast one again, and then a cap before anything was sent by it.
+    gateway.uploader().send_all().await.unwrap();
+    let fast = largest(&mut gateway, 120..160).await;
+    assert!(fast > 2_500_000, "{fast}");
+    gateway.uploader().send_all().await.unwrap();
+    throttle.set(Rate::bytes_per_second(1_000_000));
+    let capped = largest(&mut gateway, 160..200).await;
+    assert!((2_000_000..2_400_000).contains(&capped), "{capped}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_of_a_vm_that_another_gateway_has_taken_holds_up_no_other() {
+    let mut model = Model::new(91).await;
+    for vm in [0, 1] {
+        model.capture(vm, Hold::Checkpoint).await;
+    }
+    model.send_all().await;
+    for vm in [0, 1] {
+        model.disks[vm].write(2 * CHUNK, &[7; BLOCK]);
+        model.capture(vm, Hold::Checkpoint).await;
+    }
+    let mut second = model.site.second_gateway().await;
+    second.begin_cycle(&|_| {}).await.unwrap();
+    let taken = model.disks[0].bytes.clone();
+    cycle(&mut second, VMS[0], &taken).await.unwrap();
+    model.gateway().begin_cycle(&|_| {}).await.unwrap();
+    let usage = model.gateway().outbox_use().unwrap();
+    assert_eq!((usage.vms[VMS[0]].points, usage.vms[VMS[0]].held), (0, 1));
+    assert_eq!((usage.vms[VMS[1]].points, usage.vms[VMS[1]].held), (1, 0));
+    let uploader = model.gateway().uploader();
+    let sent = uploader.send_all().await.unwrap();
+    assert_eq!(sent.points.len(), 1, "{sent:?}");
+    assert_eq!(sent.points[0].0, VMS[1]);
+    let refused = uploader.send_vm(VMS[0]).await.unwrap_err();
+    assert!(matches!(refused, StoreError::TakenVm { .. }), "{refused}");
+    // Nothing is left that could be sent: a daemon has nothing to try.
+    let usage = model.gateway().outbox_use().unwrap();
+    assert!(usage.vms.values().all(|vm| vm.points == 0), "{usage:?}");
 }

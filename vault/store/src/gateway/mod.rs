@@ -15,6 +15,7 @@ mod layers;
 mod losses;
 mod outbox;
 mod outbox_plan;
+mod pace;
 mod packing;
 mod publish;
 mod queue;
@@ -147,6 +148,7 @@ struct Shared {
     /// Held while a point is published, and while the vault is learnt anew or damage is heeded.
     publishing: tokio::sync::Mutex<()>,
     busy: uploader::Busy,
+    pace: pace::Pace,
 }
 
 /// A gateway at work: its key, its state, and a data key that lives as long as this value.
@@ -154,8 +156,6 @@ pub struct Gateway {
     shared: Arc<Shared>,
     sealer: Sealer,
     sealed_key: [u8; SEALED_KEY_BYTES],
-    /// Largest pack at the pace of the last uploads.
-    pack_bytes: usize,
     buffers: Buffers,
     key_made: Instant,
 }
@@ -186,13 +186,13 @@ impl Gateway {
             options,
             publishing: tokio::sync::Mutex::new(()),
             busy: uploader::Busy::default(),
+            pace: pace::Pace::new(options.pack_bytes),
         };
         shared.tidy_outbox()?;
         Ok(Gateway {
             shared: Arc::new(shared),
             sealer,
             sealed_key,
-            pack_bytes: options.pack_bytes.min(16 << 20),
             buffers: Buffers::new(
                 options.uploads + 1,
                 options.pack_bytes + packing::PACK_REST_BYTES,

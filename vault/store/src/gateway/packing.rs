@@ -9,17 +9,11 @@ use crate::StoreError;
 use crate::objects::ObjectError;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
 use tokio::task::JoinSet;
+use vault_format::ChunkId;
 use vault_format::block_values::BlockValue;
 use vault_format::pack::PackBuilder;
 use vault_format::record::Kind;
-use vault_format::{ChunkId, names};
-
-/// A PUT should take no longer than this, since a broken one starts again.
-const PUT_SECONDS: f64 = 30.0;
-/// Below this, requests cost more than a broken PUT.
-const LEAST_PACK_BYTES: usize = 2 << 20;
 
 /// A pack ends after its last record: a chunk of 4 MiB, and the trailer.
 pub(super) const PACK_REST_BYTES: usize = 6 << 20;
@@ -34,7 +28,7 @@ const DUE_CHANGES: usize = 4096;
 /// Block values that wait with them, at most: those of 4096 chunks of 1 MiB. A pack of their smallest patches has 1 MB then.
 const MOST_VALUE_BYTES: usize = 32 << 20;
 
-type Landed = Result<(u64, usize, f64), ObjectError>;
+type Landed = Result<u64, ObjectError>;
 
 /// The packs of one capture, and what it changed in the map as far as that waits for them: a change is noted with the pack
 /// that brings the chunk that it names.
@@ -201,10 +195,10 @@ impl Gateway {
             return Ok(());
         }
         packing.flying.spawn(async move {
-            let (name, length, begin) = (names::pack(&pack.name), pack.bytes.len(), Instant::now());
-            let bytes = buffers.lend(pack.bytes);
-            shared.objects.create(&name, bytes).await?;
-            Ok((ordinal, length, begin.elapsed().as_secs_f64()))
+            shared
+                .send_pack(&pack.name, buffers.lend(pack.bytes))
+                .await?;
+            Ok(ordinal)
         });
         Ok(())
     }
@@ -215,11 +209,7 @@ impl Gateway {
         };
         let landed =
             landed.map_err(|e| StoreError::Other(format!("an upload ended unexpectedly: {e}")))?;
-        let (ordinal, bytes, seconds) = landed?;
-        packing.arrived.push(ordinal);
-        let options = self.shared.options;
-        self.pack_bytes =
-            next_pack_bytes(options.pack_bytes, bytes, seconds * options.uploads as f64);
+        packing.arrived.push(landed?);
         self.write_segment_on_the_way(packing).await
     }
 
@@ -261,7 +251,7 @@ impl Gateway {
     /// twice, and what is nearly there need not be sent again.
     pub(super) async fn await_packing(&mut self, packing: &mut Packing) -> Result<(), StoreError> {
         while let Some(landed) = packing.flying.join_next().await {
-            if let Ok(Ok((ordinal, _, _))) = landed {
+            if let Ok(Ok(ordinal)) = landed {
                 packing.arrived.push(ordinal);
             }
         }
@@ -274,7 +264,7 @@ impl Gateway {
         packing: &mut Packing,
         draft: &QueueRow,
     ) -> Result<(), StoreError> {
-        if packing.is_crowded(self.pack_bytes) {
+        if packing.is_crowded(self.shared.pack_bytes()) {
             self.end_pack(packing, draft).await?;
         }
         match packing.are_changes_due() {
@@ -293,12 +283,6 @@ impl Gateway {
     }
 }
 
-/// Pack size at which a PUT takes half a minute, at the pace of the last one.
-fn next_pack_bytes(most: usize, bytes: usize, seconds: f64) -> usize {
-    let pace = bytes as f64 / seconds.max(0.001);
-    ((pace * PUT_SECONDS) as usize).clamp(LEAST_PACK_BYTES.min(most), most)
-}
-
 /// What the state keeps of a record just sealed; its pack's number is filled in when the pack is noted.
 pub(super) fn chunk_row(
     kind: Kind,
@@ -310,21 +294,5 @@ pub(super) fn chunk_row(
         length: length as u32,
         kind,
         mask,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn packs_are_as_large_as_half_a_minute_of_uplink() {
-        assert_eq!(next_pack_bytes(32 << 20, 16 << 20, 0.1), 32 << 20);
-        assert_eq!(
-            next_pack_bytes(32 << 20, 1_250_000, 10.0),
-            3_750_000,
-            "1 Mbit/s"
-        );
-        assert_eq!(next_pack_bytes(32 << 20, 1000, 10.0), LEAST_PACK_BYTES);
     }
 }

@@ -140,8 +140,13 @@ impl Shared {
             let own = waiting
                 .values()
                 .filter(|pack| pack.capture == Some(ordinal));
+            let may_publish = self.may_publish(&row)?;
             let vm = usage.vms.entry(row.vm).or_default();
-            vm.points += u64::from(row.point.is_some());
+            match &row.point {
+                Some(_) if may_publish => vm.points += 1,
+                Some(_) => vm.held += 1,
+                None => {}
+            }
             vm.bytes += own.map(|pack| pack.size).sum::<u64>();
         }
         Ok(usage)

@@ -14,6 +14,10 @@ use vault_format::{ChunkId, VmId};
 /// A position, and what became of it.
 pub(super) type Changed = (u64, Change);
 
+/// Of a point that is published, moved into the map in one commit: the other half waits for it. A first point of 500 GB has
+/// two million.
+const ROWS_PER_COMMIT: usize = 1 << 15;
+
 /// By disk.
 pub(super) type Changes = BTreeMap<u32, Vec<Changed>>;
 
@@ -114,45 +118,95 @@ impl State {
         self.write(|w| Ok(w.open_table(PENDING)?.remove(&vm.0).map(drop)?))
     }
 
-    /// The point exists: what it changed becomes the map, in one commit. `before` are the VM's disks as they were.
+    /// The point exists: what it changed becomes the map. `before` are the VM's disks as they were.
     pub fn apply_pending(
         &self,
         pending: &PendingRow,
         before: &[DiskRow],
     ) -> Result<(), StoreError> {
-        self.write(|w| {
-            let mut map = w.open_table(MAP)?;
-            let stays = |old: &&DiskRow| !pending.vm.disks.iter().any(|d| d.number == old.number);
-            for disk in before.iter().filter(stays) {
-                map.retain_in((disk.number, 0)..=(disk.number, u64::MAX), |_, _| false)?;
-            }
-            let changes = w.open_table(CHANGES)?;
-            for disk in &pending.vm.disks {
-                let all = (disk.number, 0, 0)..=(disk.number, u64::MAX, u64::MAX);
-                for item in changes.range(all)? {
-                    let (key, value) = item?;
-                    let (disk, position, ordinal) = key.value();
-                    if ordinal != pending.capture {
-                        continue;
-                    }
-                    match Change::decode(value.value()).slot {
-                        Slot::Hole => drop(map.remove((disk, position))?),
-                        Slot::Chunk(id) => drop(map.insert((disk, position), &id.0)?),
-                    }
-                }
-            }
-            drop((map, changes));
-            drop_capture(w, pending.capture, &pending.vm.disks)?;
-            w.open_table(VMS)?
-                .insert(&pending.vm.vm_id.0, json(&pending.vm).as_slice())?;
-            let holder = &pending.vm.object;
-            update_pack_rows(w, &pending.packs, &|pack: &mut PackRow| {
-                pack.holder = Some(holder.clone());
-            })?;
-            w.open_table(PENDING)?.remove(&pending.vm.vm_id.0)?;
-            Ok(())
-        })
+        self.apply_in_pages(pending, before, ROWS_PER_COMMIT)
     }
+
+    /// The map with the changes laid over it is the same before and after each page, and the pending row goes with the last
+    /// one: a process that dies in between finds it, and moves what is left.
+    pub(super) fn apply_in_pages(
+        &self,
+        pending: &PendingRow,
+        before: &[DiskRow],
+        rows: usize,
+    ) -> Result<(), StoreError> {
+        let mut from = (0, 0);
+        loop {
+            let more = self.write(|w| {
+                let more = move_changes(w, pending, from, rows)?;
+                if more.is_none() {
+                    end_pending(w, pending, before)?;
+                }
+                Ok(more)
+            })?;
+            match more {
+                Some(next) => from = next,
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+/// Moves so many rows from what the point changed into the map, and says where it goes on.
+fn move_changes(
+    w: &WriteTransaction,
+    pending: &PendingRow,
+    (index, position): Place,
+    rows: usize,
+) -> Result<Option<Place>, redb::Error> {
+    let (mut map, mut changes) = (w.open_table(MAP)?, w.open_table(CHANGES)?);
+    let (mut moved, mut from, mut more) = (Vec::new(), position, None);
+    'disks: for (index, disk) in pending.vm.disks.iter().enumerate().skip(index) {
+        let rest = (disk.number, from, 0)..=(disk.number, u64::MAX, u64::MAX);
+        from = 0;
+        for item in changes.range(rest)? {
+            let (key, value) = item?;
+            let (number, position, ordinal) = key.value();
+            if ordinal != pending.capture {
+                continue;
+            }
+            if moved.len() == rows {
+                more = Some((index, position));
+                break 'disks;
+            }
+            moved.push(((number, position), Change::decode(value.value()).slot));
+        }
+    }
+    for (place, slot) in moved {
+        match slot {
+            Slot::Hole => drop(map.remove(place)?),
+            Slot::Chunk(id) => drop(map.insert(place, &id.0)?),
+        }
+        changes.remove((place.0, place.1, pending.capture))?;
+    }
+    Ok(more)
+}
+
+/// All that it changed is in the map.
+fn end_pending(
+    w: &WriteTransaction,
+    pending: &PendingRow,
+    before: &[DiskRow],
+) -> Result<(), redb::Error> {
+    let mut map = w.open_table(MAP)?;
+    let stays = |old: &&DiskRow| !pending.vm.disks.iter().any(|d| d.number == old.number);
+    for disk in before.iter().filter(stays) {
+        map.retain_in((disk.number, 0)..=(disk.number, u64::MAX), |_, _| false)?;
+    }
+    w.open_table(QUEUE)?.remove(pending.capture)?;
+    w.open_table(VMS)?
+        .insert(&pending.vm.vm_id.0, json(&pending.vm).as_slice())?;
+    let holder = &pending.vm.object;
+    update_pack_rows(w, &pending.packs, &|pack: &mut PackRow| {
+        pack.holder = Some(holder.clone());
+    })?;
+    w.open_table(PENDING)?.remove(&pending.vm.vm_id.0)?;
+    Ok(())
 }
 
 pub(super) fn put_row(
