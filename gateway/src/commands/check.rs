@@ -10,6 +10,10 @@ mod running;
 mod same_device;
 mod vault_rights;
 
+#[cfg(test)]
+#[path = "check/tests/named.rs"]
+mod named;
+
 use std::{
     path::{Path, PathBuf},
     time::Duration,
