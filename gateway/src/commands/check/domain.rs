@@ -138,22 +138,17 @@ async fn agent(config: &Config, vm: &Vm, (domain, seen): (&Domain, &Seen), check
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::{
-        config::Source,
-        source::{host::Ssh, libvirt::tests::fixture::TestLibvirt},
-    };
+    use std::path::Path;
 
-    fn vm() -> Vm {
-        Vm {
-            name: "db".into(),
-            policy: 0,
-            priority: None,
-            source: Source::Disks(Vec::new()),
-            before: None,
-            after: None,
-            guest_hooks: false,
-        }
+    use super::*;
+    use crate::source::{host::Ssh, libvirt::tests::fixture::TestLibvirt};
+
+    fn config() -> Config {
+        let text = "state = \"/s\"\n[vault]\nurl = \"file:///v\"\nkey = \"/k\"\n\
+                    [[policy]]\nname = \"p\"\nrpo = \"1h\"\n\
+                    [[vm]]\nname = \"db\"\npolicy = \"p\"\nsource = { libvirt = { domain = \"dc01\" } }\n";
+        let config = Config::parse(text, Path::new("t"), Path::new("/"));
+        config.unwrap_or_else(|error| panic!("{error}"))
     }
 
     #[tokio::test]
@@ -161,29 +156,35 @@ mod tests {
         let Some(libvirt) = TestLibvirt::start().await else {
             return;
         };
+        let config = config();
+        let vm = &config.vms[0];
         let (domain, far) = (&libvirt.domain, Host::Ssh(Ssh::new("kvm1", "kvm1")));
         let mut seen = libvirt.look().await;
-        assert!(state(&vm(), &far, &seen).is_ok());
+        assert!(state(vm, &far, &seen).is_ok());
         let mut checks = Checks::default();
-        versions(&vm(), domain, &seen, &mut checks).await;
+        versions(vm, domain, &seen, &mut checks).await;
         assert!(checks.findings.is_empty(), "{:?}", checks.findings);
+        // There is no guest.
+        agent(&config, vm, (domain, &seen), &mut checks).await;
+        let finding = checks.findings.pop().expect("one");
+        assert_eq!(finding.what, "the guest agent does not answer");
 
         libvirt.virsh(&["destroy", "dc01"]).await;
         seen = libvirt.look().await;
-        assert!(state(&vm(), &Host::Local, &seen).is_ok());
-        let finding = state(&vm(), &far, &seen).expect_err("off");
+        assert!(state(vm, &Host::Local, &seen).is_ok());
+        let finding = state(vm, &far, &seen).expect_err("off");
         assert_eq!(finding.what, "the domain is off, and every capture fails");
         let old = ["create", "-q", "-f", "qcow2", "-o", "compat=0.10"];
         let image = &seen.description.hardware.disks[0].file;
         let made = [&old[..], &[image.as_str(), "64M"]].concat();
         domain.host.run("qemu-img", &made).await.expect("made");
-        versions(&vm(), domain, &seen, &mut checks).await;
+        versions(vm, domain, &seen, &mut checks).await;
         let found = &checks.findings[0];
         assert_eq!(
             (found.on.as_str(), checks.findings.len()),
             ("VM db: vda", 1)
         );
         seen.persistent = false;
-        assert!(state(&vm(), &Host::Local, &seen).is_err());
+        assert!(state(vm, &Host::Local, &seen).is_err());
     }
 }

@@ -163,7 +163,8 @@ impl TestLibvirt {
         format!(
             "<domain type='qemu'><name>dc01</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>\
              <os><type arch='x86_64' machine='q35'>hvm</type></os><on_poweroff>destroy</on_poweroff>\
-             <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>{}{}</devices></domain>",
+             <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>{}{}\
+             <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel></devices></domain>",
             disk("vda", "qcow2"),
             disk("vdb", "raw")
         )
@@ -317,8 +318,16 @@ impl TestLibvirt {
 
 impl Drop for TestLibvirt {
     fn drop(&mut self) {
-        let _ = Command::new("virsh")
-            .args(["-q", "-c", &self.domain.uri, "destroy", "dc01"])
+        let _ = Command::new("timeout")
+            .args([
+                "30",
+                "virsh",
+                "-q",
+                "-c",
+                &self.domain.uri,
+                "destroy",
+                "dc01",
+            ])
             .stderr(Stdio::null())
             .status();
         let _ = self.daemon.kill();
