@@ -44,14 +44,14 @@ long)
     strict=(--strict)
     python3 -B -m unittest discover -q -s tests/boot/harness
     # Minutes, with nothing else running: what each is expected to take.
-    step selftest selftest                                                                          # 3
-    points points --points 30 --interval 10 --bulk 200                                              # 9
+    step selftest selftest                                                                          # 2
+    points points --points 30 --interval 10 --bulk 200                                              # 8
     step uefi --firmware uefi --disk-format raw --data-fs ext4 points --capturer "$capturer" --points 3 \
         --json "$results/uefi.json"                                                                 # 2
     if [[ $capturer == sparesite* ]]; then
-        kills kills --kills 200                                                                     # 17
-        kills kills-s3-outages --kills 50 --vault s3 --outages                                      # 6
-        points points-s3-outages --points 6 --interval 10 --vault s3 --outages                      # 3
+        kills kills --kills 200                                                                     # 16
+        kills kills-s3-outages --kills 50 --vault s3 --outages                                      # 7
+        points points-s3-outages --points 6 --interval 10 --vault s3 --outages                      # 2
         kills kills-uplink --kills 15 --vault s3 --uplink '1 Mbit/s'                                # 3
         # Enough to send, so that the rate is reached for 20 s: 32 KiB a second more than the usual 90, which compress a little.
         saturating=(--points 4 --interval 30 --vault s3 --load bulk=0.5)

@@ -4,7 +4,7 @@ import dataclasses
 
 CAPTURE, UPLOAD, OTHER = "capture", "upload", "start or end"
 LEAST_SHARE = 0.1                       # of the kills, in the capture and in the upload each
-LEAST_KILLS = 50                        # with fewer, chance would decide
+LEAST_KILLS, FEW_KILLS = 100, 20        # with fewer than these one is enough, or none: chance would decide
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ def is_capturing(before, now):
 
 def judge(counts, kills):
     """Kills that seldom hit what they are to hit prove little."""
-    least = int(kills * LEAST_SHARE) if kills >= LEAST_KILLS else 0
+    least = int(kills * LEAST_SHARE) if kills >= LEAST_KILLS else int(kills >= FEW_KILLS)
     return [
         f"{counts.get(name, 0)} of {kills} kills hit the {name}, {least} at least are to"
         for name in (CAPTURE, UPLOAD)

@@ -43,6 +43,7 @@ class Phases(unittest.TestCase):
         (text,) = phases.judge({CAPTURE: 180, UPLOAD: 2}, 200)
         self.assertIn("2 of 200 kills hit the upload", text)
         self.assertEqual(len(phases.judge({}, 200)), 2)
+        self.assertIn("1 at least", phases.judge({CAPTURE: 50}, 50)[0])
         self.assertEqual(phases.judge({}, 10), [])
 
     def test_the_pace_at_which_the_upload_lasts_as_long_as_the_rest(self):
