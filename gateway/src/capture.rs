@@ -1,6 +1,7 @@
 //! Capturing: a VM, or the VMs of a consistency group, read at one instant into a recovery point
 //! that waits to be sent.
 
+mod asked;
 mod expected;
 mod hooks;
 mod libvirt;

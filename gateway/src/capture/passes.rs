@@ -19,7 +19,7 @@ use vault_store::{
     setup::random,
 };
 
-use super::{Beforehand, CaptureError, Capturer, SOFTWARE, expected, live::Asked, online::Tries};
+use super::{Beforehand, CaptureError, Capturer, SOFTWARE, asked::Asked, expected, online::Tries};
 use crate::source::{
     live_disk::LiveDisk,
     qemu::{
