@@ -10,7 +10,10 @@ use std::sync::Arc;
 use console::Finding;
 use jiff::Timestamp;
 use tokio::{sync::Mutex, time::Instant};
-use vault_format::{ids::CaptureId, manifest::Consistency};
+use vault_format::{
+    ids::CaptureId,
+    manifest::{Consistency, PointBytes},
+};
 use vault_store::{
     Extents,
     gateway::{DiskCapture, Gateway, PointReport, VmCapture},
@@ -232,6 +235,7 @@ impl Capturer {
             software: SOFTWARE.into(),
             hardware: serde_json::to_value(&target.seen.description.hardware).ok(),
             priority: target.vm.priority.unwrap_or(u32::MAX),
+            so_far: PointBytes::default(),
         }
     }
 

@@ -2,7 +2,10 @@
 
 use console::Finding;
 use tokio::sync::Mutex;
-use vault_format::{ids::CaptureId, manifest::Consistency};
+use vault_format::{
+    ids::CaptureId,
+    manifest::{Consistency, PointBytes},
+};
 use vault_store::{
     gateway::{Gateway, Hold, OutboxUse, PointReport, VmCapture},
     setup::random,
@@ -12,6 +15,7 @@ use super::{
     Beforehand, CaptureError, Captured, Capturer, DiskTracking, Moments, SOFTWARE,
     asked::{Asked, ask},
     expected,
+    hooks::Thaw,
 };
 use crate::{
     config::Vm,
@@ -20,7 +24,7 @@ use crate::{
         hook::Occasion,
         qemu::{
             changed::{Lost, changed_bytes},
-            checkpoint::{self, GuestFreeze, Request},
+            checkpoint::{self, CheckpointError, Frozen, GuestFreeze, Ready, Request},
             held::{Held, commit},
         },
     },
@@ -211,13 +215,14 @@ impl Capturer {
                 Err(error) => return failed(vms, one.asked.vm, error),
             }
         }
-        let mut requests = Vec::new();
+        let (mut requests, mut captures) = (Vec::new(), Vec::new());
         for one in &looked {
             let asked = &one.asked;
             let capture = match random() {
                 Ok(bytes) => CaptureId(bytes),
                 Err(error) => return failed(vms, asked.vm, error.into()),
             };
+            captures.push(capture);
             requests.push(Request {
                 vm: asked.live.clone(),
                 capture,
@@ -225,23 +230,15 @@ impl Capturer {
                 freeze: self.asks_freeze(asked),
             });
         }
-        let mut hooks = Vec::new();
-        for (one, request) in looked.iter().zip(&requests) {
-            let trusted = one.asked.disks.iter().find_map(|disk| disk.trusted.first());
-            let (vm, on) = (
-                one.asked.vm,
-                Occasion {
-                    vm: one.asked.vm.name.clone(),
-                    capture: request.capture,
-                    since: trusted.map(|trusted| trusted.capture),
-                },
-            );
-            let (before, thaw) = self.hooks.freeze(vm, on).await;
-            hooks.push((before.freeze, thaw));
-        }
-        let frozen = checkpoint::freeze(requests, &self.guard).await;
-        hooks.iter().for_each(|(_, thaw)| thaw.start());
-        let mut captured = match frozen {
+        let (frozen, hooks) = match checkpoint::prepare(requests).await {
+            Ok(ready) => self.freeze_between_hooks(&looked, captures, ready).await,
+            Err(error) => (Err(error), Vec::new()),
+        };
+        let held = match frozen {
+            Ok(frozen) => frozen.expose().await,
+            Err(error) => Err(error),
+        };
+        let mut captured = match held {
             Ok(held) => {
                 let mut captured = Vec::new();
                 let all = looked.into_iter().zip(holds).zip(held).zip(&hooks);
@@ -262,6 +259,30 @@ impl Capturer {
             captured.findings.extend(thaw.end().await);
         }
         captured
+    }
+
+    /// What hooks quiesce stays so for the instant alone: what takes its time comes before and after.
+    async fn freeze_between_hooks(
+        &self,
+        looked: &[Looked<'_>],
+        captures: Vec<CaptureId>,
+        ready: Ready,
+    ) -> (Result<Frozen, CheckpointError>, Vec<(Freeze, Thaw)>) {
+        let mut hooks = Vec::new();
+        for (one, capture) in looked.iter().zip(captures) {
+            let vm = one.asked.vm;
+            let trusted = one.asked.disks.iter().find_map(|disk| disk.trusted.first());
+            let on = Occasion {
+                vm: vm.name.clone(),
+                capture,
+                since: trusted.map(|trusted| trusted.capture),
+            };
+            let (before, thaw) = self.hooks.freeze(vm, on).await;
+            hooks.push((before.freeze, thaw));
+        }
+        let frozen = ready.freeze(&self.guard).await;
+        hooks.iter().for_each(|(_, thaw)| thaw.start());
+        (frozen, hooks)
     }
 
     fn asks_freeze(&self, asked: &Asked<'_>) -> bool {
@@ -356,6 +377,7 @@ impl Capturer {
             software: SOFTWARE.into(),
             hardware: serde_json::to_value(&asked.hardware).ok(),
             priority: asked.vm.priority.unwrap_or(u32::MAX),
+            so_far: PointBytes::default(),
         })
     }
 

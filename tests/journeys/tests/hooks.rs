@@ -1,7 +1,6 @@
 //! Hooks around a capture: once each, the guest not frozen for longer than its disks are read.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use journeys::*;
 
@@ -11,23 +10,11 @@ fn log(site: &Site) -> String {
     log.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn script(site: &Site, name: &str, body: &str) -> String {
-    let path = site.path(name);
-    let text = format!("#!/bin/sh\nlog={}\n{body}\n", site.shown("hooks.log"));
-    fs::write(&path, text).expect("written");
-    fs::set_permissions(&path, PermissionsExt::from_mode(0o700)).expect("executable");
-    site.shown(name)
-}
-
 /// A site whose VM has hooks; `before` may fail, `after` takes a moment.
 fn hooked(disk: &str, before: &str) -> Site {
     let site = Site::new();
-    let before = script(&site, "before", &format!("echo frozen >>$log; {before}"));
-    let after = script(
-        &site,
-        "after",
-        "echo thaw >>$log; sleep 0.5; echo thawed >>$log",
-    );
+    let before = site.script("before", &format!("echo frozen >>$log; {before}"));
+    let after = site.script("after", "echo thaw >>$log; sleep 0.5; echo thawed >>$log");
     let disk = site.shown(disk);
     let source = format!("{{ disks = [\"{disk}\"], before = \"{before}\", after = \"{after}\" }}");
     site.configure(&[("vm", &source)]);

@@ -14,6 +14,8 @@ mod discover;
 mod group;
 #[path = "running/heals.rs"]
 mod heals;
+#[path = "running/hooked.rs"]
+mod hooked;
 #[path = "running/libvirt.rs"]
 mod libvirt;
 #[path = "running/outbox.rs"]
@@ -76,8 +78,12 @@ impl Running {
         let mut sync = self.site.gateway_command(&["sync", "--json"]);
         let run = Run::of(sync.env("RUST_LOG", "info"));
         assert!(matches!(run.code, Some(0 | 3)), "{run}");
+        let jobs = self.site.gateway(&["jobs", "vm", "--json"]).ok().json();
+        let newest_first = jobs["jobs"].as_array().expect("jobs").iter();
+        let mut captures = newest_first.filter(|job| job["kind"] == "capture");
         Point {
             report: run.json()["vms"][0].clone(),
+            job: captures.next().expect("a capture").clone(),
             log: run.stderr,
         }
     }
@@ -129,10 +135,11 @@ impl Running {
     }
 }
 
-/// A sync's report of the VM, and what it logged.
+/// A sync's report of the VM, its job, and what it logged.
 #[derive(Debug)]
 struct Point {
     report: Value,
+    job: Value,
     log: String,
 }
 
@@ -153,9 +160,18 @@ impl Point {
         assert!(read <= changed + 4 * MIB, "{self:?}");
     }
 
-    /// All was compared, and why is told.
+    /// All was compared, and why is told: while it goes on, in the report, and in the job log.
     #[track_caller]
     fn is_resync(&self, why: &str) {
+        let compared = self.report["compared"].as_array().expect("reasons");
+        let mut reasons = compared.iter().filter_map(Value::as_str);
+        assert!(
+            reasons.any(|reason| reason.contains(why)),
+            "{why}: {self:?}"
+        );
+        assert!(self.report["passes"].as_u64() >= Some(1), "{self:?}");
+        let told = self.job["why"].to_string();
+        assert!(told.contains(why), "{why}: {self:?}");
         let mut lines = self.log.lines();
         let told = lines.any(|line| line.contains(PASSES) && line.contains(why));
         assert!(told, "{why}: {self:?}");

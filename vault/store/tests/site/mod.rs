@@ -191,6 +191,7 @@ pub fn capture(vm: &str, disk: &[u8]) -> VmCapture {
         software: "test".into(),
         hardware: None,
         priority: 1,
+        so_far: Default::default(),
     }
 }
 

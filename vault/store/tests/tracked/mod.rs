@@ -95,6 +95,7 @@ impl Checkpoint {
             software: "test".into(),
             hardware: None,
             priority: 1,
+            so_far: Default::default(),
         }
     }
 }
