@@ -236,9 +236,6 @@ impl Capturer {
         }
         for vm in others {
             captured.push(match &vm.source {
-                Source::Libvirt(_) if vms.len() > 1 => {
-                    Captured::of(vm, Err(CaptureError::Source(alone(vm))))
-                }
                 Source::Libvirt(source) => {
                     self.capture_libvirt(gateway, (vm, source), progress).await
                 }
@@ -294,12 +291,4 @@ impl Capturer {
     fn scratch_folder(&self) -> PathBuf {
         self.config.scratch.folder.clone()
     }
-}
-
-fn alone(vm: &Vm) -> String {
-    format!(
-        "VM {}: domains of libvirt in a [[group]] are not in this version: libvirt begins the backup job of one domain \
-         at a time; protect it without the group, or as `qemu` by a QMP socket of its own",
-        vm.name
-    )
 }

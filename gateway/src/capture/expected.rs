@@ -40,12 +40,12 @@ mod tests {
     fn what_does_not_fit_is_not_begun_and_says_what_to_do() {
         let mut outbox = OutboxUse {
             most_bytes: 100 << 20,
-            used_bytes: 85 << 20,
+            used_bytes: 80 << 20,
             ..OutboxUse::default()
         };
         let outbox = &mut outbox;
         assert_eq!(hold(outbox, "dc01", 8 << 20), Ok(Hold::Checkpoint));
-        // Of the same instant: what the first one takes is taken.
+        // Of the same instant: what the first one takes is taken, and what its replacement would take.
         let why = hold(outbox, "dc02", 8 << 20).expect_err("no room");
         assert!(why.contains("raise `max` in [outbox]"), "{why}");
         assert_eq!(hold(outbox, "dc02", 1 << 20), Ok(Hold::Checkpoint));

@@ -10,10 +10,7 @@ use std::sync::Arc;
 use console::Finding;
 use jiff::Timestamp;
 use tokio::{sync::Mutex, time::Instant};
-use vault_format::{
-    ids::CaptureId,
-    manifest::{Consistency, PointBytes},
-};
+use vault_format::{ids::CaptureId, manifest::Consistency};
 use vault_store::{
     Extents,
     gateway::{DiskCapture, Gateway, PointReport, VmCapture},
@@ -118,6 +115,10 @@ impl Capturer {
             let gateway = gateway.lock().await;
             (gateway.captures(&vm.name)?, gateway.outbox_use()?)
         };
+        if self.compares {
+            let since = target.disks.iter_mut().map(|(_, since)| since);
+            since.for_each(|since| *since = Err(NoDelta::NotBelieved));
+        }
         let lost = target.lost();
         let waits = usage.vms.get(&vm.name).is_some_and(|vm| vm.points > 0);
         let fits = || expected::fits(&usage, &vm.name, target.changed_bytes());
@@ -235,7 +236,6 @@ impl Capturer {
             software: SOFTWARE.into(),
             hardware: serde_json::to_value(&target.seen.description.hardware).ok(),
             priority: target.vm.priority.unwrap_or(u32::MAX),
-            so_far: PointBytes::default(),
         }
     }
 

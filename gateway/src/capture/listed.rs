@@ -1,24 +1,16 @@
 //! A VM whose disks are listed: hook, disks, capture, hook.
 
 use std::{
-    ops::Range,
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 use console::{Failure, Finding};
 use jiff::Timestamp;
 use tokio::{sync::Mutex, time::Instant};
-use vault_format::{
-    ids::CaptureId,
-    manifest::{Consistency, PointBytes},
-};
+use vault_format::{ids::CaptureId, manifest::Consistency};
 use vault_store::{
-    Extents, StoreError,
-    error::DiskFailure,
+    StoreError,
     gateway::{DiskCapture, Gateway, Hold, KnownCapture, PointReport, VmCapture},
     setup::random,
 };
@@ -26,7 +18,7 @@ use virtual_disk::InUse;
 
 use super::{
     CaptureError, Captured, Capturer, SOFTWARE, expected,
-    hooks::{Before, Thaw},
+    hooks::{Before, Hooks, Thaw},
     online::Tries,
     passes::{SLICE, SoFar},
 };
@@ -79,19 +71,17 @@ impl Capturer {
         {
             return Captured::of(vm, Err(error));
         }
-        let hold = {
-            let mut gateway = tokio::select! {
-                gateway = gateway.lock() => gateway,
-                () = self.interrupt.wait() => return captured,
-            };
-            match self.ask_vault(&mut gateway, vm).await {
-                Ok(findings) => captured.findings = findings,
-                Err(error) => return Captured::of(vm, Err(error)),
-            }
-            match sends {
-                Some(_) => Ok(Hold::Nothing),
-                None => listed_hold(&gateway, vm),
-            }
+        let mut gateway = tokio::select! {
+            gateway = gateway.lock() => gateway,
+            () = self.interrupt.wait() => return captured,
+        };
+        match self.ask_vault(&mut gateway, vm).await {
+            Ok(findings) => captured.findings = findings,
+            Err(error) => return Captured::of(vm, Err(error)),
+        }
+        let hold = match sends {
+            Some(_) => Ok(Hold::Nothing),
+            None => listed_hold(&gateway, vm),
         };
         let hold = match hold {
             Ok(hold) => hold,
@@ -101,11 +91,13 @@ impl Capturer {
             vm,
             hold,
             asked: self.config.policy_of(vm).consistency,
-            capturer: self,
+            compares: self.compares,
+            interrupt: &self.interrupt,
+            hooks: &self.hooks,
         };
         captured.outcome = listed
             .run(
-                gateway,
+                &mut gateway,
                 progress,
                 &mut captured.findings,
                 &mut captured.consistency,
@@ -194,19 +186,24 @@ impl Capturer {
                 }
                 asks = false;
             }
+            let again = disks.iter().map(|disk| DiskCapture {
+                name: disk.name.clone(),
+                source: disk.source.clone(),
+                size_bytes: disk.size_bytes,
+                since: None,
+            });
             let capture = VmCapture {
                 name: vm.name.clone(),
                 id,
-                disks: again(&disks),
+                disks: again.collect(),
                 captured_at: Timestamp::now(),
                 software: SOFTWARE.into(),
                 hardware: None,
                 priority: vm.priority.unwrap_or(u32::MAX),
-                so_far: PointBytes::default(),
             };
             let until = std::time::Instant::now() + SLICE;
             let slice = tokio::select! {
-                slice = gateway.pass(capture, Hold::Nothing, until, &count) => slice,
+                slice = gateway.pass(capture, until, &count) => slice,
                 // What was on its way is asked for when it goes on.
                 () = self.uplink_off() => {
                     asks = true;
@@ -243,62 +240,34 @@ impl Capturer {
     }
 }
 
-/// To be given once more.
-fn again(disks: &[DiskCapture]) -> Vec<DiskCapture> {
-    let again = disks.iter().map(|disk| DiskCapture {
-        name: disk.name.clone(),
-        source: disk.source.clone(),
-        size_bytes: disk.size_bytes,
-        since: disk.since,
-    });
-    again.collect()
-}
-
-/// A frozen disk that was read: nothing changed since.
-struct AsRead(Arc<dyn Extents>);
-
-impl Extents for AsRead {
-    fn size_bytes(&self) -> u64 {
-        self.0.size_bytes()
-    }
-
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DiskFailure> {
-        self.0.read_at(offset, buf)
-    }
-
-    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, DiskFailure> {
-        self.0.next_data(offset)
-    }
-
-    fn next_change(&self, _: u64) -> Result<Option<Range<u64>>, DiskFailure> {
-        Ok(None)
-    }
-}
-
 struct Listed<'s> {
     vm: &'s Vm,
     hold: Hold,
     asked: Consistency,
-    capturer: &'s Capturer,
+    /// What a server says of changes is not believed.
+    compares: bool,
+    interrupt: &'s Interrupt,
+    hooks: &'s Hooks,
 }
 
 impl Listed<'_> {
     async fn run(
         &self,
-        gateway: &Mutex<Gateway>,
+        gateway: &mut Gateway,
         progress: &(dyn Fn(u64) + Sync),
         findings: &mut Vec<Finding>,
         had: &mut Option<Consistency>,
     ) -> Result<PointReport, CaptureError> {
-        let known = gateway.lock().await.captures(&self.vm.name)?;
-        let newest = known.first().map(|newest| newest.id);
         let on = Occasion {
             vm: self.vm.name.clone(),
             capture: CaptureId(random()?),
-            since: newest,
+            since: gateway
+                .captures(&self.vm.name)?
+                .first()
+                .map(|newest| newest.id),
         };
         let id = on.capture;
-        let (Before { freeze, disks }, thaw) = self.capturer.hooks.freeze(self.vm, on).await;
+        let (Before { freeze, disks }, thaw) = self.hooks.freeze(self.vm, on).await;
         let printed = with_paths(self.vm, disks);
         let listed = Listed {
             vm: &printed,
@@ -308,7 +277,7 @@ impl Listed<'_> {
         let refusal = consistency::refusal(&freeze, self.asked);
         let is_told = refusal.is_some();
         let mut judged = None;
-        let result = match (self.capturer.interrupt.came(), refusal) {
+        let result = match (self.interrupt.came(), refusal) {
             (true, _) => Err(CaptureError::Interrupted),
             (false, Some(why)) => Err(CaptureError::Source(format!("VM {name}: {why}"))),
             (false, None) => {
@@ -328,73 +297,41 @@ impl Listed<'_> {
         result
     }
 
-    /// Read in parts, so that the gateway is free for other VMs between them. The guest goes on as soon as its disks are
-    /// read: what is left to send does not keep it.
+    /// The guest goes on as soon as its disks are read: what is left to send does not keep it.
     async fn capture(
         &self,
-        gateway: &Mutex<Gateway>,
+        gateway: &mut Gateway,
         (id, freeze, thaw): (CaptureId, &Freeze, &Thaw),
         progress: &(dyn Fn(u64) + Sync),
         judged: &mut Option<Judged>,
     ) -> Result<PointReport, CaptureError> {
         // Looked at before we open the disks ourselves.
         let before = tokio::task::block_in_place(|| Observed::now(self.vm));
-        let known = gateway.lock().await.captures(&self.vm.name)?;
-        let captured_at = Timestamp::now();
-        let mut disks =
-            tokio::task::block_in_place(|| open_all(self.vm, &known, &self.capturer.interrupt))?;
-        let point = |disks: Vec<DiskCapture>, so_far: &PointReport| VmCapture {
+        let known = match self.compares {
+            true => Vec::new(),
+            false => gateway.captures(&self.vm.name)?,
+        };
+        let capture = VmCapture {
             name: self.vm.name.clone(),
             id,
             hardware: None,
             priority: self.vm.priority.unwrap_or(u32::MAX),
-            captured_at,
+            captured_at: Timestamp::now(),
             software: SOFTWARE.into(),
-            disks,
-            so_far: PointBytes {
-                read: so_far.read_bytes,
-                changed: so_far.changed_bytes,
-                sent: so_far.stored_bytes,
-            },
+            disks: tokio::task::block_in_place(|| open_all(self.vm, &known, self.interrupt))?,
         };
-        let mut so_far = PointReport::default();
-        loop {
-            let mut gateway = self.capturer.turn(gateway).await?;
-            let until = std::time::Instant::now() + SLICE;
-            let capture = point(again(&disks), &so_far);
-            let (report, ended) = tokio::select! {
-                slice = gateway.pass(capture, self.hold, until, progress) => self.unless_interrupted(slice)?,
-                () = self.capturer.interrupt.wait() => return Err(CaptureError::Interrupted),
-            };
-            so_far.add(report);
-            if ended {
-                break;
-            }
-        }
-        for disk in &mut disks {
-            disk.source = disk.source.take().map(|disk| Arc::new(AsRead(disk)) as _);
-            disk.since = Some(id);
-        }
-        let capture = point(disks, &so_far);
         let after_reading = async || {
             let had = self.judge(freeze, &before);
             thaw.start();
             judged.insert(had).consistency
         };
-        let mut gateway = self.capturer.turn(gateway).await?;
         let outcome = tokio::select! {
-            outcome = gateway.capture(capture, self.hold, &|_| {}, after_reading) => outcome,
-            () = self.capturer.interrupt.wait() => return Err(CaptureError::Interrupted),
+            outcome = gateway.capture(capture, self.hold, progress, after_reading) => outcome,
+            () = self.interrupt.wait() => return Err(CaptureError::Interrupted),
         };
-        let mut report = self.unless_interrupted(outcome)?;
-        report.add(so_far);
-        Ok(report)
-    }
-
-    /// Also when the reading noticed it first.
-    fn unless_interrupted<T>(&self, outcome: Result<T, StoreError>) -> Result<T, CaptureError> {
         match outcome {
-            Err(_) if self.capturer.interrupt.came() => Err(CaptureError::Interrupted),
+            // Also when the reading noticed it first.
+            Err(_) if self.interrupt.came() => Err(CaptureError::Interrupted),
             outcome => Ok(outcome?),
         }
     }

@@ -2,10 +2,7 @@
 
 use console::Finding;
 use tokio::sync::Mutex;
-use vault_format::{
-    ids::CaptureId,
-    manifest::{Consistency, PointBytes},
-};
+use vault_format::{ids::CaptureId, manifest::Consistency};
 use vault_store::{
     gateway::{Gateway, Hold, OutboxUse, PointReport, VmCapture},
     setup::random,
@@ -24,7 +21,7 @@ use crate::{
         hook::Occasion,
         qemu::{
             changed::{Lost, changed_bytes},
-            checkpoint::{self, CheckpointError, Frozen, GuestFreeze, Ready, Request},
+            checkpoint::{self, Frozen, GuestFreeze, Ready, Request},
             held::{Held, commit},
         },
     },
@@ -232,10 +229,10 @@ impl Capturer {
         }
         let (frozen, hooks) = match checkpoint::prepare(requests).await {
             Ok(ready) => self.freeze_between_hooks(&looked, captures, ready).await,
-            Err(error) => (Err(error), Vec::new()),
+            Err(error) => (Err(error.into()), Vec::new()),
         };
         let held = match frozen {
-            Ok(frozen) => frozen.expose().await,
+            Ok(frozen) => frozen.expose().await.map_err(CaptureError::from),
             Err(error) => Err(error),
         };
         let mut captured = match held {
@@ -252,7 +249,7 @@ impl Capturer {
                 for vm in vms {
                     self.doubt(&vm.name).await;
                 }
-                failed(vms, vms[0], error.into())
+                failed(vms, vms[0], error)
             }
         };
         for (captured, (_, thaw)) in captured.iter_mut().zip(hooks) {
@@ -267,7 +264,7 @@ impl Capturer {
         looked: &[Looked<'_>],
         captures: Vec<CaptureId>,
         ready: Ready,
-    ) -> (Result<Frozen, CheckpointError>, Vec<(Freeze, Thaw)>) {
+    ) -> (Result<Frozen, CaptureError>, Vec<(Freeze, Thaw)>) {
         let mut hooks = Vec::new();
         for (one, capture) in looked.iter().zip(captures) {
             let vm = one.asked.vm;
@@ -280,7 +277,13 @@ impl Capturer {
             let (before, thaw) = self.hooks.freeze(vm, on).await;
             hooks.push((before.freeze, thaw));
         }
-        let frozen = ready.freeze(&self.guard).await;
+        let frozen = match self.interrupt.came() {
+            true => {
+                ready.give_up().await;
+                Err(CaptureError::Interrupted)
+            }
+            false => ready.freeze(&self.guard).await.map_err(CaptureError::from),
+        };
         hooks.iter().for_each(|(_, thaw)| thaw.start());
         (frozen, hooks)
     }
@@ -377,7 +380,6 @@ impl Capturer {
             software: SOFTWARE.into(),
             hardware: serde_json::to_value(&asked.hardware).ok(),
             priority: asked.vm.priority.unwrap_or(u32::MAX),
-            so_far: PointBytes::default(),
         })
     }
 

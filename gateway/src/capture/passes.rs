@@ -12,10 +12,10 @@ use std::{
 use console::show;
 use jiff::Timestamp;
 use tokio::{sync::Mutex, time::Instant};
-use vault_format::{ids::CaptureId, manifest::PointBytes};
+use vault_format::ids::CaptureId;
 use vault_store::{
     Extents,
-    gateway::{DiskCapture, Gateway, Hold, VmCapture},
+    gateway::{DiskCapture, Gateway, VmCapture},
     setup::random,
 };
 
@@ -198,11 +198,10 @@ impl Capturer {
                 software: SOFTWARE.into(),
                 hardware: None,
                 priority: asked.vm.priority.unwrap_or(u32::MAX),
-                so_far: PointBytes::default(),
             };
             let until = std::time::Instant::now() + SLICE;
             let slice = tokio::select! {
-                slice = gateway.pass(capture, Hold::Nothing, until, &count) => slice,
+                slice = gateway.pass(capture, until, &count) => slice,
                 // What was on its way is asked for when it goes on.
                 () = self.uplink_off() => {
                     cut_off = true;

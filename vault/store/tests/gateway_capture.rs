@@ -35,7 +35,9 @@ fn watched(source: Arc<dyn Extents>) -> (VmCapture, Weak<dyn Extents>) {
 async fn the_guest_goes_on_when_its_disks_are_read_and_the_point_says_what_it_was_told_then() {
     let site = Site::new().await;
     let disk = disk(2, 1);
-    let (vm, open) = watched(Arc::new(MemoryDisk::new(disk.clone())));
+    let (mut vm, open) = watched(Arc::new(MemoryDisk::new(disk.clone())));
+    let hardware = serde_json::json!({ "memory_bytes": 1 << 30, "firmware": "uefi" });
+    vm.hardware = Some(hardware.clone());
     let stored = async || site.objects.list("").await.unwrap().len();
     let before = stored().await;
     let mut gateway = begun(&site).await;
@@ -53,6 +55,7 @@ async fn the_guest_goes_on_when_its_disks_are_read_and_the_point_says_what_it_wa
         .await
         .unwrap();
     assert_eq!(point.manifest.facts.consistency, Consistency::FileSystem);
+    assert_eq!(point.manifest.facts.hardware, Some(hardware));
     assert!(site.restore("vm", PointSelector::Latest).await.unwrap() == disk);
 }
 

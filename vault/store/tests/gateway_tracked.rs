@@ -231,11 +231,7 @@ async fn passes_over_the_running_disk_come_before_the_first_point() {
         gateway.prepare_vm("vm").await.unwrap();
         let until = [far, soon][usize::from(slices < 1)];
         let vm = first.capture("vm", NOW);
-        ended = gateway
-            .pass(vm, Hold::Nothing, until, &|_| {})
-            .await
-            .unwrap()
-            .1;
+        ended = gateway.pass(vm, until, &|_| {}).await.unwrap().1;
         let draft = gateway.draft("vm").unwrap().unwrap();
         assert_eq!(draft.pass.is_some(), ended);
         slices += 1;
@@ -253,7 +249,7 @@ async fn passes_over_the_running_disk_come_before_the_first_point() {
         let pass = checkpoint(&gateway, "vm", &mut disk);
         assert!(pass.since.is_some());
         let read = gateway
-            .pass(pass.capture("vm", NOW), Hold::Nothing, far, &|_| {})
+            .pass(pass.capture("vm", NOW), far, &|_| {})
             .await
             .unwrap();
         assert!(read.1 && read.0.compared.is_empty());

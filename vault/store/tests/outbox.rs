@@ -192,10 +192,7 @@ impl Model {
                 self.begin().await;
                 let until = std::time::Instant::now() + std::time::Duration::from_secs(9);
                 let running = pass.capture(VMS[vm], NOW);
-                self.gateway()
-                    .pass(running, Hold::Nothing, until, &|_| {})
-                    .await
-                    .unwrap();
+                self.gateway().pass(running, until, &|_| {}).await.unwrap();
             }
             _ => {
                 self.begin().await;

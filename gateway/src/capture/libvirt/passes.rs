@@ -5,10 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use jiff::Timestamp;
 use tokio::{sync::Mutex, time::Instant};
 use vault_format::ids::CaptureId;
-use vault_store::{
-    gateway::{Gateway, Hold},
-    setup::random,
-};
+use vault_store::{gateway::Gateway, setup::random};
 
 use super::{
     super::{
@@ -91,7 +88,7 @@ impl Capturer {
             let capture = self.point_of(target, (id, Timestamp::now()), held.disks);
             let until = std::time::Instant::now() + SLICE;
             let slice = tokio::select! {
-                slice = gateway.pass(capture, Hold::Nothing, until, &count) => Some(slice),
+                slice = gateway.pass(capture, until, &count) => Some(slice),
                 // What was on its way is asked for when it goes on.
                 () = self.uplink_off() => {
                     cut_off = true;

@@ -133,7 +133,14 @@ pub async fn prepare(requests: Vec<Request>) -> Result<Ready, CheckpointError> {
 impl Ready {
     /// Freezes the disks of all of them at one instant.
     pub async fn freeze(self, guard: &GuardProgram) -> Result<Frozen, CheckpointError> {
-        match instant::freeze(&self.0, guard).await {
+        let frozen = async {
+            // Hooks may have run for minutes.
+            for vm in &self.0 {
+                prepare::may_still_capture(&vm.request.vm).await?;
+            }
+            instant::freeze(&self.0, guard).await
+        };
+        match frozen.await {
             Ok(moments) => Ok(Frozen {
                 prepared: self.0,
                 moments,

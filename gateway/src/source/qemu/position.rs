@@ -103,6 +103,8 @@ pub enum NoDelta {
         then: u64,
         now: u64,
     },
+    /// All is to be compared.
+    NotBelieved,
     /// Others write to the disk too.
     Shared,
     /// Between the decision and the instant.
@@ -112,6 +114,7 @@ pub enum NoDelta {
 impl fmt::Display for NoDelta {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            NoDelta::NotBelieved => f.write_str("it was asked for by --compare"),
             NoDelta::NothingTrusted => f.write_str("no recovery point has this disk yet"),
             NoDelta::NoBitmap {
                 writer_has_others: true,

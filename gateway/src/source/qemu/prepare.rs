@@ -161,6 +161,12 @@ async fn add_filters(
     Ok(())
 }
 
+pub async fn may_still_capture(vm: &LiveVm) -> Result<(), CheckpointError> {
+    let session = vm.monitor.session().await;
+    let mut session = session.map_err(at(vm, "asking for its state"))?;
+    may_capture(vm, &mut session).await
+}
+
 async fn may_capture(vm: &LiveVm, session: &mut Session) -> Result<(), CheckpointError> {
     let asking = at(vm, "asking for its state");
     let not_now = |what: String| CheckpointError::NotNow {

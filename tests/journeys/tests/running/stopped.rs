@@ -59,3 +59,27 @@ fn a_stop_during_a_capture_or_an_upload_leaves_positions_and_nothing_else() {
     vm.add("[[uplink.window]]\ncap = \"1 Gbit/s\"\n");
     vm.point(&["vd0"]).is_delta();
 }
+
+#[test]
+fn what_a_killed_capture_left_goes_when_the_daemon_starts_though_nothing_is_due() {
+    let vm = Running::start();
+    vm.qemu.write_noise("vd0", 1, 0, 28 * MIB);
+    vm.sync();
+    vm.qemu.write_noise("vd0", 2, 0, 28 * MIB);
+    let sync = Background::start(&mut vm.site.gateway_command(&["sync"]));
+    wait_until("a capture", || vm.qemu.is_held("vd0"));
+    assert!(sync.kill(), "it was still at work");
+    assert_ne!(vm.qemu.left().nodes, Vec::<String>::new());
+    // The point that there is will do for an hour.
+    let daemon = Background::start(&mut vm.site.gateway_command(&["run"]));
+    wait_until("the nodes are gone", || vm.qemu.left().nodes.is_empty());
+    let jobs = vm.site.gateway(&["jobs", "vm", "--json"]).ok().json();
+    let captures = jobs["jobs"].as_array().expect("jobs").iter();
+    assert_eq!(
+        captures.filter(|job| job["kind"] == "capture").count(),
+        1,
+        "{jobs}"
+    );
+    daemon.terminate();
+    daemon.wait().ok();
+}

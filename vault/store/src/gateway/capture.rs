@@ -1,11 +1,11 @@
 //! Going through a VM's disks: holes are skipped, chunks are judged on all CPUs in batches, records go to packs in order
 //! of position, and what changed goes into the VM's draft, which becomes a point at the end.
 
-use super::batches::{Batch, Batches, Known, NextError, chunks_of_batch};
+use super::batches::{Batch, Batches, NextError, chunks_of_batch};
 use super::chunk_job::{ChunkJobs, Judged, Outcome};
 use super::draft::Draft;
 use super::packing::{Packing, chunk_row};
-use super::rows::{DiskRow, PointFacts, Scrub};
+use super::rows::{DiskRow, PointFacts};
 use super::state_map::Change;
 use super::values::Values;
 use super::{DiskCapture, Gateway, Hold, PointReport, VmCapture};
@@ -116,9 +116,9 @@ impl Gateway {
             software: vm.software,
             hardware: vm.hardware,
             bytes: PointBytes {
-                read: vm.so_far.read + report.read_bytes,
-                changed: vm.so_far.changed + report.changed_bytes,
-                sent: vm.so_far.sent + report.stored_bytes,
+                read: report.read_bytes,
+                changed: report.changed_bytes,
+                sent: report.stored_bytes,
             },
             log: self.shared.state.header().heeded_log(),
         });
@@ -130,15 +130,14 @@ impl Gateway {
     pub(super) async fn pass_vm(
         &mut self,
         vm: VmCapture,
-        hold: Hold,
         until: Instant,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(PointReport, bool), StoreError> {
         let mut report = PointReport::default();
-        let mut draft = self.shared.open_draft(&vm, (hold, true), &mut report)?;
-        let compares = |known: &Known| known.tracked.is_none();
-        let compared: Vec<bool> = draft.known.iter().map(compares).collect();
-        let mut packing = Packing::new(draft.ordinal, hold);
+        let mut draft = self
+            .shared
+            .open_draft(&vm, (Hold::Nothing, true), &mut report)?;
+        let mut packing = Packing::new(draft.ordinal, Hold::Nothing);
         let reading = Reading {
             vm: &vm.name,
             unheeded: self.shared.unheeded_packs(&draft)?,
@@ -154,12 +153,6 @@ impl Gateway {
             .await?;
         if ended {
             (draft.row.pass, draft.row.under_way) = (Some(vm.id), None);
-            // All of these was read: their slow reading begins from now.
-            let at = vm.captured_at.as_second();
-            let disks = draft.row.disks.iter_mut().zip(compared);
-            disks
-                .filter(|(_, is_compared)| *is_compared)
-                .for_each(|(disk, _)| disk.scrub = Scrub { next: 0, at });
             self.shared.state.put_capture(draft.ordinal, &draft.row)?;
         }
         Ok((report, ended))

@@ -42,7 +42,7 @@ use vault_format::PointId;
 use vault_format::gateway_key::GatewayKey;
 use vault_format::ids::CaptureId;
 use vault_format::keys::SEALED_KEY_BYTES;
-use vault_format::manifest::{Consistency, PointBytes, is_name};
+use vault_format::manifest::{Consistency, is_name};
 use vault_format::pack::data_key_info;
 use vault_format::seal::Sealer;
 
@@ -104,8 +104,6 @@ pub struct VmCapture {
     pub hardware: Option<serde_json::Value>,
     /// What waits of it is sent before what has a higher number.
     pub priority: u32,
-    /// What passes over the same frozen disks came to, which are part of it.
-    pub so_far: PointBytes,
 }
 
 /// How what is read goes to the vault.
@@ -138,21 +136,6 @@ pub struct PointReport {
     /// Why a disk was compared in full.
     pub compared: Vec<String>,
     pub findings: Vec<String>,
-}
-
-impl PointReport {
-    /// Adds what a pass that was part of it came to.
-    pub fn add(&mut self, part: PointReport) {
-        self.read_bytes += part.read_bytes;
-        self.changed_bytes += part.changed_bytes;
-        self.stored_bytes += part.stored_bytes;
-        self.chunks_read += part.chunks_read;
-        self.chunks_full += part.chunks_full;
-        self.chunks_patched += part.chunks_patched;
-        self.chunks_known += part.chunks_known;
-        self.compared.extend(part.compared);
-        self.findings.extend(part.findings);
-    }
 }
 
 /// What capturing and sending share: each changes the state by whole commits, and neither waits for the other.
@@ -311,20 +294,18 @@ impl Gateway {
         self.capture_vm(vm, hold, progress, after_reading).await
     }
 
-    /// Reads disks ahead of their capture, and publishes nothing: disks that are not frozen, and sends what they hold; or
-    /// frozen ones in parts, so that the gateway is free between them. It stops at `until`, and goes on there when a pass of
-    /// the same id is asked for again; true when it has come to the end. The capture after it names the pass as what it
-    /// knows changes since.
+    /// Reads disks that are not frozen, ahead of their capture: sends what they hold, and publishes nothing. It stops at
+    /// `until`, and goes on there when a pass of the same id is asked for again; true when it has come to the end. The
+    /// capture after it names the pass as what it knows changes since.
     pub async fn pass(
         &mut self,
         vm: VmCapture,
-        hold: Hold,
         until: Instant,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(PointReport, bool), StoreError> {
         check_names(&vm)?;
         self.renew_data_key()?;
-        self.pass_vm(vm, hold, until, progress).await
+        self.pass_vm(vm, until, progress).await
     }
 }
 

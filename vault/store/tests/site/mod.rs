@@ -191,7 +191,6 @@ pub fn capture(vm: &str, disk: &[u8]) -> VmCapture {
         software: "test".into(),
         hardware: None,
         priority: 1,
-        so_far: Default::default(),
     }
 }
 

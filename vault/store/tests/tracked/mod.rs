@@ -95,7 +95,6 @@ impl Checkpoint {
             software: "test".into(),
             hardware: None,
             priority: 1,
-            so_far: Default::default(),
         }
     }
 }

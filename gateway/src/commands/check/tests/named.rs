@@ -42,7 +42,7 @@ async fn a_disk_that_the_guest_has_over_iscsi_is_a_finding() {
     let [found] = &checks.findings[..] else {
         panic!("{:?}", checks.findings);
     };
-    assert_eq!(found.what, "a disk is not captured");
+    assert_eq!(found.what, "a disk may not be captured");
     assert_eq!(found.on, "VM db: /srv/mail");
     assert!(found.why.contains("iSCSI"), "{found:?}");
     assert!(found.remedy.contains("is not restored"), "{found:?}");
