@@ -73,7 +73,7 @@ Depends: libc6 (>= 2.34), libgcc-s1, ca-certificates
 Recommends: openssh-client, qemu-utils
 Section: admin
 Priority: optional
-Description: replicates VMs into object storage, from where they start in a cloud
+Description: keeps the disks of VMs, encrypted, in object storage, and brings them back
  The gateway captures the disks of a site's VMs into an encrypted vault in
  object storage; the restore program brings them back from it anywhere.
  .
