@@ -98,9 +98,23 @@ impl Libvirt {
         assert!(!log.contains("write failed"), "{log}");
     }
 
-    /// The disk as QEMU has it, as a raw file.
+    /// What the domain's checkpoints are called.
+    pub fn checkpoints(&self) -> Vec<String> {
+        let names = self.virsh(&["checkpoint-list", "dc01", "--name"]).ok();
+        let names = names.stdout.split_whitespace();
+        names.map(str::to_owned).collect()
+    }
+
+    /// The disk as QEMU has it, or had it, as a raw file.
     pub fn copy_disk(&self) -> PathBuf {
-        self.disk_io("flush");
+        if self
+            .virsh(&["domstate", "dc01"])
+            .ok()
+            .stdout
+            .contains("running")
+        {
+            self.disk_io("flush");
+        }
         let copy = self.path("copy.raw");
         let mut convert = Command::new("qemu-img");
         convert.args(["convert", "-U", "-f", "qcow2", "-O", "raw"]);

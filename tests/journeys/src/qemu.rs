@@ -103,6 +103,30 @@ impl Qemu {
         );
     }
 
+    /// Begins to move the disk to another image, as to another storage; its content is there, and nothing uses it yet.
+    pub fn begin_move(&self, disk: &str) {
+        let there = format!("{disk}-there");
+        self.make_image(&there);
+        let file = json!({ "driver": "file", "filename": self.image(&there) });
+        let node = json!({ "driver": "qcow2", "node-name": there, "file": file });
+        self.run("blockdev-add", node);
+        let mirror = json!({ "job-id": "move", "device": format!("drive-{disk}"), "target": there, "sync": "full" });
+        self.run("blockdev-mirror", mirror);
+        wait_until("the disk is copied", || {
+            self.run("query-block-jobs", json!({}))[0]["ready"] == true
+        });
+    }
+
+    /// The VM has the disk there; its old image is gone.
+    pub fn end_move(&self, disk: &str) {
+        self.run("block-job-complete", json!({ "device": "move" }));
+        wait_until("the disk is moved", || {
+            self.run("query-block-jobs", json!({})) == json!([])
+        });
+        let there = self.image(&format!("{disk}-there"));
+        std::fs::rename(there, self.image(disk)).expect("renamed");
+    }
+
     /// As a host that loses power.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

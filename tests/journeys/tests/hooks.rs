@@ -157,3 +157,33 @@ fn the_daemon_thaws_at_its_start_whatever_is_due() {
     daemon.wait().ok();
     assert_eq!(log(&site), "frozen thaw thawed");
 }
+
+/// Nothing holds a disk that lies there: it is looked at before and after.
+#[test]
+fn a_disk_that_is_written_to_while_it_is_read_is_no_crash_consistent_point() {
+    let site = Site::new();
+    make_random(&site.path("vm.raw"), 96 * MIB, 1);
+    site.configure_one();
+    ask(&site, "crash");
+    let sync = Background::start(&mut site.gateway_command(&["sync", "--json"]));
+    wait_until("it reads", || !packs(&site.path("vault")).is_empty());
+    sync.signal("STOP");
+    fill(&site.path("vm.raw"), 95 * MIB, 4096, 2);
+    sync.signal("CONT");
+    let run = sync.wait().exits(3);
+    let findings = run.findings().join("; ");
+    // Only root sees that nothing has it open; another user cannot tell, and says that.
+    let known = findings.contains("changed while it was read");
+    assert!(known || findings.contains("cannot be told"), "{run}");
+    let points = site.restore(&["points", "--json"]).ok().json();
+    assert_eq!(points["points"][0]["consistency"], "none", "{points}");
+
+    // Left alone, it is what was asked for.
+    if known {
+        site.sync();
+        let points = site.restore(&["points", "--json"]).ok().json();
+        let consistencies = points["points"].as_array().expect("a list").iter();
+        let mut consistencies = consistencies.map(|point| &point["consistency"]);
+        assert!(consistencies.any(|it| it == "crash"), "{points}");
+    }
+}

@@ -84,6 +84,23 @@ fn disks_that_grow_come_and_go_are_in_the_next_point_as_they_are() {
 }
 
 #[test]
+fn a_disk_is_left_alone_while_it_moves_and_compared_where_it_went() {
+    let vm = Running::start();
+    vm.qemu.write_noise("vd0", 1, 0, 4 * MIB);
+    vm.sync();
+    change(&vm, 5);
+    vm.qemu.begin_move("vd0");
+    let run = vm.site.gateway(&["sync"]).exits(1);
+    run.says(&["QEMU is moving a disk (a mirror job runs)", "tried again"]);
+    vm.qemu.end_move("vd0");
+    change(&vm, 6);
+    vm.point(&["vd0"]).is_resync("the disk was moved");
+    vm.only_bitmaps_stay();
+    change(&vm, 7);
+    vm.point(&["vd0"]).is_delta();
+}
+
+#[test]
 fn a_gateway_put_back_to_an_older_copy_goes_on_from_the_vault() {
     let vm = Running::start();
     vm.qemu.write_noise("vd0", 1, 0, 4 * MIB);

@@ -33,9 +33,40 @@ fn a_domains_points_are_what_its_disk_had() {
     site.assert_comes_back("dc01@2", &second.display().to_string());
 
     // Nothing is left but one position, or the one before it as well.
-    let left: Vec<_> = fs::read_dir(scratch).expect("read").flatten().collect();
-    assert!(left.is_empty(), "{left:?}");
-    let names = vm.virsh(&["checkpoint-list", "dc01", "--name"]).ok();
-    let names = names.stdout.split_whitespace().count();
-    assert!((1..=2).contains(&names), "{names}");
+    let nothing_else_stays = || {
+        let left: Vec<_> = fs::read_dir(&scratch).expect("read").flatten().collect();
+        assert!(left.is_empty(), "{left:?}");
+        let names = vm.checkpoints();
+        assert!((1..=2).contains(&names.len()), "{names:?}");
+    };
+    nothing_else_stays();
+
+    // Somebody removed the positions.
+    for name in vm.checkpoints() {
+        vm.virsh(&["checkpoint-delete", "dc01", &name]).ok();
+    }
+    vm.write(3, 10 * MIB, 64 * KIB);
+    let report = site.sync()["vms"][0].clone();
+    let compared = report["compared"].to_string();
+    assert!(compared.contains("disk vda: "), "{report}");
+    assert!(report["passes"].as_u64() >= Some(1), "{report}");
+    let jobs = site.gateway(&["jobs", "dc01", "--json"]).ok().json();
+    let told = jobs["jobs"].to_string();
+    assert!(told.contains("disk vda: "), "{jobs}");
+    let third = vm.copy_disk();
+    site.assert_comes_back("dc01@3", &third.display().to_string());
+    nothing_else_stays();
+
+    // Off, its disks are captured as they lie; and it goes on from there.
+    vm.write(4, 12 * MIB, 64 * KIB);
+    vm.virsh(&["destroy", "--graceful", "dc01"]).ok();
+    site.sync();
+    let fourth = vm.copy_disk();
+    site.assert_comes_back("dc01@4", &fourth.display().to_string());
+    vm.virsh(&["start", "dc01"]).ok();
+    vm.write(5, 14 * MIB, 64 * KIB);
+    site.sync();
+    let fifth = vm.copy_disk();
+    site.assert_comes_back("dc01@5", &fifth.display().to_string());
+    nothing_else_stays();
 }

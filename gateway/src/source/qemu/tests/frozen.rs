@@ -43,6 +43,9 @@ async fn frozen_content_stays_while_the_guest_writes_and_a_delta_has_the_blocks_
         assert_eq!(byte_at(&disk, 0, 4 * MIB), Some(1), "{id}");
         assert_eq!(byte_at(&disk, 4 * MIB, MIB), Some(0), "{id}");
         assert_eq!(changes(&disk), [(0, DISK_BYTES)]);
+        // What nobody wrote is not read.
+        assert_eq!(disk.next_data(0).expect("a map"), Some(0..4 * MIB), "{id}");
+        assert_eq!(disk.next_data(4 * MIB).expect("a map"), None, "{id}");
     }
     first.release().await.expect("released");
 
@@ -72,6 +75,30 @@ async fn frozen_content_stays_while_the_guest_writes_and_a_delta_has_the_blocks_
     for id in IDS {
         qemu.writes(id, 4, 0, DISK_BYTES / 2).await;
     }
+}
+
+#[tokio::test]
+async fn a_disk_too_large_for_the_finest_unit_is_tracked_by_a_coarser_one_that_stays() {
+    let mut qemu = TestQemu::start(&KINDS[..1]).await;
+    // Above 16 TiB qcow2 stores no bitmap of 4 KiB.
+    let size = 17 << 40;
+    let larger = json!({ "device": "drive-vd0", "size": size });
+    qemu.run("block_resize", larger).await;
+    let vm = qemu.vm().await;
+    let pass = checkpoint::running(request(&vm, 1, &["vd0"], &[])).await;
+    let pass = pass.expect("a pass");
+    let bitmap = &disk(&pass, "vd0").bitmap;
+    let unit = (bitmap.granularity, bitmap.not_persistent.as_deref());
+    assert_eq!(unit, (8192, None));
+    pass.release().await.expect("released");
+    qemu.writes("vd0", 1, MIB, 4096).await;
+    qemu.quit().await;
+    qemu.boot().await;
+    let mut again = request(&vm, 2, &["vd0"], &[1]);
+    again.disks[0].trusted[0].disk_bytes = size;
+    let pass = checkpoint::running(again).await.expect("a pass");
+    assert_eq!(changes(&open(disk(&pass, "vd0"))), [(MIB, 8192)]);
+    pass.release().await.expect("released");
 }
 
 #[tokio::test]
