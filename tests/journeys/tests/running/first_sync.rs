@@ -5,8 +5,8 @@ use super::*;
 #[test]
 fn a_first_sync_holds_nothing_says_how_far_it_is_and_goes_on_after_a_stop() {
     let vm = Running::start();
-    vm.add("[uplink]\ncap = \"1 Mbit/s\"\n");
-    vm.qemu.write_noise("vd0", 1, 0, 8 * MIB);
+    vm.add("[uplink]\ncap = \"8 Mbit/s\"\n");
+    vm.qemu.write_noise("vd0", 1, 0, 28 * MIB);
     let daemon = Background::start(&mut vm.site.gateway_command(&["run"]));
     let words = ["first sync, pass 1", "left of this pass"];
     wait_until("it says how far it is", || {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use vault_store::Extents;
 
 use super::fixture::*;
 use crate::source::qemu::{
