@@ -41,34 +41,13 @@ impl SmallDisk {
         let mut command = Command::new("unshare");
         command.args([self.unshare, "sh", "-c", MOUNT, "sh"]);
         command.arg(&self.folder).arg(self.kib.to_string());
-        put_into(command, inner)
-    }
-}
-
-fn put_into(mut command: Command, inner: &Command) -> Command {
-    command.arg(inner.get_program()).args(inner.get_args());
-    command.env_clear();
-    for (name, value) in inner.get_envs() {
-        if let Some(value) = value {
-            command.env(name, value);
+        command.arg(inner.get_program()).args(inner.get_args());
+        command.env_clear();
+        for (name, value) in inner.get_envs() {
+            if let Some(value) = value {
+                command.env(name, value);
+            }
         }
+        command
     }
-    command
-}
-
-/// The same command where it has no other process beside it, and so can tell of each what it has open; as only root can
-/// elsewhere. `None`, and said on stderr, where the machine permits no namespaces.
-pub fn seeing_all(inner: &Command) -> Option<Command> {
-    let permitted = ["-pf", "-rpf"].into_iter().find(|how| {
-        let mut command = Command::new("unshare");
-        command.args([how, "--mount-proc", "true"]);
-        command.stderr(Stdio::null());
-        command.status().is_ok_and(|status| status.success())
-    });
-    if permitted.is_none() {
-        testkit::skip("namespace");
-    }
-    let mut command = Command::new("unshare");
-    command.args([permitted?, "--kill-child", "--mount-proc"]);
-    Some(put_into(command, inner))
 }

@@ -157,36 +157,3 @@ fn the_daemon_thaws_at_its_start_whatever_is_due() {
     daemon.wait().ok();
     assert_eq!(log(&site), "frozen thaw thawed");
 }
-
-/// Nothing holds a disk that lies there: it is looked at before and after.
-#[test]
-fn a_disk_that_is_written_to_while_it_is_read_is_no_crash_consistent_point() {
-    let site = Site::new();
-    make_random(&site.path("vm.raw"), 96 * MIB, 1);
-    site.configure_one();
-    ask(&site, "crash");
-    let file = site.path("gateway.toml");
-    // It takes its time.
-    let text = fs::read_to_string(&file).expect("it is there") + "[uplink]\ncap = \"200 Mbit/s\"\n";
-    fs::write(&file, text).expect("written");
-    let Some(mut sync) = seeing_all(&site.gateway_command(&["sync", "--json"])) else {
-        return;
-    };
-    let run = Background::start(&mut sync);
-    wait_until("it reads", || !packs(&site.path("vault")).is_empty());
-    fill(&site.path("vm.raw"), 95 * MIB, 4096, 2);
-    let run = run.wait().exits(3);
-    run.says(&[
-        "consistency is none, crash was asked",
-        "changed while it was read",
-    ]);
-    // Left alone, it is what was asked for.
-    Run::of(&mut sync).ok();
-    let points = site.restore(&["points", "--json"]).ok().json();
-    let points = points["points"].as_array().expect("a list").iter();
-    let mut found: Vec<_> = points
-        .map(|point| point["consistency"].to_string())
-        .collect();
-    found.sort();
-    assert_eq!(found, ["\"crash\"", "\"none\""]);
-}

@@ -10,8 +10,6 @@ use serde_json::{Value, json};
 
 #[path = "running/discover.rs"]
 mod discover;
-#[path = "running/first_sync.rs"]
-mod first_sync;
 #[path = "running/group.rs"]
 mod group;
 #[path = "running/heals.rs"]
