@@ -1,6 +1,7 @@
 //! Which positions of a disk a capture looks at, batch after batch. Of a disk that is compared: those with data, and mapped
 //! ones that became holes. Of one whose changes are known: those, and what else is asked for.
 
+use super::later::Later;
 use super::snapshot::Snapshot;
 use crate::StoreError;
 use crate::error::DiskFailure;
@@ -53,6 +54,9 @@ pub(super) struct Look {
     pub is_scrub: bool,
 }
 
+/// Per position, the blocks that changed, and those of them that are holes.
+type Parts = BTreeMap<u64, (BlockMask, BlockMask)>;
+
 /// One batch of positions.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
@@ -64,19 +68,20 @@ pub(super) struct Batch {
 }
 
 /// What a capture takes for granted of a disk.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Known {
-    /// The source knows what changed. Positions that are looked at nevertheless: to see whether it does, and where a
-    /// chunk is lost.
+    /// The source knows what changed. Positions that are looked at nevertheless: to see whether it does, where a chunk is
+    /// lost, and where captures took something from the disk that it may not hold any more.
     pub tracked: Option<Tracked>,
     /// The ordinal of the last capture that is not replaced, if any is.
     pub base: Option<u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Tracked {
     pub scrub: [Range<u64>; 2],
     pub lost: BTreeSet<u64>,
+    pub later: Option<Later>,
 }
 
 /// Goes through a disk.
@@ -175,14 +180,18 @@ impl Batches {
         let changed = self.next_change(self.cursor * self.chunk_bytes)?;
         let changed = changed.map(|range| (range.start / self.chunk_bytes).max(self.cursor));
         let replaced = self.next_replaced(snapshot)?;
-        let Some(tracked) = &self.known.tracked else {
+        let Some(tracked) = &mut self.known.tracked else {
             return Ok(None);
+        };
+        let later = match &mut tracked.later {
+            Some(later) => later.next(self.cursor)?,
+            None => None,
         };
         let lost = tracked.lost.range(self.cursor..).next().copied();
         let scrub = tracked.scrub.iter().filter(|range| range.end > self.cursor);
         let scrub = scrub.map(|range| range.start.max(self.cursor)).min();
         let all = changed.into_iter().chain(replaced).chain(lost);
-        Ok(all.chain(scrub).min())
+        Ok(all.chain(later).chain(scrub).min())
     }
 
     /// The next position that captures which are replaced had changed.
@@ -232,6 +241,7 @@ impl Batches {
         old: &HashMap<u64, ChunkId>,
     ) -> Result<Batch, NextError> {
         let mut parts = self.changed_blocks(&range)?;
+        self.add_later(&range, &mut parts)?;
         if let Some(base) = self.known.base {
             let replaced = snapshot.changed_since(self.disk, range.clone(), base)?;
             for position in replaced.into_keys() {
@@ -273,12 +283,9 @@ impl Batches {
         BlockMask::empty(self.chunk_bytes as usize / BLOCK_BYTES)
     }
 
-    /// Per position, the blocks that changed, and those of them that are holes.
-    fn changed_blocks(
-        &mut self,
-        range: &Range<u64>,
-    ) -> Result<BTreeMap<u64, (BlockMask, BlockMask)>, DiskFailure> {
-        let mut parts: BTreeMap<u64, (BlockMask, BlockMask)> = BTreeMap::new();
+    /// What the source says.
+    fn changed_blocks(&mut self, range: &Range<u64>) -> Result<Parts, DiskFailure> {
+        let mut parts = Parts::new();
         let limit = (range.end * self.chunk_bytes).min(self.source.size_bytes());
         let mut at = range.start * self.chunk_bytes;
         while at < limit {
@@ -288,28 +295,56 @@ impl Batches {
             // Whole blocks: of one that changed in part, the rest is looked at too.
             let block = BLOCK_BYTES as u64;
             let changed = changed.start / block * block..changed.end.next_multiple_of(block);
-            let stop = changed.end.min(limit);
-            // Zero until data turns up in it.
-            self.mark(&mut parts, changed.start..stop, true);
-            let mut from = changed.start;
-            while let Some(data) = self.next_data(from)?.filter(|data| data.start < stop) {
-                self.mark(&mut parts, data.start..data.end.min(stop), false);
-                from = data.end;
-                if from >= stop {
-                    break;
-                }
-            }
-            at = stop;
+            at = changed.end.min(limit);
+            self.add_changed(&mut parts, changed.start..at)?;
         }
         Ok(parts)
     }
 
-    fn mark(
-        &self,
-        parts: &mut BTreeMap<u64, (BlockMask, BlockMask)>,
-        bytes: Range<u64>,
-        is_zero: bool,
-    ) {
+    fn add_changed(&mut self, parts: &mut Parts, bytes: Range<u64>) -> Result<(), DiskFailure> {
+        // Zero until data turns up in it.
+        self.mark(parts, bytes.clone(), true);
+        let mut from = bytes.start;
+        while let Some(data) = self.next_data(from)?.filter(|data| data.start < bytes.end) {
+            self.mark(parts, data.start..data.end.min(bytes.end), false);
+            from = data.end;
+            if from >= bytes.end {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// What later captures changed counts as changed. Where the disk was not put back, the source said all of it already.
+    fn add_later(&mut self, range: &Range<u64>, parts: &mut Parts) -> Result<(), NextError> {
+        let later = self
+            .known
+            .tracked
+            .as_ref()
+            .and_then(|its| its.later.as_ref());
+        let Some(later) = later else { return Ok(()) };
+        let size = self.source.size_bytes();
+        for (position, blocks) in later.blocks(range.clone())? {
+            let start = position * self.chunk_bytes;
+            let said = parts.get(&position).map(|(changed, _)| changed);
+            let is_new = |block: &usize| {
+                !said.is_some_and(|said| said.has(*block))
+                    && blocks.as_ref().is_none_or(|blocks| blocks.has(*block))
+            };
+            let bytes_of = |block: usize| start + (block * BLOCK_BYTES) as u64;
+            let all = 0..self.chunk_bytes as usize / BLOCK_BYTES;
+            let new: Vec<usize> = all.filter(is_new).collect();
+            for run in new.chunk_by(|a, b| a + 1 == *b) {
+                let bytes = bytes_of(run[0])..bytes_of(run[run.len() - 1] + 1).min(size);
+                if !bytes.is_empty() {
+                    self.add_changed(parts, bytes)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn mark(&self, parts: &mut Parts, bytes: Range<u64>, is_zero: bool) {
         let block = BLOCK_BYTES as u64;
         let of_chunk = self.chunk_bytes / block;
         for number in bytes.start / block..bytes.end.div_ceil(block) {

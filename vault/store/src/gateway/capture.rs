@@ -153,7 +153,7 @@ impl Gateway {
             .await?;
         if ended {
             (draft.row.pass, draft.row.under_way) = (Some(vm.id), None);
-            self.shared.state.put_capture(draft.ordinal, &draft.row)?;
+            self.shared.state.end_pass(draft.ordinal, &draft.row)?;
         }
         Ok((report, ended))
     }

@@ -2,6 +2,7 @@
 //! whole point in one commit.
 
 use super::batches::{Known, Tracked};
+use super::later::Later;
 use super::rows::{DiskRow, QueueRow, Scrub};
 use super::{DiskCapture, Hold, PointReport, Shared, VmCapture};
 use crate::StoreError;
@@ -57,7 +58,16 @@ impl Shared {
         if hold != Hold::Nothing {
             self.forget_unsure(&vm_id)?;
         }
+        // In this order: of a point that is half in the map when the snapshot is taken, the pending row is found, or the
+        // point is the published one.
+        let snapshot = Arc::new(self.state.snapshot()?);
+        let is_pending = self
+            .state
+            .pending()?
+            .iter()
+            .any(|row| row.vm.vm_id == vm_id);
         let mut queue = self.state.queue_of(&vm_id)?;
+        let all = queue.clone();
         let draft = match queue.last() {
             Some((_, row)) if row.point.is_none() => queue.pop(),
             _ => None,
@@ -71,7 +81,11 @@ impl Shared {
             _ => (None, Vec::new()),
         };
         let trusted = self.captures(&vm_id)?.into_iter();
-        let trusted: Vec<CaptureId> = trusted.map(|known| known.id).collect();
+        let mut trusted: Vec<CaptureId> = trusted.map(|known| known.id).collect();
+        if is_pending {
+            // Nobody knows any more what the point that is nearly in the map changes in the one before it.
+            trusted.retain(|id| all.iter().any(|(_, row)| is_of(row, *id)));
+        }
         let (mut disks, mut known, mut scrubs) = (Vec::new(), Vec::new(), Vec::new());
         for disk in &vm.disks {
             let old = before.iter().find(|row| row.name == disk.name);
@@ -90,6 +104,9 @@ impl Shared {
                 None => Some(Tracked {
                     scrub,
                     lost: self.lost_positions(row.number)?,
+                    later: disk
+                        .since
+                        .and_then(|its| Later::new(&snapshot, row.number, &all, its)),
                 }),
                 Some(_) => None,
             };
@@ -236,6 +253,12 @@ impl Shared {
         }
         Ok(numbers.len() as u64)
     }
+}
+
+/// Whether `id` is what this row of the queue counts from.
+fn is_of(row: &QueueRow, id: CaptureId) -> bool {
+    let point = row.point.as_ref().map(|point| point.capture);
+    point.or(row.pass) == Some(id)
 }
 
 /// Why all of a disk is compared; `None` if its source knows what changed.

@@ -11,6 +11,7 @@ mod draft;
 mod epoch;
 mod heal;
 mod index;
+mod later;
 mod layers;
 mod losses;
 mod outbox;
