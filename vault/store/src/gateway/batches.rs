@@ -2,6 +2,7 @@
 //! ones that became holes. Of one whose changes are known: those, and what else is asked for.
 
 use super::later::Later;
+use super::scrub::chunks_of_step;
 use super::snapshot::Snapshot;
 use crate::StoreError;
 use crate::error::DiskFailure;
@@ -9,6 +10,7 @@ use crate::extents::Extents;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 use vault_format::layer::Slot;
 use vault_format::record::BlockMask;
 use vault_format::{BLOCK_BYTES, ChunkId};
@@ -65,6 +67,10 @@ pub(super) struct Batch {
     pub holes: BTreeMap<u64, bool>,
     /// Everything before this position is looked at.
     pub end: u64,
+    /// Some are looked at whether or not they changed.
+    pub is_scrub: bool,
+    /// How long judging it took.
+    pub took: Duration,
 }
 
 /// What a capture takes for granted of a disk.
@@ -79,7 +85,7 @@ pub(super) struct Known {
 
 #[derive(Default)]
 pub(super) struct Tracked {
-    pub scrub: [Range<u64>; 2],
+    pub scrub: Range<u64>,
     pub lost: BTreeSet<u64>,
     pub later: Option<Later>,
 }
@@ -121,13 +127,27 @@ impl Batches {
         self.cursor
     }
 
+    /// What is read whether or not it changed.
+    pub fn scrub(&self) -> Range<u64> {
+        let tracked = self.known.tracked.as_ref();
+        tracked.map_or(0..0, |tracked| tracked.scrub.clone())
+    }
+
+    /// Ends that here.
+    pub fn stop_scrub(&mut self) {
+        if let Some(Tracked { scrub, .. }) = &mut self.known.tracked {
+            scrub.end = scrub.end.min(self.cursor.max(scrub.start));
+        }
+    }
+
     /// The next batch; `None` at the end. An error is one of the disk, or of the state.
     pub fn next(&mut self, snapshot: &Snapshot) -> Result<Option<Batch>, NextError> {
         let Some(mut batch) = self.next_stretch(snapshot)? else {
             return Ok(None);
         };
         // Changes lie scattered: a batch has work for all CPUs, wherever it lies.
-        while batch.looks.len() < chunks_of_batch(self.chunk_bytes) / 2
+        while !batch.is_scrub
+            && batch.looks.len() < chunks_of_batch(self.chunk_bytes) / 2
             && batch.holes.len() < MOST_HOLES
         {
             let Some(more) = self.next_stretch(snapshot)? else {
@@ -135,7 +155,7 @@ impl Batches {
             };
             batch.looks.extend(more.looks);
             batch.holes.extend(more.holes);
-            batch.end = more.end;
+            (batch.end, batch.is_scrub) = (more.end, more.is_scrub);
         }
         Ok(Some(batch))
     }
@@ -152,7 +172,12 @@ impl Batches {
         let Some(begin) = begin.filter(|begin| *begin < self.end) else {
             return Ok(None);
         };
-        let end = (begin + chunks_of_batch(self.chunk_bytes) as u64).min(self.end);
+        let mut end = (begin + chunks_of_batch(self.chunk_bytes) as u64).min(self.end);
+        let scrub = self.scrub();
+        if begin < scrub.end && scrub.start < end {
+            // By small steps: it stops between two of them.
+            end = end.min(begin.max(scrub.start) + chunks_of_step(self.chunk_bytes));
+        }
         let old = snapshot
             .mapped(self.disk, begin..end)?
             .into_iter()
@@ -188,8 +213,8 @@ impl Batches {
             None => None,
         };
         let lost = tracked.lost.range(self.cursor..).next().copied();
-        let scrub = tracked.scrub.iter().filter(|range| range.end > self.cursor);
-        let scrub = scrub.map(|range| range.start.max(self.cursor)).min();
+        let scrub = tracked.scrub.start.max(self.cursor)..tracked.scrub.end;
+        let scrub = (!scrub.is_empty()).then_some(scrub.start);
         let all = changed.into_iter().chain(replaced).chain(lost);
         Ok(all.chain(later).chain(scrub).min())
     }
@@ -231,6 +256,7 @@ impl Batches {
             looks,
             holes,
             end: range.end,
+            ..Batch::default()
         })
     }
 
@@ -255,10 +281,11 @@ impl Batches {
             ..whole(position, old)
         });
         let mut looks: BTreeMap<u64, Look> = looks.map(|look| (look.position, look)).collect();
+        let mut scrubs = false;
         if let Some(tracked) = &self.known.tracked {
-            let scrub = tracked.scrub.iter();
-            let scrub = scrub.flat_map(|its| its.start.max(range.start)..its.end.min(range.end));
-            for position in scrub {
+            let scrub = &tracked.scrub;
+            for position in scrub.start.max(range.start)..scrub.end.min(range.end) {
+                scrubs = true;
                 let is_scrub = !looks.contains_key(&position);
                 let look = looks
                     .entry(position)
@@ -274,8 +301,9 @@ impl Batches {
         }
         Ok(Batch {
             looks: looks.into_values().collect(),
-            holes: BTreeMap::new(),
             end: range.end,
+            is_scrub: scrubs,
+            ..Batch::default()
         })
     }
 
