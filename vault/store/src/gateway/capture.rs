@@ -14,7 +14,7 @@ use crate::buffers::Buffers;
 use crate::extents::Extents;
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use vault_format::block_values::of_chunk;
 use vault_format::ids::CaptureId;
@@ -28,9 +28,11 @@ type JudgedBatch = (Batch, Vec<Judged>);
 struct Judging(Option<JoinHandle<Result<JudgedBatch, (u64, String)>>>);
 
 impl Judging {
-    fn start(jobs: ChunkJobs, batch: Batch) -> Self {
+    fn start(jobs: ChunkJobs, mut batch: Batch) -> Self {
         Judging(Some(tokio::task::spawn_blocking(move || {
+            let began = Instant::now();
             let judged = jobs.run(&batch.looks)?;
+            batch.took = began.elapsed();
             Ok((batch, judged))
         })))
     }
@@ -64,6 +66,8 @@ struct Reading<'r> {
     unheeded: Arc<HashSet<u64>>,
     /// The pass that this is, if it is one, and when it stops for now.
     pass: Option<(CaptureId, Instant)>,
+    /// How long a disk may be read for what is not said to have changed; `None` if nobody waits.
+    scrub_time: Option<Duration>,
     progress: &'r (dyn Fn(u64) + Sync),
 }
 
@@ -99,6 +103,7 @@ impl Gateway {
             vm: &vm.name,
             unheeded: self.shared.unheeded_packs(&draft)?,
             pass: None,
+            scrub_time: (hold != Hold::Nothing).then(|| self.scrub_time.next(vm.captured_at)),
             progress,
         };
         let read = self
@@ -123,6 +128,9 @@ impl Gateway {
             log: self.shared.state.header().heeded_log(),
         });
         (draft.row.pass, draft.row.under_way) = (None, None);
+        let chunk_bytes = u64::from(self.shared.key.chunk_bytes);
+        let now = vm.captured_at.as_second();
+        draft.end_scrubs(now, (chunk_bytes, false), &mut report);
         report.superseded = self.shared.commit_draft(&mut draft)?;
         Ok(report)
     }
@@ -142,6 +150,7 @@ impl Gateway {
             vm: &vm.name,
             unheeded: self.shared.unheeded_packs(&draft)?,
             pass: Some((vm.id, until)),
+            scrub_time: None,
             progress,
         };
         let read = self
@@ -153,7 +162,10 @@ impl Gateway {
             .await?;
         if ended {
             (draft.row.pass, draft.row.under_way) = (Some(vm.id), None);
-            self.shared.state.put_capture(draft.ordinal, &draft.row)?;
+            let chunk_bytes = u64::from(self.shared.key.chunk_bytes);
+            let now = vm.captured_at.as_second();
+            draft.end_scrubs(now, (chunk_bytes, true), &mut report);
+            self.shared.state.end_pass(draft.ordinal, &draft.row)?;
         }
         Ok((report, ended))
     }
@@ -250,6 +262,7 @@ impl Gateway {
         let mut done = (from * chunk_bytes).min(size_bytes);
         (reading.progress)(done);
         let (mut before, mut ended): (Option<JudgedBatch>, bool) = (None, true);
+        let mut scrub_time = reading.scrub_time;
         loop {
             let snapshot = shared.state.snapshot()?;
             let waiting = shared.waiting_packs()?.into_keys().collect();
@@ -304,12 +317,24 @@ impl Gateway {
             }
             before = match judged {
                 None => break,
-                Some(Ok(judged)) => Some(judged),
+                Some(Ok(judged)) => {
+                    let batch = &judged.0;
+                    if let Some(left) = scrub_time.as_mut().filter(|_| batch.is_scrub) {
+                        *left = left.saturating_sub(batch.took);
+                        if left.is_zero() {
+                            batches.stop_scrub();
+                        }
+                    }
+                    Some(judged)
+                }
                 Some(Err((offset, cause))) => return Err(failed(offset, cause)),
             };
         }
         if !ended {
             return Ok(false);
+        }
+        if let Some(scrub) = &mut intake.draft.scrubs[number] {
+            *scrub = batches.scrub();
         }
         (reading.progress)(size_bytes - done);
         if intake.surprises > 0 && reading.pass.is_none() {

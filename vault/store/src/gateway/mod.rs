@@ -11,6 +11,7 @@ mod draft;
 mod epoch;
 mod heal;
 mod index;
+mod later;
 mod layers;
 mod losses;
 mod outbox;
@@ -21,6 +22,7 @@ mod publish;
 mod queue;
 mod rebuild;
 mod rows;
+mod scrub;
 mod snapshot;
 mod state;
 mod state_map;
@@ -158,6 +160,7 @@ pub struct Gateway {
     sealed_key: [u8; SEALED_KEY_BYTES],
     buffers: Buffers,
     key_made: Instant,
+    scrub_time: scrub::ScrubTime,
 }
 
 impl std::fmt::Debug for Gateway {
@@ -198,6 +201,7 @@ impl Gateway {
                 options.pack_bytes + packing::PACK_REST_BYTES,
             ),
             key_made: Instant::now(),
+            scrub_time: scrub::ScrubTime::default(),
         })
     }
 

@@ -69,6 +69,15 @@ pub(super) struct Change {
 }
 
 impl Change {
+    /// A pass may come to a position twice: it differs in what either changed.
+    pub fn over(&self, before: Change) -> Change {
+        let both = self.blocks.as_ref().zip(before.blocks.as_ref());
+        Change {
+            slot: self.slot,
+            blocks: both.map(|(now, before)| before.union(now)),
+        }
+    }
+
     /// A hole is empty, a chunk its id and the mask.
     pub fn encode(&self) -> Vec<u8> {
         let mask = self.blocks.as_ref().map_or(&[][..], BlockMask::as_bytes);

@@ -19,7 +19,7 @@ impl State {
     ) -> Result<u64, StoreError> {
         self.write(|w| {
             put_row(w, capture, draft)?;
-            put_changes(w, capture, changes)?;
+            put_changes(w, (capture, draft), changes)?;
             let ordinal = take_numbers(w, "pack", 1)?;
             w.open_table(PACKS)?.insert(ordinal, json(row).as_slice())?;
             w.open_table(OPEN)?.insert(ordinal, ())?;

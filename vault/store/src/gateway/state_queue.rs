@@ -2,11 +2,11 @@
 
 use super::losses::Place;
 use super::rows::{DiskRow, PackRow, PendingRow, QueueRow};
-use super::state::{CHANGES, MAP, PENDING, QUEUE, State, VMS, json, take_numbers};
+use super::state::{AFTER_PASS, CHANGES, MAP, PENDING, QUEUE, State, VMS, json, take_numbers};
 use super::state_map::Change;
 use super::state_packs::{drop_chunks, drop_packs, update_pack_rows};
 use crate::StoreError;
-use redb::{ReadableTable, WriteTransaction};
+use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use std::collections::{BTreeMap, HashSet};
 use vault_format::layer::Slot;
 use vault_format::{ChunkId, VmId};
@@ -17,6 +17,8 @@ pub(super) type Changed = (u64, Change);
 /// Of a point that is published, moved into the map in one commit: the other half waits for it. A first point of 500 GB has
 /// two million.
 const ROWS_PER_COMMIT: usize = 1 << 15;
+
+type ChangeTable = TableDefinition<'static, (u32, u64, u64), &'static [u8]>;
 
 /// By disk.
 pub(super) type Changes = BTreeMap<u32, Vec<Changed>>;
@@ -51,8 +53,12 @@ impl State {
         })
     }
 
-    pub fn put_capture(&self, ordinal: u64, row: &QueueRow) -> Result<(), StoreError> {
-        self.write(|w| put_row(w, ordinal, row))
+    /// The draft's pass is complete.
+    pub fn end_pass(&self, ordinal: u64, row: &QueueRow) -> Result<(), StoreError> {
+        self.write(|w| {
+            put_row(w, ordinal, row)?;
+            drop_rows(w, AFTER_PASS, ordinal, &numbers(&row.disks))
+        })
     }
 
     /// Notes what the draft changes in each disk, and how far it has come, in one commit.
@@ -64,7 +70,7 @@ impl State {
     ) -> Result<(), StoreError> {
         self.write(|w| {
             put_row(w, ordinal, row)?;
-            put_changes(w, ordinal, changes)
+            put_changes(w, (ordinal, row), changes)
         })
     }
 
@@ -79,6 +85,7 @@ impl State {
     ) -> Result<(), StoreError> {
         self.write(|w| {
             put_row(w, ordinal, row)?;
+            drop_rows(w, AFTER_PASS, ordinal, &numbers(&row.disks))?;
             for (old, row) in superseded {
                 drop_capture(w, *old, &row.disks)?;
             }
@@ -220,27 +227,26 @@ pub(super) fn put_row(
 
 pub(super) fn put_changes(
     w: &WriteTransaction,
-    ordinal: u64,
+    (ordinal, draft): (u64, &QueueRow),
     changes: &Changes,
 ) -> Result<(), redb::Error> {
-    let mut table = w.open_table(CHANGES)?;
-    let all = changes
-        .iter()
-        .flat_map(|(disk, its)| its.iter().map(move |change| (*disk, change)));
-    for (disk, (position, change)) in all {
-        let key = (disk, *position, ordinal);
-        // A pass may come to a position twice: it differs in what either changed.
-        let before = table.get(key)?.map(|v| Change::decode(v.value()));
-        let blocks = match (&change.blocks, before) {
-            (blocks, None) => blocks.clone(),
-            (Some(blocks), Some(before)) => before.blocks.map(|b| b.union(blocks)),
-            (None, Some(_)) => None,
-        };
-        let change = Change {
-            slot: change.slot,
-            blocks,
-        };
-        table.insert(key, change.encode().as_slice())?;
+    let tables = match draft.pass {
+        Some(_) => &[CHANGES, AFTER_PASS][..],
+        None => &[CHANGES],
+    };
+    for table in tables {
+        let mut table = w.open_table(*table)?;
+        for (disk, changes) in changes {
+            for (position, change) in changes {
+                let key = (*disk, *position, ordinal);
+                let before = table.get(key)?.map(|v| Change::decode(v.value()));
+                let change = match before {
+                    Some(before) => change.over(before),
+                    None => change.clone(),
+                };
+                table.insert(key, change.encode().as_slice())?;
+            }
+        }
     }
     Ok(())
 }
@@ -252,12 +258,25 @@ pub(super) fn drop_capture(
     disks: &[DiskRow],
 ) -> Result<(), redb::Error> {
     w.open_table(QUEUE)?.remove(ordinal)?;
-    let disks: Vec<u32> = disks.iter().map(|disk| disk.number).collect();
-    drop_changes(w, ordinal, &disks)
+    drop_changes(w, ordinal, &numbers(disks))
 }
 
 fn drop_changes(w: &WriteTransaction, ordinal: u64, disks: &[u32]) -> Result<(), redb::Error> {
-    let mut changes = w.open_table(CHANGES)?;
+    drop_rows(w, CHANGES, ordinal, disks)?;
+    drop_rows(w, AFTER_PASS, ordinal, disks)
+}
+
+fn numbers(disks: &[DiskRow]) -> Vec<u32> {
+    disks.iter().map(|disk| disk.number).collect()
+}
+
+fn drop_rows(
+    w: &WriteTransaction,
+    table: ChangeTable,
+    ordinal: u64,
+    disks: &[u32],
+) -> Result<(), redb::Error> {
+    let mut changes = w.open_table(table)?;
     for disk in disks {
         let all = (*disk, 0, 0)..=(*disk, u64::MAX, u64::MAX);
         changes.retain_in(all, |(_, _, its), _| its != ordinal)?;

@@ -4,8 +4,9 @@
 use super::site::{BLOCK, Dice, new_id};
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use vault_format::ids::CaptureId;
 use vault_store::Extents;
 use vault_store::error::DiskFailure;
@@ -57,9 +58,13 @@ impl TrackedDisk {
     /// Freezes the disk. What it says of changes is since the newest capture that is trusted and that it has a bitmap of.
     pub fn checkpoint(&mut self, trusted: &[CaptureId]) -> Checkpoint {
         let since = trusted.iter().find(|id| self.bitmaps.contains_key(id));
-        let dirty = since.map(|id| self.bitmaps[id].clone());
         let since = since.copied();
-        let id = new_id();
+        self.checkpoint_as(new_id(), since)
+    }
+
+    /// One of several disks of a VM.
+    pub fn checkpoint_as(&mut self, id: CaptureId, since: Option<CaptureId>) -> Checkpoint {
+        let dirty = since.map(|id| self.bitmaps[&id].clone());
         let blocks = self.bytes.len() / BLOCK;
         self.bitmaps.insert(id, vec![false; blocks]);
         Checkpoint {
@@ -173,6 +178,53 @@ impl Extents for Failing {
         self.left
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
             .map_err(|_| "the disk fails")?;
+        self.disk.read_at(offset, buf)
+    }
+
+    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, DiskFailure> {
+        self.disk.next_data(offset)
+    }
+
+    fn next_change(&self, offset: u64) -> Result<Option<Range<u64>>, DiskFailure> {
+        self.disk.next_change(offset)
+    }
+}
+
+/// A disk that takes its time for each read, whoever reads, and knows what it was asked for.
+pub struct Slow {
+    disk: Arc<Frozen>,
+    each: Duration,
+    reads: Mutex<Vec<u64>>,
+}
+
+impl Slow {
+    pub fn new(disk: Arc<Frozen>, each: Duration) -> Self {
+        Slow {
+            disk,
+            each,
+            reads: Mutex::default(),
+        }
+    }
+
+    /// The chunks of so many bytes that were read, in order.
+    pub fn chunks(&self, chunk: usize) -> Vec<u64> {
+        let reads = self.reads.lock().unwrap();
+        let mut chunks: Vec<u64> = reads.iter().map(|offset| offset / chunk as u64).collect();
+        chunks.sort_unstable();
+        chunks.dedup();
+        chunks
+    }
+}
+
+impl Extents for Slow {
+    fn size_bytes(&self) -> u64 {
+        self.disk.size_bytes()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DiskFailure> {
+        let mut reads = self.reads.lock().unwrap();
+        std::thread::sleep(self.each);
+        reads.push(offset);
         self.disk.read_at(offset, buf)
     }
 
