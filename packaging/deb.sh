@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the Debian package with dpkg-deb alone.
 #
-#   packaging/deb.sh [OUTPUT-FOLDER]
+#   packaging/deb.sh [OUTPUT-FOLDER]     XZ_LEVEL: 0 for a fast one, 6 unless told
 #
 # SPARESITE_BIN: a folder with both programs, built already; else they are built for release.
 set -euo pipefail
@@ -83,5 +83,5 @@ CONTROL
 find "$tree" -exec touch --no-dereference --date="@$epoch" {} +
 mkdir -p "$output"
 package=$output/sparesite_${version}_amd64.deb
-SOURCE_DATE_EPOCH=$epoch dpkg-deb --root-owner-group -Zxz --build "$tree" "$package" >/dev/null
+SOURCE_DATE_EPOCH=$epoch dpkg-deb --root-owner-group -Zxz -z"${XZ_LEVEL:-6}" --build "$tree" "$package" >/dev/null
 echo "$package"

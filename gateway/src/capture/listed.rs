@@ -176,6 +176,7 @@ impl Capturer {
             progress(bytes);
         };
         let (mut sent_bytes, mut asks, mut tries) = (0, true, Tries::default());
+        self.say(name, Some(format!("{work}, pass 1: begun")));
         loop {
             let mut gateway = self.turn_with_uplink(gateway).await?;
             if asks {

@@ -177,6 +177,7 @@ impl Capturer {
             progress(bytes);
         };
         let (mut looked, mut changed, mut cut_off) = (began, None, false);
+        self.say(name, Some(format!("{work}, pass {pass}: begun")));
         let mut tries = Tries::default();
         loop {
             let mut gateway = self.turn_with_uplink(gateway).await?;

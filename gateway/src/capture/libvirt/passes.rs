@@ -73,6 +73,7 @@ impl Capturer {
         let name = &target.vm.name;
         let (mut sent, mut begun, mut failures, mut cut_off) = (0, false, 0, false);
         let (mut looked, mut changed, mut tries) = (began, None, Tries::default());
+        self.say(name, Some(format!("{work}, pass {pass}: begun")));
         loop {
             let mut gateway = self.turn_with_uplink(gateway).await?;
             if cut_off {

@@ -11,7 +11,10 @@ fn change(vm: &Running, step: u64) {
 fn a_position_that_was_removed_never_stored_or_left_open_is_a_resync() {
     let mut vm = Running::start();
     vm.qemu.write_noise("vd0", 1, 0, 8 * MIB);
-    vm.sync();
+    let first = vm.sync();
+    assert!(first.report["passes"].as_u64() >= Some(1), "{first:?}");
+    let tracking = &first.report["tracking"][0];
+    assert_eq!(tracking["granularity_bytes"], 4096, "{first:?}");
     change(&vm, 9);
     vm.sync().is_delta();
     vm.only_bitmaps_stay();

@@ -83,3 +83,21 @@ fn what_a_killed_capture_left_goes_when_the_daemon_starts_though_nothing_is_due(
     daemon.terminate();
     daemon.wait().ok();
 }
+
+#[test]
+fn a_first_sync_is_a_pass_that_holds_nothing_and_is_seen() {
+    let vm = Running::start();
+    // 8 MiB take a minute.
+    vm.add("[uplink]\ncap = \"1 Mbit/s\"\n");
+    vm.qemu.write_noise("vd0", 1, 0, 8 * MIB);
+    let daemon = Background::start(&mut vm.site.gateway_command(&["run"]));
+    wait_until("a pass", || {
+        let doing = vm.live()["doing"].to_string();
+        doing.contains("first sync, pass 1")
+    });
+    assert!(!vm.qemu.is_held("vd0"));
+    assert!(vm.live()["published"].is_null(), "{}", vm.live());
+    daemon.terminate();
+    daemon.wait().ok();
+    assert_eq!(vm.qemu.left().nodes, Vec::<String>::new());
+}

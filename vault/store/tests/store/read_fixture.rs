@@ -1,5 +1,4 @@
 //! A small vault in memory, written straight with the format, so that every shape that a reader may meet can be made.
-#![allow(dead_code)]
 
 use async_trait::async_trait;
 use bytes::Bytes;

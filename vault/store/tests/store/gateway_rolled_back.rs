@@ -1,13 +1,10 @@
 //! A disk that its owner puts back to what it was, bitmaps included, while captures made since are not published: its
 //! tracking tells the truth since the older capture, and nothing of what the later ones took from it.
 
-mod site;
-mod tracked;
-
-use site::*;
+use crate::site::*;
+use crate::tracked::*;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tracked::*;
 use vault_store::gateway::{Gateway, Hold};
 use vault_store::read::PointSelector;
 

@@ -1,9 +1,7 @@
 //! The process dies after each store operation of a sync in turn; the next sync goes on: nothing that arrived is sent
 //! again, and the point is right.
 
-mod site;
-
-use site::*;
+use crate::site::*;
 use std::sync::Arc;
 use vault_store::objects::Objects;
 use vault_store::objects::faulty::{Fault, FaultPlan, Faulty};

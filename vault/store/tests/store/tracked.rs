@@ -1,7 +1,6 @@
 //! A disk whose hypervisor tracks changes: a bitmap for each capture, as the gateway's source would keep them.
-#![allow(dead_code)]
 
-use super::site::{BLOCK, Dice, new_id};
+use crate::site::{BLOCK, Dice, new_id};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};

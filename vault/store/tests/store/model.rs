@@ -1,9 +1,7 @@
 //! A model: random writes, growing, excluding, syncs, lost and old states, rebuilds, damage and restores, against plain
 //! byte vectors.
 
-mod site;
-
-use site::*;
+use crate::site::*;
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use tempfile::TempDir;

@@ -1,12 +1,9 @@
 //! The slow reading of tracked disks while a guest is frozen: what it takes of that time, and that nothing is left out.
 
-mod site;
-mod tracked;
-
-use site::*;
+use crate::site::*;
+use crate::tracked::*;
 use std::sync::Arc;
 use std::time::Duration;
-use tracked::*;
 use vault_store::gateway::{Gateway, Hold, PointReport};
 
 const DAY: i64 = 86_400;

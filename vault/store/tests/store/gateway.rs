@@ -1,8 +1,6 @@
 //! The gateway's promises, one by one: what a cycle costs, what is a patch, who may write.
 
-mod site;
-
-use site::*;
+use crate::site::*;
 use vault_format::{PointId, names};
 use vault_store::StoreError;
 use vault_store::read::{PointSelector, VerifyOptions, verify};

@@ -1,9 +1,7 @@
 //! The damage matrix: {delete, truncate, flip, swap} × {every kind of object}. What `verify` says is restorable is what
 //! restores, nothing is silently wrong, and the next sync heals what the site's disk still holds.
 
-mod site;
-
-use site::*;
+use crate::site::*;
 use std::path::{Path, PathBuf};
 use vault_store::gateway::PointReport;
 use vault_store::read::{PointSelector, VerifyOptions, log_damage, verify};

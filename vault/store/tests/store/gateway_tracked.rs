@@ -1,11 +1,8 @@
 //! Captures of disks whose changes are known: what is read, what is not trusted, what heals.
 
-mod site;
-mod tracked;
-
-use site::*;
+use crate::site::*;
+use crate::tracked::*;
 use std::sync::Arc;
-use tracked::*;
 use vault_store::gateway::{Gateway, Hold, PointReport};
 use vault_store::read::PointSelector;
 

@@ -1,8 +1,6 @@
 //! Metadata objects too large to be read whole: roots and parts by ranges, and damage of single parts.
 
-mod read_fixture;
-
-use read_fixture::*;
+use crate::read_fixture::*;
 use vault_format::entry::Entry;
 use vault_format::layer::Slot;
 use vault_format::manifest::LayerRef;

@@ -1,9 +1,7 @@
 //! What a gateway merges: index segments (one for every 64 packs, and a wider one for every eight of those) and map layers.
 
-mod site;
-
+use crate::site::*;
 use bytes::Bytes;
-use site::*;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};

@@ -1,9 +1,7 @@
 //! The process dies in what a sync seldom does: learning the vault anew, healing damage, taking over a VM. The next try
 //! ends with right points, and nothing is stored twice.
 
-mod site;
-
-use site::*;
+use crate::site::*;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vault_format::gateway_key::GatewayKey;

@@ -1,8 +1,6 @@
 //! Verifying: every kind of object, damaged in every way, is found, and each verdict is what assembling then proves.
 
-mod read_fixture;
-
-use read_fixture::*;
+use crate::read_fixture::*;
 use ring::digest::{SHA256, digest};
 use std::collections::BTreeMap;
 use vault_format::control_log::LogEntry;

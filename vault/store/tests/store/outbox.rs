@@ -1,12 +1,9 @@
 //! Points that wait: the uplink is down, slow or dies; they arrive in order, each what its disk was, or are replaced.
 
-mod site;
-mod tracked;
-
-use site::*;
+use crate::site::*;
+use crate::tracked::*;
 use std::collections::HashMap;
 use std::sync::Arc;
-use tracked::*;
 use vault_format::ids::CaptureId;
 use vault_store::StoreError;
 use vault_store::gateway::{Gateway, GatewayOptions, Hold};

@@ -1,5 +1,4 @@
 //! A site in a test: a directory vault, a kit, gateways with their state, and disks in memory.
-#![allow(dead_code)]
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};

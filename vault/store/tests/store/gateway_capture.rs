@@ -1,8 +1,6 @@
 //! A capture: batches judged side by side, a guest that waits for the reading only, disks that fail.
 
-mod site;
-
-use site::*;
+use crate::site::*;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

@@ -1,15 +1,12 @@
 //! The process dies before each commit of its state in turn, while packs are lost that had not arrived yet: whatever it has
 //! published by then, and whatever the next one publishes, is what the disk was.
 
-mod site;
-mod tracked;
-
-use site::*;
+use crate::site::*;
+use crate::tracked::*;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tracked::*;
 use vault_format::ids::CaptureId;
 use vault_store::StoreError;
 use vault_store::gateway::{Gateway, Hold};

@@ -1,8 +1,6 @@
 //! Assembling disks: layers, holes, chains, several records of an id, every place where entries may be, damage.
 
-mod read_fixture;
-
-use read_fixture::*;
+use crate::read_fixture::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use vault_format::layer::{Run, Slot};

@@ -1,11 +1,9 @@
 //! Vaults with a random history: many points, chains, several records of an id, entries in every place they may be. Each
 //! point is compared with a model, whole and after damage, and over a store that returns wrong bytes.
 
-mod read_fixture;
-
+use crate::read_fixture::*;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use read_fixture::*;
 use std::collections::HashMap;
 use std::sync::Arc;
 use vault_format::layer::{Run, RunBuilder, Slot};

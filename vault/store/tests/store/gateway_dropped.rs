@@ -1,10 +1,8 @@
 //! Whoever runs a sync gives it up: its future is dropped wherever it can wait. The next sync of the same state goes on,
 //! whether in the same process or in a new one.
 
-mod site;
-
+use crate::site::*;
 use bytes::Bytes;
-use site::*;
 use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;

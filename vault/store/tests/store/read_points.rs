@@ -1,8 +1,6 @@
 //! Opening a vault and finding its recovery points.
 
-mod read_fixture;
-
-use read_fixture::*;
+use crate::read_fixture::*;
 use std::collections::BTreeMap;
 use vault_format::control_log::LogEntry;
 use vault_format::{PointId, names};
