@@ -8,7 +8,7 @@ test: check    ## everything: the rules of the house, the Rust tests, the second
 	tests/setup.sh test tests/run.sh
 
 check:   ## fast rules: format, lints, arrows, file sizes
-	tests/check.sh
+	tests/setup.sh check tests/check.sh
 
 bench:   ## the table of the README, against other programs where they are installed
 	tests/setup.sh bench tests/bench/run

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the Debian package with dpkg-deb alone.
 #
-#   packaging/deb.sh [OUTPUT-FOLDER]
+#   packaging/deb.sh [OUTPUT-FOLDER]     XZ_LEVEL: 0 for a fast one, 6 unless told
 #
 # SPARESITE_BIN: a folder with both programs, built already; else they are built for release.
 set -euo pipefail
@@ -22,6 +22,11 @@ tree=$(mktemp -d)
 trap 'rm -rf "$tree"' EXIT
 chmod 0755 "$tree"
 into() { install -D -m "$1" "$2" "$tree/$3"; }
+# With links to what lies elsewhere in the package.
+into_doc() {
+    sed -E 's,\]\(((\.\./)*)packaging/scripts/,](\1examples/,g; s,\]\(CHANGELOG\.md\),](changelog.gz),g; s,\]\(LICENSE\),](copyright),g' "$1" |
+        into 0644 /dev/stdin "usr/share/doc/sparesite/$2"
+}
 
 for program in "${programs[@]}"; do
     into 0755 "$SPARESITE_BIN/$program" "usr/bin/$program"
@@ -38,11 +43,11 @@ into 0644 "$here/sparesite-gateway.service" usr/lib/systemd/system/sparesite-gat
 into 0600 "$here/gateway.toml" etc/sparesite/gateway.toml
 chmod 0700 "$tree/etc/sparesite"
 into 0644 "$root/LICENSE" usr/share/doc/sparesite/copyright
-into 0644 "$root/README.md" usr/share/doc/sparesite/README.md
-# What an operator without a network needs; the format's document is in every vault too.
-for document in configuration.md hypervisors.md runbook.md vault-format.md runbook/; do
+into_doc "$root/README.md" README.md
+# What an operator without a network needs, and what that links to; the format's document is in every vault too.
+for document in architecture.md configuration.md hypervisors.md runbook.md vault-format.md runbook/ decisions/; do
     find "$root/docs/${document%/}" -type f -name '*.md' -printf '%P|%p\n' | while IFS='|' read -r name path; do
-        into 0644 "$path" "usr/share/doc/sparesite/docs/$document$name"
+        into_doc "$path" "docs/$document$name"
     done
 done
 for folder in lvm zfs hyper-v vmware; do
@@ -50,7 +55,7 @@ for folder in lvm zfs hyper-v vmware; do
         into "$([[ $script = *.sh ]] && echo 0755 || echo 0644)" "$script" "usr/share/doc/sparesite/examples/$folder/${script##*/}"
     done
 done
-into 0644 "$here/scripts/README.md" usr/share/doc/sparesite/examples/README.md
+into_doc "$here/scripts/README.md" examples/README.md
 gzip --best --no-name --stdout "$root/CHANGELOG.md" | into 0644 /dev/stdin usr/share/doc/sparesite/changelog.gz
 
 mkdir -p "$tree/DEBIAN"
@@ -64,11 +69,11 @@ Version: $version
 Architecture: amd64
 Maintainer: The Sparesite authors <sparesite@sparesite.invalid>
 Installed-Size: $(du -sk --exclude=DEBIAN "$tree" | cut -f1)
-Depends: libc6 (>= 2.34), libgcc-s1
+Depends: libc6 (>= 2.34), libgcc-s1, ca-certificates
 Recommends: openssh-client, qemu-utils
 Section: admin
 Priority: optional
-Description: replicates VMs into object storage, from where they start in a cloud
+Description: keeps the disks of VMs, encrypted, in object storage, and brings them back
  The gateway captures the disks of a site's VMs into an encrypted vault in
  object storage; the restore program brings them back from it anywhere.
  .
@@ -78,5 +83,5 @@ CONTROL
 find "$tree" -exec touch --no-dereference --date="@$epoch" {} +
 mkdir -p "$output"
 package=$output/sparesite_${version}_amd64.deb
-SOURCE_DATE_EPOCH=$epoch dpkg-deb --root-owner-group -Zxz --build "$tree" "$package" >/dev/null
+SOURCE_DATE_EPOCH=$epoch dpkg-deb --root-owner-group -Zxz -z"${XZ_LEVEL:-6}" --build "$tree" "$package" >/dev/null
 echo "$package"

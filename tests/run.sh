@@ -19,8 +19,8 @@ target=$(cargo metadata --no-deps --format-version 1 |
     python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
 if command -v dpkg-deb >/dev/null; then
     SPARESITE_BIN=$target/debug packaging/check.sh
+else
+    tests/skip.sh dpkg-deb
 fi
-if [[ -d tests/second-reader ]]; then
-    SPARESITE_BIN=$target/debug "$SPARESITE_PYTHON" -m pytest -q -p no:cacheprovider tests/second-reader
-fi
+SPARESITE_BIN=$target/debug "$SPARESITE_PYTHON" -m pytest -q -p no:cacheprovider tests/second-reader
 SPARESITE_BIN=$target/debug tests/boot/test-boot.sh short

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Brings a Debian machine to where a make target can run, then runs the command given.
 #
-#   tests/setup.sh test|demo|bench|boot|test-boot [COMMAND…]
+#   tests/setup.sh check|test|demo|bench|boot|test-boot [COMMAND…]
 #
 # Idempotent: a second call installs nothing and takes a moment. Only what is missing is installed,
 # since a newer qemu from elsewhere would conflict with Debian's. Everything else is cached outside
@@ -10,10 +10,12 @@
 #   SPARESITE_PYTHON    a Python with tests/requirements.txt      (test, test-boot)
 #   SPARESITE_MOTO      moto_server, the S3 stand-in              (test, test-boot)
 #   SPARESITE_AZURITE   azurite-blob, the Azure stand-in          (test)
+#   SPARESITE_REQUIRE   1: a test that finds something missing fails, but for what
+#   SPARESITE_WITHOUT   names, as it is not to be had here        (check, test)
 set -euo pipefail
 
 readonly azurite_version=3.35.0         # the newest that runs on the Node.js of Debian 12
-usage='usage: setup.sh test|demo|bench|boot|test-boot [COMMAND…]'
+usage='usage: setup.sh check|test|demo|bench|boot|test-boot [COMMAND…]'
 kind=${1:?$usage}
 shift
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -107,7 +109,7 @@ qemu_system() {
     fi
 }
 
-# libvirtd and virsh, for the tests of its source; without them those tests say that they were skipped.
+# libvirtd and virsh, for the tests of its source.
 libvirt() {
     command -v libvirtd >/dev/null && command -v virsh >/dev/null && return
     if from_backports; then
@@ -128,6 +130,34 @@ test_guest() {
     python_environment
 }
 
+# optional WHAT COMMAND…: where the command fails, what needs WHAT may be left out.
+optional() {
+    local what=$1
+    shift
+    ("$@") && return
+    say "no $what here: what needs it is left out"
+    SPARESITE_WITHOUT="${SPARESITE_WITHOUT:-} $what"
+}
+
+# Only root has these, and not in every container.
+loop_device() {
+    local file device
+    file=$(mktemp)
+    truncate -s 1M "$file"
+    device=$(losetup --find --show "$file" 2>/dev/null) && losetup --detach "$device"
+    local code=$?
+    rm "$file"
+    return $code
+}
+mount_namespace() {
+    local try
+    for try in -m -rm; do
+        # shellcheck disable=SC2016 # for the inner shell
+        unshare "$try" sh -c 'mount -t tmpfs none "$1"' sh "$SPARESITE_CACHE" 2>/dev/null && return
+    done
+    return 1
+}
+
 mkdir -p "$SPARESITE_CACHE"
 exec 9>"$SPARESITE_CACHE/setup.lock"
 flock 9
@@ -135,11 +165,15 @@ case $kind in
 test)
     test_guest
     packages nbdkit=nbdkit
-    # Without these, the tests that need them say so.
-    (packages /usr/sbin/sshd=openssh-server) || say "no sshd: tests over ssh are left out"
-    (libvirt) || say "no libvirt: its tests are left out"
     azurite
+    optional sshd packages /usr/sbin/sshd=openssh-server
+    optional libvirt libvirt
+    optional dpkg-deb packages dpkg-deb=dpkg
+    optional systemd-analyze packages systemd-analyze=systemd
+    optional loop loop_device
+    optional namespace mount_namespace
     ;;
+check) optional shellcheck packages shellcheck=shellcheck ;;
 demo) packages "${guest_builders[@]}" ;;
 bench) packages cc=build-essential python3=python3 qemu-img=qemu-utils mke2fs=e2fsprogs ;;
 boot) qemu_system ;;
@@ -147,5 +181,6 @@ test-boot) test_guest ;;
 *) fail "$usage" ;;
 esac
 exec 9>&-
+case $kind in check | test) export SPARESITE_REQUIRE=1 SPARESITE_WITHOUT="${SPARESITE_WITHOUT:-}" ;; esac
 
 [[ $# -eq 0 ]] || exec "$@"

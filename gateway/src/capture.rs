@@ -1,6 +1,7 @@
 //! Capturing: a VM, or the VMs of a consistency group, read at one instant into a recovery point
 //! that waits to be sent.
 
+mod asked;
 mod expected;
 mod hooks;
 mod libvirt;
@@ -35,7 +36,7 @@ use crate::{
 };
 use hooks::Hooks;
 use reached::Reached;
-pub use reached::{host_of, place};
+pub use reached::{domain_of, place};
 
 pub const SOFTWARE: &str = concat!("sparesite-gateway ", env!("CARGO_PKG_VERSION"));
 
@@ -51,8 +52,16 @@ pub enum CaptureError {
     Failed(#[from] Failure),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The vault does not answer, and without it this VM cannot be captured.
+    #[error("{0}")]
+    OutOfReach(String),
     #[error("{0}")]
     Source(String),
+    /// Of a VM of a group, so that the others are not kept for days.
+    #[error(
+        "captured without its group for once: {0}, so passes over its running disks come first"
+    )]
+    Alone(String),
 }
 
 fn in_one_line(failure: &Failure) -> String {
@@ -95,6 +104,17 @@ pub struct Captured {
     pub findings: Vec<Finding>,
     pub moments: Moments,
     pub tracking: Vec<DiskTracking>,
+    pub before: Beforehand,
+}
+
+/// What came before the capture itself: passes over the running disks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Beforehand {
+    pub passes: u64,
+    pub read_bytes: u64,
+    pub stored_bytes: u64,
+    /// The disks that the passes compared in full although earlier captures have them, and why.
+    pub resyncs: Vec<String>,
 }
 
 impl Captured {
@@ -106,6 +126,7 @@ impl Captured {
             findings: Vec::new(),
             moments: Moments::default(),
             tracking: Vec::new(),
+            before: Beforehand::default(),
         }
     }
 }
@@ -132,7 +153,7 @@ pub struct Capturer {
     /// The vault did not answer the last time.
     is_out_of_reach: AtomicBool,
     /// Running VMs by name; a new one is swept first.
-    reached: Mutex<HashMap<String, Reached>>,
+    reached: StdMutex<HashMap<String, Arc<Mutex<Option<Reached>>>>>,
     /// What long work is at, by VM.
     doing: StdMutex<HashMap<String, String>>,
 }
@@ -159,7 +180,7 @@ impl Capturer {
             compares: asked.compares,
             throttle,
             is_out_of_reach: AtomicBool::new(false),
-            reached: Mutex::default(),
+            reached: StdMutex::default(),
             doing: StdMutex::default(),
         })
     }
@@ -215,9 +236,6 @@ impl Capturer {
         }
         for vm in others {
             captured.push(match &vm.source {
-                Source::Libvirt(_) if vms.len() > 1 => {
-                    Captured::of(vm, Err(CaptureError::Source(alone(vm))))
-                }
                 Source::Libvirt(source) => {
                     self.capture_libvirt(gateway, (vm, source), progress).await
                 }
@@ -273,12 +291,4 @@ impl Capturer {
     fn scratch_folder(&self) -> PathBuf {
         self.config.scratch.folder.clone()
     }
-}
-
-fn alone(vm: &Vm) -> String {
-    format!(
-        "VM {}: domains of libvirt in a [[group]] are not in this version: libvirt begins the backup job of one domain \
-         at a time; protect it without the group, or as `qemu` by a QMP socket of its own",
-        vm.name
-    )
 }

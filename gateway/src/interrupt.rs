@@ -1,6 +1,6 @@
-//! Ctrl-C and SIGTERM: noted once, asked for by whoever works for long.
+//! Ctrl-C, SIGTERM and SIGHUP: noted once, asked for by whoever works for long.
 
-use std::io;
+use std::{fs, io};
 
 use console::Failure;
 use tokio::{
@@ -21,11 +21,18 @@ impl Interrupt {
     pub fn listen(then: &'static str) -> io::Result<Self> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
+        // A terminal that is closed asks for the same, unless `nohup` said that it should not count.
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let mut hangup = match ignores_hangup(&status) {
+            true => None,
+            false => Some(signal(SignalKind::hangup())?),
+        };
         let (sender, came) = watch::channel(false);
         tokio::spawn(async move {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
+                Some(_) = async { hangup.as_mut()?.recv().await } => {}
             }
             sender.send_replace(true);
             // A dropped sender would wake those who wait for no reason.
@@ -62,5 +69,38 @@ impl Interrupt {
     #[cfg(test)]
     pub fn of(came: watch::Receiver<bool>) -> Self {
         Interrupt { came, then: "" }
+    }
+}
+
+/// As proc(5) has it: a mask of 64 bits, SIGHUP the lowest.
+fn ignores_hangup(status: &str) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_hangup_is_an_interrupt_and_does_not_end_us() {
+        let interrupt = Interrupt::listen("").expect("listens");
+        assert!(!interrupt.came());
+        kill_process(getpid(), Signal::HUP).expect("sent");
+        let came = tokio::time::timeout(Duration::from_secs(10), interrupt.wait()).await;
+        assert!(came.is_ok());
+    }
+
+    #[test]
+    fn nohup_is_heeded() {
+        let status = |mask: &str| format!("Name:\tx\nSigIgn:\t{mask}\nSigCgt:\t0000000000000001\n");
+        assert!(ignores_hangup(&status("0000000000001001")));
+        assert!(!ignores_hangup(&status("0000000000001000")));
+        assert!(!ignores_hangup(""));
     }
 }

@@ -66,6 +66,20 @@ pub struct Job {
     /// For how long its file systems were frozen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub freeze_milliseconds: Option<u64>,
+    /// Points that waited in a full outbox, and that this one replaced.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub superseded: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// A kind or an outcome, as the log has it.
+pub fn word(value: &impl Serialize) -> String {
+    let word = serde_json::to_value(value).ok();
+    word.and_then(|word| Some(word.as_str()?.to_owned()))
+        .unwrap_or_default()
 }
 
 impl Job {
@@ -88,6 +102,7 @@ impl Job {
             bytes_sent: 0,
             pause_milliseconds: None,
             freeze_milliseconds: None,
+            superseded: 0,
         }
     }
 }

@@ -7,6 +7,7 @@ mod journal;
 mod memory;
 mod notify;
 mod pace;
+mod progress;
 mod status_file;
 #[cfg(test)]
 mod tests;

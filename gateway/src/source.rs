@@ -15,3 +15,7 @@ pub mod nbd_list;
 pub mod proxmox;
 pub mod qemu;
 pub mod qmp;
+
+#[cfg(test)]
+#[path = "source/tests/judged.rs"]
+mod judged;

@@ -189,7 +189,7 @@ pub fn option_error(kind: u32) -> &'static str {
         2 => "forbidden by the server's policy",
         3 => "invalid request",
         4 => "not supported on the server's platform",
-        5 => "TLS is required, which this client does not speak",
+        5 => "the server requires TLS: write nbds:// or nbds+unix://",
         6 => "no such export",
         7 => "the server is shutting down",
         8 => "the client must honour block sizes",

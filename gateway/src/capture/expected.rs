@@ -8,10 +8,14 @@ fn expected_bytes(changed: u64) -> u64 {
     changed + changed / 64 + (1 << 20)
 }
 
-/// For one VM; `Err` says why it is not begun.
-pub fn hold(outbox: &OutboxUse, vm: &str, changed: u64) -> Result<Hold, String> {
+/// For one VM; `Err` says why it is not begun. What it takes is taken in `outbox` for who comes after it.
+pub fn hold(outbox: &mut OutboxUse, vm: &str, changed: u64) -> Result<Hold, String> {
     let expected = expected_bytes(changed);
-    match plan_capture(outbox, vm, expected) {
+    let plan = plan_capture(outbox, vm, expected);
+    if plan != CapturePlan::NoRoom {
+        outbox.used_bytes += expected;
+    }
+    match plan {
         CapturePlan::Append => Ok(Hold::Checkpoint),
         CapturePlan::Supersede => Ok(Hold::Superseding),
         CapturePlan::NoRoom => Err(format!(
@@ -34,14 +38,19 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_not_begun_and_says_what_to_do() {
-        let outbox = OutboxUse {
+        let mut outbox = OutboxUse {
             most_bytes: 100 << 20,
-            used_bytes: 95 << 20,
+            used_bytes: 80 << 20,
             ..OutboxUse::default()
         };
-        assert_eq!(hold(&outbox, "dc01", 1 << 20), Ok(Hold::Checkpoint));
-        let why = hold(&outbox, "dc01", 10 << 20).expect_err("no room");
+        let outbox = &mut outbox;
+        assert_eq!(hold(outbox, "dc01", 8 << 20), Ok(Hold::Checkpoint));
+        // Of the same instant: what the first one takes is taken, and what its replacement would take.
+        let why = hold(outbox, "dc02", 8 << 20).expect_err("no room");
         assert!(why.contains("raise `max` in [outbox]"), "{why}");
-        assert!(!fits(&outbox, "dc01", 10 << 20));
+        assert_eq!(hold(outbox, "dc02", 1 << 20), Ok(Hold::Checkpoint));
+        let why = hold(outbox, "dc01", 10 << 20).expect_err("no room");
+        assert!(why.contains("raise `max` in [outbox]"), "{why}");
+        assert!(!fits(outbox, "dc01", 10 << 20));
     }
 }

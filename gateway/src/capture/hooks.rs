@@ -2,6 +2,7 @@
 
 use std::{
     cell::OnceCell,
+    fs::File,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -16,7 +17,7 @@ use crate::{
     interrupt::Interrupt,
     source::{
         consistency::Freeze,
-        hook::{HOOK_TIMEOUT, HookKind, Occasion, printed_disks, run_hook},
+        hook::{HOOK_TIMEOUT, HookKind, Occasion, printed_consistency, printed_disks, run_hook},
     },
 };
 
@@ -44,22 +45,32 @@ impl Hooks {
 
     /// Runs the `after` hooks that an earlier process owes.
     pub async fn pay(&self) -> Vec<Finding> {
-        self.owed.pay(&self.config, None).await
+        self.owed.pay(&self.config, None, &self.interrupt).await
     }
 
     /// Runs the `before` hook, if the VM has one. The `after` hook is owed from here on.
     pub async fn freeze(&self, vm: &Vm, on: Occasion) -> (Before, Thaw) {
+        let pay = self.owed.pay(&self.config, Some(&vm.name), &self.interrupt);
         let mut thaw = Thaw {
             vm: vm.name.clone(),
-            hook: vm.after.clone(),
+            hook: None,
             note: None,
-            earlier: self.owed.pay(&self.config, Some(&vm.name)).await,
+            earlier: pay.await,
             on,
             task: OnceCell::new(),
         };
+        if self.interrupt.came() {
+            // Nothing is begun, and what is owed stays so.
+            return (Before::none(Freeze::Failed("interrupted".into())), thaw);
+        }
+        thaw.hook = vm.after.clone();
+        let mut lock = None;
         if vm.before.is_some() && thaw.hook.is_some() {
             match self.owed.note(&thaw.on) {
-                Ok(note) => thaw.note = Some(note),
+                Ok(note) => {
+                    lock = note.lock().ok();
+                    thaw.note = Some(note);
+                }
                 Err(error) => {
                     // Frozen without it, the VM would stay so if we were killed.
                     let why = format!("what it owes cannot be noted in the state folder: {error}");
@@ -67,7 +78,7 @@ impl Hooks {
                 }
             }
         }
-        let before = before(vm, &thaw.on, &self.interrupt).await;
+        let before = before(vm, &thaw.on, lock, &self.interrupt).await;
         (before, thaw)
     }
 }
@@ -79,33 +90,38 @@ impl Before {
     }
 }
 
-async fn before(vm: &Vm, on: &Occasion, interrupt: &Interrupt) -> Before {
+async fn before(vm: &Vm, on: &Occasion, lock: Option<File>, interrupt: &Interrupt) -> Before {
     let Some(hook) = &vm.before else {
         return Before::none(Freeze::NotAsked);
     };
     let stop = interrupt.wait();
-    let said = match run_hook(hook, HookKind::Before, on, HOOK_TIMEOUT, stop).await {
+    let kind = HookKind::Before;
+    let said = match run_hook(hook, (kind, on), lock, HOOK_TIMEOUT, stop).await {
         Ok(said) => said,
         Err(why) => return Before::none(Freeze::Failed(why)),
     };
-    // Only a list has paths; what a hook of another source prints is for people.
     let names: Vec<&str> = vm.disks().iter().map(|disk| disk.name.as_str()).collect();
-    match names.is_empty() {
-        true => Before::none(Freeze::Done),
-        false => match printed_disks(&said, &names) {
-            Ok(disks) => Before {
-                freeze: Freeze::Done,
-                disks,
-            },
-            Err(why) => Before::none(Freeze::Failed(format!("{}: {why}", hook.display()))),
-        },
-    }
+    let understood = || {
+        let freeze = printed_consistency(&said)?.map_or(Freeze::Done, Freeze::Said);
+        // Only a list has paths; what else a hook of another source prints is for people.
+        let disks = match names.is_empty() {
+            true => Vec::new(),
+            false => printed_disks(&said, &names)?,
+        };
+        Ok::<_, String>(Before { freeze, disks })
+    };
+    understood()
+        .unwrap_or_else(|why| Before::none(Freeze::Failed(format!("{}: {why}", hook.display()))))
 }
 
 /// Not ended by an interrupt: it is what an interrupt waits for.
-pub(super) async fn run_after(hook: &Path, on: &Occasion) -> Result<(), String> {
+pub(super) async fn run_after(
+    hook: &Path,
+    on: &Occasion,
+    lock: Option<File>,
+) -> Result<(), String> {
     let never = std::future::pending();
-    let ran = run_hook(hook, HookKind::After, on, HOOK_TIMEOUT, never).await;
+    let ran = run_hook(hook, (HookKind::After, on), lock, HOOK_TIMEOUT, never).await;
     ran.map(drop)
 }
 
@@ -135,7 +151,9 @@ impl Thaw {
         self.task.get_or_init(|| {
             let (hook, on, note) = (hook.clone(), self.on.clone(), self.note.clone());
             tokio::spawn(async move {
-                run_after(&hook, &on).await?;
+                // Not waited for: the `before` of this process has ended, or was ended.
+                let lock = note.as_ref().and_then(|note| note.lock().ok());
+                run_after(&hook, &on, lock).await?;
                 note.iter().for_each(Note::remove);
                 Ok(())
             })

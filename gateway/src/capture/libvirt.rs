@@ -3,65 +3,49 @@
 
 mod ended;
 mod passes;
+mod target;
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
-use console::{Finding, show};
+use console::Finding;
 use jiff::Timestamp;
 use tokio::{sync::Mutex, time::Instant};
 use vault_format::{ids::CaptureId, manifest::Consistency};
 use vault_store::{
     Extents,
-    gateway::{DiskCapture, Gateway, Hold, PointReport, VmCapture},
+    gateway::{DiskCapture, Gateway, PointReport, VmCapture},
     setup::random,
 };
 use virtual_disk::nbd::NbdAddress;
 
 use ended::{at, left, why};
+use target::Target;
 
 use super::{
-    CaptureError, Captured, Capturer, Moments, SOFTWARE, expected,
+    Beforehand, CaptureError, Captured, Capturer, Moments, SOFTWARE, expected,
     live::{hook_failed, lower},
     passes::CONNECTIONS,
-    reached::host_of,
+    reached::domain_of,
 };
 use crate::{
     config::{LibvirtSource, Source, Vm},
     source::{
         consistency,
         hook::Occasion,
-        host::{Host, Reach},
+        host::Host,
         libvirt::{
-            Domain, LibvirtError, Seen,
             describe::as_list,
             job::{Job, Order},
-            plan::{self, Documents, Since, WantedDisk, documents, since},
-            uri,
+            plan::{self, Documents, Since, WantedDisk, documents},
         },
         live_disk::LiveDisk,
         qemu::{
             checkpoint::GuestFreeze,
             held::{HeldDisk, NewBitmap},
-            position::{NoDelta, Trusted},
+            position::NoDelta,
         },
     },
 };
-
-/// Less free space than this is not begun with: a guest writes more than it in the time between two looks.
-const LEAST_SCRATCH: u64 = 512 << 20;
-
-/// A domain with what is asked of it.
-struct Target<'c> {
-    vm: &'c Vm,
-    domain: Domain,
-    seen: Seen,
-    disks: Vec<(WantedDisk, Result<Since, NoDelta>)>,
-    /// Name and size.
-    excluded: Vec<(String, u64)>,
-    /// The job's, on its host.
-    socket: PathBuf,
-    reach: Reach,
-}
 
 /// A job that is held, with its disks.
 struct Held {
@@ -80,28 +64,29 @@ impl Capturer {
             tracing::info!("VM {}: it is off: its disks are read as they lie", vm.name);
             return self.capture_listed(gateway, &off, progress).await;
         }
-        let ready = self.libvirt_ready(gateway, (vm, source), progress).await;
-        let (target, hold, findings) = match ready {
-            Ok(ready) => ready,
-            Err(error) => return Captured::of(vm, Err(error)),
+        let mut before = Beforehand::default();
+        let ready = self
+            .libvirt_ready(gateway, (vm, source), &mut before, progress)
+            .await;
+        let mut captured = match ready {
+            Ok((target, findings)) => {
+                let mut captured = self.libvirt_point(gateway, &target, progress).await;
+                captured.findings.splice(0..0, findings);
+                captured
+            }
+            Err(error) => Captured::of(vm, Err(error)),
         };
-        let mut captured = self.libvirt_point(gateway, &target, hold, progress).await;
-        captured.findings.splice(0..0, findings);
+        captured.before = before;
         captured
     }
 
     /// The VM as a list of disks, where it is off and they lie on this machine. Whether it is started while they are read
     /// is looked at as with any list.
     async fn off(&self, vm: &Vm, source: &LibvirtSource) -> Option<Vm> {
-        let host = host_of(&self.config, vm);
-        if host != Host::Local {
+        let domain = domain_of(&self.config, vm, source);
+        if domain.host != Host::Local {
             return None;
         }
-        let domain = Domain {
-            uri: uri(&host),
-            host,
-            name: source.domain.clone(),
-        };
         let now = Timestamp::now().as_second();
         let seen = domain.look(&self.scratch_folder(), now).await.ok()?;
         let disks = &seen.description.hardware.disks;
@@ -112,126 +97,48 @@ impl Capturer {
         })
     }
 
+    /// Its checkpoint is of use, and what changed since fits the outbox: after passes where it is not so.
     async fn libvirt_ready<'c>(
         &self,
         gateway: &Mutex<Gateway>,
         (vm, source): (&'c Vm, &LibvirtSource),
+        before: &mut Beforehand,
         progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<(Target<'c>, Hold, Vec<Finding>), CaptureError> {
+    ) -> Result<(Target<'c>, Vec<Finding>), CaptureError> {
         let findings = {
             let mut gateway = self.turn(gateway).await?;
             self.ask_vault(&mut gateway, vm).await?
         };
         let mut target = self.target(vm, source).await?;
         self.position(gateway, &mut target).await?;
-        let lost = target.disks.iter().find_map(|(disk, since)| {
-            let why = since.as_ref().err().filter(|_| disk.is_tracked())?;
-            Some(format!("disk {}: {why}", disk.id))
-        });
-        let is_first = gateway.lock().await.captures(&vm.name)?.is_empty();
-        if lost.is_some() || is_first {
-            let why = lost.unwrap_or_else(|| "nothing is known of it yet".into());
-            tracing::info!(
-                "VM {}: {why}: passes over its running disks come first",
-                vm.name
-            );
-            self.libvirt_passes(gateway, &mut target, progress).await?;
-        }
-        let usage = gateway.lock().await.outbox_use()?;
-        let hold = expected::hold(&usage, &vm.name, target.changed_bytes());
-        let hold = hold.map_err(|why| CaptureError::Source(format!("VM {}: {why}", vm.name)))?;
-        Ok((target, hold, findings))
-    }
-
-    async fn target<'c>(
-        &self,
-        vm: &'c Vm,
-        source: &LibvirtSource,
-    ) -> Result<Target<'c>, CaptureError> {
-        let host = host_of(&self.config, vm);
-        let domain = Domain {
-            uri: uri(&host),
-            host,
-            name: source.domain.clone(),
+        let (known, usage) = {
+            let gateway = gateway.lock().await;
+            (gateway.captures(&vm.name)?, gateway.outbox_use()?)
         };
-        let folder = self.scratch_folder();
-        let name = format!("{}{}.nbd", self.mark.prefix(), vm.name);
-        let socket = folder.join(name);
-        let reach = domain.host.reach(std::slice::from_ref(&socket)).await;
-        let reach = reach.map_err(|error| at(vm, &error))?;
-        let seen = domain.look(&folder, Timestamp::now().as_second()).await;
-        let seen = seen.map_err(|error| at(vm, &error))?;
-        domain
-            .end_leftover(&seen, &socket)
-            .await
-            .map_err(|error| at(vm, &error))?;
-        if !seen.is_running() {
-            let error = LibvirtError::NotRunning(seen.state);
-            return Err(at(vm, &error));
+        if self.compares {
+            let since = target.disks.iter_mut().map(|(_, since)| since);
+            since.for_each(|since| *since = Err(NoDelta::NotBelieved));
         }
-        if !seen.persistent {
-            return Err(at(vm, &LibvirtError::Transient));
-        }
-        if seen.free_bytes < LEAST_SCRATCH {
-            let error = LibvirtError::NoScratch {
-                folder,
-                free: show::size(seen.free_bytes),
-                wanted: show::size(LEAST_SCRATCH),
-            };
-            return Err(at(vm, &error));
-        }
-        let (disks, excluded) = chosen(vm, &seen).map_err(|why| at(vm, &why))?;
-        Ok(Target {
-            vm,
-            domain,
-            seen,
-            disks,
-            excluded,
-            socket,
-            reach,
-        })
-    }
-
-    /// From which checkpoint the changes of each disk are known, as of now; checkpoints of no use go.
-    async fn position(
-        &self,
-        gateway: &Mutex<Gateway>,
-        target: &mut Target<'_>,
-    ) -> Result<(), CaptureError> {
-        let known = gateway.lock().await.captures(&target.vm.name)?;
-        let keep: Vec<CaptureId> = known.iter().map(|capture| capture.id).collect();
-        let now = Timestamp::now().as_second();
-        let seen = target.domain.look(&self.scratch_folder(), now).await;
-        target.seen = seen.map_err(|error| at(target.vm, &error))?;
-        self.keep_checkpoints(target, &keep).await;
-        let names = &target.seen.checkpoints;
-        // If the newest is not there, the domain may have been put back to a copy from before it.
-        let newest = keep.first();
-        let newest = newest.filter(|id| names.contains(&self.mark.bitmap(id)));
-        let checkpoint = match newest {
-            Some(id) => target.domain.checkpoint(&self.mark, *id).await,
-            None => Err(LibvirtError::Form("it is not there".into())),
+        let lost = target.lost();
+        let waits = usage.vms.get(&vm.name).is_some_and(|vm| vm.points > 0);
+        let fits = || expected::fits(&usage, &vm.name, target.changed_bytes());
+        let (why, work) = match (known.is_empty(), lost.is_empty()) {
+            (true, _) => ("nothing is known of it yet".to_owned(), "first sync"),
+            (false, false) => (lost.join("; "), "resync"),
+            (false, true) if !waits && !fits() => (
+                "more changed than the outbox takes".to_owned(),
+                "catching up",
+            ),
+            (false, true) => return Ok((target, findings)),
         };
-        let checkpoint = checkpoint
-            .inspect_err(|why| {
-                tracing::debug!("VM {}: the checkpoint is of no use: {why}", target.vm.name)
-            })
-            .ok();
-        let trusted = |disk: &str| {
-            let of = |capture: &vault_store::gateway::KnownCapture| {
-                let (_, disk_bytes) = capture.disks.iter().find(|(name, _)| name == disk)?;
-                Some(Trusted {
-                    capture: capture.id,
-                    disk_bytes: *disk_bytes,
-                })
-            };
-            known.iter().filter_map(of).collect()
-        };
-        let wanted: Vec<WantedDisk> = target.disks.iter().map(|(disk, _)| disk.clone()).collect();
-        let others = names.iter().any(|name| self.mark.owns(name));
-        let found = since(&wanted, &trusted, checkpoint.as_ref(), others);
-        target.disks = wanted.into_iter().zip(found).collect();
-        Ok(())
+        if !known.is_empty() {
+            before.resyncs = lost;
+        }
+        let name = &vm.name;
+        tracing::info!("VM {name}: {why}: passes over its running disks come first");
+        self.libvirt_passes(gateway, (&mut target, work), before, progress)
+            .await?;
+        Ok((target, findings))
     }
 
     fn documents(&self, target: &Target<'_>, capture: Option<&CaptureId>) -> Documents {
@@ -239,11 +146,7 @@ impl Capturer {
             (disk.clone(), since.as_ref().ok().map(|since| since.capture))
         };
         let disks: Vec<_> = target.disks.iter().map(since).collect();
-        let scratch = |number: usize| {
-            // No VM's name has a `~`.
-            let name = format!("{}{}~{number}", self.mark.prefix(), target.vm.name);
-            self.scratch_folder().join(name).display().to_string()
-        };
+        let scratch = |number: usize| format!("{}{number}", target.files);
         let place = (
             target.socket.as_path(),
             &scratch as &dyn Fn(usize) -> String,
@@ -258,12 +161,11 @@ impl Capturer {
         capture: Option<&CaptureId>,
         freeze: bool,
     ) -> Result<Held, CaptureError> {
-        let folder = self.scratch_folder();
         let order = Order {
             freeze,
             most_bytes: self.config.scratch.max.0.min(target.seen.free_bytes / 2),
             socket: &target.socket,
-            folder: &folder,
+            files: &target.files,
             documents: &self.documents(target, capture),
         };
         let job = Job::begin(&target.domain, order).await;
@@ -314,18 +216,23 @@ impl Capturer {
                 Ok(Held { job, disks })
             }
             Err(error) => {
-                job.end().await;
-                Err(error)
+                let ended = job.end().await;
+                Err(why(target.vm, &ended).unwrap_or(error))
             }
         }
     }
 
-    fn point_of(&self, target: &Target<'_>, id: CaptureId, disks: Vec<DiskCapture>) -> VmCapture {
+    fn point_of(
+        &self,
+        target: &Target<'_>,
+        (id, captured_at): (CaptureId, Timestamp),
+        disks: Vec<DiskCapture>,
+    ) -> VmCapture {
         VmCapture {
             name: target.vm.name.clone(),
             id,
             disks,
-            captured_at: Timestamp::now(),
+            captured_at,
             software: SOFTWARE.into(),
             hardware: serde_json::to_value(&target.seen.description.hardware).ok(),
             priority: target.vm.priority.unwrap_or(u32::MAX),
@@ -336,7 +243,6 @@ impl Capturer {
         &self,
         gateway: &Mutex<Gateway>,
         target: &Target<'_>,
-        hold: Hold,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Captured {
         let vm = target.vm;
@@ -345,6 +251,16 @@ impl Capturer {
         let mut gateway = tokio::select! {
             gateway = gateway.lock() => gateway,
             () = self.interrupt.wait() => return captured,
+        };
+        // Decided while nobody else adds to the outbox.
+        let hold = gateway.outbox_use().map_err(CaptureError::from);
+        let hold = hold.and_then(|mut usage| {
+            let changed = target.changed_bytes();
+            expected::hold(&mut usage, &vm.name, changed).map_err(|why| at(vm, &why))
+        });
+        let hold = match hold {
+            Ok(hold) => hold,
+            Err(error) => return Captured::of(vm, Err(error)),
         };
         let id = match random() {
             Ok(bytes) => CaptureId(bytes),
@@ -362,7 +278,8 @@ impl Capturer {
         };
         let (before, thaw) = self.hooks.freeze(vm, on).await;
         let hook = before.freeze;
-        let began = Instant::now();
+        // Before the job begins: what its disks hold is no older.
+        let (captured_at, began) = (Timestamp::now(), Instant::now());
         let held = self.begin(target, Some(&id), freeze).await;
         thaw.start();
         let Held { job, disks } = match held {
@@ -375,7 +292,7 @@ impl Capturer {
         };
         let guest = job.freeze.clone();
         let judged = consistency::judge_live(&guest, &hook, vm.guest_hooks, wants);
-        let capture = self.point_of(target, id, disks);
+        let capture = self.point_of(target, (id, captured_at), disks);
         let (mut job, mut ended) = (Some(job), None);
         let after_reading = async || {
             if let Some(job) = job.take() {
@@ -448,43 +365,4 @@ impl Capturer {
             tracing::warn!("VM {}: old checkpoints stay: {stays}", target.vm.name);
         }
     }
-}
-
-impl Target<'_> {
-    /// Of the disks whose changes are known; of the others the capture finds them.
-    fn changed_bytes(&self) -> u64 {
-        let known = self
-            .disks
-            .iter()
-            .filter_map(|(_, since)| since.as_ref().ok());
-        known.map(|since| since.changed_bytes).sum()
-    }
-}
-
-type Chosen = (
-    Vec<(WantedDisk, Result<Since, NoDelta>)>,
-    Vec<(String, u64)>,
-);
-
-fn chosen(vm: &Vm, seen: &Seen) -> Result<Chosen, String> {
-    let (all, exclude) = (&seen.description.hardware.disks, vm.exclude());
-    let has = |name: &&String| !all.iter().any(|disk| disk.id == **name);
-    if let Some(unknown) = exclude.iter().find(has) {
-        let names: Vec<&str> = all.iter().map(|disk| disk.id.as_str()).collect();
-        let has = names.join(", ");
-        return Err(format!(
-            "there is no disk {unknown} to exclude; it has {has}"
-        ));
-    }
-    let (out, read): (Vec<_>, Vec<_>) = all.iter().partition(|disk| exclude.contains(&disk.id));
-    if read.is_empty() {
-        return Err("it has no disk that can be captured; `check` says why".into());
-    }
-    let wanted = read
-        .into_iter()
-        .map(|disk| (disk.into(), Err(NoDelta::NothingTrusted)));
-    let excluded = out
-        .into_iter()
-        .map(|disk| (disk.id.clone(), disk.size_bytes));
-    Ok((wanted.collect(), excluded.collect()))
 }

@@ -1,21 +1,26 @@
 //! A VM whose disks are listed: hook, disks, capture, hook.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
-use console::{Failure, Finding, show};
+use console::{Failure, Finding};
 use jiff::Timestamp;
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::Instant};
 use vault_format::{ids::CaptureId, manifest::Consistency};
 use vault_store::{
+    StoreError,
     gateway::{DiskCapture, Gateway, Hold, KnownCapture, PointReport, VmCapture},
     setup::random,
 };
 use virtual_disk::InUse;
 
 use super::{
-    CaptureError, Captured, Capturer, SOFTWARE,
+    CaptureError, Captured, Capturer, SOFTWARE, expected,
     hooks::{Before, Hooks, Thaw},
-    passes::SLICE,
+    online::Tries,
+    passes::{SLICE, SoFar},
 };
 use crate::{
     config::{NbdExport, Source, Vm},
@@ -36,8 +41,34 @@ impl Capturer {
         vm: &Vm,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Captured {
+        let is_first = match gateway.lock().await.captures(&vm.name) {
+            Ok(known) => known.is_empty(),
+            Err(error) => return Captured::of(vm, Err(error.into())),
+        };
+        let work = is_first.then_some("first sync");
+        let captured = self.capture_list(gateway, vm, work, progress).await;
+        match &captured.outcome {
+            // Nothing is frozen, so it need not be read at once: it is sent as it is read.
+            Err(CaptureError::Store(StoreError::OutboxFull { .. })) if vm.before.is_none() => {
+                let work = Some("catching up");
+                self.capture_list(gateway, vm, work, progress).await
+            }
+            _ => captured,
+        }
+    }
+
+    /// Through the outbox; or, as `sends` names it, sent while it is read, by the daemon in slices ahead.
+    async fn capture_list(
+        &self,
+        gateway: &Mutex<Gateway>,
+        vm: &Vm,
+        sends: Option<&'static str>,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Captured {
         let mut captured = Captured::of(vm, Err(CaptureError::Interrupted));
-        if let Err(error) = self.listed_pass(gateway, vm, progress).await {
+        if let (Some(work), true) = (sends, self.is_patient)
+            && let Err(error) = self.listed_pass(gateway, vm, work, progress).await
+        {
             return Captured::of(vm, Err(error));
         }
         let mut gateway = tokio::select! {
@@ -48,9 +79,19 @@ impl Capturer {
             Ok(findings) => captured.findings = findings,
             Err(error) => return Captured::of(vm, Err(error)),
         }
+        let hold = match sends {
+            Some(_) => Ok(Hold::Nothing),
+            None => listed_hold(&gateway, vm),
+        };
+        let hold = match hold {
+            Ok(hold) => hold,
+            Err(error) => return Captured::of(vm, Err(error)),
+        };
         let listed = Listed {
             vm,
+            hold,
             asked: self.config.policy_of(vm).consistency,
+            compares: self.compares,
             interrupt: &self.interrupt,
             hooks: &self.hooks,
         };
@@ -64,6 +105,13 @@ impl Capturer {
             .await;
         captured
     }
+}
+
+/// Through the outbox: a hook's freeze is not held while it is sent, and a slow line keeps no other VM waiting. How much
+/// changed is known only once it is read.
+fn listed_hold(gateway: &Gateway, vm: &Vm) -> Result<Hold, CaptureError> {
+    let hold = expected::hold(&mut gateway.outbox_use()?, &vm.name, 0);
+    hold.map_err(|why| CaptureError::Source(format!("VM {}: {why}", vm.name)))
 }
 
 /// The VM with the paths that its `before` hook printed in place of those in the configuration.
@@ -110,11 +158,9 @@ impl Capturer {
         &self,
         gateway: &Mutex<Gateway>,
         vm: &Vm,
+        work: &'static str,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(), CaptureError> {
-        if !self.is_patient || !gateway.lock().await.captures(&vm.name)?.is_empty() {
-            return Ok(());
-        }
         let disks = tokio::task::block_in_place(|| open_all(vm, &[], &self.interrupt));
         let disks = match disks {
             Ok(disks) => disks,
@@ -122,16 +168,24 @@ impl Capturer {
             Err(_) if vm.before.is_some() => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        let id = CaptureId(random()?);
-        let mut asks = true;
+        let (id, began, name) = (CaptureId(random()?), Instant::now(), &vm.name);
+        let total_bytes: u64 = disks.iter().map(|disk| disk.size_bytes).sum();
+        let seen = AtomicU64::new(0);
+        let count = |bytes: u64| {
+            seen.fetch_add(bytes, Relaxed);
+            progress(bytes);
+        };
+        let (mut sent_bytes, mut asks, mut tries) = (0, true, Tries::default());
+        self.say(name, Some(format!("{work}, pass 1: begun")));
         loop {
-            tokio::select! {
-                () = self.uplink_on() => {}
-                () = self.interrupt.wait() => return Err(CaptureError::Interrupted),
-            }
-            let mut gateway = gateway.lock().await;
-            if std::mem::take(&mut asks) {
-                self.ask_vault(&mut gateway, vm).await?;
+            let mut gateway = self.turn_with_uplink(gateway).await?;
+            if asks {
+                if let Err(error) = self.ask_vault(&mut gateway, vm).await {
+                    drop(gateway);
+                    self.wait_for_vault(name, work, &mut tries, error).await?;
+                    continue;
+                }
+                asks = false;
             }
             let again = disks.iter().map(|disk| DiskCapture {
                 name: disk.name.clone(),
@@ -150,7 +204,7 @@ impl Capturer {
             };
             let until = std::time::Instant::now() + SLICE;
             let slice = tokio::select! {
-                slice = gateway.pass(capture, until, progress) => slice,
+                slice = gateway.pass(capture, until, &count) => slice,
                 // What was on its way is asked for when it goes on.
                 () = self.uplink_off() => {
                     asks = true;
@@ -158,22 +212,41 @@ impl Capturer {
                 }
                 () = self.interrupt.wait() => return Err(CaptureError::Interrupted),
             };
-            let (report, ended) = slice?;
-            let sent = show::size(report.stored_bytes);
-            self.say(
-                &vm.name,
-                Some(format!("first sync: {sent} sent by its last slice")),
-            );
+            drop(gateway);
+            let (report, ended) = match slice {
+                Ok(slice) => slice,
+                Err(error) => {
+                    asks = true;
+                    self.wait_for_vault(name, work, &mut tries, error.into())
+                        .await?;
+                    continue;
+                }
+            };
             if ended {
                 return Ok(());
             }
+            (sent_bytes, tries) = (sent_bytes + report.stored_bytes, Tries::default());
+            // A pass that goes on is counted from its begin again.
+            let so_far = SoFar {
+                work,
+                pass: 1,
+                done_bytes: seen.swap(0, Relaxed).min(total_bytes),
+                total_bytes,
+                sent_bytes,
+                changed_bytes: None,
+                took: began.elapsed(),
+            };
+            self.say(name, Some(so_far.words()));
         }
     }
 }
 
 struct Listed<'s> {
     vm: &'s Vm,
+    hold: Hold,
     asked: Consistency,
+    /// What a server says of changes is not believed.
+    compares: bool,
     interrupt: &'s Interrupt,
     hooks: &'s Hooks,
 }
@@ -201,10 +274,14 @@ impl Listed<'_> {
             vm: &printed,
             ..*self
         };
+        let name = &self.vm.name;
+        let refusal = consistency::refusal(&freeze, self.asked);
+        let is_told = refusal.is_some();
         let mut judged = None;
-        let result = match self.interrupt.came() {
-            true => Err(CaptureError::Interrupted),
-            false => {
+        let result = match (self.interrupt.came(), refusal) {
+            (true, _) => Err(CaptureError::Interrupted),
+            (false, Some(why)) => Err(CaptureError::Source(format!("VM {name}: {why}"))),
+            (false, None) => {
                 listed
                     .capture(gateway, (id, &freeze, &thaw), progress, &mut judged)
                     .await
@@ -214,21 +291,11 @@ impl Listed<'_> {
         // Also where nothing came to be read: that the hook failed may be why.
         let judged = judged.unwrap_or_else(|| consistency::judge(&freeze, &uses(self.vm, None)));
         *had = result.is_ok().then_some(judged.consistency);
-        if result.is_ok() || matches!(freeze, Freeze::Failed(_)) {
-            let name = &self.vm.name;
+        if result.is_ok() || (matches!(freeze, Freeze::Failed(_)) && !is_told) {
             findings.extend(consistency::finding(name, self.asked, &freeze, &judged));
         }
         findings.extend(thaw.end().await);
         result
-    }
-
-    /// What a hook froze is read into the outbox, and not held while it is sent. A first point is larger than that.
-    fn hold(&self, gateway: &Gateway) -> Result<Hold, CaptureError> {
-        let is_first = gateway.captures(&self.vm.name)?.is_empty();
-        Ok(match self.vm.before.is_some() && !is_first {
-            true => Hold::Checkpoint,
-            false => Hold::Nothing,
-        })
     }
 
     /// The guest goes on as soon as its disks are read: what is left to send does not keep it.
@@ -241,8 +308,10 @@ impl Listed<'_> {
     ) -> Result<PointReport, CaptureError> {
         // Looked at before we open the disks ourselves.
         let before = tokio::task::block_in_place(|| Observed::now(self.vm));
-        let hold = self.hold(gateway)?;
-        let known = gateway.captures(&self.vm.name)?;
+        let known = match self.compares {
+            true => Vec::new(),
+            false => gateway.captures(&self.vm.name)?,
+        };
         let capture = VmCapture {
             name: self.vm.name.clone(),
             id,
@@ -258,7 +327,7 @@ impl Listed<'_> {
             judged.insert(had).consistency
         };
         let outcome = tokio::select! {
-            outcome = gateway.capture(capture, hold, progress, after_reading) => outcome,
+            outcome = gateway.capture(capture, self.hold, progress, after_reading) => outcome,
             () = self.interrupt.wait() => return Err(CaptureError::Interrupted),
         };
         match outcome {
@@ -272,7 +341,7 @@ impl Listed<'_> {
     /// smear.
     fn judge(&self, freeze: &Freeze, before: &Observed) -> Judged {
         let judged = consistency::judge(freeze, &uses(self.vm, Some(before)));
-        if judged.consistency != Consistency::Crash {
+        if *freeze != Freeze::NotAsked || judged.consistency != Consistency::Crash {
             return judged;
         }
         let after = tokio::task::block_in_place(|| Observed::now(self.vm));

@@ -1,148 +1,199 @@
 //! Running VMs: made ready one by one, frozen at one instant, read into the outbox, and let go.
 
 use console::Finding;
-use jiff::Timestamp;
-use tokio::{sync::Mutex, time::Instant};
+use tokio::sync::Mutex;
 use vault_format::{ids::CaptureId, manifest::Consistency};
 use vault_store::{
-    gateway::{Gateway, Hold, PointReport, VmCapture},
+    gateway::{Gateway, Hold, OutboxUse, PointReport, VmCapture},
     setup::random,
 };
 
-use super::{CaptureError, Captured, Capturer, DiskTracking, Moments, SOFTWARE, expected};
+use super::{
+    Beforehand, CaptureError, Captured, Capturer, DiskTracking, Moments, SOFTWARE,
+    asked::{Asked, ask},
+    expected,
+    hooks::Thaw,
+};
 use crate::{
     config::Vm,
     source::{
         consistency::{self, Freeze, Judged},
         hook::Occasion,
         qemu::{
-            LiveVm,
-            changed::changed_bytes,
-            checkpoint::{self, DiskRequest, GuestFreeze, Request},
-            describe::{Facts, Hardware, describe},
+            changed::{Lost, changed_bytes},
+            checkpoint::{self, Frozen, GuestFreeze, Ready, Request},
             held::{Held, commit},
-            position::Trusted,
         },
-        qmp::QmpError,
     },
 };
 
-/// A VM, with what is asked of its hypervisor.
-#[derive(Clone)]
-pub(super) struct Asked<'c> {
-    pub vm: &'c Vm,
-    pub live: LiveVm,
-    pub disks: Vec<DiskRequest>,
-    /// Name and size.
-    pub excluded: Vec<(String, u64)>,
-    pub hardware: Hardware,
-}
-
-impl Asked<'_> {
-    /// From which captures the changes of each disk may be known, as of now.
-    pub fn trust(&mut self, gateway: &Gateway) -> Result<(), CaptureError> {
-        let known = gateway.captures(&self.vm.name)?;
-        for disk in &mut self.disks {
-            let trusted = known.iter().filter_map(|capture| {
-                let mut sizes = capture.disks.iter();
-                let (_, disk_bytes) = sizes.find(|(name, _)| *name == disk.id)?;
-                Some(Trusted {
-                    capture: capture.id,
-                    disk_bytes: *disk_bytes,
-                })
-            });
-            disk.trusted = trusted.collect();
-        }
-        Ok(())
-    }
-}
-
-/// Ready to be frozen.
-struct Ready<'c> {
+/// A VM that was looked at.
+struct Looked<'c> {
     asked: Asked<'c>,
-    hold: Hold,
     findings: Vec<Finding>,
+    before: Beforehand,
+    /// Passes over its running disks come first.
+    passes: Option<Passes>,
+}
+
+/// Why passes come first.
+struct Passes {
+    why: String,
+    /// What they are called.
+    work: &'static str,
 }
 
 impl Capturer {
+    /// VMs of hypervisors, at one instant. In the daemon, a VM of a group that needs passes first does not keep the others
+    /// for days: it is told to be captured alone, and is a member again once it has a point.
     pub(super) async fn capture_live(
         &self,
         gateway: &Mutex<Gateway>,
         vms: &[&Vm],
         progress: &(dyn Fn(u64) + Sync),
     ) -> Vec<Captured> {
-        let mut ready = Vec::new();
+        let mut all = Vec::new();
         for vm in vms {
-            match self.make_ready(gateway, vm, progress).await {
-                Ok(one) => ready.push(one),
+            match self.look(gateway, vm).await {
+                Ok(one) => all.push(one),
                 Err(error) => {
                     self.doubt(&vm.name).await;
                     return failed(vms, vm, error);
                 }
             }
         }
-        self.freeze_and_read(gateway, vms, ready, progress).await
+        let alone = self.is_patient && vms.len() > 1;
+        let (alone, together): (Vec<_>, Vec<_>) = all
+            .into_iter()
+            .partition(|looked| alone && looked.passes.is_some());
+        let told = alone.into_iter().map(|looked| {
+            let why = looked.passes.map(|passes| passes.why).unwrap_or_default();
+            Captured::of(looked.asked.vm, Err(CaptureError::Alone(why)))
+        });
+        let mut captured: Vec<Captured> = told.collect();
+        if !together.is_empty() {
+            let vms: Vec<&Vm> = together.iter().map(|looked| looked.asked.vm).collect();
+            captured.extend(
+                self.capture_together(gateway, &vms, together, progress)
+                    .await,
+            );
+        }
+        captured
     }
 
-    /// All that can be done while the guest runs undisturbed.
-    async fn make_ready<'c>(
+    async fn capture_together(
+        &self,
+        gateway: &Mutex<Gateway>,
+        vms: &[&Vm],
+        mut looked: Vec<Looked<'_>>,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Vec<Captured> {
+        for one in &mut looked {
+            if let Err(error) = self.pass_over(gateway, one, progress).await {
+                self.doubt(&one.asked.vm.name).await;
+                let mut captured = failed(vms, one.asked.vm, error);
+                let of_it = captured.iter_mut().find(|c| c.vm == one.asked.vm.name);
+                if let Some(captured) = of_it {
+                    captured.before = std::mem::take(&mut one.before);
+                }
+                return captured;
+            }
+        }
+        self.freeze_and_read(gateway, vms, looked, progress).await
+    }
+
+    /// All that can be asked while the guest runs undisturbed.
+    async fn look<'c>(
         &self,
         gateway: &Mutex<Gateway>,
         vm: &'c Vm,
-        progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<Ready<'c>, CaptureError> {
+    ) -> Result<Looked<'c>, CaptureError> {
         let (findings, known) = {
             let mut gateway = self.turn(gateway).await?;
             let findings = self.ask_vault(&mut gateway, vm).await?;
             (findings, gateway.captures(&vm.name)?)
         };
         let known: Vec<CaptureId> = known.into_iter().map(|capture| capture.id).collect();
-        let live = self.reach(vm, &known).await?;
+        let live = self.reach(vm, Some(&known)).await?;
         let mut asked = ask(vm, live).await?;
         asked.trust(&*gateway.lock().await)?;
         if self.compares {
             asked.disks.iter_mut().for_each(|disk| disk.trusted.clear());
         }
-        let mut changed = self.changed(&asked).await?;
+        let changed = self.changed(&asked).await?;
         let usage = gateway.lock().await.outbox_use()?;
         let waits = usage.vms.get(&vm.name).is_some_and(|vm| vm.points > 0);
-        let why = match &changed {
-            Err(why) => Some(why.clone()),
-            // So much that nothing of it fits: it is brought down as a first sync is.
-            Ok(bytes) if !waits && !expected::fits(&usage, &vm.name, *bytes) => {
-                Some("more changed than the outbox takes".to_owned())
+        let mut before = Beforehand::default();
+        let passes = match changed {
+            Err(lost) => {
+                let (why, work) = match (known.is_empty(), self.compares) {
+                    (true, _) => (lost.to_string(), "first sync"),
+                    (false, true) => ("it was asked for by --compare".to_owned(), "resync"),
+                    (false, false) => (lost.to_string(), "resync"),
+                };
+                if work == "resync" {
+                    before.resyncs = match self.compares {
+                        true => vec![why.clone()],
+                        false => lost.reasons(),
+                    };
+                }
+                Some(Passes { why, work })
             }
+            // So much that nothing of it fits: it is brought down as a first sync is.
+            Ok(bytes) if !waits && !expected::fits(&usage, &vm.name, bytes) => Some(Passes {
+                why: "more changed than the outbox takes".to_owned(),
+                work: "catching up",
+            }),
             Ok(_) => None,
         };
-        if let Some(why) = why {
-            let name = &vm.name;
-            tracing::info!("VM {name}: {why}: passes over its running disks come first");
-            self.passes(gateway, &mut asked, progress).await?;
-            changed = self.changed(&asked).await?;
-        }
-        let failed = |why: String| CaptureError::Source(format!("VM {}: {why}", vm.name));
-        let changed = changed.map_err(failed)?;
-        let usage = gateway.lock().await.outbox_use()?;
-        let hold = expected::hold(&usage, &vm.name, changed).map_err(failed)?;
-        Ok(Ready {
+        Ok(Looked {
             asked,
-            hold,
             findings,
+            before,
+            passes,
         })
     }
 
-    async fn changed(&self, asked: &Asked<'_>) -> Result<Result<u64, String>, CaptureError> {
+    async fn pass_over(
+        &self,
+        gateway: &Mutex<Gateway>,
+        looked: &mut Looked<'_>,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<(), CaptureError> {
+        let Some(Passes { why, work }) = &looked.passes else {
+            return Ok(());
+        };
+        let name = &looked.asked.vm.name;
+        tracing::info!("VM {name}: {why}: passes over its running disks come first");
+        let (asked, before) = (&mut looked.asked, &mut looked.before);
+        self.passes(gateway, (asked, work), before, progress).await
+    }
+
+    /// How it goes into the outbox, decided before anything is frozen, under the lock: nobody else adds to it meanwhile.
+    async fn hold(
+        &self,
+        gateway: &Gateway,
+        usage: &mut OutboxUse,
+        asked: &mut Asked<'_>,
+    ) -> Result<Hold, CaptureError> {
+        let failed = |why: String, vm: &Vm| CaptureError::Source(format!("VM {}: {why}", vm.name));
+        asked.trust(gateway)?;
+        let changed = self.changed(asked).await?;
+        let changed = changed.map_err(|lost| failed(lost.to_string(), asked.vm))?;
+        let hold = expected::hold(usage, &asked.vm.name, changed);
+        hold.map_err(|why| failed(why, asked.vm))
+    }
+
+    async fn changed(&self, asked: &Asked<'_>) -> Result<Result<u64, Lost>, CaptureError> {
         let changed = changed_bytes(&asked.live, &asked.disks).await;
-        let changed = changed
-            .map_err(|error| CaptureError::Source(format!("VM {}: {error}", asked.vm.name)))?;
-        Ok(changed.map_err(|why| why.to_string()))
+        changed.map_err(|error| CaptureError::Source(format!("VM {}: {error}", asked.vm.name)))
     }
 
     async fn freeze_and_read(
         &self,
         gateway: &Mutex<Gateway>,
         vms: &[&Vm],
-        ready: Vec<Ready<'_>>,
+        mut looked: Vec<Looked<'_>>,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Vec<Captured> {
         // Before the freeze: what it waits for would be waited for by a frozen state.
@@ -150,13 +201,25 @@ impl Capturer {
             gateway = gateway.lock() => gateway,
             () = self.interrupt.wait() => return failed(vms, vms[0], CaptureError::Interrupted),
         };
-        let mut requests = Vec::new();
-        for one in &ready {
+        let mut holds = Vec::new();
+        let mut usage = match gateway.outbox_use() {
+            Ok(usage) => usage,
+            Err(error) => return failed(vms, vms[0], error.into()),
+        };
+        for one in &mut looked {
+            match self.hold(&gateway, &mut usage, &mut one.asked).await {
+                Ok(hold) => holds.push(hold),
+                Err(error) => return failed(vms, one.asked.vm, error),
+            }
+        }
+        let (mut requests, mut captures) = (Vec::new(), Vec::new());
+        for one in &looked {
             let asked = &one.asked;
             let capture = match random() {
                 Ok(bytes) => CaptureId(bytes),
                 Err(error) => return failed(vms, asked.vm, error.into()),
             };
+            captures.push(capture);
             requests.push(Request {
                 vm: asked.live.clone(),
                 capture,
@@ -164,29 +227,20 @@ impl Capturer {
                 freeze: self.asks_freeze(asked),
             });
         }
-        let mut hooks = Vec::new();
-        for (one, request) in ready.iter().zip(&requests) {
-            let trusted = one.asked.disks.iter().find_map(|disk| disk.trusted.first());
-            let (vm, on) = (
-                one.asked.vm,
-                Occasion {
-                    vm: one.asked.vm.name.clone(),
-                    capture: request.capture,
-                    since: trusted.map(|trusted| trusted.capture),
-                },
-            );
-            let (before, thaw) = self.hooks.freeze(vm, on).await;
-            hooks.push((before.freeze, thaw));
-        }
-        let frozen = checkpoint::freeze(requests, &self.guard).await;
-        let (captured_at, began) = (Timestamp::now(), Instant::now());
-        hooks.iter().for_each(|(_, thaw)| thaw.start());
-        let mut captured = match frozen {
+        let (frozen, hooks) = match checkpoint::prepare(requests).await {
+            Ok(ready) => self.freeze_between_hooks(&looked, captures, ready).await,
+            Err(error) => (Err(error.into()), Vec::new()),
+        };
+        let held = match frozen {
+            Ok(frozen) => frozen.expose().await.map_err(CaptureError::from),
+            Err(error) => Err(error),
+        };
+        let mut captured = match held {
             Ok(held) => {
                 let mut captured = Vec::new();
-                for ((one, held), (hook, _)) in ready.into_iter().zip(held).zip(&hooks) {
-                    let moment = (captured_at, began);
-                    let read = self.read(&mut gateway, one, held, hook, moment, progress);
+                let all = looked.into_iter().zip(holds).zip(held).zip(&hooks);
+                for (((one, hold), held), (hook, _)) in all {
+                    let read = self.read(&mut gateway, one, hold, held, hook, progress);
                     captured.push(read.await);
                 }
                 captured
@@ -195,13 +249,43 @@ impl Capturer {
                 for vm in vms {
                     self.doubt(&vm.name).await;
                 }
-                failed(vms, vms[0], error.into())
+                failed(vms, vms[0], error)
             }
         };
         for (captured, (_, thaw)) in captured.iter_mut().zip(hooks) {
             captured.findings.extend(thaw.end().await);
         }
         captured
+    }
+
+    /// What hooks quiesce stays so for the instant alone: what takes its time comes before and after.
+    async fn freeze_between_hooks(
+        &self,
+        looked: &[Looked<'_>],
+        captures: Vec<CaptureId>,
+        ready: Ready,
+    ) -> (Result<Frozen, CaptureError>, Vec<(Freeze, Thaw)>) {
+        let mut hooks = Vec::new();
+        for (one, capture) in looked.iter().zip(captures) {
+            let vm = one.asked.vm;
+            let trusted = one.asked.disks.iter().find_map(|disk| disk.trusted.first());
+            let on = Occasion {
+                vm: vm.name.clone(),
+                capture,
+                since: trusted.map(|trusted| trusted.capture),
+            };
+            let (before, thaw) = self.hooks.freeze(vm, on).await;
+            hooks.push((before.freeze, thaw));
+        }
+        let frozen = match self.interrupt.came() {
+            true => {
+                ready.give_up().await;
+                Err(CaptureError::Interrupted)
+            }
+            false => ready.freeze(&self.guard).await.map_err(CaptureError::from),
+        };
+        hooks.iter().for_each(|(_, thaw)| thaw.start());
+        (frozen, hooks)
     }
 
     fn asks_freeze(&self, asked: &Asked<'_>) -> bool {
@@ -213,15 +297,16 @@ impl Capturer {
     async fn read(
         &self,
         gateway: &mut Gateway,
-        ready: Ready<'_>,
+        looked: Looked<'_>,
+        hold: Hold,
         held: Held,
         hook: &Freeze,
-        (captured_at, began): (Timestamp, Instant),
         progress: &(dyn Fn(u64) + Sync),
     ) -> Captured {
-        let asked = &ready.asked;
+        let asked = &looked.asked;
         let wants = self.config.policy_of(asked.vm).consistency;
-        let judged = consistency::judge_live(&held.freeze, hook, asked.vm.guest_hooks, wants);
+        let judged = consistency::judge_live(&held.freeze, hook, asked.vm.guest_hooks, wants)
+            .not_to_be_frozen(&held.freeze, asked.live.place.no_freeze.as_deref());
         let mut captured = Captured::of(asked.vm, Err(CaptureError::Interrupted));
         let frozen = match &held.freeze {
             GuestFreeze::Done {
@@ -235,7 +320,9 @@ impl Capturer {
             quiesced: frozen.map(|(_, quiesced)| quiesced),
             held: None,
         };
-        captured.findings = ready.findings;
+        captured.findings = looked.findings;
+        captured.before = looked.before;
+        captured.before.resyncs.extend(held.resyncs());
         let tracking = held.disks.iter().map(|disk| DiskTracking {
             disk: disk.id.clone(),
             size_bytes: disk.size_bytes,
@@ -243,7 +330,7 @@ impl Capturer {
             not_persistent: disk.bitmap.not_persistent.clone(),
         });
         captured.tracking = tracking.collect();
-        let capture = match self.point(asked, &held, captured_at) {
+        let capture = match self.point(asked, &held) {
             Ok(capture) => capture,
             Err(error) => {
                 held.abandon().await;
@@ -253,11 +340,11 @@ impl Capturer {
         };
         let mut released = None;
         let after_reading = async || {
-            released = Some((held.release().await, began.elapsed()));
+            released = Some((held.release().await, held.since.elapsed()));
             judged.consistency
         };
         let outcome = gateway
-            .capture(capture, ready.hold, progress, after_reading)
+            .capture(capture, hold, progress, after_reading)
             .await;
         if let Some((released, held_for)) = released {
             captured.moments.held = Some(held_for);
@@ -283,18 +370,13 @@ impl Capturer {
         captured
     }
 
-    fn point(
-        &self,
-        asked: &Asked<'_>,
-        held: &Held,
-        captured_at: Timestamp,
-    ) -> Result<VmCapture, CaptureError> {
+    fn point(&self, asked: &Asked<'_>, held: &Held) -> Result<VmCapture, CaptureError> {
         let disks = self.open_disks(asked, held)?;
         Ok(VmCapture {
             name: asked.vm.name.clone(),
             id: held.capture,
             disks: asked.captures(held, &disks),
-            captured_at,
+            captured_at: held.at,
             software: SOFTWARE.into(),
             hardware: serde_json::to_value(&asked.hardware).ok(),
             priority: asked.vm.priority.unwrap_or(u32::MAX),
@@ -316,63 +398,6 @@ impl Capturer {
         }
         Ok(report)
     }
-}
-
-async fn ask(vm: &Vm, live: LiveVm) -> Result<Asked<'_>, CaptureError> {
-    let failed = |error: String| CaptureError::Source(format!("VM {}: {error}", vm.name));
-    let now = Timestamp::now().as_second();
-    let facts = async {
-        let mut session = live.monitor.session().await?;
-        let uuid = session.run("query-uuid", serde_json::json!({})).await?;
-        let facts = Facts::ask(&mut session, now).await?;
-        Ok::<_, QmpError>((uuid, facts))
-    };
-    let (uuid, facts) = facts.await.map_err(|error| failed(error.to_string()))?;
-    let own = std::fs::read_to_string("/sys/class/dmi/id/product_uuid").unwrap_or_default();
-    if is_same_machine(uuid["UUID"].as_str().unwrap_or_default(), own.trim()) {
-        return Err(failed(
-            "this gateway runs in it, and cannot go on to thaw what it froze, itself among it; run the gateway elsewhere, or protect this VM from there".into(),
-        ));
-    }
-    let hardware = describe(&facts).hardware;
-    let exclude = vm.exclude();
-    let has = |name: &String| hardware.disks.iter().any(|disk| disk.id == *name);
-    if let Some(unknown) = exclude.iter().find(|name| !has(name)) {
-        let names: Vec<&str> = hardware.disks.iter().map(|disk| disk.id.as_str()).collect();
-        let has = names.join(", ");
-        return Err(failed(format!(
-            "there is no disk {unknown} to exclude; it has {has}"
-        )));
-    }
-    let (excluded, read): (Vec<_>, Vec<_>) = hardware
-        .disks
-        .iter()
-        .partition(|disk| exclude.contains(&disk.id));
-    if read.is_empty() {
-        return Err(failed(
-            "it has no disk that can be captured; `check` says why".into(),
-        ));
-    }
-    let disks = read.iter().map(|disk| DiskRequest {
-        id: disk.id.clone(),
-        trusted: Vec::new(),
-    });
-    Ok(Asked {
-        vm,
-        disks: disks.collect(),
-        excluded: excluded
-            .iter()
-            .map(|disk| (disk.id.clone(), disk.size_bytes))
-            .collect(),
-        live,
-        hardware,
-    })
-}
-
-/// All zeros is a VM that was given none.
-fn is_same_machine(uuid: &str, own: &str) -> bool {
-    let is_given = uuid.chars().any(|c| c != '0' && c != '-');
-    is_given && uuid.eq_ignore_ascii_case(own)
 }
 
 /// One VM's failure is that of all that were to be captured with it.
@@ -429,21 +454,4 @@ pub(super) fn lower(vm: &Vm, asked: Consistency, had: &Judged) -> Option<Finding
             "see to the guest agent and the hooks, or ask for less in the policy",
         )
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_own_machine_is_told_by_its_uuid_unless_it_has_none() {
-        let uuid = "5a7e517e-0000-4000-8000-00000000d15c";
-        assert!(is_same_machine(
-            uuid,
-            "5A7E517E-0000-4000-8000-00000000D15C"
-        ));
-        assert!(!is_same_machine(uuid, ""));
-        let none = "00000000-0000-0000-0000-000000000000";
-        assert!(!is_same_machine(none, none));
-    }
 }

@@ -12,6 +12,8 @@ use crate::{commands::finding_in_words, config::Vm};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// While the last one did not get an answer.
 const LITTLE_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two tries of a pass.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 impl Capturer {
     fn patience(&self) -> Duration {
@@ -69,8 +71,46 @@ impl Capturer {
                 tracing::warn!("VM {} is captured without asking the vault: {why}", vm.name);
                 Ok(Vec::new())
             }
-            false => Err(why.into()),
+            false => Err(CaptureError::OutOfReach(why.to_string())),
         }
+    }
+
+    /// After a pass could not send. In the daemon it waits for the vault to come back, and goes on where it was; what is
+    /// no matter of the way there is the error that it was.
+    pub(super) async fn wait_for_vault(
+        &self,
+        vm: &str,
+        work: &str,
+        tries: &mut Tries,
+        error: CaptureError,
+    ) -> Result<(), CaptureError> {
+        let out_of_reach = match &error {
+            CaptureError::OutOfReach(_) => true,
+            CaptureError::Store(error) => is_out_of_reach(error),
+            _ => false,
+        };
+        if !self.is_patient || !out_of_reach {
+            return Err(error);
+        }
+        self.say(vm, Some(format!("{work}: waits for the vault: {error}")));
+        tracing::warn!("VM {vm}: {work}: {error}; it goes on where it was");
+        tokio::select! {
+            () = tokio::time::sleep(tries.next()) => Ok(()),
+            () = self.interrupt.wait() => Err(CaptureError::Interrupted),
+        }
+    }
+}
+
+/// Slices of a pass that failed since the vault was out of reach, one after the other.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Tries(u32);
+
+impl Tries {
+    /// The pause before the next try: 1 s, doubled up to a minute.
+    fn next(&mut self) -> Duration {
+        let pause = Duration::from_secs(1 << self.0.min(6)).min(LONGEST_PAUSE);
+        self.0 += 1;
+        pause
     }
 }
 

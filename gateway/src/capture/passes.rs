@@ -19,7 +19,7 @@ use vault_store::{
     setup::random,
 };
 
-use super::{CaptureError, Capturer, SOFTWARE, expected, live::Asked};
+use super::{Beforehand, CaptureError, Capturer, SOFTWARE, asked::Asked, expected, online::Tries};
 use crate::source::{
     live_disk::LiveDisk,
     qemu::{
@@ -32,7 +32,7 @@ use crate::source::{
 /// Other captures wait so long for a pass at most, and for the packs that it has on their way.
 pub(super) const SLICE: Duration = Duration::from_secs(10);
 /// How often the hypervisor is asked what changed meanwhile.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// Threads that read a disk at once.
 pub(super) const CONNECTIONS: usize = 4;
 
@@ -88,13 +88,17 @@ impl Capturer {
     pub(super) async fn passes(
         &self,
         gateway: &Mutex<Gateway>,
-        asked: &mut Asked<'_>,
+        (asked, work): (&mut Asked<'_>, &'static str),
+        before: &mut Beforehand,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(), CaptureError> {
         let mut passes = Vec::new();
         loop {
-            let number = passes.len() + 1;
-            let pass = self.one_pass(gateway, asked, number, progress).await?;
+            before.passes += 1;
+            let name = (work, passes.len() + 1);
+            let pass = self
+                .one_pass(gateway, asked, name, before, progress)
+                .await?;
             passes.push(pass);
             asked.trust(&*gateway.lock().await)?;
             let usage = gateway.lock().await.outbox_use()?;
@@ -117,7 +121,8 @@ impl Capturer {
         &self,
         gateway: &Mutex<Gateway>,
         asked: &Asked<'_>,
-        number: usize,
+        pass: (&'static str, usize),
+        before: &mut Beforehand,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Pass, CaptureError> {
         let began = Instant::now();
@@ -129,12 +134,13 @@ impl Capturer {
             freeze: false,
         };
         let held = checkpoint::running(request).await?;
+        let stored_before = before.stored_bytes;
         let read = self
-            .read_pass(gateway, asked, &held, number, progress)
+            .read_pass(gateway, (asked, &held), pass, before, progress)
             .await;
         let released = held.release().await;
-        let sent_bytes = match read {
-            Ok(sent) => sent,
+        match read {
+            Ok(()) => {}
             Err(error) => {
                 held.abandon().await;
                 return Err(error);
@@ -149,18 +155,18 @@ impl Capturer {
         Ok(Pass {
             took: began.elapsed(),
             changed_bytes: changed.map_err(|why| failed(why.to_string()))?,
-            sent_bytes,
+            sent_bytes: before.stored_bytes - stored_before,
         })
     }
 
     async fn read_pass(
         &self,
         gateway: &Mutex<Gateway>,
-        asked: &Asked<'_>,
-        held: &Held,
-        number: usize,
+        (asked, held): (&Asked<'_>, &Held),
+        (work, pass): (&'static str, usize),
+        before: &mut Beforehand,
         progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<u64, CaptureError> {
+    ) -> Result<(), CaptureError> {
         let name = &asked.vm.name;
         let disks = self.open_disks(asked, held)?;
         let total: u64 = disks.iter().map(|(_, disk)| disk.size_bytes()).sum();
@@ -171,10 +177,19 @@ impl Capturer {
             progress(bytes);
         };
         let (mut looked, mut changed, mut cut_off) = (began, None, false);
+        self.say(name, Some(format!("{work}, pass {pass}: begun")));
+        let mut tries = Tries::default();
         loop {
             let mut gateway = self.turn_with_uplink(gateway).await?;
-            if std::mem::take(&mut cut_off) {
-                self.ask_vault(&mut gateway, asked.vm).await?;
+            if cut_off {
+                match self.ask_vault(&mut gateway, asked.vm).await {
+                    Ok(_) => cut_off = false,
+                    Err(error) => {
+                        drop(gateway);
+                        self.wait_for_vault(name, work, &mut tries, error).await?;
+                        continue;
+                    }
+                }
             }
             let capture = VmCapture {
                 name: name.clone(),
@@ -195,13 +210,24 @@ impl Capturer {
                 }
                 () = self.interrupt.wait() => return Err(CaptureError::Interrupted),
             };
-            let (report, ended) = slice?;
+            drop(gateway);
+            let (report, ended) = match slice {
+                Ok(slice) => slice,
+                Err(error) => {
+                    cut_off = true;
+                    self.wait_for_vault(name, work, &mut tries, error.into())
+                        .await?;
+                    continue;
+                }
+            };
+            tries = Tries::default();
             sent += report.stored_bytes;
+            before.read_bytes += report.read_bytes;
+            before.stored_bytes += report.stored_bytes;
             if ended {
                 self.say(name, None);
-                return Ok(sent);
+                return Ok(());
             }
-            drop(gateway);
             if looked.elapsed() >= LOOK_AGAIN {
                 looked = Instant::now();
                 changed = changed_since(&asked.live, &held.capture).await.ok();
@@ -209,7 +235,8 @@ impl Capturer {
             // A pass that goes on is counted from its begin again.
             let done = seen.swap(0, Relaxed).min(total);
             let so_far = SoFar {
-                pass: number,
+                work,
+                pass,
                 done_bytes: done,
                 total_bytes: total,
                 sent_bytes: sent,
@@ -271,6 +298,8 @@ impl Asked<'_> {
 /// A pass under way.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SoFar {
+    /// What the passes are called: a first sync, a resync.
+    pub work: &'static str,
     pub pass: usize,
     pub done_bytes: u64,
     pub total_bytes: u64,
@@ -286,10 +315,10 @@ impl SoFar {
         let percent = (100 * done).checked_div(total).unwrap_or(100);
         let seconds = self.took.as_secs_f64().max(1.0);
         let left = seconds * total.saturating_sub(done) as f64 / done.max(1) as f64;
-        let (pass, sent) = (self.pass, show::size(self.sent_bytes));
+        let (work, pass, sent) = (self.work, self.pass, show::size(self.sent_bytes));
         let left = show::duration(Duration::from_secs_f64(left.min(1e9)));
         let progress = format!(
-            "first sync, pass {pass}: {percent} %, {sent} sent, about {left} left of this pass"
+            "{work}, pass {pass}: {percent} %, {sent} sent, about {left} left of this pass"
         );
         let Some(changed) = self.changed_bytes else {
             return progress;
@@ -357,6 +386,7 @@ mod tests {
     #[test]
     fn a_pass_says_early_whether_it_will_come_to_an_end() {
         let mut so_far = SoFar {
+            work: "first sync",
             pass: 1,
             done_bytes: 25 << 30,
             total_bytes: 100 << 30,
@@ -366,7 +396,7 @@ mod tests {
         };
         let words = so_far.words();
         assert!(
-            words.contains("pass 1: 25 %") && words.contains("8h 20m left"),
+            words.starts_with("first sync, pass 1: 25 %") && words.contains("8h 20m left"),
             "{words}"
         );
         assert!(

@@ -1,7 +1,11 @@
 //! Running VMs as they are reached from here: where a configuration says that they are, swept once of what a killed
 //! gateway left in them.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use tokio::sync::Mutex;
 use vault_format::ids::CaptureId;
@@ -9,9 +13,10 @@ use vault_store::gateway::Gateway;
 
 use super::{CaptureError, Capturer};
 use crate::{
-    config::{self, Config, Source, Vm},
+    config::{self, Config, LibvirtSource, Source, Vm},
     source::{
         host::{Host, Reach, Ssh},
+        libvirt::{self, Domain},
         proxmox,
         qemu::{LiveVm, Scratch, VmPlace, sweep::sweep},
     },
@@ -30,16 +35,27 @@ fn ssh(host: &config::Host) -> Ssh {
     Ssh::new(host.name.clone(), host.ssh.clone())
 }
 
-pub fn host_of(config: &Config, vm: &Vm) -> Host {
+fn host_of(config: &Config, vm: &Vm) -> Host {
     match config.host_of(vm) {
         None => Host::Local,
         Some(host) => Host::Ssh(ssh(host)),
     }
 }
 
+/// A domain as the configuration names it.
+pub fn domain_of(config: &Config, vm: &Vm, source: &LibvirtSource) -> Domain {
+    let host = host_of(config, vm);
+    Domain {
+        uri: libvirt::uri(&host),
+        host,
+        name: source.domain.clone(),
+    }
+}
+
 /// Where it is now: what moves by itself is looked for each time.
 pub async fn place(config: &Config, vm: &Vm) -> Result<VmPlace, CaptureError> {
     let host = host_of(config, vm);
+    let mut no_freeze = None;
     let (host, qmp, agent, sockets) = match &vm.source {
         Source::Qemu(qemu) => {
             // QEMU has made a socket there before.
@@ -51,6 +67,11 @@ pub async fn place(config: &Config, vm: &Vm) -> Result<VmPlace, CaptureError> {
             let found = proxmox::find(&host, &known, Path::new("/"), source.vmid).await;
             let found =
                 found.map_err(|error| CaptureError::Source(format!("VM {}: {error}", vm.name)))?;
+            no_freeze = found.settings.no_freeze.map(|part| {
+                format!(
+                    "the VM's `agent` option in Proxmox VE says {part}: its guest was not frozen"
+                )
+            });
             (found.host, found.qmp, found.agent, found.sockets)
         }
         _ => {
@@ -65,6 +86,7 @@ pub async fn place(config: &Config, vm: &Vm) -> Result<VmPlace, CaptureError> {
         host,
         qmp,
         agent,
+        no_freeze,
         sockets,
         scratch: Scratch {
             folder: config.scratch.folder.clone(),
@@ -78,20 +100,34 @@ impl Capturer {
     /// Takes out of these VMs what a killed run left in them, whether or not the vault can be asked, and before anything is
     /// due. What cannot be reached is its capture's to tell.
     pub async fn sweep(&self, gateway: &Mutex<Gateway>, vms: &[&Vm]) {
-        let is_live = |vm: &&&Vm| matches!(vm.source, Source::Qemu(_) | Source::Proxmox(_));
-        for vm in vms.iter().filter(is_live) {
-            // Held meanwhile: no capture makes a bitmap that is not known here.
-            let gateway = gateway.lock().await;
-            // Which bitmaps are of use is known after the rebuild only.
-            let Ok(known) = gateway.captures(&vm.name) else {
-                continue;
-            };
-            if gateway.is_in_doubt() || self.interrupt.came() {
+        for vm in vms {
+            if self.interrupt.came() {
                 return;
             }
-            let known: Vec<CaptureId> = known.into_iter().map(|capture| capture.id).collect();
+            match &vm.source {
+                Source::Qemu(_) | Source::Proxmox(_) => {}
+                // Which of its checkpoints are of use is its capture's to say. No capture begins a job meanwhile.
+                Source::Libvirt(source) => {
+                    let _gateway = gateway.lock().await;
+                    tokio::select! {
+                        () = self.sweep_libvirt(vm, source) => continue,
+                        () = self.interrupt.wait() => return,
+                    }
+                }
+                Source::Disks(_) | Source::Nbd(_) => continue,
+            }
+            let known = {
+                let gateway = gateway.lock().await;
+                // Which bitmaps are of use is known after the rebuild only: all stay. The rest goes in any case.
+                match gateway.is_in_doubt() {
+                    true => None,
+                    false => gateway.captures(&vm.name).ok(),
+                }
+            };
+            let known: Option<Vec<CaptureId>> =
+                known.map(|known| known.into_iter().map(|capture| capture.id).collect());
             let reached = tokio::select! {
-                reached = self.reach(vm, &known) => reached,
+                reached = self.reach(vm, known.as_deref()) => reached,
                 () = self.interrupt.wait() => return,
             };
             if let Err(error) = reached {
@@ -101,15 +137,17 @@ impl Capturer {
     }
 
     /// The VM, reached. The first time, and after the way to its host was lost, it is swept: `trusted` are the captures
-    /// whose bitmaps stay.
+    /// whose bitmaps stay; all do where that is not known.
     pub(super) async fn reach(
         &self,
         vm: &Vm,
-        trusted: &[CaptureId],
+        trusted: Option<&[CaptureId]>,
     ) -> Result<LiveVm, CaptureError> {
         let place = place(&self.config, vm).await?;
-        let mut all = self.reached.lock().await;
-        if let Some(reached) = all.get_mut(&vm.name) {
+        // Only who wants the same VM waits for its host. Whoever is here first sweeps: no capture is in it then.
+        let slot = self.slot(&vm.name);
+        let mut slot = slot.lock().await;
+        if let Some(reached) = &mut *slot {
             let known = &reached.vm.place;
             let moved =
                 (&known.host, &known.qmp, &known.agent) != (&place.host, &place.qmp, &place.agent);
@@ -131,16 +169,20 @@ impl Capturer {
         if !swept.done.is_empty() || !swept.left.is_empty() {
             tracing::warn!("VM {}: an earlier run had left {swept:?}", vm.name);
         }
-        let reached = Reached {
+        *slot = Some(Reached {
             vm: live.clone(),
             reach,
-        };
-        all.insert(vm.name.clone(), reached);
+        });
         Ok(live)
+    }
+
+    fn slot(&self, vm: &str) -> Arc<Mutex<Option<Reached>>> {
+        let mut all = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(vm.to_owned()).or_default().clone()
     }
 
     /// What is known of the way to a VM is doubtful after a failure: it is looked at anew the next time.
     pub(super) async fn doubt(&self, vm: &str) {
-        self.reached.lock().await.remove(vm);
+        *self.slot(vm).lock().await = None;
     }
 }

@@ -1,16 +1,25 @@
 //! `check`: tries what a sync needs, and looks for what would spoil a recovery. Changes nothing.
 
+mod alert;
 mod clock;
 mod disks;
+mod domain;
 mod key_file;
 mod kit_on_site;
 mod running;
 mod same_device;
 mod vault_rights;
 
-use std::path::{Path, PathBuf};
+#[cfg(test)]
+#[path = "check/tests/named.rs"]
+mod named;
 
-use console::{Exit, Finding, table::Table};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use console::{Exit, Finding, show, table::Table};
 use serde::Serialize;
 use vault_format::ids::WriterId;
 
@@ -34,6 +43,24 @@ const NOT_CHECKED: [&str; 2] = [
      at the role's policy, and at the bucket's or container's lock",
     "whether the guests boot in a cloud",
 ];
+
+/// What a disk is read at where nothing better is known.
+const READ_BYTES_PER_SECOND: u64 = 150_000_000;
+
+/// How long it takes to read all of a disk.
+fn reading(size_bytes: u64) -> String {
+    let seconds = size_bytes / READ_BYTES_PER_SECOND;
+    let took = show::duration(Duration::from_secs(seconds.max(1)));
+    format!("about {took} (at 150 MB/s)")
+}
+
+/// What a disk costs whose changes nobody tells.
+fn all_of_it(size_bytes: u64) -> String {
+    format!(
+        "not tracked: each cycle reads all of it, in {}",
+        reading(size_bytes)
+    )
+}
 
 /// One thing that was looked at.
 #[derive(Debug, Serialize)]
@@ -119,6 +146,7 @@ pub async fn run(file: &Path, args: &VmArgs, json: bool) -> anyhow::Result<Exit>
         let outcome = clock::judge(jiff::Timestamp::now(), store_time);
         checks.add("clock", "this machine", outcome);
     }
+    alert::check(config.alert_command.as_deref(), &mut checks);
     kit_on_site::check(&folders(&config, file), &mut checks);
     // Names what a capture would make; where there is no key there is no capture.
     let writer = key.as_ref().map_or(WriterId([0; 16]), |key| key.writer.id);
@@ -131,7 +159,7 @@ pub async fn run(file: &Path, args: &VmArgs, json: bool) -> anyhow::Result<Exit>
 async fn check_vm(config: &Config, vm: &Vm, mark: &Mark, checks: &mut Checks) {
     match &vm.source {
         Source::Qemu(_) | Source::Proxmox(_) => running::qemu(config, vm, mark, checks).await,
-        Source::Libvirt(source) => running::domain(config, vm, source, checks).await,
+        Source::Libvirt(source) => domain::check(config, vm, source, checks).await,
         Source::Nbd(exports) => {
             tokio::task::block_in_place(|| running::exports(vm, exports, checks));
         }

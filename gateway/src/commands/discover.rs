@@ -34,7 +34,7 @@ pub async fn run(file: &Path, json: bool) -> anyhow::Result<Exit> {
     for (host, name) in std::iter::once((Host::Local, None)).chain(hosts) {
         let problems = match on(&host, name).await {
             Ok((vms, problems)) => {
-                vms.into_iter().for_each(|vm| add(&config, &mut found, vm));
+                found.extend(vms);
                 problems
             }
             Err(error) => vec![error.to_string()],
@@ -48,6 +48,7 @@ pub async fn run(file: &Path, json: bool) -> anyhow::Result<Exit> {
             )
         }));
     }
+    let found = unknown(&config, found);
     let mut taken: Vec<String> = config.vms.iter().map(|vm| vm.name.clone()).collect();
     let policy = config
         .policies
@@ -83,30 +84,85 @@ fn kind(place: &Place) -> &'static str {
     }
 }
 
-/// Every node of a cluster knows of all its VMs: the first that is asked names them.
-fn add(config: &Config, found: &mut Vec<Discovered>, vm: Discovered) {
-    let known = config.vms.iter().any(|known| is_same(config, known, &vm));
-    let twice = found.iter().any(|other| match (&other.place, &vm.place) {
-        (Place::Proxmox { .. }, Place::Proxmox { .. }) => {
-            other.place == vm.place && other.name == vm.name
+/// Those that the configuration does not have, each once: every node of a cluster knows of all its VMs, and the first
+/// that was asked names them.
+fn unknown(config: &Config, all: Vec<Discovered>) -> Vec<Discovered> {
+    let mut found: Vec<Discovered> = Vec::new();
+    for vm in &all {
+        let known = config
+            .vms
+            .iter()
+            .any(|known| is_same(config, &all, known, vm));
+        let twice = found.iter().any(|other| match vm.place {
+            Place::Proxmox { .. } => other.place == vm.place,
+            _ => other == vm,
+        });
+        if !known && !twice {
+            found.push(vm.clone());
         }
-        _ => *other == vm,
-    });
-    if !known && !twice {
-        found.push(vm);
+    }
+    found
+}
+
+fn is_same(config: &Config, all: &[Discovered], known: &Vm, vm: &Discovered) -> bool {
+    let host = config.host_of(known).map(|host| host.name.as_str());
+    let is_there = |vm: &Discovered| vm.host.as_deref() == host;
+    match (&known.source, &vm.place) {
+        (Source::Qemu(known), Place::Qemu { qmp, .. }) => known.qmp == *qmp && is_there(vm),
+        // Its host is a node of the cluster: it told of this VM, too, or is called like a node if it told nothing.
+        (Source::Proxmox(known), Place::Proxmox { vmid, cluster }) => {
+            let mut of_host = all.iter().filter(|told| is_there(told)).peekable();
+            let silent = of_host.peek().is_none();
+            let told = of_host.any(|told| told.place == vm.place);
+            let named = silent && cluster.lines().any(|node| Some(node) == host);
+            known.vmid == *vmid && (told || named)
+        }
+        (Source::Libvirt(known), Place::Libvirt { domain }) => {
+            known.domain == *domain && is_there(vm)
+        }
+        _ => false,
     }
 }
 
-fn is_same(config: &Config, known: &Vm, vm: &Discovered) -> bool {
-    let host = config.host_of(known).map(|host| host.name.as_str());
-    match (&known.source, &vm.place) {
-        (Source::Qemu(known), Place::Qemu { qmp, .. }) => {
-            known.qmp == *qmp && host == vm.host.as_deref()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vm(name: &str, host: &str, vmid: u32, cluster: &str) -> Discovered {
+        Discovered {
+            name: name.into(),
+            host: Some(host.into()),
+            place: Place::Proxmox {
+                vmid,
+                cluster: cluster.into(),
+            },
         }
-        (Source::Proxmox(known), Place::Proxmox { vmid }) => known.vmid == *vmid,
-        (Source::Libvirt(known), Place::Libvirt { domain }) => {
-            known.domain == *domain && host == vm.host.as_deref()
-        }
-        _ => false,
+    }
+
+    #[test]
+    fn a_vm_of_another_cluster_is_not_taken_for_one_that_is_known() {
+        let hosts = ["pve1", "pve2", "alone"]
+            .map(|name| format!("[[host]]\nname = \"{name}\"\nssh = \"root@{name}\"\n"));
+        let text = format!(
+            "state = \"/s\"\n[vault]\nurl = \"file:///v\"\nkey = \"/k\"\n{}[[policy]]\nname = \"p\"\nrpo = \"1h\"\n\
+             [[vm]]\nname = \"dc01\"\npolicy = \"p\"\nsource = {{ proxmox = {{ host = \"pve2\", vmid = 100 }} }}\n",
+            hosts.concat()
+        );
+        let config = Config::parse(&text, Path::new("t"), Path::new("/"));
+        let config = config.unwrap_or_else(|error| panic!("{error}"));
+        let all = vec![
+            vm("dc01", "pve1", 100, "A"),
+            vm("web", "pve1", 101, "A"),
+            vm("dc01", "pve2", 100, "A"),
+            vm("web", "pve2", 101, "A"),
+            vm("dc01", "alone", 100, "B"),
+            vm("web", "alone", 101, "B"),
+        ];
+        let expected = [all[1].clone(), all[4].clone(), all[5].clone()];
+        assert_eq!(unknown(&config, all), expected);
+        // pve2 does not answer.
+        let of = |cluster: &str| vec![vm("dc01", "pve1", 100, cluster)];
+        assert_eq!(unknown(&config, of("pve1\npve2\n1 2")), []);
+        assert_eq!(unknown(&config, of("pve1\n1 2")), of("pve1\n1 2"));
     }
 }

@@ -7,7 +7,7 @@ use console::{Exit, Failure, OrFailure, show, table::Table};
 
 use crate::{
     config::Config,
-    jobs::{Job, newest},
+    jobs::{Job, newest, word},
     vault_access::load_config,
 };
 
@@ -89,13 +89,6 @@ fn table(jobs: &[Job]) -> Table {
         ]);
     }
     table
-}
-
-/// As the log has it.
-fn word(value: &impl serde::Serialize) -> String {
-    let word = serde_json::to_value(value).ok();
-    word.and_then(|word| Some(word.as_str()?.to_owned()))
-        .unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! `status`: what the state folder knows of each VM's newest recovery point. No network.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 use console::{Exit, Failure, Finding, show, table::Table, units::Duration};
 use jiff::Timestamp;
 use serde::Serialize;
 use vault_format::manifest::Consistency;
 use vault_store::{
-    gateway::VmStatus,
+    gateway::{OutboxUse, VmStatus},
     objects::{Meter, in_memory},
 };
 
@@ -40,6 +40,8 @@ struct Standing {
     captured_at: Option<String>,
     consistency_asked: Consistency,
     consistency: Option<String>,
+    /// Points that wait for the uplink.
+    queued: u64,
     #[serde(skip)]
     findings: Vec<Finding>,
 }
@@ -55,35 +57,45 @@ pub fn run(config: &Path, json: bool) -> anyhow::Result<Exit> {
         Presence::Here(Some(live)) => (Some(live), None),
         Presence::Away(lock) => (None, lock),
     };
-    let known = match &live {
+    let seen = match &live {
         Some(live) => of_daemon(live),
-        // Nothing is asked of the vault, so none is opened.
-        None => of_state(open_gateway(&config, in_memory(Meter::new()))?.status()?),
+        None => {
+            // Nothing is asked of the vault, so none is opened.
+            let gateway = open_gateway(&config, in_memory(Meter::new()))?;
+            of_state(gateway.status()?, gateway.outbox_use()?)
+        }
     };
     let now = Timestamp::now();
-    let standings: Vec<_> = config
-        .vms_by_priority()
-        .into_iter()
-        .map(|vm| {
-            let known = known.iter().find(|s| s.vm == vm.name);
-            standing(&config, vm, known, now, live.is_some())
-        })
+    let vms = config.vms_by_priority().into_iter();
+    let standings: Vec<_> = vms
+        .map(|vm| standing(&config, vm, &seen, now, live.is_some()))
         .collect();
-    let findings: Vec<_> = standings.iter().flat_map(|s| s.findings.clone()).collect();
+    let mut findings: Vec<_> = standings.iter().flat_map(|s| s.findings.clone()).collect();
+    findings.extend(live.as_ref().and_then(|live| silent(live.written_at, now)));
     if json {
         console::print_json(&serde_json::json!({
-            "vms": standings, "findings": findings, "daemon": live,
+            "vms": standings, "findings": findings, "queued_bytes": seen.queued_bytes, "daemon": live,
         }))?;
         return Ok(Exit::of(&findings));
     }
     table(&standings).print()?;
-    if let Some(live) = &live {
-        console::print(&daemon_lines(live))?;
+    match &live {
+        Some(live) => console::print(&daemon_lines(live))?,
+        None if seen.queued_bytes > 0 => console::print(&outbox_lines(&standings, &seen))?,
+        None => {}
     }
     told(&findings)
 }
 
-/// A VM's newest published point, from whoever knows.
+/// What whoever knows has seen: the daemon, or we in the state.
+struct Seen {
+    points: Vec<KnownPoint>,
+    /// By VM.
+    queued: HashMap<String, u64>,
+    queued_bytes: u64,
+}
+
+/// A VM's newest published point.
 struct KnownPoint {
     vm: String,
     sequence: u64,
@@ -92,7 +104,7 @@ struct KnownPoint {
     consistency: String,
 }
 
-fn of_state(known: Vec<VmStatus>) -> Vec<KnownPoint> {
+fn of_state(known: Vec<VmStatus>, outbox: OutboxUse) -> Seen {
     let point = |vm: VmStatus| KnownPoint {
         vm: vm.name,
         sequence: vm.point.sequence,
@@ -100,10 +112,15 @@ fn of_state(known: Vec<VmStatus>) -> Vec<KnownPoint> {
         captured_at: vm.captured_at,
         consistency: vm.consistency,
     };
-    known.into_iter().map(point).collect()
+    let queued = outbox.vms.into_iter().map(|(vm, waits)| (vm, waits.points));
+    Seen {
+        points: known.into_iter().map(point).collect(),
+        queued: queued.collect(),
+        queued_bytes: outbox.used_bytes,
+    }
 }
 
-fn of_daemon(live: &LiveStatus) -> Vec<KnownPoint> {
+fn of_daemon(live: &LiveStatus) -> Seen {
     let point = |vm: &LiveVm| {
         let point = vm.published.as_ref()?;
         Some(KnownPoint {
@@ -114,7 +131,40 @@ fn of_daemon(live: &LiveStatus) -> Vec<KnownPoint> {
             consistency: point.consistency.clone(),
         })
     };
-    live.vms.iter().filter_map(point).collect()
+    let queued = live.vms.iter();
+    let queued = queued.map(|vm| (vm.name.clone(), u64::from(vm.queued)));
+    Seen {
+        points: live.vms.iter().filter_map(point).collect(),
+        queued: queued.collect(),
+        queued_bytes: live.queued_bytes,
+    }
+}
+
+/// The daemon writes what it knows every 30 s, and oftener.
+const SILENT: i64 = 120;
+
+fn silent(written_at: Timestamp, now: Timestamp) -> Option<Finding> {
+    let age = now.duration_since(written_at).as_secs();
+    (age > SILENT).then(|| {
+        let age = show::duration(std::time::Duration::from_secs(age as u64));
+        Finding::new(
+            "what is shown is old",
+            "run",
+            format!("`run` lives, and has said nothing for {age}: its disk may hang, or this machine was asleep"),
+            "ask again in a minute; if it stays so, `systemctl restart sparesite-gateway`",
+        )
+    })
+}
+
+/// What waits while no daemon sends it.
+fn outbox_lines(standings: &[Standing], seen: &Seen) -> String {
+    let size = show::size(seen.queued_bytes);
+    let mut lines =
+        format!("run is not at work; outbox: {size}, sent by the next `run` or `sync`\n");
+    for vm in standings.iter().filter(|vm| vm.queued > 0) {
+        lines += &format!("{}: points waiting: {}\n", vm.vm, vm.queued);
+    }
+    show::printable(&lines).into_owned()
 }
 
 /// What the daemon does, below the table.
@@ -147,10 +197,11 @@ fn daemon_lines(live: &LiveStatus) -> String {
 fn standing(
     config: &Config,
     vm: &Vm,
-    known: Option<&KnownPoint>,
+    seen: &Seen,
     now: Timestamp,
     is_run_at_work: bool,
 ) -> Standing {
+    let known = seen.points.iter().find(|point| point.vm == vm.name);
     let policy = config.policy_of(vm);
     let captured = known.and_then(|known| known.captured_at.parse::<Timestamp>().ok());
     let age = captured.map(|at| now.as_second() - at.as_second());
@@ -175,6 +226,7 @@ fn standing(
         captured_at: known.map(|known| known.captured_at.clone()),
         consistency_asked: policy.consistency,
         consistency: known.map(|known| known.consistency.clone()),
+        queued: seen.queued.get(&vm.name).copied().unwrap_or(0),
         findings,
     }
 }
@@ -304,5 +356,38 @@ mod tests {
         }
         let finding = judge_rpo("dc01", true, Some(7200), target, String::new()).expect("missed");
         assert_eq!(finding.why, "achieved RPO is 2h, the target is 1h");
+    }
+
+    #[test]
+    fn what_waits_is_seen_without_a_daemon_too() {
+        let mut outbox = OutboxUse {
+            used_bytes: 2 << 20,
+            ..OutboxUse::default()
+        };
+        outbox.vms.entry("dc01".into()).or_default().points = 3;
+        let seen = of_state(Vec::new(), outbox);
+        let text = "state = \"/s\"\n[vault]\nurl = \"s3://acme-dr\"\nkey = \"k\"\n[[policy]]\nname = \"p\"\n\
+            rpo = \"1h\"\n[[vm]]\nname = \"a\"\npolicy = \"p\"\nsource.disks = [\"/d\"]\n\
+            [[vm]]\nname = \"dc01\"\npolicy = \"p\"\nsource.disks = [\"/e\"]\n";
+        let file = Path::new("gateway.toml");
+        let config = Config::parse(text, file, file).expect("good");
+        let vms = config.vms.iter();
+        let standings: Vec<_> = vms
+            .map(|vm| standing(&config, vm, &seen, Timestamp::UNIX_EPOCH, false))
+            .collect();
+        let queued: Vec<_> = standings.iter().map(|vm| vm.queued).collect();
+        assert_eq!(queued, [0, 3]);
+        assert_eq!(
+            outbox_lines(&standings, &seen),
+            "run is not at work; outbox: 2 MiB, sent by the next `run` or `sync`\ndc01: points waiting: 3\n"
+        );
+    }
+
+    #[test]
+    fn a_daemon_that_says_nothing_is_found() {
+        let at = |second| Timestamp::from_second(second).expect("a time");
+        assert!(silent(at(0), at(SILENT)).is_none() && silent(at(9000), at(0)).is_none());
+        let found = silent(at(0), at(7200)).expect("found");
+        assert!(found.why.contains("nothing for 2h"), "{}", found.why);
     }
 }

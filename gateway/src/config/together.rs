@@ -139,13 +139,18 @@ fn unfit(vm: &str, group: &str, known: &Known, taken: &[(String, String)]) -> Op
             false => format!("{group} lists the VM {vm:?}, which {first} lists already"),
         });
     }
-    let kind = match &known.vms.iter().find(|known| known.name == vm)?.source {
-        Source::Disks(_) => "a list of disks",
-        Source::Nbd(_) => "an NBD server",
-        Source::Qemu(_) | Source::Proxmox(_) | Source::Libvirt(_) => return None,
+    let why = match &known.vms.iter().find(|known| known.name == vm)?.source {
+        Source::Disks(_) => {
+            "a list of disks: only VMs of a hypervisor can be frozen at one instant"
+        }
+        Source::Nbd(_) => "an NBD server: only VMs of a hypervisor can be frozen at one instant",
+        Source::Libvirt(_) => {
+            "`libvirt`, which begins the backup of one domain at a time: protect it without the group, or as `qemu` by a \
+             QMP socket of its own"
+        }
+        Source::Qemu(_) | Source::Proxmox(_) => return None,
     };
     Some(format!(
-        "{group} lists the VM {vm:?}, whose source is {kind}: only VMs of a hypervisor can be \
-         frozen at one instant"
+        "{group} lists the VM {vm:?}, whose source is {why}"
     ))
 }

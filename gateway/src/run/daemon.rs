@@ -15,6 +15,7 @@ use super::{
     Clock, Notifier, Standing, Work,
     journal::Journal,
     pace::{cap_now, follow_caps, until},
+    progress::Progress,
 };
 use crate::{
     alerts::Told,
@@ -30,6 +31,8 @@ const TICK: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_secs(8);
 /// After alerts could not be told.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
+/// After an upload that found nothing to send: what waits needs a pack that is on its way, or its VM is fenced.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
 
 pub struct Daemon<W, C> {
     config: Arc<Config>,
@@ -46,6 +49,8 @@ pub struct Daemon<W, C> {
     uploading: bool,
     upload_failures: Failures,
     upload_failure: Option<String>,
+    nothing_to_send_before: Instant,
+    progress: Progress,
     /// `None` while the alerts are being told.
     told: Option<Told>,
     tell_after: Instant,
@@ -58,8 +63,15 @@ pub struct Daemon<W, C> {
 /// What a task is for.
 #[derive(Debug, Clone)]
 enum Doing {
-    Capture { vms: Vec<usize>, began: Timestamp },
-    Upload { began: Timestamp },
+    Capture {
+        vms: Vec<usize>,
+        began: Timestamp,
+        /// The vault's newest answer before it.
+        answered: Option<Timestamp>,
+    },
+    Upload {
+        began: Timestamp,
+    },
 }
 
 impl<W: Work, C: Clock> Daemon<W, C> {
@@ -83,6 +95,8 @@ impl<W: Work, C: Clock> Daemon<W, C> {
             uploading: false,
             upload_failures: Failures::default(),
             upload_failure: None,
+            nothing_to_send_before: Instant::now(),
+            progress: Progress::new(config.vms.len()),
             told: Some(told),
             tell_after: Instant::now(),
             tasks: JoinSet::new(),
@@ -115,6 +129,7 @@ impl<W: Work, C: Clock> Daemon<W, C> {
         let mut ready = false;
         while !self.interrupt.came() {
             self.standing = self.work.standing().await?;
+            self.watch_progress();
             self.publish();
             if !std::mem::replace(&mut ready, true) {
                 self.notifier.ready();
@@ -125,6 +140,14 @@ impl<W: Work, C: Clock> Daemon<W, C> {
             self.wait(next).await;
         }
         Ok(())
+    }
+
+    fn watch_progress(&mut self) {
+        let is_open = self.throttle.rate() != Rate::Off;
+        for (place, known) in self.standing.vms.iter().enumerate() {
+            let may_move = is_open && self.running[place];
+            self.progress.note(place, &known.doing, may_move);
+        }
     }
 
     /// Begins all that may begin; gives the time of what comes next.
@@ -151,10 +174,16 @@ impl<W: Work, C: Clock> Daemon<W, C> {
             self.running[*vm] = true;
         }
         let (work, asked) = (self.work.clone(), vms.clone());
+        let answered = work.vault_answered();
         let task = self
             .tasks
             .spawn(async move { work.capture(asked, first).await });
-        self.doing.insert(task.id(), Doing::Capture { vms, began });
+        let doing = Doing::Capture {
+            vms,
+            began,
+            answered,
+        };
+        self.doing.insert(task.id(), doing);
     }
 
     async fn wait(&mut self, next: Option<Timestamp>) {
@@ -186,8 +215,19 @@ impl<W: Work, C: Clock> Daemon<W, C> {
             self.journal.record(job);
         }
         match doing {
-            Doing::Capture { vms, .. } => vms.iter().for_each(|vm| self.running[*vm] = false),
+            Doing::Capture { vms, answered, .. } => {
+                vms.iter().for_each(|vm| self.running[*vm] = false);
+                self.captured(answered);
+            }
             Doing::Upload { .. } => self.uploaded(&jobs),
+        }
+    }
+
+    /// What it brought may be what an upload lacked. Where the vault answered it, a failed upload need not wait either.
+    fn captured(&mut self, answered: Option<Timestamp>) {
+        self.nothing_to_send_before = Instant::now();
+        if self.work.vault_answered() != answered {
+            self.upload_failures = self.upload_failures.at_once();
         }
     }
 
@@ -195,12 +235,12 @@ impl<W: Work, C: Clock> Daemon<W, C> {
     fn settled(&self, doing: &Doing, jobs: Result<Vec<Job>, String>) -> Vec<Job> {
         let now = self.clock.now();
         let (kind, began, vms) = match doing {
-            Doing::Capture { vms, began } => (JobKind::Capture, *began, &vms[..]),
+            Doing::Capture { vms, began, .. } => (JobKind::Capture, *began, &vms[..]),
             Doing::Upload { began } => (JobKind::Upload, *began, &[][..]),
         };
-        let (mut jobs, why) = match jobs {
-            Ok(jobs) => (jobs, "it ended without a word".to_owned()),
-            Err(why) => (Vec::new(), why),
+        let (mut jobs, why, is_fault) = match jobs {
+            Ok(jobs) => (jobs, "it ended without a word".to_owned(), false),
+            Err(why) => (Vec::new(), why, true),
         };
         let failed = |vm: Option<&str>| {
             let mut job = Job::new(kind, vm, began, now, JobOutcome::Failed);
@@ -212,7 +252,7 @@ impl<W: Work, C: Clock> Daemon<W, C> {
                 jobs.push(failed(Some(vm)));
             }
         }
-        if vms.is_empty() && jobs.is_empty() {
+        if vms.is_empty() && is_fault {
             jobs.push(failed(None));
         }
         jobs
@@ -225,6 +265,7 @@ impl<W: Work, C: Clock> Daemon<W, C> {
                 self.upload_failures = self.upload_failures.and_one_more(failed.end);
                 self.upload_failure = failed.why.first().cloned();
             }
+            None if jobs.is_empty() => self.nothing_to_send_before = Instant::now() + ASK_AGAIN,
             None if jobs.iter().all(|job| job.outcome == JobOutcome::Stopped) => {}
             None => {
                 self.upload_failures = Failures::default();
@@ -243,6 +284,7 @@ impl<W: Work, C: Clock> Daemon<W, C> {
                     .config
                     .group_of(&vm.name)
                     .map(|group| group.name.clone()),
+                alone: known.alone,
                 host: vm.host(),
                 priority: vm.priority,
                 rpo_target: self.config.policy_of(vm).rpo_target.into(),
@@ -252,6 +294,7 @@ impl<W: Work, C: Clock> Daemon<W, C> {
                 failures: memory.failures,
                 running: self.running[place],
                 passes: known.passes,
+                stalled: self.progress.is_stalled(place),
             }
         };
         vms.map(standing).collect()
@@ -259,10 +302,11 @@ impl<W: Work, C: Clock> Daemon<W, C> {
 
     fn uplink_standing(&self, now: Timestamp) -> UplinkStanding {
         let cap = cap_now(&self.config.uplink, &self.config.timezone, now);
+        // Also what captures that failed have left, which takes room in the outbox.
+        let waits =
+            self.standing.queued_bytes > 0 || self.standing.vms.iter().any(|vm| vm.queued > 0);
         UplinkStanding {
-            // Also what captures that failed have left, which takes room in the outbox.
-            waiting: self.standing.queued_bytes > 0
-                || self.standing.vms.iter().any(|vm| vm.queued > 0),
+            waiting: waits && self.nothing_to_send_before <= Instant::now(),
             running: self.uploading,
             failures: self.upload_failures,
             // Off for good is off until somebody changes the configuration.

@@ -17,6 +17,8 @@ pub struct Memory {
     /// Of captures, in a row.
     pub failures: Failures,
     pub last_failure: String,
+    /// Points that were replaced in a full outbox since one of the VM was last published.
+    pub superseded: u64,
 }
 
 impl Memory {
@@ -39,8 +41,14 @@ impl Memory {
                 let took = self.took.get_or_insert_default();
                 let length = length(job.start, job.end);
                 match job.kind {
-                    JobKind::Capture => took.capture = length,
-                    JobKind::Upload => took.upload = length,
+                    JobKind::Capture => {
+                        took.capture = length;
+                        self.superseded = self.superseded.saturating_add(job.superseded);
+                    }
+                    JobKind::Upload => {
+                        took.upload = length;
+                        self.superseded = 0;
+                    }
                     _ => {}
                 }
                 if capture {
@@ -97,5 +105,21 @@ mod tests {
             (memory.failures.count, memory.took.map(|t| t.capture)),
             (0, Some(seconds(0)))
         );
+    }
+
+    #[test]
+    fn replaced_points_count_until_one_is_published() {
+        use {JobKind::*, JobOutcome::*};
+        let mut memory = Memory::default();
+        for superseded in [2, 0, 1] {
+            memory.note(&Job {
+                superseded,
+                ..job(Capture, Findings, 0, 30)
+            });
+        }
+        memory.note(&job(Upload, Failed, 30, 100));
+        assert_eq!(memory.superseded, 3);
+        memory.note(&job(Upload, Done, 30, 100));
+        assert_eq!(memory.superseded, 0);
     }
 }

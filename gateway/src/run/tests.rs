@@ -39,6 +39,13 @@ struct Site {
     wordless: Option<usize>,
     deaf: Option<usize>,
     upload_fails: bool,
+    /// Uploads find nothing that they can send.
+    fenced: bool,
+    /// The vault answers captures.
+    answers: bool,
+    answered: Option<Timestamp>,
+    /// The state's database is broken.
+    broken: bool,
     /// Every call, with its VMs.
     captures: Vec<(Vec<usize>, bool)>,
     uploads: u32,
@@ -63,6 +70,7 @@ impl Claimed {
 
 impl Work for Claimed {
     async fn standing(&self) -> anyhow::Result<Standing> {
+        anyhow::ensure!(!self.site(|site| site.broken), "the state is broken");
         Ok(self.site(|site| Standing {
             vms: site.vms.clone(),
             queued_bytes: site.outbox.len() as u64 * 1000,
@@ -89,7 +97,11 @@ impl Work for Claimed {
             return Vec::new();
         }
         if outcome == JobOutcome::Done {
+            let now = self.clock.now();
             self.site(|site| {
+                if site.answers {
+                    site.answered = Some(now);
+                }
                 for vm in &vms {
                     site.outbox.push((*vm, start));
                     site.vms[*vm].queued += 1;
@@ -111,6 +123,11 @@ impl Work for Claimed {
             site.uploads += 1;
             site.outbox[0]
         });
+        if self.site(|site| site.fenced) {
+            // Repeated at once, it would take no time and have no end.
+            assert!(self.site(|site| site.uploads) < 1000);
+            return Vec::new();
+        }
         if !self.sleep(MINUTE).await {
             return vec![self.job(JobKind::Upload, vm, start, JobOutcome::Stopped)];
         }
@@ -133,6 +150,10 @@ impl Work for Claimed {
             });
         });
         vec![self.job(JobKind::Upload, vm, start, JobOutcome::Done)]
+    }
+
+    fn vault_answered(&self) -> Option<Timestamp> {
+        self.site(|site| site.answered)
     }
 }
 
@@ -276,13 +297,14 @@ async fn one_vm_that_fails_however_it_may_stops_no_other_and_is_not_tried_all_th
 }
 
 #[tokio::test(start_paused = true)]
-async fn captures_go_on_while_the_uplink_is_down_and_a_restart_remembers_what_failed() {
+async fn captures_go_on_while_the_uplink_is_down_and_a_restart_tries_what_failed_at_once() {
     let state = tempfile::tempdir().expect("a folder");
     let run = Run::begin(state.path(), "", |site| site.upload_fails = true);
     tokio::time::sleep(10 * HOUR).await;
     let (captures, uploads) = run.work.site(|site| (site.captures.len(), site.uploads));
     assert!((27..40).contains(&captures), "{captures}");
-    assert!((10..20).contains(&uploads), "{uploads}");
+    // Each half hour after the first few: half of the target.
+    assert!((20..28).contains(&uploads), "{uploads}");
     run.work.site(|site| site.upload_fails = false);
     tokio::time::sleep(3 * HOUR).await;
     assert!(
@@ -293,13 +315,66 @@ async fn captures_go_on_while_the_uplink_is_down_and_a_restart_remembers_what_fa
     run.work.site(|site| site.failing = Some(2));
     tokio::time::sleep(3 * HOUR).await;
     run.stop().await;
-    let again = Run::begin(state.path(), "", |site| site.failing = Some(2));
+    let again = Run::begin(state.path(), "", |site| {
+        site.failing = Some(2);
+        // All but the one that fails are fresh.
+        site.vms[0].captured_at = Some("2026-11-20T00:00:00Z".parse().expect("a time"));
+        site.vms[1].captured_at = site.vms[0].captured_at;
+    });
     tokio::time::sleep(MINUTE / 2).await;
     assert_eq!(
         again.work.site(|site| site.captures.clone()),
-        [(vec![0], true)]
+        [(vec![2], true)]
     );
     again.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_capture_that_the_vault_answered_ends_the_pause_of_uploads() {
+    let state = tempfile::tempdir().expect("a folder");
+    let run = Run::begin(state.path(), "", |site| site.upload_fails = true);
+    tokio::time::sleep(10 * HOUR).await;
+    let before = run.work.site(|site| {
+        site.answers = true;
+        (site.captures.len(), site.uploads)
+    });
+    tokio::time::sleep(10 * HOUR).await;
+    let (captures, uploads) = run.work.site(|site| (site.captures.len(), site.uploads));
+    let (captures, uploads) = (captures - before.0, uploads - before.1);
+    // One after each capture, and none besides: it still fails.
+    let uploads = uploads as usize;
+    assert!(
+        uploads + 2 >= captures && uploads <= captures + 25,
+        "{uploads}, {captures}"
+    );
+    assert!(captures > 27, "{captures}");
+    run.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_sent_is_asked_for_now_and_then_and_is_no_job() {
+    let state = tempfile::tempdir().expect("a folder");
+    let run = Run::begin(state.path(), "", |site| site.fenced = true);
+    tokio::time::sleep(HOUR).await;
+    let uploads = run.work.site(|site| site.uploads);
+    assert!((100..140).contains(&uploads), "{uploads}");
+    let jobs = newest(state.path(), 10_000, |job| job.kind == JobKind::Upload);
+    assert_eq!(jobs.expect("read"), []);
+    run.work.site(|site| site.fenced = false);
+    tokio::time::sleep(10 * MINUTE).await;
+    assert!(count(state.path(), JobKind::Upload, JobOutcome::Done) >= 3);
+    run.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_that_is_broken_ends_the_daemon_with_a_failure() {
+    let state = tempfile::tempdir().expect("a folder");
+    let run = Run::begin(state.path(), "", |_| {});
+    tokio::time::sleep(HOUR).await;
+    run.work.site(|site| site.broken = true);
+    let ended = tokio::time::timeout(2 * MINUTE, run.daemon).await;
+    let error = ended.expect("ended").expect("no panic").expect_err("fails");
+    assert_eq!(error.to_string(), "the state is broken");
 }
 
 #[tokio::test(start_paused = true)]

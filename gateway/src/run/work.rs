@@ -18,8 +18,12 @@ pub trait Work: Send + Sync + 'static {
     /// has the schedule try again later.
     fn capture(&self, vms: Vec<usize>, first: bool) -> impl Future<Output = Vec<Job>> + Send;
 
-    /// Sends the next point of the outbox. A record of it, or of why it could not be sent.
+    /// Sends the next point of the outbox. A record of it, or of why it could not be sent; none, if nothing of what waits
+    /// can be sent for now.
     fn upload(&self) -> impl Future<Output = Vec<Job>> + Send;
+
+    /// The vault's own time of its newest answer: another one is a newer answer.
+    fn vault_answered(&self) -> Option<Timestamp>;
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,6 +45,8 @@ pub struct Known {
     pub queued: u32,
     /// Passes over its running disks are under way.
     pub passes: bool,
+    /// It is captured without its group until it has a point again.
+    pub alone: bool,
     /// In words, for people: `first sync, pass 2: 37 %`.
     pub doing: Option<String>,
 }

@@ -24,6 +24,14 @@ impl Failures {
         }
     }
 
+    /// The same, without the pause before the next try: what they waited for may have come.
+    pub fn at_once(self) -> Self {
+        Failures {
+            last_at: None,
+            ..self
+        }
+    }
+
     /// The pause after the last failure. It doubles from a minute to an hour, and less where the RPO
     /// target is short: from a quarter to a half of it, so that a target is not missed for the pause's sake.
     pub fn pause(self, rpo_target: Option<Duration>) -> Duration {
@@ -90,6 +98,8 @@ mod tests {
         assert_eq!(failed.retry_at(at(1059), None), Some(at(1060)));
         assert_eq!(failed.retry_at(at(1060), None), None);
         assert_eq!(failed.retry_at(at(999), None), None);
+        assert_eq!(failed.at_once().retry_at(at(1000), None), None);
+        assert_eq!(failed.at_once().count, 1);
         assert_eq!(Failures::default().retry_at(at(0), None), None);
     }
 }

@@ -12,6 +12,8 @@ pub struct VmStanding {
     pub name: String,
     /// VMs of one consistency group are captured together.
     pub group: Option<String>,
+    /// Not with its group for now: its tracking was lost, and what brings it down again takes long.
+    pub alone: bool,
     /// The machine that is read from: one capture at a time on each.
     pub host: Option<usize>,
     /// 1 first; `None` after all that have one.
@@ -27,6 +29,8 @@ pub struct VmStanding {
     pub running: bool,
     /// What runs are passes over its running disks, which hold no host: a first sync, or one after tracking was lost.
     pub passes: bool,
+    /// What runs has not moved for long: other first syncs wait for it no more.
+    pub stalled: bool,
 }
 
 /// How long its last point took.
@@ -90,6 +94,9 @@ struct Unit {
     first: bool,
     running: bool,
     passes: bool,
+    stalled: bool,
+    /// When the last try of a first sync failed: those that wait take turns.
+    tried_at: Option<Timestamp>,
     /// When its next capture should begin; `None` is at once, whatever the time.
     due_at: Option<Timestamp>,
     /// Not before, after a failure.
@@ -102,7 +109,9 @@ pub fn next_action(
     uplink: &UplinkStanding,
     schedule: &Schedule,
 ) -> Action {
-    let upload_at = [uplink.off_until, uplink.failures.retry_at(now, None)];
+    // Points wait for it: the pause is one that the strictest target can bear.
+    let target = vms.iter().map(|vm| vm.rpo_target).min();
+    let upload_at = [uplink.off_until, uplink.failures.retry_at(now, target)];
     let upload_at = upload_at.into_iter().flatten().max().filter(|at| *at > now);
     let can_upload = uplink.waiting && !uplink.running;
     if can_upload && upload_at.is_none() {
@@ -116,7 +125,7 @@ pub fn next_action(
         .collect();
     let first_syncs = units
         .iter()
-        .filter(|unit| unit.running && unit.first)
+        .filter(|unit| unit.running && unit.first && !unit.stalled)
         .count();
     let has_room = |unit: &&Unit| match unit.first {
         true => first_syncs < schedule.first_syncs,
@@ -138,23 +147,25 @@ pub fn next_action(
     }
 }
 
+/// Groups, and VMs that have none. A VM that is new in a group whose others have points, or lost its tracking, is brought
+/// down by itself first: the others go on meanwhile, and it joins them with its point.
 fn units(now: Timestamp, vms: &[VmStanding]) -> Vec<Unit> {
+    let is_alone = |vm: &VmStanding| {
+        let mut mates = vms.iter().filter(|mate| mate.group == vm.group);
+        let is_new = vm.captured_at.is_none() && mates.any(|mate| mate.captured_at.is_some());
+        vm.group.is_none() || vm.alone || is_new
+    };
+    let group_of = |vm: &VmStanding| vm.group.clone().filter(|_| !is_alone(vm));
+    let groups: Vec<Option<String>> = vms.iter().map(group_of).collect();
     let mut units: Vec<Unit> = Vec::new();
-    for (place, vm) in vms.iter().enumerate() {
-        let first_of_group = vm
-            .group
-            .as_ref()
-            .and_then(|_| vms.iter().position(|other| other.group == vm.group));
-        if first_of_group.is_some_and(|first| first < place) {
-            continue;
-        }
-        let members: Vec<usize> = match vm.group {
-            Some(_) => (place..vms.len())
-                .filter(|p| vms[*p].group == vm.group)
-                .collect(),
+    for (place, group) in groups.iter().enumerate() {
+        let members: Vec<usize> = match group {
+            Some(_) => (0..vms.len()).filter(|p| groups[*p] == *group).collect(),
             None => vec![place],
         };
-        units.push(Unit::of(now, vms, members));
+        if members[0] == place {
+            units.push(Unit::of(now, vms, members));
+        }
     }
     units
 }
@@ -180,6 +191,11 @@ impl Unit {
             first,
             running: all().any(|vm| vm.running),
             passes: all().any(|vm| vm.passes),
+            stalled: all().any(|vm| vm.stalled),
+            tried_at: all()
+                .filter_map(|vm| vm.failures.last_at)
+                .max()
+                .filter(|_| first),
             due_at: match all().any(|vm| due(vm).is_none()) {
                 true => None,
                 false => all().filter_map(due).min(),
@@ -197,7 +213,17 @@ impl Unit {
 
     /// Lowest first. By priority; but who is late by more than its whole target goes before all who
     /// are not, the latest first, so that a high priority that can never be satisfied starves nobody.
-    fn rank(&self, now: Timestamp) -> (Reverse<u64>, u32, Option<Timestamp>, usize) {
+    /// For the same reason a first sync that failed goes after those that were not tried since.
+    fn rank(
+        &self,
+        now: Timestamp,
+    ) -> (
+        Reverse<u64>,
+        Option<Timestamp>,
+        u32,
+        Option<Timestamp>,
+        usize,
+    ) {
         let late = self
             .due_at
             .map_or(0, |due| now.duration_since(due).as_secs().max(0) as u64);
@@ -205,7 +231,13 @@ impl Unit {
             true => late,
             false => 0,
         };
-        (Reverse(starved), self.priority, self.due_at, self.vms[0])
+        (
+            Reverse(starved),
+            self.tried_at,
+            self.priority,
+            self.due_at,
+            self.vms[0],
+        )
     }
 }
 

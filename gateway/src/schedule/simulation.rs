@@ -38,6 +38,7 @@ impl Guest {
             standing: VmStanding {
                 name: format!("vm-{priority}-{target}"),
                 group: None,
+                alone: false,
                 host: Some(host),
                 priority: Some(priority),
                 rpo_target: Duration::from_secs(target),
@@ -47,6 +48,7 @@ impl Guest {
                 failures: Failures::default(),
                 running: false,
                 passes: false,
+                stalled: false,
             },
             capture_seconds,
             upload_seconds,
@@ -65,13 +67,19 @@ struct Site {
     guests: Vec<Guest>,
     /// The guest whose point is being sent, and until when.
     sending: Option<(usize, Timestamp)>,
-    /// Fails captures of a guest in this span of seconds since the start.
-    broken: Option<(usize, std::ops::Range<i64>)>,
+    /// Fails captures of guests in these spans of seconds since the start.
+    broken: Vec<(usize, std::ops::Range<i64>)>,
+    /// Its captures stand still as soon as they have begun, and never end.
+    stuck: Option<usize>,
     start: Timestamp,
 }
 
-fn after(at: Timestamp, seconds: u64) -> Timestamp {
-    at + SignedDuration::from_secs(seconds as i64)
+fn seconds(length: u64) -> SignedDuration {
+    SignedDuration::from_secs(length as i64)
+}
+
+fn after(at: Timestamp, length: u64) -> Timestamp {
+    at + seconds(length)
 }
 
 impl Site {
@@ -81,7 +89,8 @@ impl Site {
             now: start,
             guests,
             sending: None,
-            broken: None,
+            broken: Vec::new(),
+            stuck: None,
             start,
         }
     }
@@ -97,7 +106,7 @@ impl Site {
     /// Begins all that may begin; until when to wait.
     fn begin(&mut self) -> Option<Timestamp> {
         for _ in 0..1000 {
-            let standings: Vec<_> = self.guests.iter().map(|g| g.standing.clone()).collect();
+            let standings = self.standings();
             let uplink = UplinkStanding {
                 waiting: standings.iter().any(|vm| vm.queued > 0),
                 running: self.sending.is_some(),
@@ -118,6 +127,18 @@ impl Site {
             }
         }
         panic!("it never waits");
+    }
+
+    fn standings(&self) -> Vec<VmStanding> {
+        let mut all: Vec<_> = self.guests.iter().map(|g| g.standing.clone()).collect();
+        if let Some(stuck) = self.stuck {
+            let guest = &self.guests[stuck];
+            let began = guest
+                .ends_at
+                .map(|end| end - seconds(guest.capture_seconds));
+            all[stuck].stalled = began.is_some_and(|began| after(began, HOUR) <= self.now);
+        }
+        all
     }
 
     fn send(&mut self) {
@@ -149,16 +170,13 @@ impl Site {
             }
             guest.ends_at = None;
             guest.standing.running = false;
-            let broken = self
-                .broken
-                .as_ref()
-                .is_some_and(|(who, when)| *who == place && when.contains(&since_start));
-            if broken {
+            let mut broken = self.broken.iter();
+            if broken.any(|(who, when)| *who == place && when.contains(&since_start)) {
                 guest.standing.failures = guest.standing.failures.and_one_more(self.now);
                 continue;
             }
             guest.standing.failures = Failures::default();
-            let captured = self.now - SignedDuration::from_secs(guest.capture_seconds as i64);
+            let captured = self.now - seconds(guest.capture_seconds);
             guest.standing.captured_at = Some(captured);
             guest.standing.queued += 1;
             guest
@@ -243,7 +261,7 @@ fn a_broken_vm_is_tried_a_bounded_number_of_times_and_comes_back() {
     ]);
     site.run(DAY);
     site.watch();
-    site.broken = Some((0, DAY as i64..(11 * DAY) as i64));
+    site.broken = vec![(0, DAY as i64..(11 * DAY) as i64)];
     site.run(10 * DAY);
     let broken = &site.guests[0];
     // At most every half hour after the first few.
@@ -302,4 +320,33 @@ fn first_syncs_come_in_the_order_of_priority() {
         }
     }
     assert_eq!(order, [Some(1), Some(2), Some(3)]);
+}
+
+#[test]
+fn first_syncs_that_always_fail_leave_the_others_their_turn() {
+    let mut site = Site::new(vec![
+        Guest::new(1, HOUR, 0, 5 * HOUR, 10),
+        Guest::new(2, HOUR, 1, 5 * HOUR, 10),
+        Guest::new(3, HOUR, 2, 5 * HOUR, 10),
+    ]);
+    site.broken = vec![(0, 0..i64::MAX), (1, 0..i64::MAX)];
+    site.run(DAY);
+    assert!(site.guests[2].points > 0);
+    // And they are tried again, in turn.
+    assert!(site.guests[0].attempts.abs_diff(site.guests[1].attempts) <= 1);
+}
+
+#[test]
+fn a_first_sync_that_never_ends_keeps_the_others_for_an_hour() {
+    let mut site = Site::new(vec![
+        Guest::new(1, HOUR, 0, 1000 * DAY, 10),
+        Guest::new(2, HOUR, 0, HOUR, 10),
+        Guest::new(3, HOUR, 1, HOUR, 10),
+    ]);
+    site.stuck = Some(0);
+    for _ in 0..6 {
+        site.run(HOUR);
+    }
+    assert_eq!(site.guests[0].attempts, 1);
+    assert!(site.guests[1].points > 0 && site.guests[2].points > 0);
 }

@@ -12,7 +12,21 @@ pub enum Freeze {
     /// The VM has no such hook.
     NotAsked,
     Done,
+    /// It did its work, and printed that no more than this may be claimed.
+    Said(Consistency),
     Failed(String),
+}
+
+/// Why the disks of a list are not read. After a hook that failed something else may lie at their paths, such as the base
+/// disk that a running VM no longer writes to: a point of it would be weeks old, and dated now. Who asks for nothing gets
+/// what lies there.
+pub fn refusal(freeze: &Freeze, asked: Consistency) -> Option<String> {
+    match freeze {
+        Freeze::Failed(why) if asked > Consistency::None => Some(format!(
+            "the before hook failed, so nothing was read: {why}"
+        )),
+        _ => None,
+    }
 }
 
 /// A consistency, and why it is not higher.
@@ -20,6 +34,31 @@ pub enum Freeze {
 pub struct Judged {
     pub consistency: Consistency,
     pub why: String,
+}
+
+impl Judged {
+    /// The same of a guest that is not to be frozen: that is why there is no more. A hook may have frozen it all the same.
+    pub fn not_to_be_frozen(self, guest: &GuestFreeze, why: Option<&str>) -> Judged {
+        match (guest, why) {
+            (GuestFreeze::NotAsked, Some(why)) if self.consistency == Consistency::Crash => {
+                Judged {
+                    why: why.to_owned(),
+                    ..self
+                }
+            }
+            _ => self,
+        }
+    }
+}
+
+fn at_most(judged: Judged, most: Consistency) -> Judged {
+    match judged.consistency <= most {
+        true => judged,
+        false => Judged {
+            consistency: most,
+            why: format!("the before hook said so (it printed `consistency {most}`)"),
+        },
+    }
 }
 
 /// `uses` has the path and the use of every disk that is captured.
@@ -34,6 +73,7 @@ pub fn judge(freeze: &Freeze, uses: &[(String, InUse)]) -> Judged {
             Consistency::FileSystem,
             "a hook freezes file systems, not applications".into(),
         ),
+        Freeze::Said(most) => at_most(judge(&Freeze::Done, uses), *most),
         Freeze::NotAsked => match uses.iter().find_map(in_use) {
             Some(why) => judged(Consistency::None, why),
             None => judged(
@@ -57,6 +97,9 @@ pub fn judge_live(
         why: why.to_owned(),
     };
     match (guest, hook) {
+        (_, Freeze::Said(most)) => {
+            at_most(judge_live(guest, &Freeze::Done, guest_hooks, asked), *most)
+        }
         (GuestFreeze::Done { .. }, Freeze::Failed(why)) => judged(
             Consistency::FileSystem,
             &format!("the guest agent froze the file systems, but the before hook failed: {why}"),
@@ -129,7 +172,10 @@ pub fn finding(vm: &str, asked: Consistency, freeze: &Freeze, had: &Judged) -> O
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::source::guest_agent::GuestSystem;
 
     fn uses(states: &[InUse]) -> Vec<(String, InUse)> {
         states
@@ -167,6 +213,62 @@ mod tests {
         let failed = judge(&Freeze::Failed("exit 4".into()), &uses(&[InUse::No]));
         assert_eq!(failed.consistency, Consistency::None);
         assert_eq!(failed.why, "the before hook failed: exit 4");
+    }
+
+    #[test]
+    fn what_a_hook_says_lowers_what_is_claimed_and_raises_nothing() {
+        let busy = uses(&[InUse::Yes("a guest".into())]);
+        let frozen = GuestFreeze::Done {
+            file_systems: 1,
+            system: GuestSystem::default(),
+            window: Duration::ZERO,
+            quiesced: Duration::ZERO,
+        };
+        let live = |guest: &GuestFreeze, hook: &Freeze| {
+            judge_live(guest, hook, true, Consistency::Application).consistency
+        };
+        for most in [
+            Consistency::None,
+            Consistency::Crash,
+            Consistency::FileSystem,
+        ] {
+            let hook = Freeze::Said(most);
+            assert_eq!(judge(&hook, &busy).consistency, most);
+            assert_eq!(live(&frozen, &hook), most);
+            assert_eq!(live(&GuestFreeze::NotAsked, &hook), most);
+            let failed = GuestFreeze::Failed("no agent".into());
+            assert_eq!(live(&failed, &hook), most.min(Consistency::Crash));
+        }
+    }
+
+    #[test]
+    fn a_guest_that_is_not_to_be_frozen_is_the_reason_unless_a_hook_froze_it() {
+        let said = |hook: &Freeze, guest: &GuestFreeze| {
+            let judged = judge_live(guest, hook, false, Consistency::FileSystem);
+            judged.not_to_be_frozen(guest, Some("freeze-fs=0"))
+        };
+        let not = said(&Freeze::NotAsked, &GuestFreeze::NotAsked);
+        assert_eq!(not.why, "freeze-fs=0");
+        assert_eq!(not.consistency, Consistency::Crash);
+        let hooked = said(&Freeze::Done, &GuestFreeze::NotAsked);
+        assert_eq!(hooked.consistency, Consistency::FileSystem);
+        assert_ne!(hooked.why, "freeze-fs=0");
+    }
+
+    #[test]
+    fn what_a_failed_hook_left_is_read_only_where_nothing_is_asked() {
+        let failed = Freeze::Failed("exit 4".into());
+        for (freeze, asked, refused) in [
+            (&failed, Consistency::Crash, true),
+            (&failed, Consistency::Application, true),
+            (&failed, Consistency::None, false),
+            (&Freeze::Done, Consistency::Application, false),
+            (&Freeze::NotAsked, Consistency::Crash, false),
+        ] {
+            let why = refusal(freeze, asked);
+            assert_eq!(why.is_some(), refused, "{freeze:?} {asked}");
+            assert!(why.is_none_or(|why| why.ends_with(": exit 4")));
+        }
     }
 
     #[test]

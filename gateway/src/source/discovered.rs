@@ -26,6 +26,8 @@ pub enum Place {
     },
     Proxmox {
         vmid: u32,
+        /// As [`proxmox::Cluster::id`].
+        cluster: String,
     },
     Libvirt {
         domain: String,
@@ -56,10 +58,10 @@ pub async fn on(
     };
     if has.lines().any(|line| line == "proxmox") {
         match proxmox::list(host, Path::new("/")).await {
-            Ok(all) => found.extend(all.into_iter().map(|listed| {
-                let vmid = listed.vmid;
+            Ok(all) => found.extend(all.vms.into_iter().map(|listed| {
+                let (vmid, cluster) = (listed.vmid, all.id.clone());
                 let called = listed.name.unwrap_or_else(|| format!("vm{vmid}"));
-                vm(called, Place::Proxmox { vmid })
+                vm(called, Place::Proxmox { vmid, cluster })
             })),
             Err(error) => problems.push(error.to_string()),
         }
@@ -156,7 +158,7 @@ pub fn block(name: &str, policy: &str, vm: &Discovered) -> String {
                 agent.unwrap_or_default()
             )
         }
-        Place::Proxmox { vmid } => format!("proxmox = {{ {host}vmid = {vmid} }}"),
+        Place::Proxmox { vmid, .. } => format!("proxmox = {{ {host}vmid = {vmid} }}"),
         Place::Libvirt { domain } => format!("libvirt = {{ {host}domain = {} }}", text(domain)),
     };
     format!(
@@ -254,7 +256,14 @@ mod tests {
                     domain: "Große \"VM\"".into(),
                 },
             ),
-            vm("DB", Some("pve1"), Place::Proxmox { vmid: 101 }),
+            vm(
+                "DB",
+                Some("pve1"),
+                Place::Proxmox {
+                    vmid: 101,
+                    cluster: "pve1".into(),
+                },
+            ),
             vm("..", None, Place::Libvirt { domain: "x".into() }),
         ];
         let mut taken = Vec::new();

@@ -1,6 +1,7 @@
 //! Programs of the site that freeze and thaw a VM's disks around a capture.
 
 use std::{
+    fs::File,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -15,7 +16,7 @@ use tokio::{
     task::JoinHandle,
     time::timeout,
 };
-use vault_format::ids::CaptureId;
+use vault_format::{ids::CaptureId, manifest::Consistency};
 
 /// A freeze takes seconds; a hook that waits for longer waits for something that will not come.
 pub const HOOK_TIMEOUT: Duration = Duration::from_secs(120);
@@ -54,10 +55,13 @@ pub struct Occasion {
 
 /// Runs a hook, with its kind in `SPARESITE_HOOK`, and in `SPARESITE_VM`, `SPARESITE_CAPTURE` and `SPARESITE_SINCE` what it
 /// is run for. What it printed; `Err` says why it did not do its work. `stop` ends it early.
+///
+/// `lock` is its standard input: an empty file, locked as long as the hook lives, or what it started with that input. A
+/// process number would not do: a gateway that was killed leaves the hook behind, and the number may be another's by then.
 pub async fn run_hook(
     path: &Path,
-    kind: HookKind,
-    on: &Occasion,
+    (kind, on): (HookKind, &Occasion),
+    lock: Option<File>,
     within: Duration,
     stop: impl Future<Output = ()>,
 ) -> Result<String, String> {
@@ -69,7 +73,7 @@ pub async fn run_hook(
         ("SPARESITE_CAPTURE", &capture),
         ("SPARESITE_SINCE", &since),
     ];
-    run_to_end(path, &env, within, stop).await
+    run_to_end(path, &env, lock, within, stop).await
 }
 
 /// The disks that a `before` hook names, as lines `disk NAME PATH`: read in place of the configured paths.
@@ -98,6 +102,27 @@ pub fn printed_disks(said: &str, names: &[&str]) -> Result<Vec<(String, PathBuf)
     Ok(disks)
 }
 
+/// The most that may be claimed of what a `before` hook did, as its lines `consistency WORD` say: the lowest of them. Not
+/// `application`: that a program ended well tells nothing of what applications did.
+pub fn printed_consistency(said: &str) -> Result<Option<Consistency>, String> {
+    let words = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("consistency "));
+    let known = [
+        Consistency::None,
+        Consistency::Crash,
+        Consistency::FileSystem,
+    ];
+    let of = |word: &str| {
+        let named = known.iter().find(|level| level.to_string() == word.trim());
+        named.copied().ok_or_else(|| {
+            format!("it printed `consistency {word}`; write none, crash or file-system there")
+        })
+    };
+    let all: Result<Vec<_>, _> = words.map(of).collect();
+    Ok(all?.into_iter().min())
+}
+
 /// Runs a program of the site. `Err` says why it did not do its work. `stop` ends it early.
 ///
 /// It is a process group of its own: a Ctrl-C at our terminal is ours to handle, and what the hook
@@ -108,18 +133,19 @@ pub async fn run_program(
     within: Duration,
     stop: impl Future<Output = ()>,
 ) -> Result<(), String> {
-    run_to_end(path, env, within, stop).await.map(drop)
+    run_to_end(path, env, None, within, stop).await.map(drop)
 }
 
 async fn run_to_end(
     path: &Path,
     env: &[(&str, &str)],
+    input: Option<File>,
     within: Duration,
     stop: impl Future<Output = ()>,
 ) -> Result<String, String> {
     let mut child = Command::new(path)
         .envs(env.iter().copied())
-        .stdin(Stdio::null())
+        .stdin(input.map_or_else(Stdio::null, Stdio::from))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
@@ -231,7 +257,8 @@ mod tests {
         std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("written");
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o700)).expect("executable");
         let shown = path.display().to_string();
-        run_hook(&path, HookKind::Before, &occasion(), within, pending())
+        let on = occasion();
+        run_hook(&path, (HookKind::Before, &on), None, within, pending())
             .await
             .map(drop)
             .map_err(|why| why.replace(&shown, "HOOK"))
@@ -262,6 +289,23 @@ mod tests {
         ] {
             let said = format!("{bad} \n");
             assert!(printed_disks(&said, &names).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_before_hook_may_say_that_it_did_less() {
+        let said = |text: &str| printed_consistency(text);
+        assert_eq!(said("frozen\n consistency none\n"), Ok(None));
+        assert_eq!(said("consistency crash\n"), Ok(Some(Consistency::Crash)));
+        let two = "consistency file-system\nx\nconsistency none\n";
+        assert_eq!(said(two), Ok(Some(Consistency::None)));
+        for bad in [
+            "consistency ",
+            "consistency Crash",
+            "consistency application",
+        ] {
+            let why = said(bad).expect_err(bad);
+            assert!(why.contains(bad), "{why}");
         }
     }
 
@@ -305,7 +349,8 @@ mod tests {
     #[tokio::test]
     async fn a_missing_hook_is_named() {
         let missing = Path::new("/nonexistent/freeze");
-        let why = run_hook(missing, HookKind::After, &occasion(), LONG, pending()).await;
+        let on = occasion();
+        let why = run_hook(missing, (HookKind::After, &on), None, LONG, pending()).await;
         let why = why.expect_err("missing");
         assert!(
             why.starts_with("/nonexistent/freeze cannot be started"),

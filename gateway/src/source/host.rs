@@ -209,9 +209,9 @@ impl Host {
         }
     }
 
-    /// Removes the files of a folder on the host whose names begin with `prefix`.
+    /// Removes the files and folders in a folder on the host whose names begin with `prefix`.
     pub async fn remove_files(&self, folder: &Path, prefix: &str) -> Result<(), HostError> {
-        let script = r#"rm -f -- "$1"/"$2"*"#;
+        let script = r#"rm -rf -- "$1"/"$2"*"#;
         let folder = folder.display().to_string();
         let arguments = ["-c", script, "sh", &folder, prefix];
         self.run("sh", &arguments).await.map(drop)

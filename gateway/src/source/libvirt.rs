@@ -3,12 +3,16 @@
 //!
 //! Why so, and what a backup job does to a guest: docs/decisions/0005-libvirt.md.
 
+mod asked;
 pub mod describe;
 pub mod job;
 pub mod plan;
 mod xml;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use vault_format::ids::CaptureId;
 
@@ -20,6 +24,8 @@ use plan::{Checkpoint, surplus};
 use xml::Element;
 
 const SYSTEM: &str = "qemu:///system";
+/// A job that is ended is there for a moment more.
+const LOOKS_FOR_THE_END: usize = 50;
 
 /// What virsh connects to: on this machine as its own environment says.
 pub fn uri(host: &Host) -> String {
@@ -31,15 +37,19 @@ pub fn uri(host: &Host) -> String {
         .unwrap_or_else(|| SYSTEM.to_owned())
 }
 
-/// The parts, with a byte between that virsh does not print. A part that failed is empty.
+/// The parts, with a byte between that virsh does not print. A part that failed is empty. virsh takes a name that is a
+/// number for an id first, and ids come and go: whom it found is asked for by the UUID from then on.
 const LOOK: &str = r#"export LC_ALL=C; uri=$1 domain=$2
 v() { virsh -q -c "$uri" "$1" --domain "$domain" $2; }
+xml=$(v dumpxml) || exit
+domain=$(printf '%s\n' "$xml" | sed -n 's|^ *<uuid>\(.*\)</uuid>$|\1|p' | head -n 1)
 v domstate || exit
 printf '\0'; v dominfo 2>/dev/null
-printf '\0'; v dumpxml || exit
+printf '\0%s' "$xml"
 printf '\0'; v domblkinfo --all 2>/dev/null
 printf '\0'; v checkpoint-list '--name --topological' 2>/dev/null
-printf '\0'; v backup-dumpxml 2>/dev/null
+# That libvirt does not answer is not that there is no job.
+printf '\0'; v backup-dumpxml 2>/dev/null || v domstate >/dev/null || exit
 printf '\0'; df -k --output=avail -- "$3" 2>/dev/null | tail -n 1
 exit 0"#;
 
@@ -57,6 +67,10 @@ pub enum LibvirtError {
         "the domain is {0}; the disks of a domain that is off are read on the gateway's own machine only: start it"
     )]
     NotRunning(String),
+    #[error(
+        "libvirt takes {asked} for the id of the domain {found}; give the UUID of the right one as `domain` (`virsh list --all --uuid --name`)"
+    )]
+    OtherDomain { asked: String, found: String },
     #[error("another backup job of the domain runs; the capture is tried again later")]
     Busy,
     #[error("{folder} has {free} free, and a capture wants {wanted} at least: libvirt's backup job would fail the guest's writes if it became full; free some, or give another `folder` in [scratch]", folder = .folder.display())]
@@ -75,12 +89,15 @@ pub struct Domain {
     pub host: Host,
     /// What virsh connects to there.
     pub uri: String,
+    /// Its name or its UUID: what the configuration says, and the UUID once it was seen.
     pub name: String,
 }
 
 /// What was seen of a domain.
 #[derive(Debug, Clone)]
 pub struct Seen {
+    pub name: String,
+    pub uuid: String,
     /// `running`, `shut off`.
     pub state: String,
     pub persistent: bool,
@@ -121,7 +138,14 @@ impl Domain {
             .run("sh", &arguments)
             .await
             .map_err(LibvirtError::Host)?;
-        read(&said, now).map_err(LibvirtError::Form)
+        let seen = read(&said, now).map_err(LibvirtError::Form)?;
+        match [&seen.name, &seen.uuid].contains(&&self.name) {
+            true => Ok(seen),
+            false => Err(LibvirtError::OtherDomain {
+                asked: self.name.clone(),
+                found: seen.name,
+            }),
+        }
     }
 
     /// A checkpoint of ours, with what changed since. The domain has to run.
@@ -164,6 +188,27 @@ impl Domain {
             Some(_) => Err(LibvirtError::Busy),
         }
     }
+
+    /// Takes out what a gateway or a host that was killed left: the job, then the files whose names begin with `files`.
+    /// Whether there was a job.
+    pub async fn sweep(
+        &self,
+        socket: &Path,
+        (folder, files): (&Path, &str),
+    ) -> Result<bool, LibvirtError> {
+        let mut seen = self.look(folder, 0).await?;
+        let was_left = seen.job.is_some();
+        self.end_leftover(&seen, socket).await?;
+        for _ in 0..LOOKS_FOR_THE_END {
+            if seen.job.is_none() {
+                let removed = self.host.remove_files(folder, files).await;
+                return removed.map(|()| was_left).map_err(LibvirtError::Host);
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            seen = self.look(folder, 0).await?;
+        }
+        Err(LibvirtError::Busy)
+    }
 }
 
 /// The names of a host's domains.
@@ -196,7 +241,10 @@ fn read(said: &str, now: i64) -> Result<Seen, String> {
         .lines()
         .map(str::trim)
         .filter(|name| !name.is_empty());
+    let named = |part| domain.child(part).map_or("", Element::words).to_owned();
     Ok(Seen {
+        name: named("name"),
+        uuid: named("uuid"),
         state: state.trim().to_owned(),
         persistent: persistent
             .next()
@@ -211,4 +259,4 @@ fn read(said: &str, now: i64) -> Result<Seen, String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

@@ -19,8 +19,6 @@ use crate::{
 /// A server may be far away, and open its disk only now.
 const ANSWER: Duration = Duration::from_secs(120);
 const CONNECTIONS: usize = 4;
-/// Captures that are asked for; older ones are hardly there any more.
-const MOST_ASKED: usize = 8;
 
 /// Opens all exports. Blocks.
 pub fn open_all(
@@ -60,23 +58,23 @@ fn open(
     interrupt: &Interrupt,
 ) -> anyhow::Result<DiskCapture> {
     let uri = NbdUri::parse(&export.uri)?;
-    let asked = contexts(export, known);
+    let asked = context(export, known);
     let mut all = vec![BASE_ALLOCATION.to_owned()];
     all.extend(asked.iter().map(|(_, context)| context.clone()));
     let first = NbdConnection::connect(&uri.address, &options(&uri, all)?)?;
     let size_bytes = first.export().size_bytes;
-    let found = asked.iter().find(|(capture, context)| {
+    let found = asked.filter(|(capture, context)| {
         let then = capture.disks.iter().find(|(name, _)| *name == export.name);
         first.export().has_context(context) && then.is_some_and(|(_, bytes)| *bytes == size_bytes)
     });
     drop(first);
-    if let (None, Some(bitmap), false) = (found, &export.bitmap, known.is_empty()) {
+    if let (None, Some(bitmap), false) = (&found, &export.bitmap, known.is_empty()) {
         tracing::info!(
-            "disk {}: the server shows no bitmap {bitmap} of a capture that is queued or published: all of it is compared",
+            "disk {}: the server shows no bitmap {bitmap} of the newest capture: all of it is compared",
             export.name
         );
     }
-    let context = found.map(|(_, context)| context.as_str());
+    let context = found.as_ref().map(|(_, context)| context.as_str());
     let options = options(&uri, Vec::new())?;
     let disk = LiveDisk::connect(
         &export.name,
@@ -94,16 +92,15 @@ fn open(
     })
 }
 
-/// The NBD contexts of the bitmaps of captures that are known, newest first.
-fn contexts<'k>(export: &NbdExport, known: &'k [KnownCapture]) -> Vec<(&'k KnownCapture, String)> {
-    let Some(bitmap) = &export.bitmap else {
-        return Vec::new();
-    };
-    let of = |capture: &'k KnownCapture| {
-        let name = bitmap.replace(SINCE, &capture.id.to_string());
-        (capture, format!("qemu:dirty-bitmap:{name}"))
-    };
-    known.iter().take(MOST_ASKED).map(of).collect()
+/// The NBD context of the newest known capture's bitmap. One of an older capture may be that of a disk that was put back to
+/// a copy from before the newest: what it says is not all that differs.
+fn context<'k>(
+    export: &NbdExport,
+    known: &'k [KnownCapture],
+) -> Option<(&'k KnownCapture, String)> {
+    let (bitmap, capture) = (export.bitmap.as_ref()?, known.first()?);
+    let name = bitmap.replace(SINCE, &capture.id.to_string());
+    Some((capture, format!("qemu:dirty-bitmap:{name}")))
 }
 
 /// Whether it answers; its size. Blocks.
@@ -188,18 +185,16 @@ mod tests {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        let disk = opened(
-            &socket,
-            &[known(3, BYTES), known(2, BYTES), known(1, BYTES)],
-        );
+        let disk = opened(&socket, &[known(2, BYTES), known(1, BYTES)]);
         assert_eq!(disk.since, Some(CaptureId([2; 16])));
         let source = disk.source.expect("read");
         let first = source.next_change(0).expect("a map");
         assert_eq!(first, Some(1 << 20..(1 << 20) + 65536));
         assert_eq!(source.next_change((1 << 20) + 65536).expect("a map"), None);
-        // Of another capture, or of the disk when it was smaller: nothing is known.
-        for others in [[known(3, BYTES)], [known(2, BYTES / 2)]] {
-            let disk = opened(&socket, &others);
+        // Of another capture, of one before the newest, or of the disk when it was smaller: nothing is known.
+        let older = [known(3, BYTES), known(2, BYTES)];
+        for others in [&older[..1], &older, &[known(2, BYTES / 2)]] {
+            let disk = opened(&socket, others);
             assert_eq!(disk.since, None);
             let all = disk.source.expect("read").next_change(0).expect("a map");
             assert_eq!(all, Some(0..BYTES));

@@ -67,8 +67,14 @@ impl Monitor {
         let until = Instant::now() + self.patience;
         let lines = JsonLines::connect(&self.socket, until).await;
         let mut lines = lines.map_err(|error| self.not_greeted(error))?;
-        let greeting = lines.read(until).await;
-        let greeting = greeting.map_err(|error| self.not_greeted(error))?;
+        let greeting = loop {
+            let line = lines.read(until).await;
+            let line = line.map_err(|error| self.not_greeted(error))?;
+            // What happens just as a client is accepted comes before the greeting.
+            if line.get("event").is_none() {
+                break line;
+            }
+        };
         let version = &greeting["QMP"]["version"]["qemu"];
         let number = |part: &str| version[part].as_u64();
         let (Some(major), Some(minor)) = (number("major"), number("minor")) else {

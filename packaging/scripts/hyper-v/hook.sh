@@ -38,6 +38,8 @@ before)
         mountpoint -q "$SHARE" || fail "$SHARE is not mounted: no checkpoint was made"
     fi
     run before
+    # checkpoint.ps1 makes no other than production checkpoints.
+    echo "consistency file-system"
     ;;
 after) run after ;;
 *) fail "SPARESITE_HOOK is ${SPARESITE_HOOK:-not set}" ;;

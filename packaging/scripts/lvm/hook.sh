@@ -10,8 +10,8 @@
 #   THAW="virsh domfsthaw files"
 #   SIZE="20%ORIGIN"                   # room for what the VM overwrites meanwhile; empty for thin volumes
 #
-# The gateway takes a hook that succeeds for a freeze of file systems. With FREEZE=none the point is only
-# what a power cut leaves, whatever it is called; of one volume, as two would be of two instants.
+# With FREEZE=none the point is what a power cut leaves, and is called so (crash); of one volume, as two would be of two
+# instants.
 set -eu
 
 fail() { echo "$SPARESITE_VM: $*" >&2; exit 1; }
@@ -44,6 +44,12 @@ snapshot() {
     done
 }
 
+# Of a `before` that was killed between freeze and thaw. Nothing is frozen after any other, whatever this says then. An agent
+# that does not answer must not keep the snapshots: a hook has 120 s.
+thaw_again() {
+    [ -z "$THAW" ] || timeout 60 sh -c "$THAW" >/dev/null 2>&1 || true
+}
+
 case $SPARESITE_HOOK in
 before)
     remove
@@ -53,6 +59,7 @@ before)
         set -- $VOLUMES
         [ $# -eq 1 ] || fail "several volumes need a FREEZE: their snapshots are of different instants"
         snapshot || { remove; fail "no snapshot was made"; }
+        echo "consistency crash"
         exit 0
     fi
     [ -n "$THAW" ] || fail "FREEZE without THAW in $conf"
@@ -64,7 +71,11 @@ before)
     trap - EXIT
     # What thawed by itself meanwhile was not frozen all the time: virsh and qm say so by failing.
     sh -c "$THAW" >/dev/null || { remove; fail "the thaw failed, look at the VM: $THAW"; }
+    echo "consistency file-system"
     ;;
-after) remove ;;
+after)
+    thaw_again
+    remove
+    ;;
 *) fail "SPARESITE_HOOK is ${SPARESITE_HOOK:-not set}" ;;
 esac

@@ -10,7 +10,7 @@
 #   VMID=12                            # vim-cmd vmsvc/getallvms
 #   READER=ssh                         # ssh: the files of the datastore. vddk: VMware's library, which you have to get
 #   DISKS=("datastore1/db/db" "datastore1/db/db_1")    # DATASTORE/FOLDER/NAME, without .vmdk
-#   QUIESCE=1                          # VMware Tools in the guest are needed; 0 for what a power cut leaves
+#   QUIESCE=1                          # VMware Tools in the guest are needed; 0 for what a power cut leaves (crash)
 # and for vddk (nbdkit-vddk-plugin(1) has the words):
 #   SERVER=esxi1.lan VDDK_USER=root PASSWORD_FILE=/etc/sparesite/esxi1.password
 #   THUMBPRINT=xx:xx:... LIBDIR=/opt/vmware-vix-disklib-distrib
@@ -26,6 +26,7 @@ SERVER='' VDDK_USER=root PASSWORD_FILE='' THUMBPRINT='' LIBDIR=/opt/vmware-vix-d
 # shellcheck source=/dev/null
 . "$conf"
 [[ -n $HOST && $VMID =~ ^[0-9]+$ && ${#DISKS[@]} -gt 0 ]] || fail "HOST, VMID and DISKS are needed in $conf"
+[[ $QUIESCE == [01] ]] || fail "QUIESCE is 0 or 1 in $conf"
 folder=${SPARESITE_SOCKETS:-/run/sparesite-vmware}
 # A hook has 120 s.
 last_second=100
@@ -113,6 +114,7 @@ before)
     done
     [[ -n $id ]] || fail "no snapshot came in time: look at the VM's events, and at VMware Tools in the guest"
     start_nbdkit || { stop_nbdkit; remove_snapshot || true; fail "nbdkit did not start"; }
+    if [[ $QUIESCE == 1 ]]; then echo "consistency file-system"; else echo "consistency crash"; fi
     ;;
 after)
     stop_nbdkit

@@ -11,8 +11,8 @@
 #   FREEZE="qm guest cmd 101 fsfreeze-freeze"   # or "none"
 #   THAW="qm guest cmd 101 fsfreeze-thaw"
 #
-# All of one pool: only those are of one instant. The gateway takes a hook that succeeds for a freeze of file
-# systems; with FREEZE=none the point is only what a power cut leaves, whatever it is called.
+# All of one pool: only those are of one instant. With FREEZE=none the point is what a power cut leaves, and is called so
+# (crash).
 set -eu
 
 fail() { echo "$SPARESITE_VM: $*" >&2; exit 1; }
@@ -68,11 +68,19 @@ clone() {
     done
 }
 
+# Of a `before` that was killed between freeze and thaw. Nothing is frozen after any other, whatever this says then. An agent
+# that does not answer must not keep the snapshots: a hook has 120 s.
+thaw_again() {
+    [ -z "$THAW" ] || timeout 60 sh -c "$THAW" >/dev/null 2>&1 || true
+}
+
 case $SPARESITE_HOOK in
 before)
     remove
     [ -n "$FREEZE" ] || fail "say FREEZE=\"...\" in $conf, or FREEZE=none"
+    consistency=file-system
     if [ "$FREEZE" = none ]; then
+        consistency=crash
         snapshot || { remove; fail "no snapshot was made"; }
     else
         [ -n "$THAW" ] || fail "FREEZE without THAW in $conf"
@@ -85,7 +93,11 @@ before)
         sh -c "$THAW" >/dev/null || { remove; fail "the thaw failed, look at the VM: $THAW"; }
     fi
     clone || { remove; fail "no clone was made, or its device did not come"; }
+    echo "consistency $consistency"
     ;;
-after) remove ;;
+after)
+    thaw_again
+    remove
+    ;;
 *) fail "SPARESITE_HOOK is ${SPARESITE_HOOK:-not set}" ;;
 esac

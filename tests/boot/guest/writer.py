@@ -20,7 +20,9 @@ ROWS = "/srv/writer/rows.db"
 ORDER = "/data/writer/order"
 TREES = {"root": "/srv/writer", "data": "/data/writer"}
 BULK = "/data/writer/bulk"
-BULK_BLOCKS = 32768                     # 128 MiB
+BULK_STEP = 64 << 10
+BULK_STEPS = 4096                       # 256 MiB
+BULK_STRIDE = 1597                      # odd: all of the file is written before anything is written again
 FILES = 40                              # a tree holds about as many
 ASK, ANSWER = "/run/writer/ask", "/run/writer/answer"
 QUIESCE_SECONDS = 5
@@ -197,16 +199,20 @@ class Tree:
 
 
 class Bulk:
-    """Random 4 KiB blocks of a large file, for more change than rows and files make."""
+    """Pieces of a large file, here and there, for more change than rows and files make."""
 
     name = "bulk"
 
     def __init__(self):
         self.fd = os.open(BULK, os.O_RDWR | os.O_CREAT)
-        os.ftruncate(self.fd, BULK_BLOCKS * 4096)
+        os.ftruncate(self.fd, BULK_STEPS * BULK_STEP)
+        self.n = 0
 
     def step(self):
-        os.pwrite(self.fd, random.randbytes(4096), random.randrange(BULK_BLOCKS) * 4096)
+        self.n += 1
+        os.pwrite(self.fd, random.randbytes(BULK_STEP), self.n * BULK_STRIDE % BULK_STEPS * BULK_STEP)
+        if self.n % 16 == 0:            # it reaches the disk while it is made, and not all of it in the freeze
+            os.fdatasync(self.fd)
 
     def tidy(self):
         pass

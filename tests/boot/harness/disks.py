@@ -46,18 +46,17 @@ def partition(image, copy):
         file.truncate(count * mib)
 
 
-def read_ext4(copy, folder, into):
+def read_ext4(copy, folder, into, at_rest):
     """`folder` is the path in the file system that is read out; the copy is changed by the replay."""
     _, header = status("debugfs", "-R", "stats -h", copy)
     needed = "needs_recovery" in header
     findings = []
+    if at_rest:
+        findings += whole_ext4(copy, "as it lies")
     # As a mount would: the journal, then the orphans; nothing else may be wrong then.
     code, output = status("e2fsck", "-p", copy)
-    if code > 1:
-        findings.append(f"e2fsck -p ended with {code}: {output[-400:]}")
-    code, output = status("e2fsck", "-fn", copy)
-    if code != 0:
-        findings.append(f"e2fsck -fn ended with {code} after the replay: {output[-400:]}")
+    findings += judge_replay(code, output)
+    findings += whole_ext4(copy, "after the replay")
     into.mkdir(parents=True)
     _, output = status("debugfs", "-R", f"rdump {folder} {into}", copy)
     read = into / pathlib.PurePath(folder).name
@@ -65,6 +64,28 @@ def read_ext4(copy, folder, into):
         findings.append(f"{folder} cannot be read: {output[-400:]}")
         read.mkdir()
     return Found(read, needed, findings)
+
+
+def whole_ext4(copy, when):
+    code, output = status("e2fsck", "-fn", copy)
+    return [f"e2fsck -fn ended with {code} {when}: {output[-400:]}"] if code != 0 else []
+
+
+# What a mount does without a word: the journal is replayed, files that were deleted while open are let go.
+REPLAYS = re.compile(
+    r"(recovering journal|clean, \d+/\d+ files, \d+/\d+ blocks.*|(Clearing|Truncating) orphaned inode \d+ .*"
+    r"|Setting free (inodes|blocks) count to \d+ \(was \d+\)|Orphan file .*)"
+)
+
+
+def judge_replay(code, output):
+    """Of `e2fsck -p`: that it repaired something in passing would show in nothing but its words. Pure."""
+    findings = [f"e2fsck -p ended with {code}: {output[-400:]}"] if code > 1 else []
+    for line in output.splitlines():
+        said = line.partition(": ")[2].strip() or line.strip()
+        if said and not REPLAYS.fullmatch(said):
+            findings.append(f"e2fsck -p did more than a replay: {said[:200]}")
+    return findings
 
 
 def read_xfs(copy, folder, into, at_rest):

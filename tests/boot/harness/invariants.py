@@ -41,6 +41,26 @@ def running(guest):
     return check
 
 
+class Recovery:
+    """A check that a guest runs and is thawed soon, and for how long it was not."""
+
+    def __init__(self, guest, seconds):
+        self.running, self.thawed, self.seconds = running(guest), thawed(guest), seconds
+        self.took: list[float] = []     # each time that it was found paused or frozen
+
+    def _ill(self):
+        # The agent of a paused guest would be waited for in vain.
+        return self.running() or self.thawed()
+
+    def __call__(self):
+        began = time.monotonic()
+        if not self._ill():
+            return []
+        findings = eventually(self.seconds, self._ill)()
+        self.took.append(time.monotonic() - began)
+        return findings
+
+
 def writing(guest, seconds):
     """A row is acknowledged after the check began."""
     def check():

@@ -89,7 +89,7 @@ def read_disk(image, folder, work, consistency):
     disks.partition(image, copy)
     kind = disks.file_system(copy)
     if kind == "ext4":
-        return disks.read_ext4(copy, folder, work / "read")
+        return disks.read_ext4(copy, folder, work / "read", consistency in AT_REST)
     if kind == "xfs":
         return disks.read_xfs(copy, folder, work / "read", consistency in AT_REST)
     raise Failed(f"{image}: neither ext4 nor XFS is on it")

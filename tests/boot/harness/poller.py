@@ -1,4 +1,5 @@
-"""The host's own tools: a second monitor client that asks every second and must always be answered."""
+"""What the harness sees through its own monitor meanwhile: that the host's own tools are answered, and for how long
+a filter of ours lies over a disk."""
 
 import threading
 import time
@@ -38,3 +39,43 @@ class Poller:
     def __exit__(self, *_):
         self.stop.set()
         self.thread.join(65)
+
+
+class HoldWatch:
+    """For how long a filter of ours was seen inserted over any device: a lower bound, by a clock that is not the
+    gateway's."""
+
+    def __init__(self, monitor, every=0.05):
+        self.monitor, self.every = monitor, every
+        self.seen: list[tuple[float, bool]] = []        # when, and whether one was there
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+
+    def _watch(self):
+        while not self.stop.wait(self.every):
+            try:
+                blocks = self.monitor.execute("query-block")
+            except Failed:
+                return                  # the poller says so
+            nodes = (block.get("inserted", {}).get("node-name", "") for block in blocks)
+            self.seen.append((time.monotonic(), any(node.startswith("sparesite-") for node in nodes)))
+
+    def held(self, since, until):
+        return longest_held([(at, there) for at, there in self.seen if since <= at <= until])
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop.set()
+        self.thread.join(65)
+
+
+def longest_held(seen):
+    """From the first to the last look of one stretch that saw it. None if nobody looked. Pure."""
+    longest, first = 0.0, None
+    for at, there in seen:
+        first = (at if first is None else first) if there else None
+        longest = max(longest, at - first) if there else longest
+    return longest if seen else None

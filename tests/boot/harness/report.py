@@ -6,14 +6,16 @@ from . import timing
 
 PAUSE_TARGET = FREEZE_TARGET = 0.100    # seconds, 95th percentile
 READ_RATIO_TARGET = 1.2                 # bytes read by a delta over the distinct 4 KiB blocks written
+READ_RATIO_LEAST = 0.9                  # what is read less was not written, or was read before the capture: in passes
 HELD_SECONDS, HELD_SECONDS_PER_GIB = 1, 1   # the source checkpoint, over what changed
 
 
-def summarise(capturer, recipe, series, findings, rest, timed=True):
+def summarise(capturer, recipe, series, findings, rest, timed=True, notes=()):
     bad = [taken for taken in series if taken.judged.findings]
     summary = {
         "capturer": capturer.name,
-        "guest": {"accel": recipe.accel, "firmware": recipe.firmware, "disk_format": recipe.disk_format, "data_fs": recipe.data_fs},
+        "guest": guest_of(recipe),
+        "notes": list(notes),
         "points": len(series),
         "good": len(series) - len(bad),
         "findings": [*findings, *(f"point {taken.number}: {text}" for taken in bad for text in taken.judged.findings)],
@@ -24,7 +26,8 @@ def summarise(capturer, recipe, series, findings, rest, timed=True):
             "stall, crash": timing.distribution([taken.stall for taken in series if not taken.quiet_windows]),
             "stall, quiesced": timing.distribution([taken.stall for taken in series if taken.quiet_windows]),
             "gap between captures": rest["gaps_between_captures"],
-            "checkpoint held": timing.distribution([taken.capture.facts["held_seconds"] for taken in series if taken.capture.facts.get("held_seconds")]),
+            "checkpoint held": timing.distribution([taken.capture.facts["held_seconds"] for taken in series if taken.capture.facts.get("held_seconds") is not None]),
+            "held, as it was seen": timing.distribution([taken.held_seen for taken in series if taken.held_seen is not None]),
             "capture": timing.distribution([taken.capture.ended - taken.capture.began for taken in series]),
             "second client's answer": rest["second_client"],
         },
@@ -33,16 +36,25 @@ def summarise(capturer, recipe, series, findings, rest, timed=True):
         "rest": rest,
         "series": [one(taken) for taken in series],
     }
-    summary["missed"] = missed(summary, timed)
+    summary["missed"] = missed(summary, timed) + (incomplete(summary) if capturer.enforced else [])
     return summary
 
 
+def guest_of(recipe):
+    return {"accel": recipe.accel, "firmware": recipe.firmware, "disk_format": recipe.disk_format, "data_fs": recipe.data_fs}
+
+
 def read_and_written(series):
-    """In bytes; only of deltas that say what they read, and of which is known what was written."""
+    """In bytes; only of deltas that say what they read, and of which is known what was written. After a sync that
+    failed and was tried again, the delta is one since what that captured."""
     for taken in series:
         read = taken.capture.facts.get("read_bytes")
-        if read is not None and taken.written_blocks:
+        if read is not None and taken.written_blocks and not was_retried(taken.capture.facts):
             yield read, taken.written_blocks * 4096
+
+
+def was_retried(facts):
+    return facts.get("tries", 1) > 1
 
 
 def ratio_of_all(pairs):
@@ -60,6 +72,7 @@ def one(taken):
         "stall_seconds": taken.stall,
         "capture_seconds": taken.capture.ended - taken.capture.began,
         "written_blocks": taken.written_blocks,
+        "held_seen_seconds": taken.held_seen,
         "expected": dataclasses.asdict(taken.expected),
         "judged": dataclasses.asdict(taken.judged),
         "facts": taken.capture.facts,
@@ -69,15 +82,43 @@ def one(taken):
 def missed(summary, timed=True):
     """The targets that were measured and not met. Untimed, without those of time, which a busy machine misses; and what
     was read is judged over all deltas together: after a few seconds of writes, a single chunk that is due to be stored
-    whole (chains end after eight patches) shows as a tenth of what a delta reads."""
+    whole (a chain ends with its 64th patch, or before its patches come to two chunks) shows as a tenth of what a delta
+    reads."""
     found = late(summary) if timed else []
-    worst = summary["read_ratio"]["max"] if timed else summary["read_ratio_of_all"]
-    if worst is not None and worst > READ_RATIO_TARGET:
-        what = "a delta" if timed else "the deltas"
-        found.append(f"{what} read {worst:.2f} times the blocks that were written, target {READ_RATIO_TARGET}")
+    ratio, what = summary["read_ratio"], "a delta" if timed else "the deltas"
+    least, most = (ratio["min"], ratio["max"]) if timed else (summary["read_ratio_of_all"],) * 2
+    if most is not None and most > READ_RATIO_TARGET:
+        found.append(f"{what} read {most:.2f} times the blocks that were written, target {READ_RATIO_TARGET}")
+    if least is not None and least < READ_RATIO_LEAST:
+        found.append(f"{what} read {least:.2f} times the blocks that were written, less than {READ_RATIO_LEAST}: the rest was read another way, or is missing")
     for taken in summary["series"]:
         if taken["asked"] != taken["consistency"]:
             found.append(f"point {taken['number']} is {taken['consistency']}-consistent, {taken['asked']} was asked")
+    for taken in summary["series"][1:]:
+        passes, resyncs = taken["facts"].get("passes"), taken["facts"].get("resyncs")
+        if passes or resyncs:
+            found.append(f"point {taken['number']} is no delta: {passes} passes came before it, compared in full: {resyncs}")
+    return found
+
+
+def incomplete(summary):
+    """What was not measured was not met."""
+    series, seconds = summary["series"], summary["seconds"]
+    quiesced = sum(taken["asked"] != "crash" for taken in series)
+    retried = sum(was_retried(taken["facts"]) for taken in series[1:])
+    found = [
+        f"{name}: {count} of {wanted} figures were measured"
+        for name, count, wanted in (
+            ("pause", seconds["pause"]["count"], len(series)),
+            ("freeze window", seconds["freeze window"]["count"], quiesced),
+            ("checkpoint held", seconds["checkpoint held"]["count"], len(series) - 1),
+            ("read / written", summary["read_ratio"]["count"], len(series) - 1 - retried),
+            ("passes and resyncs", sum(None not in (taken["facts"].get("passes"), taken["facts"].get("resyncs")) for taken in series), len(series)),
+        )
+        if count < wanted
+    ]
+    if not seconds["held, as it was seen"]["max"]:
+        found.append("the harness saw no filter over any disk: how long the checkpoints were held is only the gateway's word")
     return found
 
 
@@ -88,8 +129,9 @@ def late(summary):
         if p95 is not None and p95 > target:
             found.append(f"{name}: 95th percentile {p95 * 1000:.0f} ms, target {target * 1000:.0f} ms")
     for taken in summary["series"]:
-        held = taken["facts"].get("held_seconds")
-        if held is None or taken["written_blocks"] is None:
+        # By the gateway's clock and by the harness's: the longer one counts.
+        held = max(taken["facts"].get("held_seconds") or 0.0, taken["held_seen_seconds"] or 0.0)
+        if taken["written_blocks"] is None:
             continue
         target = HELD_SECONDS + HELD_SECONDS_PER_GIB * taken["written_blocks"] * 4096 / 2**30
         if held > target:
@@ -117,6 +159,7 @@ def table(summary):
     if summary.get("state"):
         size, disks = summary["state"]["bytes"], summary["state"]["data_bytes"]
         lines.append(f"state directory: {size / 1e6:.1f} MB, {size / disks * 2**40 / 1e9:.1f} GB per TiB of data")
+    lines += [f"note: {text}" for text in summary["notes"]]
     lines += [f"finding: {text}" for text in summary["findings"]]
     lines += [f"missed: {text}" for text in summary["missed"]]
     return "\n".join(lines)

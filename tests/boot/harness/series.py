@@ -9,10 +9,12 @@ from . import judge, point, qmp, timing, writes
 from .capture import Capture
 from .failed import Failed
 from .guest import settle
-from .poller import Poller
+from .poller import HoldWatch, Poller
+from .vaults import Vault
 
 LINGER = 1.0                            # seconds after a capture that its stall may still show in
 CRASH, APPLICATION = "crash", "application"
+BULK_SECONDS = 300                      # for some hundred MiB of changes, emulated
 
 
 @dataclasses.dataclass
@@ -28,6 +30,7 @@ class Taken:
     judged: point.Judged | None = None
     frozen_at: float | None = None      # the instant of its state, on QEMU's clock
     written_blocks: int | None = None   # distinct 4 KiB blocks written since the point before
+    held_seen: float | None = None      # seconds for which the harness saw a filter of the gateway's
 
 
 def note(text):
@@ -86,27 +89,56 @@ def consistency_of(number, wanted):
     return (CRASH, APPLICATION)[number % 2] if wanted == "mixed" else wanted
 
 
-def run_series(guest, capturer, folder, points, interval, wanted, after_first=lambda: None):
-    """Returns what was taken, and what is wrong beyond the points themselves."""
+def change(guest, mib):
+    """So much is written to the second disk before it returns."""
+    def written():
+        stats = guest.monitor.execute("query-blockstats")
+        return next(disk["stats"]["wr_bytes"] for disk in stats if disk.get("qdev", "").startswith("/machine/peripheral/disk-data"))
+
+    goal, until = written() + (mib << 20), time.monotonic() + BULK_SECONDS
+    guest.acks.tell("load bulk=100")
+    while written() < goal:
+        if time.monotonic() > until:
+            raise Failed(f"the guest did not write {mib} MiB within {BULK_SECONDS} s")
+        time.sleep(0.2)
+    since = len(guest.acks.said)
+    guest.acks.tell("load bulk=0")
+    guest.acks.wait("load", 20, since)
+    settle(guest, 10)
+
+
+def run_series(guest, capturer, folder, points, interval, wanted, vault=None, bulk_mib=0):
+    """Returns what was taken, and what is wrong beyond the points themselves. With `bulk_mib`, a last point comes after
+    so much change."""
     series, findings = [], []
+    vault = vault or Vault()
 
     def look(taken):
         judge_taken(capturer, taken, folder)
         note(f"point {taken.number}: {'good' if not taken.judged.findings else taken.judged.findings}")
 
+    def one_more():
+        if not guest.alive():
+            raise Failed(f"the guest died\n{guest.log_tail()}")
+        series.append(take(guest, capturer, len(series) + 1, consistency_of(len(series), wanted)))
+        series[-1].held_seen = watch.held(series[-1].capture.began, series[-1].capture.ended)
+        if not capturer.keeps:
+            look(series[-1])
+
     capturer.begin(guest, folder)
     settle(guest, 20)
     began = time.monotonic()
-    with Poller(guest.monitor) as poller:
+    with Poller(guest.monitor) as poller, HoldWatch(guest.monitor) as watch:
         for number in range(points):
             time.sleep(max(0.0, began + number * interval - time.monotonic()))
-            if not guest.alive():
-                raise Failed(f"the guest died\n{guest.log_tail()}")
-            series.append(take(guest, capturer, number + 1, consistency_of(number, wanted)))
+            one_more()
             if number == 0:
-                after_first()
-            if not capturer.keeps:
-                look(series[-1])
+                vault.after_first_sync()
+                vault.disturb()
+        if bulk_mib:
+            change(guest, bulk_mib)
+            one_more()
+        vault.calm()
     ended = time.monotonic()
     if capturer.keeps:
         for taken in series:

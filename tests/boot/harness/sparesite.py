@@ -3,10 +3,12 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import time
 
+from . import resyncs
 from .capture import Capture, Copy
 from .failed import Failed
 from .guest import DATA_MIB, run
@@ -14,6 +16,10 @@ from .vaults import Vault
 
 VM = "vm"
 PASSPHRASE = "correct horse battery staple bench only"
+# Where the vault goes and comes, a sync may fail for this, and for nothing else.
+VAULT_AWAY = re.compile(r"s3://\S+ (cannot be reached for|is busy or failing at) ")
+MOST_TRIES = 20
+PATIENCE_SECONDS = 120.0                # of a vault that is away for ten
 
 
 def programs():
@@ -62,8 +68,11 @@ class Site:
     def restore(self, *words):
         return self.run([str(word) for word in (self.programs / "sparesite-restore", *words)], (0,))
 
+    def call(self, command):
+        return subprocess.run(command, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
     def run(self, command, allowed):
-        done = subprocess.run(command, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        done = self.call(command)
         if done.returncode not in allowed:
             raise Failed(f"{' '.join(command[:3])} ended with {done.returncode}\n{done.stdout[-600:]}\n{done.stderr[-1500:]}")
         return done.stdout
@@ -86,6 +95,12 @@ class Site:
             images[name] = folder / f"{name}.raw"
             file.rename(images[name])
         return images
+
+
+def vault_was_away(status, stderr):
+    """The last word counts: what a log said of tries before it does not."""
+    error = stderr[stderr.rfind("error: "):] if "error: " in stderr else ""
+    return status == 1 and VAULT_AWAY.search(error) is not None
 
 
 def qemu_source(guest):
@@ -111,21 +126,44 @@ class Sparesite:
 
     def capture(self, consistency):
         self.site.configure(qemu_source(self.guest), consistency, self.extra)
-        began = time.monotonic()
-        report = json.loads(self.site.gateway("sync", "--json", "--quiet", allowed=(0, 3)))
-        ended = time.monotonic()
-        return self._judge_sync(report, consistency, began, ended)
+        began, tries, report = self._sync()
+        made = self._judge_sync(report, consistency, began, time.monotonic())
+        made.facts["tries"] = tries
+        return made
+
+    def _sync(self):
+        """When the last try began, and what it said: while the vault goes and comes, one may fail for that."""
+        command = self.site.gateway_command("sync", "--json", "--quiet")
+        for tries in range(1, MOST_TRIES + 1):
+            began = time.monotonic()
+            done = self.site.call(command)
+            if done.returncode in (0, 3):
+                return began, tries, json.loads(done.stdout)
+            if not (self.vault.disturbed and vault_was_away(done.returncode, done.stderr)):
+                break
+        raise Failed(f"sync ended with {done.returncode} in try {tries}\n{done.stdout[-600:]}\n{done.stderr[-1500:]}")
 
     def _judge_sync(self, report, asked, began, ended):
         (vm,) = report["vms"]
         if vm["error"] or vm["sequence"] is None:
             raise Failed(f"the sync made no point: {vm}")
-        point = next(point for point in self.site.points() if point["sequence"] == vm["sequence"])
-        facts = {name: vm.get(name) for name in ("read_bytes", "changed_bytes", "stored_bytes", "findings")}
+        point = next(point for point in self._published() if point["sequence"] == vm["sequence"])
+        facts = {name: vm.get(name) for name in ("read_bytes", "changed_bytes", "stored_bytes", "findings", "passes")}
+        disks = resyncs.of_report(vm)
+        facts["resyncs"] = None if disks is None else sorted(disks)
         facts |= {"asked": asked, "captured_at": point["captured_at"], "bytes_sent": report["bytes_sent"]}
         # Whatever else a sync measures, such as its pause, is kept as it is said.
         facts |= {name: value for name, value in vm.items() if name.endswith("seconds")}
         return Capture(str(vm["sequence"]), point["consistency"], began, ended, vm.get("freeze_seconds"), facts)
+
+    def _published(self):
+        until = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                return self.site.points()
+            except Failed:
+                if not self.vault.disturbed or time.monotonic() > until:
+                    raise
 
     def restore(self, capture, folder):
         return self.site.assemble(capture.key, folder)

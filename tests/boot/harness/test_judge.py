@@ -9,7 +9,7 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from harness import judge  # noqa: E402
+from harness import disks, judge  # noqa: E402
 from harness.judge import ledger  # noqa: E402
 
 
@@ -188,6 +188,23 @@ class Tree(unittest.TestCase):
         self.assertEqual(self.judge(self.contents(), flying), [])
         self.assertEqual(self.judge(self.contents(a=None), flying), [])
         self.assertNotEqual(self.judge(self.contents(c=None), flying), [])
+
+
+class Replay(unittest.TestCase):
+    def judge(self, *lines, code=0):
+        return disks.judge_replay(code, "\n".join(f"/tmp/check/copy: {line}" for line in lines))
+
+    def test_what_a_mount_does(self):
+        lines = ("recovering journal", "Clearing orphaned inode 1234 (uid=0, gid=0, mode=0100600, size=0)", "clean, 12/34 files, 56/78 blocks")
+        self.assertEqual(self.judge(*lines), [])
+        self.assertEqual(self.judge(*lines, code=1), [])
+
+    def test_a_repair_in_passing(self):
+        (text,) = self.judge("recovering journal", "Inode 12, i_blocks is 16, should be 8.  FIXED.", code=1)
+        self.assertIn("more than a replay", text)
+
+    def test_what_it_cannot_repair(self):
+        self.assertIn("ended with 4", self.judge("UNEXPECTED INCONSISTENCY; RUN fsck MANUALLY.", code=4)[0])
 
 
 class Serial(unittest.TestCase):

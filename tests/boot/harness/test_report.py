@@ -14,22 +14,28 @@ RECIPE = guest.Recipe(pathlib.Path("f"), pathlib.Path("i"))
 REST = {"seconds": 10.0, "rows": 100, "gaps_between_captures": timing.distribution([]), "second_client": timing.distribution([])}
 
 
-def taken(number, pause=0.02, freeze=0.03, findings=(), read=None, written=None, asked="crash", has="crash"):
-    facts = {"asked": asked} if read is None else {"asked": asked, "read_bytes": read}
+def taken(number, pause=0.02, freeze=0.03, findings=(), read=None, written=None, asked="crash", has="crash", seen=0.15, **more):
+    facts = {"asked": asked, "held_seconds": 0.2, "passes": 0, "resyncs": [], **more}
+    facts |= {} if read is None else {"read_bytes": read}
     return series.Taken(
         number,
         Capture(str(number), has, 1.0, 2.0, freeze, facts),
         point.Expected(5, {}, has),
-        [pause],
+        [] if pause is None else [pause],
         [],
         0.1,
         point.Judged(list(findings)),
         written_blocks=written,
+        held_seen=seen,
     )
 
 
-def summarise(*series_taken, timed=True):
-    return report.summarise(Copy(), RECIPE, list(series_taken), [], REST, timed)
+def summarise(*series_taken, timed=True, capturer=Copy(), notes=()):
+    return report.summarise(capturer, RECIPE, list(series_taken), [], REST, timed, notes)
+
+
+PRODUCT = types.SimpleNamespace(name="product", enforced=True)
+GIB = 1 << 30
 
 
 class Report(unittest.TestCase):
@@ -48,11 +54,51 @@ class Report(unittest.TestCase):
             (taken(1, pause=0.2), "pause"),
             (taken(1, freeze=0.2), "freeze window"),
             (taken(1, read=4096 * 13, written=10), "1.30 times"),
+            (taken(1, read=4096 * 8, written=10), "0.80 times"),
             (taken(1, asked="application"), "application was asked"),
+            (taken(1, written=10, held_seconds=1.1), "held for 1.10 s"),
+            (taken(1, written=10, seen=1.3), "held for 1.30 s"),
+            (taken(1, written=GIB // 4096, held_seconds=2.1), "target 2.00 s"),
         ):
             (text,) = summarise(wrong)["missed"]
             self.assertIn(word, text)
+        self.assertEqual(summarise(taken(1, written=GIB // 4096, held_seconds=1.9))["missed"], [])
 
+    def test_a_point_that_is_no_delta(self):
+        first = taken(1, passes=2)
+        self.assertEqual(summarise(first, taken(2))["missed"], [])
+        for wrong in (taken(2, passes=1), taken(2, resyncs=["root"])):
+            (text,) = summarise(first, wrong)["missed"]
+            self.assertIn("no delta", text)
+
+    def test_figures_that_are_missing_are_missed(self):
+        good = [taken(1), taken(2, read=4096 * 10, written=10, asked="application", has="application")]
+        self.assertEqual(summarise(*good, capturer=PRODUCT)["missed"], [])
+        for wrong, word in (
+            ({"pause": None}, "pause: 1 of 2"),
+            ({"freeze": None}, "freeze window: 0 of 1"),
+            ({"held_seconds": None, "seen": 0.0}, "checkpoint held: 0 of 1"),
+            ({"read": None}, "read / written: 0 of 1"),
+            ({"written": None}, "read / written: 0 of 1"),
+            ({"passes": None}, "passes and resyncs: 1 of 2"),
+        ):
+            usual = {"read": 4096 * 10, "written": 10, "asked": "application", "has": "application"}
+            first = taken(1, freeze=None, held_seconds=None)
+            (text,) = summarise(first, taken(2, **usual | wrong), capturer=PRODUCT)["missed"]
+            self.assertIn(word, text)
+
+    def test_a_harness_that_saw_nothing_says_so(self):
+        (text,) = summarise(taken(1, seen=0.0), capturer=PRODUCT)["missed"]
+        self.assertIn("saw no filter", text)
+
+    def test_a_delta_of_a_sync_that_was_tried_again_is_since_another_point(self):
+        summary = summarise(taken(1), taken(2, read=4096 * 3, written=10, tries=2), capturer=PRODUCT)
+        self.assertEqual((summary["missed"], summary["read_ratio"]["count"]), ([], 0))
+
+    def test_what_was_left_unproved_is_told(self):
+        summary = summarise(taken(1), notes=["XFS was not tried"])
+        self.assertEqual(summary["notes"], ["XFS was not tried"])
+        self.assertIn("note: XFS was not tried", report.table(summary))
 
     def test_untimed_deltas_are_judged_together(self):
         small, large = taken(1, pause=0.2, read=4096 * 13, written=10), taken(2, read=4096 * 100, written=100)
@@ -98,16 +144,27 @@ class Writes(unittest.TestCase):
 
 
 class Caps(unittest.TestCase):
-    def judge(self, bits, cap="1 Mbit/s"):
+    def judge(self, bits, rate=None, cap="1 Mbit/s", saturated=True, seconds=40):
         made = vaults.Vault()
-        samples = [(float(second), second * bits // 8) for second in range(30)]
-        vaults.judge_rate(made, types.SimpleNamespace(samples=samples), None, cap)
+        samples = [(float(second), second * bits // 8) for second in range(seconds)]
+        vaults.judge_rate(made, types.SimpleNamespace(samples=samples), rate, cap, saturated)
         return made.findings
 
-    def test_five_per_cent(self):
+    def test_five_per_cent_either_way(self):
         self.assertEqual(self.judge(1_040_000), [])
+        self.assertEqual(self.judge(960_000), [])
         self.assertEqual(len(self.judge(1_060_000)), 1)
-        self.assertEqual(self.judge(9_000_000, cap=None), [])
+        self.assertIn("it was not reached", self.judge(940_000)[0])
+        self.assertEqual(self.judge(300_000, saturated=False), [])
+
+    def test_the_line_is_judged_where_there_is_no_cap(self):
+        self.assertEqual(self.judge(1_000_000, rate="1 Mbit/s", cap=None), [])
+        self.assertEqual(len(self.judge(500_000, rate="1 Mbit/s", cap=None)), 1)
+        self.assertEqual(self.judge(500_000, rate="1 Mbit/s", cap="500 kbit/s"), [])
+        self.assertEqual(len(self.judge(1_000_000, rate="1 Mbit/s", cap="500 kbit/s")), 1)
+
+    def test_nothing_sent_proves_nothing(self):
+        self.assertIn("not known", self.judge(1_000_000, seconds=15)[0])
 
     def test_rates_as_people_write_them(self):
         self.assertEqual(vaults.bits_per_second("1 Mbit/s"), 1_000_000)

@@ -14,6 +14,7 @@ def percentile(values, share):
 def distribution(values):
     return {
         "count": len(values),
+        "min": min(values, default=None),
         "p50": percentile(values, 0.50),
         "p95": percentile(values, 0.95),
         "p99": percentile(values, 0.99),

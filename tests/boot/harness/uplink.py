@@ -10,6 +10,7 @@ from .disks import status
 from .failed import Failed
 from .guest import run
 
+FRAME_HEADER = 14                       # bytes; tbf counts them
 BURST = "8kb"                           # small, so that a second's rate is right and not only a minute's
 
 
@@ -54,8 +55,11 @@ class Uplink:
         run("ip", "-n", self.namespace, "link", "set", self.far, "up")
 
     def sent_bytes(self):
-        """What left for the other side, frames and retransmissions included."""
-        return int(pathlib.Path(f"/sys/class/net/{self.near}/statistics/tx_bytes").read_text())
+        """What left for the other side, with IP's and TCP's headers and retransmissions, as a provider counts it: without
+        the frames' own headers, which are this veth's."""
+        place = pathlib.Path(f"/sys/class/net/{self.near}/statistics")
+        sent, packets = (int((place / name).read_text()) for name in ("tx_bytes", "tx_packets"))
+        return sent - packets * FRAME_HEADER
 
     def close(self):
         # A namespace that is deleted lets its links go only later; the pair is gone at once.

@@ -3,16 +3,20 @@
 
 mod disk;
 mod image;
+mod libvirt;
 mod namespace;
 mod process;
 mod programs;
+mod qemu;
 mod run;
 mod site;
 
 pub use disk::{KIB, MIB, assert_same, fill, make_disk, make_random, make_sparse, zero};
 pub use image::{assert_same_image, check, convert, virtual_size};
+pub use libvirt::Libvirt;
 pub use namespace::{SmallDisk, small_disk};
 pub use process::{Background, qemu_nbd_of, wait_until};
 pub use programs::{program, program_folder};
+pub use qemu::{GUEST_DISK_BYTES, Left, Monitor, Qemu};
 pub use run::Run;
 pub use site::{Site, Where, copy_folder, packs};

@@ -26,7 +26,7 @@ pub fn small_disk(folder: &Path, kib: u64) -> Option<SmallDisk> {
         command.status().is_ok_and(|status| status.success())
     });
     if permitted.is_none() {
-        eprintln!("no mount namespace on this machine: a full disk is not tried here");
+        testkit::skip("namespace");
     }
     Some(SmallDisk {
         unshare: permitted?,

@@ -42,9 +42,13 @@ impl Background {
 
     /// SIGTERM, as a service manager sends it.
     pub fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    pub fn signal(&self, name: &str) {
         let child = self.child.as_ref().expect("it was not waited for");
         let id = child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &id]).status();
+        let sent = Command::new("kill").args(["-s", name, &id]).status();
         assert!(sent.expect("kill runs").success());
     }
 

@@ -46,6 +46,15 @@ impl Site {
         site
     }
 
+    /// A shell script of the site; `$log` is the site's `hooks.log`.
+    pub fn script(&self, name: &str, body: &str) -> String {
+        let path = self.path(name);
+        let text = format!("#!/bin/sh\nlog={}\n{body}\n", self.shown("hooks.log"));
+        fs::write(&path, text).expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("executable");
+        self.shown(name)
+    }
+
     pub fn before_init() -> Self {
         let site = Site {
             folder: tempfile::tempdir().expect("a temporary folder"),

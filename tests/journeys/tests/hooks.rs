@@ -1,7 +1,6 @@
 //! Hooks around a capture: once each, the guest not frozen for longer than its disks are read.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use journeys::*;
 
@@ -11,23 +10,11 @@ fn log(site: &Site) -> String {
     log.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn script(site: &Site, name: &str, body: &str) -> String {
-    let path = site.path(name);
-    let text = format!("#!/bin/sh\nlog={}\n{body}\n", site.shown("hooks.log"));
-    fs::write(&path, text).expect("written");
-    fs::set_permissions(&path, PermissionsExt::from_mode(0o700)).expect("executable");
-    site.shown(name)
-}
-
 /// A site whose VM has hooks; `before` may fail, `after` takes a moment.
 fn hooked(disk: &str, before: &str) -> Site {
     let site = Site::new();
-    let before = script(&site, "before", &format!("echo frozen >>$log; {before}"));
-    let after = script(
-        &site,
-        "after",
-        "echo thaw >>$log; sleep 0.5; echo thawed >>$log",
-    );
+    let before = site.script("before", &format!("echo frozen >>$log; {before}"));
+    let after = site.script("after", "echo thaw >>$log; sleep 0.5; echo thawed >>$log");
     let disk = site.shown(disk);
     let source = format!("{{ disks = [\"{disk}\"], before = \"{before}\", after = \"{after}\" }}");
     site.configure(&[("vm", &source)]);
@@ -53,6 +40,54 @@ fn a_guest_is_thawed_when_its_disk_is_missing_and_what_the_hook_said_is_told() {
     let run = site.gateway(&["sync"]).exits(1);
     run.says(&["no agent", "vm.raw"]);
     assert_eq!(log(&site), "frozen thaw thawed");
+}
+
+/// The usual configuration asks for `none`.
+fn ask(site: &Site, consistency: &str) {
+    let file = site.path("gateway.toml");
+    let text = fs::read_to_string(&file).expect("it is there");
+    let asked = format!("consistency = \"{consistency}\"");
+    fs::write(&file, text.replace("consistency = \"none\"", &asked)).expect("written");
+}
+
+#[test]
+fn a_before_hook_that_failed_makes_no_point_of_what_lies_there() {
+    let site = hooked("vm.raw", "echo no agent; [ ! -e bad ]");
+    make_random(&site.path("vm.raw"), 8 * MIB, 1);
+    let points = || {
+        let all = site.restore(&["points", "--json"]).ok().json();
+        all["points"].as_array().map(Vec::len)
+    };
+    ask(&site, "crash");
+    site.sync();
+    fs::write(site.path("bad"), "").expect("written");
+    let run = site.gateway(&["sync"]).exits(1);
+    run.says(&["before hook failed", "no agent", "VM vm"]);
+    assert_eq!(points(), Some(1));
+    assert_eq!(log(&site).matches("frozen thaw thawed").count(), 2);
+}
+
+#[test]
+fn a_hook_that_froze_nothing_says_so_and_the_point_claims_no_more() {
+    let site = hooked("vm.raw", "echo consistency $(cat word)");
+    make_random(&site.path("vm.raw"), 8 * MIB, 1);
+    ask(&site, "crash");
+    fs::write(site.path("word"), "crash").expect("written");
+    site.sync();
+    let points = site.restore(&["points", "--json"]).ok().json();
+    assert_eq!(points["points"][0]["consistency"], "crash", "{points}");
+    fs::write(site.path("word"), "good").expect("written");
+    let run = site.gateway(&["sync"]).exits(1);
+    run.says(&["consistency good", "file-system"]);
+}
+
+#[test]
+fn what_lies_there_is_read_where_none_is_asked() {
+    let site = hooked("vm.raw", "echo no agent; exit 4");
+    make_random(&site.path("vm.raw"), 8 * MIB, 1);
+    let run = site.gateway(&["sync"]).exits(3);
+    run.says(&["before hook failed", "no agent"]);
+    site.assert_comes_back("vm", "vm.raw");
 }
 
 #[test]
@@ -92,6 +127,18 @@ fn what_a_killed_gateway_froze_is_thawed_by_the_next_start() {
     assert_eq!(log(&site), "frozen thaw thawed frozen thaw thawed");
     site.sync();
     assert_eq!(log(&site).matches("thawed").count(), 3);
+}
+
+#[test]
+fn what_a_killed_gateway_owes_waits_for_the_hook_that_outlived_it() {
+    let site = hooked("vm.raw", "sleep 3; echo snapshot >>$log");
+    make_random(&site.path("vm.raw"), 8 * MIB, 1);
+    let sync = Background::start(&mut site.gateway_command(&["sync", "--quiet"]));
+    wait_until("the hook runs", || log(&site) == "frozen");
+    assert!(sync.kill());
+    site.gateway(&["sync"]).exits(3);
+    let all = "frozen snapshot thaw thawed";
+    assert_eq!(log(&site), format!("{all} {all}"));
 }
 
 #[test]

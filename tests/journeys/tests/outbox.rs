@@ -67,6 +67,8 @@ fn points_wait_while_the_uplink_is_down_and_arrive_in_order() {
     proxy.set_down(true);
     wait_until("points that wait", || queued(&site) >= 2);
     assert!(daemon.kill());
+    site.gateway(&["status"])
+        .says(&["run is not at work", "vm: points waiting: "]);
     let daemon = Background::start(&mut site.gateway_command(&["run"]));
     wait_until("more points that wait", || queued(&site) >= 4);
     proxy.set_down(false);

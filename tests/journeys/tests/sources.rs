@@ -5,6 +5,9 @@ use std::process::Command;
 
 use journeys::*;
 
+#[path = "sources/copied.rs"]
+mod copied;
+
 /// File name, qemu-img's format and options. The names are those that the formats usually have.
 const IMAGES: [(&str, &str, &str); 7] = [
     ("q.qcow2", "qcow2", ""),

@@ -6,7 +6,9 @@ pub mod http1;
 pub mod proxy;
 pub mod s3_server;
 mod server;
+mod skip;
 
 pub use azurite::AzuriteServer;
 pub use proxy::{CountingProxy, ProxyCounts, ProxyFault};
 pub use s3_server::S3Server;
+pub use skip::skip;

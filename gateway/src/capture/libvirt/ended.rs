@@ -21,8 +21,9 @@ pub(super) fn left(vm: &Vm, ended: &Ended) -> Option<Finding> {
         Finding::new(
             "a backup job of the capture may be left in libvirt",
             format!("VM {}", vm.name),
-            "it could not be ended in time",
-            "the next capture ends it; `virsh domjobabort` does it now",
+            "libvirt does not say that it ended; a script on the host goes on trying for an hour, and so does the next \
+             capture",
+            "see to libvirt there; `virsh domjobabort` ends it now",
         )
     })
 }

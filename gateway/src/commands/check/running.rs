@@ -7,13 +7,12 @@ use console::{Finding, show};
 use jiff::Timestamp;
 use vault_format::manifest::Consistency;
 
-use super::Checks;
+use super::{Checks, all_of_it, reading};
 use crate::{
-    capture::{host_of, place},
-    config::{Config, LibvirtSource, NbdExport, Vm},
+    capture::place,
+    config::{Config, NbdExport, Vm},
     source::{
         host::Host,
-        libvirt::{self, Domain},
         nbd_list,
         qemu::{
             LiveVm,
@@ -22,9 +21,6 @@ use crate::{
         },
     },
 };
-
-/// What a disk is read at where nothing better is known.
-const READ_BYTES_PER_SECOND: u64 = 150_000_000;
 
 /// A VM whose QEMU we speak to.
 pub async fn qemu(config: &Config, vm: &Vm, mark: &Mark, checks: &mut Checks) {
@@ -113,7 +109,7 @@ async fn agent(config: &Config, vm: &Vm, live: &LiveVm, checks: &mut Checks) {
     let state = async {
         let mut session = agent.session().await?;
         let frozen = session.is_frozen().await?;
-        Ok::<_, crate::source::guest_agent::AgentError>((frozen, session.iscsi().await))
+        Ok::<_, crate::source::guest_agent::AgentError>((frozen, session.past_hypervisor().await))
     };
     match state.await {
         Ok((true, _)) => checks.found(
@@ -125,16 +121,16 @@ async fn agent(config: &Config, vm: &Vm, live: &LiveVm, checks: &mut Checks) {
                 "thaw them by guest-fsfreeze-thaw if none is going on",
             ),
         ),
-        Ok((false, iscsi)) => {
+        Ok((false, past)) => {
             checks.ok("guest agent", &vm.name, "answers");
-            for file_system in iscsi {
+            for (file_system, why) in past {
                 checks.found(
                     "disks of the guest",
                     Finding::new(
-                        "a disk is not captured",
+                        "a disk may not be captured",
                         format!("VM {}: {file_system}", vm.name),
-                        "the guest reaches it over iSCSI itself, past the hypervisor",
-                        "what is on it is not restored; capture it where it is served",
+                        why,
+                        "what is on a disk past the hypervisor is not restored; capture it where it is served",
                     ),
                 );
             }
@@ -151,7 +147,7 @@ async fn agent(config: &Config, vm: &Vm, live: &LiveVm, checks: &mut Checks) {
     }
 }
 
-fn no_agent(vm: &Vm, asked: Consistency) -> Result<String, Finding> {
+pub(super) fn no_agent(vm: &Vm, asked: Consistency) -> Result<String, Finding> {
     match asked >= Consistency::FileSystem && vm.before.is_none() {
         false => Ok("none, and none is needed".into()),
         true => Err(Finding::new(
@@ -163,66 +159,6 @@ fn no_agent(vm: &Vm, asked: Consistency) -> Result<String, Finding> {
     }
 }
 
-/// A domain of libvirt.
-pub async fn domain(config: &Config, vm: &Vm, source: &LibvirtSource, checks: &mut Checks) {
-    let host = host_of(config, vm);
-    let domain = Domain {
-        uri: libvirt::uri(&host),
-        name: source.domain.clone(),
-        host,
-    };
-    let seen = match domain
-        .look(&config.scratch.folder, Timestamp::now().as_second())
-        .await
-    {
-        Ok(seen) => seen,
-        Err(error) => {
-            let remedy =
-                "correct `domain` or `host`, and give this user the right to manage domains";
-            let finding = Finding::new(
-                "libvirt cannot be asked for the domain",
-                on(vm),
-                error.to_string(),
-                remedy,
-            );
-            return checks.found("hypervisor", finding);
-        }
-    };
-    let detail = format!("{}: the domain is {}", domain.host.name(), seen.state);
-    checks.add(
-        "hypervisor",
-        &vm.name,
-        match seen.persistent {
-            true => Ok(detail),
-            false => Err(Finding::new(
-                "the domain is transient",
-                on(vm),
-                "libvirt keeps checkpoints of persistent domains only",
-                "`virsh define` it",
-            )),
-        },
-    );
-    described(vm, &seen.description, checks);
-    let asked = config.policy_of(vm).consistency;
-    checks.add(
-        "guest agent",
-        &vm.name,
-        match seen.has_agent {
-            true => Ok("has its channel".into()),
-            false => no_agent(vm, asked),
-        },
-    );
-    scratch(config, vm, Some(seen.free_bytes), checks);
-    checks.found("guest's writes", Finding::new(
-        "a backup job of libvirt can reach the guest",
-        on(vm),
-        "libvirt gives QEMU no other choice than to fail a guest's write whose old content cannot be kept, and to \
-         wait as long as the scratch folder does",
-        "keep the scratch folder on a fast local disk with room: a job is given up at `max` in [scratch], or at half of \
-         what is free; `qemu` with a QMP socket has no such limit",
-    ));
-}
-
 /// Disks behind NBD servers. Blocks.
 pub fn exports(vm: &Vm, exports: &[NbdExport], checks: &mut Checks) {
     for export in exports {
@@ -231,7 +167,7 @@ pub fn exports(vm: &Vm, exports: &[NbdExport], checks: &mut Checks) {
             "disk",
             &name,
             match nbd_list::size_bytes(export) {
-                Ok(bytes) => Ok(format!("{}: {}", export.uri, show::size(bytes))),
+                Ok(bytes) => Ok(exported(export, bytes)),
                 Err(why) => Err(Finding::new(
                     "cannot be opened",
                     format!("disk {name}"),
@@ -243,25 +179,35 @@ pub fn exports(vm: &Vm, exports: &[NbdExport], checks: &mut Checks) {
     }
 }
 
-fn on(vm: &Vm) -> String {
+fn exported(export: &NbdExport, bytes: u64) -> String {
+    let costs = match &export.bitmap {
+        Some(bitmap) => format!(
+            "what changed comes from bitmap {bitmap}; without it all is read, in {}",
+            reading(bytes)
+        ),
+        None => all_of_it(bytes),
+    };
+    format!("{}: {}, {costs}", export.uri, show::size(bytes))
+}
+
+pub(super) fn on(vm: &Vm) -> String {
     format!("VM {}", vm.name)
 }
 
-fn described(vm: &Vm, description: &Description, checks: &mut Checks) {
+pub(super) fn described(vm: &Vm, description: &Description, checks: &mut Checks) {
     for disk in &description.hardware.disks {
         let name = format!("{}/{}", vm.name, disk.id);
         let excluded = match vm.exclude().contains(&disk.id) {
             true => ", excluded: recreated empty",
             false => "",
         };
-        let seconds = disk.size_bytes / READ_BYTES_PER_SECOND;
-        let resync = show::duration(std::time::Duration::from_secs(seconds.max(1)));
+        let resync = reading(disk.size_bytes);
         let size = show::size(disk.size_bytes);
         checks.ok(
             "disk",
             name,
             format!(
-                "{} {}, {size}, a resync reads it in about {resync} (at 150 MB/s){excluded}",
+                "{} {}, {size}, a resync reads it in {resync}{excluded}",
                 disk.format, disk.file
             ),
         );
@@ -305,7 +251,7 @@ async fn free_bytes(host: &Host, folder: &Path) -> Option<u64> {
         .checked_mul(1024)
 }
 
-fn scratch(config: &Config, vm: &Vm, free: Option<u64>, checks: &mut Checks) {
+pub(super) fn scratch(config: &Config, vm: &Vm, free: Option<u64>, checks: &mut Checks) {
     let (folder, max) = (config.scratch.folder.display(), config.scratch.max.0);
     let found = |why: String| {
         Err(Finding::new(
@@ -356,6 +302,25 @@ mod tests {
             .iter()
             .map(|finding| finding.what.as_str())
             .collect()
+    }
+
+    #[test]
+    fn an_export_without_a_bitmap_is_read_as_a_whole() {
+        let export = |bitmap: Option<&str>| NbdExport {
+            name: "a".into(),
+            uri: "nbd://b/a".into(),
+            bitmap: bitmap.map(str::to_owned),
+        };
+        let said = exported(&export(None), 3_000_000_000);
+        assert!(
+            said.ends_with("each cycle reads all of it, in about 20s (at 150 MB/s)"),
+            "{said}"
+        );
+        let said = exported(&export(Some("cp-{since}")), 3_000_000_000);
+        assert!(
+            said.contains("from bitmap cp-{since}") && !said.contains("each cycle"),
+            "{said}"
+        );
     }
 
     #[tokio::test]

@@ -1,25 +1,30 @@
 //! The daemon's work: captures by the source of each VM, one at a time, since there is one gateway; uploads beside them.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex as StdMutex, PoisonError},
+    collections::HashSet,
+    sync::{
+        Arc, Mutex as StdMutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
+use console::Failure;
 use jiff::Timestamp;
 use tokio::{runtime::Handle, sync::Mutex};
 use vault_store::{
     StoreError,
     gateway::{Gateway, Sent, Uploader},
-    objects::Meter,
+    objects::{Meter, Objects},
 };
 
 use crate::{
-    capture::Capturer,
+    capture::{CaptureError, Captured, Capturer},
     commands::sync::VmReport,
     config::{Config, Vm},
     interrupt::Interrupt,
     jobs::{Job, JobKind, JobOutcome},
     run::{Known, Published, Standing, Work},
+    vault_access::VaultAccess,
 };
 
 pub struct SyncWork(Arc<Shared>);
@@ -29,18 +34,25 @@ struct Shared {
     gateway: Mutex<Gateway>,
     uploader: Uploader,
     capturer: Capturer,
+    objects: Arc<dyn Objects>,
     meter: Meter,
     interrupt: Interrupt,
-    /// Points that were replaced in a full outbox, by VM, while its newest one waits.
-    superseded: StdMutex<HashMap<String, u64>>,
+    /// VMs that are captured without their group until they have a point again.
+    alone: StdMutex<HashSet<String>>,
+    /// The state takes nothing any more.
+    is_broken: AtomicBool,
 }
+
+/// What the state's database says to everything after an I/O error, until it is opened anew: a disk that was full once would
+/// fail each job for ever.
+const BROKEN: &str = "Previous I/O error";
 
 impl SyncWork {
     pub fn new(
         config: Arc<Config>,
         gateway: Gateway,
         capturer: Capturer,
-        meter: Meter,
+        access: VaultAccess,
         interrupt: Interrupt,
     ) -> Self {
         let shared = Arc::new(Shared {
@@ -48,9 +60,11 @@ impl SyncWork {
             uploader: gateway.uploader(),
             gateway: Mutex::new(gateway),
             capturer,
-            meter,
+            objects: access.objects,
+            meter: access.meter,
             interrupt,
-            superseded: StdMutex::default(),
+            alone: StdMutex::default(),
+            is_broken: AtomicBool::new(false),
         });
         // Beside the rest: a hook may take two minutes, and others need not wait for it.
         let owing = shared.clone();
@@ -80,15 +94,21 @@ impl Work for SyncWork {
 
     async fn upload(&self) -> Vec<Job> {
         let (shared, runtime) = (self.0.clone(), Handle::current());
-        let upload = move || runtime.block_on(shared.upload());
-        tokio::task::spawn_blocking(upload)
-            .await
-            .unwrap_or_default()
+        let (start, upload) = (Timestamp::now(), move || runtime.block_on(shared.upload()));
+        let ended = tokio::task::spawn_blocking(upload).await;
+        ended.unwrap_or_else(|fault| vec![failed(start, format!("internal fault: {fault}"))])
+    }
+
+    fn vault_answered(&self) -> Option<Timestamp> {
+        self.0.objects.store_time()
     }
 }
 
 impl Shared {
     fn standing(&self) -> anyhow::Result<Standing> {
+        if self.is_broken.load(Relaxed) {
+            return Err(broken(&self.config).into());
+        }
         let (known, outbox) = (self.uploader.status()?, self.uploader.outbox_use()?);
         let mut vms = Vec::new();
         for vm in &self.config.vms {
@@ -111,10 +131,8 @@ impl Shared {
                 published,
                 queued: queued as u32,
                 passes: self.capturer.doing(&vm.name).is_some(),
-                doing: self
-                    .capturer
-                    .doing(&vm.name)
-                    .or_else(|| self.full(&vm.name, queued)),
+                alone: self.is_alone(&vm.name),
+                doing: self.capturer.doing(&vm.name),
             });
         }
         Ok(Standing {
@@ -123,28 +141,17 @@ impl Shared {
         })
     }
 
-    /// What a full outbox has come to, while it is so.
-    fn full(&self, vm: &str, queued: u64) -> Option<String> {
-        let mut superseded = self
-            .superseded
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if queued == 0 {
-            superseded.remove(vm);
-        }
-        let count = superseded.get(vm)?;
-        Some(format!(
-            "the outbox is full: its newest point replaced {count} that waited for the uplink"
-        ))
+    fn is_alone(&self, vm: &str) -> bool {
+        let alone = self.alone.lock().unwrap_or_else(PoisonError::into_inner);
+        alone.contains(vm)
     }
 
-    fn note_superseded(&self, vm: &str, count: u64) {
-        if count > 0 {
-            let mut superseded = self
-                .superseded
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            *superseded.entry(vm.to_owned()).or_default() += count;
+    fn note_alone(&self, captured: &Captured) {
+        let mut alone = self.alone.lock().unwrap_or_else(PoisonError::into_inner);
+        match &captured.outcome {
+            Err(CaptureError::Alone(_)) => drop(alone.insert(captured.vm.clone())),
+            Ok(_) => drop(alone.remove(&captured.vm)),
+            Err(_) => {}
         }
     }
 
@@ -158,13 +165,14 @@ impl Shared {
         let sent = (self.meter.snapshot() - before).bytes_sent;
         let mut jobs = Vec::new();
         for captured in captured {
+            self.note_alone(&captured);
             let report = VmReport::new(captured);
             for finding in &report.findings {
                 tracing::warn!("{}: {}: {}", finding.on, finding.what, finding.why);
             }
-            self.note_superseded(&report.vm, report.superseded);
             jobs.push(report.job(start, sent));
         }
+        self.note_broken(&jobs);
         jobs
     }
 
@@ -176,45 +184,160 @@ impl Shared {
             sent = self.uploader.send_point() => sent,
             () = self.interrupt.wait() => return vec![job(start, JobOutcome::Stopped)],
         };
-        let bytes_sent = (self.meter.snapshot() - before).bytes_sent;
-        let failed = |why: String| {
-            let mut failed = job(start, JobOutcome::Failed);
-            (failed.bytes_sent, failed.why) = (bytes_sent, vec![why]);
-            vec![failed]
-        };
-        match sent {
-            Ok(Sent {
-                points, is_blocked, ..
-            }) if points.is_empty() && is_blocked => {
-                failed("what waits needs a pack that a capture under way is sending".into())
+        let why = match sent {
+            Ok(sent) => {
+                let bytes_sent = (self.meter.snapshot() - before).bytes_sent;
+                return sent_jobs(sent, start, bytes_sent);
             }
-            Ok(sent) if sent.points.is_empty() => {
-                let mut packs = job(start, JobOutcome::Done);
-                packs.bytes_sent = bytes_sent;
-                vec![packs]
-            }
-            Ok(sent) => sent
-                .points
-                .into_iter()
-                .map(|(vm, point)| Job {
-                    vm: Some(vm),
-                    point: Some(point.sequence),
-                    bytes_sent,
-                    ..job(start, JobOutcome::Done)
-                })
-                .collect(),
             Err(conflict @ StoreError::Conflict { .. }) => {
                 let mut gateway = self.gateway.lock().await;
                 match gateway.rebuild(&|_| {}).await {
-                    Ok(_) => failed(format!("{conflict}; the state was rebuilt")),
-                    Err(error) => failed(format!("{conflict}; and the rebuild failed: {error}")),
+                    Ok(_) => format!("{conflict}; the state was rebuilt"),
+                    Err(error) => format!("{conflict}; and the rebuild failed: {error}"),
                 }
             }
-            Err(error) => failed(error.to_string()),
+            Err(error) => error.to_string(),
+        };
+        let jobs = vec![Job {
+            bytes_sent: (self.meter.snapshot() - before).bytes_sent,
+            ..failed(start, why)
+        }];
+        self.note_broken(&jobs);
+        jobs
+    }
+
+    fn note_broken(&self, jobs: &[Job]) {
+        if jobs.iter().any(is_broken) {
+            self.is_broken.store(true, Relaxed);
         }
+    }
+}
+
+/// Whether a job failed for a state that takes nothing any more.
+fn is_broken(job: &Job) -> bool {
+    job.outcome == JobOutcome::Failed && job.why.iter().any(|why| why.contains(BROKEN))
+}
+
+fn broken(config: &Config) -> Failure {
+    let state = config.state.display();
+    Failure::failed(format!(
+        "the disk of the state folder {state} failed or was full, and its database takes nothing until it is opened anew: this daemon ends"
+    ))
+    .remedy("see that the disk is well and has room; systemd starts the daemon again, or do it yourself")
+}
+
+/// What was sent: of each point, or packs only. Nothing is no job, and no failure: a capture that is under way brings what
+/// the next point needs, or a fenced VM's points stay where they are.
+fn sent_jobs(sent: Sent, start: Timestamp, bytes_sent: u64) -> Vec<Job> {
+    let done = || Job {
+        bytes_sent,
+        ..job(start, JobOutcome::Done)
+    };
+    let points = sent.points.into_iter().map(|(vm, point)| Job {
+        vm: Some(vm),
+        point: Some(point.sequence),
+        ..done()
+    });
+    let jobs: Vec<Job> = points.collect();
+    match jobs.is_empty() && sent.packs > 0 {
+        true => vec![done()],
+        false => jobs,
+    }
+}
+
+fn failed(start: Timestamp, why: String) -> Job {
+    Job {
+        why: vec![why],
+        ..job(start, JobOutcome::Failed)
     }
 }
 
 fn job(start: Timestamp, outcome: JobOutcome) -> Job {
     Job::new(JobKind::Upload, None, start, Timestamp::now(), outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    use tokio::signal::unix::{SignalKind, signal};
+    use vault_format::{PointId, kit::Argon2idCosts};
+    use vault_store::{
+        gateway::GatewayOptions,
+        objects::in_memory,
+        setup::{VaultRequest, prepare_vault_at},
+    };
+
+    use super::*;
+
+    /// With the database itself, since these are its words.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_state_that_failed_once_is_known_by_what_it_says_from_then_on() {
+        let request = VaultRequest {
+            url: "memory:///",
+            region: None,
+            chunk_bytes: 65_536,
+            label: "a",
+            passphrase: "passphrase",
+            now: Timestamp::now(),
+        };
+        let cheap = Argon2idCosts {
+            memory_kib: 64,
+            iterations: 1,
+            parallelism: 1,
+        };
+        let prepared = prepare_vault_at(&request, cheap).expect("prepared");
+        let objects = in_memory(Meter::new());
+        prepared.publish(&*objects, &[]).await.expect("published");
+        let state = tempfile::tempdir().expect("a folder");
+        let options = GatewayOptions::default();
+        let mut gateway =
+            Gateway::open(objects, prepared.key, state.path(), options).expect("opens");
+        // A disk that is full: nothing is written behind the first 4 KiB of a file. The signal that comes with it (SIGXFSZ)
+        // would end us.
+        let _full = signal(SignalKind::from_raw(25)).expect("heard");
+        let room = getrlimit(Resource::Fsize);
+        let no_room = rustix::process::Rlimit {
+            current: Some(4096),
+            maximum: room.maximum,
+        };
+        setrlimit(Resource::Fsize, no_room).expect("set");
+        let first = gateway.begin_cycle(&|_| {}).await.map(drop);
+        setrlimit(Resource::Fsize, room).expect("set");
+        let second = gateway.begin_cycle(&|_| {}).await.map(drop);
+        let job = |error: StoreError| failed(Timestamp::UNIX_EPOCH, error.to_string());
+        assert!(!is_broken(&job(first.expect_err("full"))));
+        let second = job(second.expect_err("not opened anew"));
+        assert!(is_broken(&second), "{second:?}");
+    }
+
+    #[test]
+    fn an_upload_that_only_sent_packs_is_done_and_one_that_sent_nothing_is_no_job() {
+        let start = Timestamp::UNIX_EPOCH;
+        let point = PointId {
+            epoch: 1,
+            sequence: 7,
+        };
+        for is_blocked in [false, true] {
+            let sent = |packs, points| Sent {
+                packs,
+                points,
+                is_blocked,
+                ..Sent::default()
+            };
+            assert_eq!(sent_jobs(sent(0, Vec::new()), start, 9), []);
+            let packs = sent_jobs(sent(3, Vec::new()), start, 9);
+            let [packs] = &packs[..] else {
+                panic!("{packs:?}")
+            };
+            assert_eq!(
+                (packs.outcome, packs.point, packs.bytes_sent),
+                (JobOutcome::Done, None, 9)
+            );
+            let points = sent_jobs(sent(3, vec![("db".into(), point)]), start, 9);
+            let [sent] = &points[..] else {
+                panic!("{points:?}")
+            };
+            assert_eq!((sent.vm.as_deref(), sent.point), (Some("db"), Some(7)));
+        }
+    }
 }

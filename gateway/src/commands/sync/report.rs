@@ -50,14 +50,17 @@ pub struct VmReport {
     pub quiesced_seconds: Option<f64>,
     pub held_seconds: Option<f64>,
     pub tracking: Vec<DiskTracking>,
+    /// Passes over the running disks that came before the capture; `read_bytes` and `stored_bytes` have theirs too.
+    pub passes: u64,
     /// Why a disk was compared in full.
     pub compared: Vec<String>,
     /// Points that waited, and that this one replaced.
     pub superseded: u64,
     pub findings: Vec<Finding>,
     pub error: Option<String>,
+    /// Neither made nor failed: what the job log says of it.
     #[serde(skip)]
-    stopped: bool,
+    stopped: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -77,12 +80,21 @@ impl VmReport {
             mut findings,
             moments,
             tracking,
+            before,
         } = captured;
-        let stopped = matches!(outcome, Err(CaptureError::Interrupted));
-        let (report, error) = match outcome {
+        let stopped = match &outcome {
+            Err(CaptureError::Interrupted) => Some(Vec::new()),
+            // It has failed nothing: it goes on alone.
+            Err(alone @ CaptureError::Alone(_)) => Some(vec![alone.to_string()]),
+            _ => None,
+        };
+        let (mut report, error) = match outcome {
             Ok(report) => (report, None),
             Err(error) => (PointReport::default(), Some(error.to_string())),
         };
+        report.read_bytes += before.read_bytes;
+        report.stored_bytes += before.stored_bytes;
+        report.compared.extend(before.resyncs);
         let words = report.findings.iter().cloned();
         findings.extend(words.map(|words| finding_in_words(&format!("VM {vm}"), words)));
         let seconds = |length: Option<Duration>| {
@@ -107,6 +119,7 @@ impl VmReport {
             quiesced_seconds: seconds(moments.quiesced),
             held_seconds: seconds(moments.held),
             tracking,
+            passes: before.passes,
             compared: report.compared,
             superseded: report.superseded,
             findings,
@@ -119,11 +132,11 @@ impl VmReport {
 impl VmReport {
     /// Its record in the job log.
     pub fn job(&self, start: Timestamp, bytes_sent: u64) -> Job {
-        let (outcome, mut why) = match &self.error {
-            _ if self.stopped => (JobOutcome::Stopped, Vec::new()),
-            Some(error) => (JobOutcome::Failed, vec![error.clone()]),
-            None if self.findings.is_empty() => (JobOutcome::Done, Vec::new()),
-            None => {
+        let (outcome, mut why) = match (&self.error, &self.stopped) {
+            (_, Some(why)) => (JobOutcome::Stopped, why.clone()),
+            (Some(error), _) => (JobOutcome::Failed, vec![error.clone()]),
+            (None, _) if self.findings.is_empty() => (JobOutcome::Done, Vec::new()),
+            (None, _) => {
                 let words = self.findings.iter().map(|found| found.what.clone());
                 (JobOutcome::Findings, words.collect())
             }
@@ -146,6 +159,7 @@ impl VmReport {
             why,
             bytes_read: self.read_bytes,
             bytes_sent,
+            superseded: self.superseded,
             ..Job::new(
                 JobKind::Capture,
                 Some(&self.vm),
@@ -254,7 +268,7 @@ mod tests {
     use vault_format::PointId;
 
     use super::*;
-    use crate::capture::Moments;
+    use crate::capture::{Beforehand, Moments};
 
     #[test]
     fn the_document_has_the_promised_shape() {
@@ -278,6 +292,7 @@ mod tests {
             findings: Vec::new(),
             moments: Moments::default(),
             tracking: Vec::new(),
+            before: Beforehand::default(),
         };
         let dc01 = Captured {
             consistency: Some(Consistency::FileSystem),
@@ -293,6 +308,12 @@ mod tests {
                 granularity_bytes: 4096,
                 not_persistent: None,
             }],
+            before: Beforehand {
+                passes: 3,
+                read_bytes: 5,
+                stored_bytes: 4,
+                resyncs: vec!["disk scsi0: lost".into()],
+            },
             ..captured("dc01", Ok(point))
         };
         report.vms.push(VmReport::new(dc01));
@@ -312,7 +333,7 @@ mod tests {
                 "vms": [
                     {
                         "vm": "dc01", "sequence": 17, "id": "0000000002-0000000017",
-                        "read_bytes": 9, "changed_bytes": 0, "stored_bytes": 0,
+                        "read_bytes": 14, "changed_bytes": 0, "stored_bytes": 4,
                         "chunks": { "read": 0, "full": 0, "patched": 0, "known": 3 },
                         "consistency": "file-system", "pause_seconds": 0.0125,
                         "freeze_seconds": 0.0401, "quiesced_seconds": 0.24, "held_seconds": 1.2,
@@ -320,7 +341,7 @@ mod tests {
                             "disk": "scsi0", "size_bytes": 10, "granularity_bytes": 4096,
                             "not_persistent": null,
                         }],
-                        "compared": ["why"], "superseded": 2,
+                        "passes": 3, "compared": ["why", "disk scsi0: lost"], "superseded": 2,
                         "findings": [
                             { "what": "healed", "on": "VM dc01", "why": "", "remedy": "" }
                         ],
@@ -332,7 +353,7 @@ mod tests {
                         "chunks": { "read": 0, "full": 0, "patched": 0, "known": 0 },
                         "consistency": null, "pause_seconds": null,
                         "freeze_seconds": null, "quiesced_seconds": null, "held_seconds": null,
-                        "tracking": [], "compared": [], "superseded": 0,
+                        "tracking": [], "passes": 0, "compared": [], "superseded": 0,
                         "findings": [], "error": "interrupted",
                     },
                 ],

@@ -73,7 +73,7 @@ source.disks = ["/srv/files.raw"]
 
 [[group]]
 name = "shop"
-vms = ["app", "db"]
+vms = ["dc01", "db"]
 "#;
 
 fn export(name: &str, uri: &str, bitmap: Option<&str>) -> NbdExport {
@@ -120,9 +120,9 @@ fn every_kind_of_source_becomes_a_plain_value() {
     assert_eq!((db.disks().len(), files.disks().len()), (0, 1));
     let ssh = |vm: &Vm| vm.host().map(|host| config.hosts[host].ssh.as_str());
     assert_eq!((ssh(dc01), ssh(db)), (Some("root@pve1.lan"), None));
-    assert_eq!(config.groups[0].vms, [1, 2]);
+    assert_eq!(config.groups[0].vms, [0, 1]);
     let group = |vm| config.group_of(vm).map(|group| group.name.as_str());
-    assert_eq!((group("db"), group("dc01")), (Some("shop"), None));
+    assert_eq!((group("db"), group("app")), (Some("shop"), None));
 }
 
 #[test]
@@ -183,7 +183,7 @@ const DAYS: &str = "days = \"mon-fri\"";
 const PVE: &str = "{ host = \"pve1\", vmid = 101 }";
 const QMP: &str = "{ qmp = \"/run/qemu/db.qmp\", guest_agent = \"/run/qemu/db.qga\" }";
 const NBDS: &str = "{ uri = \"nbds://backup.lan/a\" }";
-const SHOP: &str = "vms = [\"app\", \"db\"]";
+const SHOP: &str = "vms = [\"dc01\", \"db\"]";
 
 #[test]
 fn mistakes_of_sources_are_named() {
@@ -288,23 +288,28 @@ fn mistakes_of_hosts_groups_uplink_and_rooms_are_named() {
         ),
         (
             SHOP,
-            "vms = [\"app\"]",
+            "vms = [\"dc01\"]",
             "group \"shop\" has fewer than two VMs: list them, or remove it",
         ),
         (
             SHOP,
-            "vms = [\"app\", \"bd\"]",
+            "vms = [\"dc01\", \"bd\"]",
             "group \"shop\" names no VM: \"bd\": did you mean \"db\"?",
         ),
         (
             SHOP,
-            "vms = [\"app\", \"app\"]",
-            "group \"shop\" lists the VM \"app\" twice",
+            "vms = [\"dc01\", \"dc01\"]",
+            "group \"shop\" lists the VM \"dc01\" twice",
         ),
         (
             SHOP,
-            "vms = [\"app\", \"files\"]",
+            "vms = [\"dc01\", \"files\"]",
             "group \"shop\" lists the VM \"files\", whose source is a list of disks: only VMs of a hypervisor can be frozen at one instant",
+        ),
+        (
+            SHOP,
+            "vms = [\"dc01\", \"app\"]",
+            "group \"shop\" lists the VM \"app\", whose source is `libvirt`, which begins the backup of one domain at a time: protect it without the group, or as `qemu` by a QMP socket of its own",
         ),
         (
             DAYS,

@@ -10,7 +10,8 @@ use super::Daemon;
 use crate::{
     alerts::{self, VmHealth},
     run::{
-        Clock, LiveStatus, Work,
+        Clock, Known, LiveStatus, Work,
+        memory::Memory,
         status_file::{LivePoint, LiveVm, publish},
     },
 };
@@ -39,7 +40,7 @@ impl<W: Work, C: Clock> Daemon<W, C> {
                 }),
                 queued: known.queued,
                 running: self.running[place],
-                doing: known.doing.clone(),
+                doing: known.doing.clone().or_else(|| full(known, memory)),
                 failures: memory.failures.count,
                 last_failure: (memory.failures.count > 0).then(|| memory.last_failure.clone()),
             }
@@ -116,4 +117,12 @@ impl<W: Work, C: Clock> Daemon<W, C> {
             told
         });
     }
+}
+
+/// What a full outbox has come to, while it is so.
+fn full(known: &Known, memory: &Memory) -> Option<String> {
+    let count = memory.superseded;
+    (known.queued > 0 && count > 0).then(|| {
+        format!("the outbox is full: its newest point replaced {count} that waited for the uplink")
+    })
 }

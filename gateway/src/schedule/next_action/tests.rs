@@ -15,6 +15,7 @@ fn vm(name: &str) -> VmStanding {
     VmStanding {
         name: name.into(),
         group: None,
+        alone: false,
         host: None,
         priority: None,
         rpo_target: seconds(3600),
@@ -27,6 +28,7 @@ fn vm(name: &str) -> VmStanding {
         failures: Failures::default(),
         running: false,
         passes: false,
+        stalled: false,
     }
 }
 
@@ -149,15 +151,82 @@ fn first_syncs_go_one_after_the_other_and_hold_up_no_capture() {
         next(0, &[new(None, false), new(Some(1), true), late]),
         capture(&[2])
     );
-    // A group waits for the last of its first points.
-    let mate = |vm| VmStanding {
-        group: Some("g".into()),
-        ..vm
+    // One that has not moved for long keeps nobody, though it is not over.
+    let stalled = VmStanding {
+        stalled: true,
+        ..new(Some(1), true)
     };
     assert_eq!(
-        next(0, &[mate(vm("a")), mate(new(None, false))]),
+        next(0, &[new(None, false), stalled]),
+        Action::FirstSync { vms: vec![0] }
+    );
+}
+
+#[test]
+fn a_member_without_its_tracking_keeps_no_group_waiting() {
+    let due = |name| VmStanding {
+        group: Some("g".into()),
+        captured_at: Some(at(-3600)),
+        ..vm(name)
+    };
+    let lost = |running| VmStanding {
+        alone: true,
+        passes: running,
+        running,
+        ..due("l")
+    };
+    assert_eq!(next(0, &[lost(false), due("a")]), capture(&[0]));
+    let vms = [lost(true), due("a"), due("b")];
+    assert_eq!(next(0, &vms), capture(&[1, 2]));
+    // With its point it is a member again.
+    assert_eq!(next(0, &[due("l"), due("a")]), capture(&[0, 1]));
+}
+
+#[test]
+fn a_group_goes_on_while_its_new_member_is_synced() {
+    let mate = |name, captured_at, running| VmStanding {
+        group: Some("g".into()),
+        captured_at,
+        running,
+        ..vm(name)
+    };
+    let old = |name| mate(name, Some(at(-3600)), false);
+    let new = |running| mate("new", None, running);
+    let vms = [old("a"), new(true), old("b")];
+    assert_eq!(next(0, &vms), capture(&[0, 2]));
+    let recent = mate("a", Some(at(-60)), false);
+    assert_eq!(
+        next(0, &[recent, new(false)]),
+        Action::FirstSync { vms: vec![1] }
+    );
+    // Where all are new, their first points share an instant too; and so do all later ones.
+    assert_eq!(
+        next(0, &[new(false), new(false)]),
         Action::FirstSync { vms: vec![0, 1] }
     );
+    let synced = mate("new", Some(at(-60)), false);
+    assert_eq!(next(0, &[old("a"), synced]), capture(&[0, 1]));
+}
+
+#[test]
+fn first_syncs_that_fail_take_turns() {
+    let failed = |priority, last| VmStanding {
+        captured_at: None,
+        priority: Some(priority),
+        failures: Failures {
+            count: 1,
+            last_at: Some(at(last)),
+        },
+        ..vm("f")
+    };
+    let new = VmStanding {
+        captured_at: None,
+        priority: Some(9),
+        ..vm("n")
+    };
+    let vms = [failed(1, -500), failed(2, -900), new];
+    assert_eq!(next(0, &vms), Action::FirstSync { vms: vec![2] });
+    assert_eq!(next(0, &vms[..2]), Action::FirstSync { vms: vec![1] });
 }
 
 #[test]
@@ -240,6 +309,23 @@ fn the_outbox_is_sent_whenever_the_uplink_lets_it() {
         (next(1, failed), next(60, failed)),
         (wait(60), Action::Upload)
     );
+    // The pause grows to half of the strictest target, not to an hour.
+    let down = UplinkStanding {
+        failures: Failures {
+            count: 20,
+            last_at: Some(at(0)),
+        },
+        ..waiting
+    };
+    let strict = VmStanding {
+        rpo_target: seconds(900),
+        captured_at: Some(at(500)),
+        running: true,
+        ..vm("b")
+    };
+    let vms = [vm("a"), strict];
+    let next = |now| next_action(at(now), &vms, &down, &Schedule::default());
+    assert_eq!((next(1), next(450)), (wait(450), Action::Upload));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::{
     process::{Child, Command as Program},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -28,10 +29,14 @@ impl Drop for Sshd {
     }
 }
 
-/// None where no sshd is installed.
+/// None, with words, where no sshd is installed.
 pub async fn sshd() -> Option<Sshd> {
     let program = ["/usr/sbin/sshd", "/usr/local/sbin/sshd"];
-    let program = program.into_iter().find(|path| Path::new(path).exists())?;
+    let program = program.into_iter().find(|path| Path::new(path).exists());
+    let Some(program) = program else {
+        testkit::skip("sshd");
+        return None;
+    };
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name).display().to_string();
     for key in ["host", "user"] {
@@ -122,21 +127,33 @@ async fn sockets_of_a_host_are_reached_through_ssh_and_programs_run_there() {
         .await
         .expect_err("fails");
     assert_eq!(error.to_string(), "sh on pve1 failed: exit status: 4: no");
-    // Files of another prefix stay, and so do odd folders' names in one word.
-    let folder = sshd.folder.path().join("a b");
-    std::fs::create_dir(&folder).expect("made");
-    for name in ["vm~0", "vm~1", "vm"] {
-        std::fs::write(folder.join(name), "").expect("written");
-    }
-    host.remove_files(&folder, "vm~").await.expect("removed");
-    let left: Vec<_> = std::fs::read_dir(&folder)
-        .expect("a folder")
-        .flatten()
-        .collect();
-    assert_eq!(left.len(), 1);
     let here = reach.here(&there);
     drop(reach);
     assert!(!here.exists());
+}
+
+#[tokio::test]
+async fn a_host_frees_its_sockets_when_nothing_more_is_heard_of_us() {
+    let Some(sshd) = sshd().await else { return };
+    let socket = sshd.folder.path().join("one-client.sock");
+    let listener = UnixListener::bind(&socket).expect("binds");
+    let host = Host::Ssh(sshd.ssh.clone());
+    let reach = host.reach(std::slice::from_ref(&socket)).await;
+    let mut reach = reach.expect("reached");
+    let _ours = UnixStream::connect(reach.here(&socket))
+        .await
+        .expect("connects");
+    let (mut served, _) = listener.accept().await.expect("a client");
+    let mut byte = [0; 1];
+    // Longer than a silence is borne: the beat is heard.
+    let ended = timeout(Duration::from_secs(17), served.read(&mut byte)).await;
+    assert!(ended.is_err() && reach.ended().is_none(), "{ended:?}");
+    // As where the link breaks: nothing more comes, and nothing is closed.
+    let ssh = reach.tunnel.as_ref().and_then(|tunnel| tunnel.ssh.id());
+    let ssh = Pid::from_raw(ssh.expect("it runs") as i32).expect("a process");
+    kill_process(ssh, Signal::STOP).expect("stopped");
+    let ended = timeout(Duration::from_secs(25), served.read(&mut byte)).await;
+    assert_eq!(ended.expect("freed").expect("closed"), 0);
 }
 
 /// A stand-in for ssh.

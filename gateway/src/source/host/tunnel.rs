@@ -1,5 +1,8 @@
 //! An ssh that forwards Unix sockets of a host into a private folder here. It ends when its
 //! standard input does, so none is left over when this program is killed.
+//!
+//! A QEMU's sockets serve one client each. Where this machine loses power, or the link breaks, nobody tells the host's
+//! sshd, and it would hold them for hours: so a beat goes over the tunnel, and the host ends its sshd when it stays out.
 
 use std::{
     collections::BTreeMap,
@@ -12,15 +15,22 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
-    process::{Child, ChildStderr, ChildStdout},
-    time::timeout,
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    process::{Child, ChildStderr, ChildStdin, ChildStdout},
+    time::{sleep, timeout},
 };
 
 use super::{HostError, Ssh};
 
 /// The host says this once the forwards are set up.
 const READY: &str = "sparesite-ready";
+/// What waits there: a line that does not come in time ends the sshd above, and with it its connections to the sockets;
+/// the end of the lines (1) ends it anyway.
+const WAITS: &str = r#"while :; do
+    timeout 15 sh -c "read -r beat"
+    case $? in 0) ;; 1) exit ;; *) kill $PPID; exit ;; esac
+done"#;
+const BEAT: Duration = Duration::from_secs(4);
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// A login script that says more than this says it for ever.
 const MOST_LINES: usize = 1000;
@@ -28,7 +38,7 @@ const LONGEST_SOCKET_PATH: usize = 107;
 
 #[derive(Debug)]
 pub struct Tunnel {
-    ssh: Child,
+    pub(super) ssh: Child,
     folder: PathBuf,
 }
 
@@ -54,13 +64,17 @@ impl Tunnel {
             reached.insert(on_host.clone(), here);
         }
         command.args(["--", &ssh.target]);
-        command.arg(format!("echo {READY}; exec cat >/dev/null"));
+        // In a shell of its own: the user's may be any.
+        command.arg(format!("exec sh -c 'echo {READY}; {WAITS}'"));
         let spawned = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn();
         let mut child = spawned.map_err(|error| ssh.no_ssh(error))?;
+        if let Some(stdin) = child.stdin.take() {
+            beat(stdin);
+        }
         let (out, words) = (child.stdout.take(), child.stderr.take());
         let mut tunnel = Tunnel { ssh: child, folder };
         let ready = match out {
@@ -98,6 +112,15 @@ impl Drop for Tunnel {
         let _ = self.ssh.start_kill();
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Until the tunnel ends, or this program does.
+fn beat(mut tunnel: ChildStdin) {
+    tokio::spawn(async move {
+        while tunnel.write_all(b"\n").await.is_ok() && tunnel.flush().await.is_ok() {
+            sleep(BEAT).await;
+        }
+    });
 }
 
 fn check_length(path: &Path) -> Result<(), HostError> {

@@ -115,6 +115,11 @@ fn disk(element: &Element, sizes: &[(String, u64)], limits: &mut Vec<Limit>) -> 
     let id = element.of("target", "dev")?;
     let kind = element.attribute("device").unwrap_or("disk");
     let skipped = match kind {
+        "disk" if element.attribute("type") == Some("vhostuser") => Some((
+            Lack::NotCaptured,
+            "a disk that another process serves the guest past QEMU (vhost-user); libvirt has no backup jobs for it",
+            "what is on it is not restored; capture it where it is served",
+        )),
         "disk" => None,
         "cdrom" | "floppy" => Some((
             Lack::Skipped,
@@ -171,6 +176,7 @@ fn disk(element: &Element, sizes: &[(String, u64)], limits: &mut Vec<Limit>) -> 
         file: file.to_owned(),
         size_bytes: size.map_or(0, |(_, bytes)| *bytes),
         backing: None,
+        shared: false,
     })
 }
 
@@ -328,6 +334,8 @@ mod tests {
     <disk type='block' device='disk'><driver name='qemu' type='raw'/><source dev='/dev/vg0/db'/>
       <target dev='sda' bus='scsi'/><address type='drive' controller='0' bus='0' target='0' unit='3'/></disk>
     <disk type='file' device='cdrom'><target dev='sdb' bus='sata'/><readonly/></disk>
+    <disk type='vhostuser' device='disk'><driver name='qemu' type='raw'/>
+      <source type='unix' path='/run/spdk.sock'/><target dev='vdc' bus='virtio'/></disk>
     <interface type='network'><mac address='52:54:00:00:00:01'/><source network='lan' bridge='virbr1'/>
       <model type='virtio'/><alias name='net0'/></interface>
     <filesystem type='mount'><target dir='share'/></filesystem>
@@ -381,12 +389,13 @@ mod tests {
             [
                 (Lack::NotTracked, "sda"),
                 (Lack::Skipped, "sdb"),
+                (Lack::NotCaptured, "vdc"),
                 (Lack::NotCaptured, "filesystem0"),
                 (Lack::NotCaptured, "TPM"),
                 (Lack::Note, "UEFI variables"),
             ]
         );
-        assert_eq!(targets(&domain), ["vda", "sda", "sdb"]);
+        assert_eq!(targets(&domain), ["vda", "sda", "sdb", "vdc"]);
         let listed = as_list(&hardware.disks, &["sda".to_owned()]).expect("files");
         let listed: Vec<_> = listed
             .iter()

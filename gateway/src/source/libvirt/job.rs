@@ -16,6 +16,7 @@ const SCRIPT: &str = include_str!("job.sh");
 /// The script's own limits come first: 10 s for the system, 30 s for the freeze, 10 s for the beginning, 120 tries to
 /// thaw.
 const BEGIN: Duration = Duration::from_secs(200);
+/// The script tries for 15 s before it says that the job is left.
 const END: Duration = Duration::from_secs(30);
 const MOST_WORDS: u64 = 1 << 20;
 
@@ -27,7 +28,8 @@ pub struct Order<'o> {
     pub most_bytes: u64,
     /// Of the job's NBD server, on the host; by it the job is known to be ours.
     pub socket: &'o Path,
-    pub folder: &'o Path,
+    /// What the paths of all other files of ours on the host begin with: scratch, documents.
+    pub files: &'o str,
     pub documents: &'o Documents,
 }
 
@@ -38,6 +40,7 @@ pub struct Job {
     notes: ChildStdin,
     said: Lines<BufReader<Take<ChildStdout>>>,
     pub freeze: GuestFreeze,
+    ended: Ended,
 }
 
 /// How a job came to its end.
@@ -47,14 +50,25 @@ pub struct Ended {
     pub full: bool,
     /// It had ended by itself: the VM was stopped, or somebody ended it.
     pub gone: bool,
-    /// It could not be ended.
+    /// It is not proved that it ended.
     pub left: bool,
+}
+
+impl Ended {
+    /// What the script tells of the job, also before it says that it begun.
+    fn note(&mut self, word: &str) {
+        match word {
+            "full" => self.full = true,
+            "gone" => self.gone = true,
+            "left" => self.left = true,
+            _ => {}
+        }
+    }
 }
 
 impl Job {
     pub async fn begin(domain: &Domain, order: Order<'_>) -> Result<Job, LibvirtError> {
-        let (socket, folder) = (order.socket.display(), order.folder.display());
-        let [socket, folder] = [socket.to_string(), folder.to_string()];
+        let socket = order.socket.display().to_string();
         let freeze = if order.freeze { "yes" } else { "no" };
         let most = order.most_bytes.to_string();
         let checkpoint = order.documents.checkpoint.as_deref().unwrap_or_default();
@@ -67,7 +81,7 @@ impl Job {
             freeze,
             &most,
             &socket,
-            &folder,
+            order.files,
             &order.documents.backup,
             checkpoint,
         ];
@@ -83,6 +97,7 @@ impl Job {
             notes,
             said: BufReader::new(said.take(MOST_WORDS)).lines(),
             freeze: GuestFreeze::NotAsked,
+            ended: Ended::default(),
         };
         job.listen_until_begun().await?;
         Ok(job)
@@ -115,34 +130,31 @@ impl Job {
                 }
                 "failed" => return Err(LibvirtError::NotBegun(rest.to_owned())),
                 "begun" => return Ok(()),
-                _ => {}
+                word => self.ended.note(word),
             }
         }
     }
 
     pub async fn end(mut self) -> Ended {
-        let mut ended = Ended::default();
         // Where this fails the script is at its end already, or comes to it with our pipe.
         let _ = self.notes.write_all(b"end\n").await;
         let _ = self.notes.shutdown().await;
         let until = Instant::now() + END;
-        loop {
+        while !self.ended.left {
             let line = timeout_at(until, self.said.next_line()).await;
             let Ok(Ok(Some(line))) = line else {
-                ended.left = true;
-                return ended;
+                self.ended.left = true;
+                break;
             };
             match line.split_whitespace().next() {
-                Some("full") => ended.full = true,
-                Some("gone") => ended.gone = true,
-                Some("left") => ended.left = true,
                 Some("ended") => {
                     let _ = timeout_at(until, self.child.wait()).await;
-                    return ended;
+                    break;
                 }
-                _ => {}
+                word => self.ended.note(word.unwrap_or_default()),
             }
         }
+        self.ended
     }
 }
 

@@ -53,6 +53,11 @@ impl Checkpoint {
             disks: disks.collect(),
         })
     }
+
+    /// Of all disks, as far as libvirt says it.
+    pub fn changed_bytes(&self) -> u64 {
+        self.disks.iter().filter_map(|(_, changed)| *changed).sum()
+    }
 }
 
 /// Where a disk's changes come from.

@@ -2,7 +2,7 @@
 //! without a guest; where libvirt is not installed the test says so. What needs a guest's agent has a stand-in for
 //! virsh.
 
-mod fixture;
+pub mod fixture;
 mod standing_in;
 
 use std::time::Duration;
@@ -150,6 +150,83 @@ async fn a_job_is_given_up_before_its_scratch_fails_a_guests_write() {
     assert!(ended.full && !ended.left, "{ended:?}");
     vm.nothing_left().await;
     assert_eq!(vm.failed_writes(), 0);
+}
+
+#[tokio::test]
+async fn a_job_outlives_its_libvirtd_and_is_watched_and_ended_all_the_same() {
+    let Some(mut vm) = TestLibvirt::start().await else {
+        return;
+    };
+    let job = vm.try_begin(1, None, 2 * MIB).await.expect("begun");
+    vm.kill_daemon();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    vm.start_daemon().await;
+    for number in 0..16 {
+        vm.writes(0, 2, number * MIB, MIB).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let ended = job.end().await;
+    assert!(ended.full && !ended.gone && !ended.left, "{ended:?}");
+    vm.nothing_left().await;
+
+    let job = vm.try_begin(2, None, DISK_BYTES).await.expect("begun");
+    vm.kill_daemon();
+    let ended = job.end().await;
+    assert!(ended.left && !ended.gone, "{ended:?}");
+    // The script has not gone.
+    vm.start_daemon().await;
+    for _ in 0..500 {
+        if vm.look().await.job.is_none() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    vm.nothing_left().await;
+}
+
+#[tokio::test]
+async fn what_a_power_loss_left_is_no_hindrance_and_a_start_takes_it_out() {
+    let Some(vm) = TestLibvirt::start().await else {
+        return;
+    };
+    let left = [0, 1].map(|number| format!("{}{number}", vm.files()));
+    left.iter()
+        .for_each(|left| std::fs::write(left, "old").expect("written"));
+    let (job, disks) = vm.begin(1, None).await;
+    drop(disks);
+    job.end().await;
+    vm.nothing_left().await;
+
+    left.iter()
+        .for_each(|left| std::fs::write(left, "old").expect("written"));
+    let place = (vm.folder.path(), "sparesite~");
+    let swept = vm.domain.sweep(&vm.socket(), place).await;
+    assert!(!swept.expect("swept"), "there was no job");
+    vm.nothing_left().await;
+    // Whose script is gone with its host's memory.
+    vm.lost_job().await;
+    let swept = vm.domain.sweep(&vm.socket(), place).await;
+    assert!(swept.expect("swept"), "there was a job");
+    vm.nothing_left().await;
+}
+
+#[tokio::test]
+async fn a_name_that_is_another_domains_id_is_refused() {
+    let Some(vm) = TestLibvirt::start().await else {
+        return;
+    };
+    let named = |name: &str| Domain {
+        name: name.into(),
+        ..vm.domain.clone()
+    };
+    // It runs as number 1.
+    let error = named("1").look(vm.folder.path(), 0).await;
+    let words = error.expect_err("another one").to_string();
+    assert!(words.contains("1 for the id of the domain dc01"), "{words}");
+    let uuid = vm.look().await.uuid;
+    let seen = named(&uuid).look(vm.folder.path(), 0).await.expect("it");
+    assert_eq!((seen.name.as_str(), &seen.uuid), ("dc01", &uuid));
 }
 
 #[tokio::test]

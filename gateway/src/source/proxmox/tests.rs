@@ -76,12 +76,34 @@ async fn a_vm_is_found_on_the_node_that_has_it() {
     assert!(words.contains("is a container"), "{words}");
     let words = find(103).await.expect_err("no VM").to_string();
     assert_eq!(words, "Proxmox VE knows no VM 103: correct `vmid`");
+    let folder = root.path().join(SHARED).join("nodes/pve2/qemu-server");
+    fs::write(folder.join("103.conf"), "name: golden\ntemplate: 1\n").expect("written");
+    let with = VMLIST.replace(
+        "\"200\"",
+        "\"103\": { \"node\": \"pve2\", \"type\": \"qemu\" },\n\"200\"",
+    );
+    fs::write(root.path().join(SHARED).join(".vmlist"), with).expect("written");
     let listed = list(&Host::Local, root.path()).await.expect("listed");
     let listed: Vec<_> = listed
+        .vms
         .iter()
         .map(|vm| (vm.vmid, &*vm.node, vm.name.as_deref().unwrap_or_default()))
         .collect();
     assert_eq!(listed, [(101, "pve1", "dc01"), (102, "pve2", "db")]);
+}
+
+#[tokio::test]
+async fn clusters_are_told_from_each_other() {
+    let id = async |root: &TempDir| list(&Host::Local, root.path()).await.expect("listed").id;
+    let (one, same, other) = (node(), node(), node());
+    for (root, authority) in [(&one, "a"), (&same, "a"), (&other, "b")] {
+        let file = root.path().join(SHARED).join("pve-root-ca.pem");
+        fs::write(file, authority).expect("written");
+    }
+    assert_eq!(id(&one).await, id(&same).await);
+    assert_ne!(id(&one).await, id(&other).await);
+    fs::create_dir_all(same.path().join(SHARED).join("nodes/pve3")).expect("made");
+    assert_ne!(id(&one).await, id(&same).await);
 }
 
 #[tokio::test]
@@ -103,6 +125,37 @@ async fn a_vm_that_migrated_is_found_anew_and_a_locked_one_waits() {
     let error = find(&Host::Local, &[], root.path(), 101).await;
     let words = error.expect_err("locked").to_string();
     assert!(words.contains("locked (migrate)"), "{words}");
+}
+
+/// Nothing listens there.
+fn down(name: &str) -> Host {
+    let mut ssh = Ssh::new(name, "root@127.0.0.1");
+    ssh.options = vec!["-p1".into()];
+    Host::Ssh(ssh)
+}
+
+#[tokio::test]
+async fn while_the_configured_node_is_down_another_of_its_cluster_knows() {
+    let Some(sshd) = sshd().await else { return };
+    let root = node();
+    let named = |name: &str| Ssh {
+        name: name.into(),
+        ..sshd.ssh.clone()
+    };
+    let find =
+        async |asked: &str, others: &[Ssh]| find(&down(asked), others, root.path(), 101).await;
+    let found = find("pve2", &[named("pve2"), named("pve1")]).await;
+    let found = found.expect("found");
+    assert_eq!(
+        (found.node, found.host),
+        ("pve1".into(), Host::Ssh(named("pve1")))
+    );
+    // Of another cluster; and called otherwise than it calls itself.
+    for (asked, other) in [("pve9", "pve1"), ("pve2", "site-b")] {
+        let error = find(asked, &[named(other)]).await.expect_err("none");
+        let words = error.to_string();
+        assert!(words.contains(&format!("on {asked} failed")), "{words}");
+    }
 }
 
 #[tokio::test]
@@ -137,11 +190,41 @@ fn another_node_is_reached_as_the_configuration_says_or_by_its_name() {
 
 #[test]
 fn the_agent_is_read_as_proxmox_writes_it() {
-    for on in ["1", "enabled=1", "1,type=virtio", "type=virtio,enabled=1"] {
+    for on in [
+        "1",
+        "enabled=1",
+        "1,type=virtio",
+        "type=virtio,enabled=1",
+        "enabled=On",
+    ] {
         assert!(is_on(on), "{on}");
     }
     for off in ["0", "enabled=0", "0,fstrim_cloned_disks=1", ""] {
         assert!(!is_on(off), "{off}");
+    }
+}
+
+#[tokio::test]
+async fn a_guest_that_is_not_to_be_frozen_has_no_agent_for_it() {
+    for part in [
+        "freeze-fs-on-backup=0",
+        "freeze-fs=off",
+        "guest-fsfreeze=False",
+    ] {
+        let root = node();
+        let conf = root
+            .path()
+            .join(SHARED)
+            .join("nodes/pve1/qemu-server/101.conf");
+        let text = CONF.replacen("agent: 1", &format!("agent: enabled=1,{part}"), 1);
+        fs::write(conf, text).expect("written");
+        let found = find(&Host::Local, &[], root.path(), 101).await;
+        let found = found.expect("found");
+        assert_eq!(found.agent, None, "{part}");
+        assert_eq!(found.settings.no_freeze.as_deref(), Some(part));
+    }
+    for freezes in ["1", "1,freeze-fs-on-backup=1", "1,fstrim_cloned_disks=0"] {
+        assert_eq!(no_freeze(freezes), None, "{freezes}");
     }
 }
 
@@ -158,6 +241,7 @@ async fn a_vm_is_captured_through_the_sockets_of_its_node() {
         host: found.host,
         qmp: found.qmp,
         agent: None,
+        no_freeze: None,
         sockets: found.sockets,
         scratch: Scratch {
             folder: root.path().to_owned(),

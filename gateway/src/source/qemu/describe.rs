@@ -9,6 +9,8 @@ use serde_json::Value;
 
 pub use facts::Facts;
 
+/// The first QEMU whose copy-before-write filter gives itself up rather than fail a guest's write (`on-cbw-error`).
+const OLDEST: (u64, u64) = (7, 1);
 /// The clock's base is told from its time; a guest's own drift is less than half of this.
 const CLOCK_STEP_SECONDS: i64 = 900;
 
@@ -64,6 +66,9 @@ pub struct Disk {
     pub file: String,
     pub size_bytes: u64,
     pub backing: Option<String>,
+    /// Other VMs may write to it too.
+    #[serde(default)]
+    pub shared: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,7 +76,7 @@ pub struct Nic {
     pub id: String,
     pub model: String,
     pub mac: String,
-    /// The interface on the host, or what kind of network QEMU makes.
+    /// The bridge or the interface on the host, or what kind of network QEMU makes.
     pub network: Option<String>,
 }
 
@@ -105,6 +110,7 @@ pub struct Description {
 /// In the order in which QEMU names the disks, which is that of its command line.
 pub fn describe(facts: &Facts) -> Description {
     let mut limits = Vec::new();
+    limits.extend(too_old(facts.version));
     let disks = disks::disks(facts, &mut limits);
     disks::others(facts, &mut limits);
     let firmware = firmware(facts);
@@ -143,6 +149,18 @@ pub fn describe(facts: &Facts) -> Description {
         nics: nics(facts),
     };
     Description { hardware, limits }
+}
+
+fn too_old((major, minor): (u64, u64)) -> Option<Limit> {
+    ((major, minor) < OLDEST).then(|| Limit {
+        lack: Lack::NotCaptured,
+        on: format!("QEMU {major}.{minor}"),
+        why: "its copy-before-write filter cannot give itself up (on-cbw-error came with 7.1), and a capture may not \
+              fail a guest's write"
+            .into(),
+        cost: "no capture of this VM works: upgrade QEMU, and stop and start the VM; or capture its disks while it is off"
+            .into(),
+    })
 }
 
 fn text(value: &Value, part: &str) -> String {
@@ -244,7 +262,8 @@ fn nics(facts: &Facts) -> Vec<Nic> {
                 mac: value("macaddr").unwrap_or_default(),
                 network: None,
             }),
-            (Some(_), _, Some(nic)) => nic.network = value("ifname").or(kind),
+            // A bridge helper's tap has no name that stays; its bridge has.
+            (Some(_), _, Some(nic)) => nic.network = value("br").or(value("ifname")).or(kind),
             _ => {}
         }
     }

@@ -1,7 +1,8 @@
 //! A small process beside the gateway that thaws and continues the guests if the gateway does not:
 //! killed, hung or cut off, it leaves no frozen and no paused guest behind.
 //!
-//! It is told over its standard input what is about to be done, before it is done.
+//! It is told over its standard input what is about to be done, before it is done. A gateway that hangs holds the sockets,
+//! which serve one client each, so it is killed: the guests come first, and what a killed one leaves is swept.
 
 mod process;
 
@@ -29,7 +30,7 @@ pub struct GuardProgram {
     pub program: PathBuf,
     pub arguments: Vec<String>,
     pub environment: Vec<(String, String)>,
-    /// How long a freeze may last before the guard ends it itself.
+    /// How long a freeze may last before the guard ends it itself, and the gateway with it.
     pub limit: Duration,
 }
 
@@ -78,6 +79,11 @@ impl GuardProgram {
             environment: Vec::new(),
             limit: Duration::from_secs(30),
         })
+    }
+
+    /// A gateway that lives lets go by then, whatever it waits for, and leaves the rest to the guard.
+    pub fn lets_go_after(&self) -> Duration {
+        self.limit * 5 / 6
     }
 
     /// Starts the guard and waits until it listens.

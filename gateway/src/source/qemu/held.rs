@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+use tokio::time::Instant;
 use vault_format::ids::CaptureId;
 use virtual_disk::nbd::NbdAddress;
 
@@ -12,7 +14,7 @@ use super::{
     prepare,
     sweep::{ScratchIs, Swept, drop_bitmaps, remove_scratch, take_out},
 };
-use crate::source::qmp::QmpError;
+use crate::source::{host::Host, qmp::QmpError};
 
 /// Dropped without [`Held::release`] it stays in QEMU until the next capture or sweep.
 #[derive(Debug)]
@@ -23,6 +25,9 @@ pub struct Held {
     pub freeze: GuestFreeze,
     /// How long the VM was paused; none where it was not.
     pub pause: Option<Duration>,
+    /// The instant of its state, and since when it is held.
+    pub at: Timestamp,
+    pub since: Instant,
 }
 
 #[derive(Debug, Clone)]
@@ -49,15 +54,26 @@ pub struct NewBitmap {
 }
 
 impl Held {
+    /// Why disks are compared in full that earlier captures have.
+    pub fn resyncs(&self) -> Vec<String> {
+        let lost = self.disks.iter().filter_map(|disk| {
+            let why = disk.delta.as_ref().err();
+            let why = why.filter(|why| **why != NoDelta::NothingTrusted)?;
+            Some(format!("disk {}: {why}", disk.id))
+        });
+        lost.collect()
+    }
+
     /// Lets go of the hypervisor; the new bitmaps stay, and record. For a capture that read all
     /// that it wanted.
     pub async fn release(&self) -> Result<Swept, QmpError> {
         let mut swept = Swept::default();
-        let taken = async {
-            let mut session = self.vm.monitor.session().await?;
-            take_out(&self.vm, &mut session, ScratchIs::Good, &mut swept).await
+        // Asking costs some milliseconds here, and half a second over ssh, for which the frozen state would be held on.
+        let scratch = match self.vm.place.host {
+            Host::Local => ScratchIs::Doubtful,
+            Host::Ssh(_) => ScratchIs::Good,
         };
-        let result = taken.await;
+        let result = take_out(&self.vm, scratch, &mut swept).await;
         remove_scratch(&self.vm, &mut swept).await;
         result.map(|()| swept)
     }

@@ -1,16 +1,21 @@
 //! The instant: the guests frozen and paused for as short as it takes to insert the filters, and
 //! thawed and continued whatever fails.
 
+mod marks;
+
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout_at},
+};
 
 use super::{
     checkpoint::{CheckpointError, GuestFreeze},
     guard::{Guard, GuardProgram, Note, Watched},
     prepare::Prepared,
-    sweep::STOPPED,
 };
 use crate::source::{
     guest_agent::{AgentSession, GuestAgent, GuestSystem},
@@ -27,6 +32,10 @@ const THAW_TRIES: u32 = 3;
 pub struct Moment {
     pub freeze: GuestFreeze,
     pub pause: Option<Duration>,
+    /// What the disks hold is at least what they held then.
+    pub at: Timestamp,
+    /// The same, for measuring: from here on the checkpoint is held.
+    pub since: Instant,
 }
 
 impl Default for Moment {
@@ -34,6 +43,8 @@ impl Default for Moment {
         Moment {
             freeze: GuestFreeze::NotAsked,
             pause: None,
+            at: Timestamp::now(),
+            since: Instant::now(),
         }
     }
 }
@@ -53,13 +64,14 @@ pub async fn freeze(
         }
         false => None,
     };
-    let running = mark_running(vms, pause).await?;
+    let running = marks::add(vms, pause).await?;
+    let until = Instant::now() + program.lets_go_after();
     let frozen = freeze_guests(vms, guard.as_mut()).await;
-    let (inserted, all_go_on) = insert_all(vms, &running, guard.as_mut()).await;
-    let (freezes, all_thawed) = thaw_guests(frozen, guard.as_mut()).await;
-    if all_go_on {
-        unmark(vms, &running).await;
-    }
+    let inserting = insert_all(vms, &running, guard.as_mut());
+    let inserted = timeout_at(until, inserting).await;
+    let (inserted, all_go_on) = inserted.unwrap_or_else(|_| (Err(too_long(vms)), false));
+    let (freezes, all_thawed) = thaw_guests(frozen, guard.as_mut(), until).await;
+    marks::remove(vms, &running, all_go_on, all_thawed).await;
     let late = match guard {
         None => None,
         // What a guard has to do still, it does when it is dropped.
@@ -69,14 +81,20 @@ pub async fn freeze(
         }
         Some(guard) => guard.done().await.err(),
     };
-    let moment = |(freeze, pause)| match (&late, freeze) {
-        (Some(why), GuestFreeze::Done { .. }) => Moment {
-            freeze: GuestFreeze::Failed(why.to_string()),
+    let Inserted { pauses, at, since } = inserted?;
+    let moment = |(freeze, pause)| {
+        let freeze = match (&late, freeze) {
+            (Some(why), GuestFreeze::Done { .. }) => GuestFreeze::Failed(why.to_string()),
+            (_, freeze) => freeze,
+        };
+        Moment {
+            freeze,
             pause,
-        },
-        (_, freeze) => Moment { freeze, pause },
+            at,
+            since,
+        }
     };
-    Ok(freezes.into_iter().zip(inserted?).map(moment).collect())
+    Ok(freezes.into_iter().zip(pauses).map(moment).collect())
 }
 
 fn watched(vm: &Prepared) -> Watched {
@@ -159,11 +177,19 @@ async fn freeze_guest(agent: GuestAgent) -> Frozen {
 async fn thaw_guests(
     frozen: Vec<Frozen>,
     mut guard: Option<&mut Guard>,
+    until: Instant,
 ) -> (Vec<GuestFreeze>, bool) {
     let mut at_work = JoinSet::new();
     let count = frozen.len();
     for (place, frozen) in frozen.into_iter().enumerate() {
-        at_work.spawn(async move { (place, thaw_guest(frozen).await) });
+        at_work.spawn(async move {
+            let thawed = timeout_at(until, thaw_guest(frozen)).await;
+            let thawed = thawed.unwrap_or_else(|_| {
+                let why = "the guest's thaw was not answered in time; its guard goes on trying";
+                (GuestFreeze::Failed(why.into()), false)
+            });
+            (place, thawed)
+        });
     }
     let mut freezes = vec![GuestFreeze::NotAsked; count];
     let mut all = true;
@@ -246,8 +272,11 @@ struct Turn {
     pause: bool,
 }
 
-fn marker(vm: &Prepared) -> String {
-    vm.request.vm.mark.node(STOPPED)
+fn too_long(vms: &[Prepared]) -> CheckpointError {
+    let names: Vec<&str> = vms.iter().map(|vm| vm.request.vm.name()).collect();
+    CheckpointError::TooLong {
+        vms: names.join(", "),
+    }
 }
 
 fn failed(vms: &[Prepared], (place, source): (usize, QmpError)) -> CheckpointError {
@@ -258,49 +287,26 @@ fn failed(vms: &[Prepared], (place, source): (usize, QmpError)) -> CheckpointErr
     }
 }
 
-/// Which VMs run and have to be paused: one that somebody paused stays as it is. Before anything is frozen, so that a
-/// frozen guest waits for the insertion alone. The mark says, if all of us are killed, that the pause is ours.
-async fn mark_running(vms: &[Prepared], pause: bool) -> Result<Vec<bool>, CheckpointError> {
-    let mut running = vec![false; vms.len()];
-    for (place, vm) in vms.iter().enumerate().filter(|_| pause) {
-        let marked = async {
-            let mut session = vm.request.vm.monitor.session().await?;
-            let status = session.run("query-status", json!({})).await?;
-            if status["running"] == json!(true) {
-                let node = json!({ "driver": "null-co", "node-name": marker(vm) });
-                command(&mut session, "blockdev-add", node).await?;
-                running[place] = true;
-            }
-            Ok(())
-        };
-        let marked: Result<(), QmpError> = marked.await;
-        marked.map_err(|error| failed(vms, (place, error)))?;
-    }
-    Ok(running)
+struct Inserted {
+    /// Each VM's.
+    pauses: Vec<Option<Duration>>,
+    at: Timestamp,
+    since: Instant,
 }
 
-/// A sweep takes what stays.
-async fn unmark(vms: &[Prepared], running: &[bool]) {
-    for (vm, _) in vms.iter().zip(running).filter(|(_, running)| **running) {
-        if let Ok(mut session) = vm.request.vm.monitor.session().await {
-            let arguments = json!({ "node-name": marker(vm) });
-            let _ = session.run("blockdev-del", arguments).await;
-        }
-    }
-}
-
-/// Each VM's pause; and whether all go on.
+/// Also whether all go on.
 async fn insert_all(
     vms: &[Prepared],
     running: &[bool],
     mut guard: Option<&mut Guard>,
-) -> (Result<Vec<Option<Duration>>, CheckpointError>, bool) {
+) -> (Result<Inserted, CheckpointError>, bool) {
     let turns = match take_turns(vms, running, guard.as_deref_mut()).await {
         Ok(turns) => turns,
         Err(error) => return (Err(error), true),
     };
     let began = Instant::now();
     let (turns, stopped) = all(turns, stop).await;
+    let (at, since) = (Timestamp::now(), Instant::now());
     let (turns, inserted) = match stopped {
         Ok(()) => all(turns, insert).await,
         Err(error) => (turns, Err(error)),
@@ -325,7 +331,11 @@ async fn insert_all(
         }
     }
     let pauses = running.iter().map(|running| running.then_some(pause));
-    let done = inserted.and(continued).map(|()| pauses.collect());
+    let done = inserted.and(continued).map(|()| Inserted {
+        pauses: pauses.collect(),
+        at,
+        since,
+    });
     (done.map_err(|error| failed(vms, error)), all_go_on)
 }
 

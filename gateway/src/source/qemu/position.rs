@@ -103,11 +103,18 @@ pub enum NoDelta {
         then: u64,
         now: u64,
     },
+    /// All is to be compared.
+    NotBelieved,
+    /// Others write to the disk too.
+    Shared,
+    /// Between the decision and the instant.
+    PutUnderSnapshot,
 }
 
 impl fmt::Display for NoDelta {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            NoDelta::NotBelieved => f.write_str("it was asked for by --compare"),
             NoDelta::NothingTrusted => f.write_str("no recovery point has this disk yet"),
             NoDelta::NoBitmap {
                 writer_has_others: true,
@@ -137,6 +144,12 @@ impl fmt::Display for NoDelta {
             NoDelta::Resized { then, now } => {
                 write!(f, "the disk was resized from {then} to {now} bytes")
             }
+            NoDelta::Shared => f.write_str(
+                "the disk is shared with other VMs (share-rw=on), and QEMU knows nothing of what they write",
+            ),
+            NoDelta::PutUnderSnapshot => f.write_str(
+                "somebody put the disk under a snapshot while it was captured, and the bitmap stayed below it",
+            ),
         }
     }
 }

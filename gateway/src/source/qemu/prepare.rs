@@ -1,7 +1,8 @@
 //! All of a checkpoint that can be done while the guest runs undisturbed: what comes before the
 //! instant, and the exports after it.
 
-use serde_json::json;
+use console::show;
+use serde_json::{Value, json};
 use vault_format::ids::CaptureId;
 use virtual_disk::nbd::NbdAddress;
 
@@ -22,7 +23,10 @@ const GRANULARITY: u64 = 4096;
 const COARSEST: u64 = 1 << 30;
 /// Jobs that give a device another node when they end.
 const MOVING_JOBS: [&str; 3] = ["mirror", "commit", "stream"];
+/// States of the VM: its last moments here, or its first.
 const MIGRATING: [&str; 4] = ["inmigrate", "finish-migrate", "postmigrate", "colo"];
+/// States of a migration that does not go on. While its memory is copied the VM itself is `running`.
+const NO_MIGRATION: [&str; 4] = ["none", "completed", "failed", "cancelled"];
 
 pub struct Prepared {
     pub request: Request,
@@ -41,8 +45,9 @@ pub struct PreparedDisk {
     bitmap: NewBitmap,
 }
 
-pub async fn prepare(request: Request, frozen: bool) -> Result<Prepared, CheckpointError> {
-    let prepared = prepare_disks(&request, frozen).await;
+/// `sharing`: how many VMs use their host's scratch folder at once; none for a pass over running disks, which needs none.
+pub async fn prepare(request: Request, sharing: Option<u64>) -> Result<Prepared, CheckpointError> {
+    let prepared = prepare_disks(&request, sharing).await;
     match prepared {
         Ok(disks) => Ok(Prepared { request, disks }),
         Err(error) => {
@@ -56,9 +61,8 @@ pub async fn prepare(request: Request, frozen: bool) -> Result<Prepared, Checkpo
 pub async fn undo(vm: &LiveVm, capture: &CaptureId) {
     let mut swept = Swept::default();
     let result = async {
-        let mut session = vm.monitor.session().await?;
-        take_out(vm, &mut session, ScratchIs::Doubtful, &mut swept).await?;
-        remove_capture(vm, &mut session, capture).await
+        take_out(vm, ScratchIs::Doubtful, &mut swept).await?;
+        remove_capture(vm, capture).await
     };
     if let Err(error) = result.await {
         swept.left.push(error.to_string());
@@ -73,12 +77,9 @@ pub async fn undo(vm: &LiveVm, capture: &CaptureId) {
     }
 }
 
-async fn remove_capture(
-    vm: &LiveVm,
-    session: &mut Session,
-    capture: &CaptureId,
-) -> Result<(), QmpError> {
-    let view = BlockView::of(session).await?;
+async fn remove_capture(vm: &LiveVm, capture: &CaptureId) -> Result<(), QmpError> {
+    let mut session = vm.monitor.session().await?;
+    let view = BlockView::of(&mut session).await?;
     let name = vm.mark.bitmap(capture);
     for (node, state) in &view.nodes {
         if state.dirty_bitmaps.iter().any(|bitmap| bitmap.name == name) {
@@ -99,17 +100,17 @@ fn at<'a>(vm: &'a LiveVm, doing: &'static str) -> impl Fn(QmpError) -> Checkpoin
 
 async fn prepare_disks(
     request: &Request,
-    frozen: bool,
+    sharing: Option<u64>,
 ) -> Result<Vec<PreparedDisk>, CheckpointError> {
     let vm = &request.vm;
     let asking = at(vm, "asking for its disks");
-    let mut session = vm.monitor.session().await.map_err(&asking)?;
     let mut swept = Swept::default();
-    let taken = take_out(vm, &mut session, ScratchIs::Doubtful, &mut swept).await;
+    let taken = take_out(vm, ScratchIs::Doubtful, &mut swept).await;
     taken.map_err(&asking)?;
     if !swept.done.is_empty() || !swept.left.is_empty() {
         tracing::warn!(vm = vm.name(), "an earlier capture had left: {swept:?}");
     }
+    let mut session = vm.monitor.session().await.map_err(&asking)?;
     may_capture(vm, &mut session).await?;
     let view = BlockView::of(&mut session).await.map_err(&asking)?;
     let mut disks = Vec::new();
@@ -120,16 +121,50 @@ async fn prepare_disks(
     for (disk, wish) in disks.iter_mut().zip(&request.disks) {
         begin_tracking(request, &view, &mut session, disk, wish).await?;
     }
-    if frozen {
-        let sizes: Vec<u64> = disks.iter().map(|disk| disk.size_bytes).collect();
-        let shares = scratch::shares(&sizes, vm.place.scratch.max_bytes);
-        for (number, (disk, share)) in disks.iter_mut().zip(shares).enumerate() {
-            let (over, size) = (&disk.top, disk.size_bytes);
-            let filter = scratch::add_filter(&mut session, vm, number, over, size, share).await;
-            disk.filter = Some(filter.map_err(at(vm, "making its scratch space"))?);
-        }
+    drop(session);
+    if let Some(sharing) = sharing {
+        add_filters(vm, &mut disks, sharing).await?;
     }
     Ok(disks)
+}
+
+/// Each disk's filter, with its scratch space.
+async fn add_filters(
+    vm: &LiveVm,
+    disks: &mut [PreparedDisk],
+    sharing: u64,
+) -> Result<(), CheckpointError> {
+    let failed = |why: String| CheckpointError::Scratch {
+        vm: vm.name().to_owned(),
+        host: vm.place.host.name().to_owned(),
+        folder: vm.place.scratch.folder.clone(),
+        why,
+    };
+    let free = vm.make_scratch().await;
+    let free = free.map_err(|error| failed(error.to_string()))?;
+    let max = vm.place.scratch.max_bytes;
+    let max = scratch::spare_bytes(free, sharing, max).map_err(|spare| {
+        let (free, spare) = (show::size(free), show::size(spare));
+        failed(format!(
+            "{free} are free there; of its half, {spare} would be this capture's, which is too little"
+        ))
+    })?;
+    let sizes: Vec<u64> = disks.iter().map(|disk| disk.size_bytes).collect();
+    let shares = scratch::shares(&sizes, max);
+    for (number, (disk, share)) in disks.iter_mut().zip(shares).enumerate() {
+        let added = scratch::add_filter(vm, number, &disk.top, disk.size_bytes, share).await;
+        disk.filter = Some(added.map_err(|error| match error {
+            QmpError::Refused { .. } => failed(error.to_string()),
+            error => at(vm, "making its scratch space")(error),
+        })?);
+    }
+    Ok(())
+}
+
+pub async fn may_still_capture(vm: &LiveVm) -> Result<(), CheckpointError> {
+    let session = vm.monitor.session().await;
+    let mut session = session.map_err(at(vm, "asking for its state"))?;
+    may_capture(vm, &mut session).await
 }
 
 async fn may_capture(vm: &LiveVm, session: &mut Session) -> Result<(), CheckpointError> {
@@ -146,6 +181,10 @@ async fn may_capture(vm: &LiveVm, session: &mut Session) -> Result<(), Checkpoin
     if MIGRATING.contains(&status) {
         return Err(not_now(format!("migrating ({status})")));
     }
+    let migration = session.run("query-migrate", json!({})).await;
+    if let Some(status) = migrates(&migration.map_err(&asking)?) {
+        return Err(not_now(format!("migrating ({status})")));
+    }
     let jobs = session
         .run("query-block-jobs", json!({}))
         .await
@@ -156,6 +195,13 @@ async fn may_capture(vm: &LiveVm, session: &mut Session) -> Result<(), Checkpoin
         Some(kind) => Err(not_now(format!("moving a disk (a {kind} job runs)"))),
         None => Ok(()),
     }
+}
+
+/// Pure: the state of a migration that is under way.
+fn migrates(answer: &Value) -> Option<&str> {
+    // There is none where there never was a migration.
+    let status = answer["status"].as_str()?;
+    (!NO_MIGRATION.contains(&status)).then_some(status)
 }
 
 fn disk(
@@ -249,7 +295,10 @@ async fn begin_tracking(
             .await;
         removed.map_err(&tracking)?;
     }
-    disk.delta = position.delta;
+    disk.delta = match wish.shared && position.delta.is_ok() {
+        true => Err(NoDelta::Shared),
+        false => position.delta,
+    };
     let name = vm.mark.bitmap(&request.capture);
     let persistent = keeps_bitmaps(&image.driver);
     let added = add_bitmap(session, &disk.image, &name, persistent).await;
@@ -297,12 +346,28 @@ fn too_fine(desc: &str) -> bool {
         .any(|words| desc.contains(words))
 }
 
+impl PreparedDisk {
+    /// A snapshot that somebody made meanwhile is between the device and the image that has the bitmaps: what was written
+    /// since is in none of them.
+    fn look_again(&mut self, view: &BlockView) {
+        let device = view.devices.iter().find(|device| device.id == self.id);
+        let image = device.and_then(|device| view.image(device));
+        if self.delta.is_ok() && image.is_none_or(|image| image.node_name != self.image) {
+            self.delta = Err(NoDelta::PutUnderSnapshot);
+        }
+    }
+}
+
 impl Prepared {
     /// The exports: after the instant, or of the running disks.
-    pub async fn expose(&self, moment: Moment) -> Result<Held, CheckpointError> {
+    pub async fn expose(&mut self, moment: Moment) -> Result<Held, CheckpointError> {
         let (vm, capture) = (&self.request.vm, &self.request.capture);
         let exporting = at(vm, "handing out its disks");
         let mut session = vm.monitor.session().await.map_err(&exporting)?;
+        let view = BlockView::of(&mut session).await.map_err(&exporting)?;
+        self.disks
+            .iter_mut()
+            .for_each(|disk| disk.look_again(&view));
         let temporary = temporary_bitmap(&vm.mark, capture);
         self.copy_deltas(&mut session, &temporary)
             .await
@@ -318,6 +383,8 @@ impl Prepared {
             disks,
             freeze: moment.freeze,
             pause: moment.pause,
+            at: moment.at,
+            since: moment.since,
         })
     }
 

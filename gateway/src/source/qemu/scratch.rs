@@ -2,15 +2,35 @@
 //! capture. Bounded on the host, so that a busy guest breaks the capture and nothing else.
 
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
-use super::{LiveVm, position::Mark, sweep::LOOK_AGAIN};
-use crate::source::qmp::{QmpError, Session};
+use super::{LiveVm, sweep::look_again};
+use crate::source::qmp::QmpError;
 
 const CLUSTER_BYTES: u64 = 64 << 10;
 /// An image's tables for a disk of which nothing was kept yet.
 const LEAST_BYTES: u64 = 1 << 20;
 const CREATED_WITHIN: std::time::Duration = std::time::Duration::from_secs(60);
+/// Less than this is filled in seconds by a guest that writes.
+const LEAST_SPARE_BYTES: u64 = 256 << 20;
+
+/// What `df -Pk` says that is free.
+pub fn free_bytes(said: &str) -> Option<u64> {
+    let fields = said.lines().nth(1)?.split_whitespace();
+    let free = fields.rev().nth(2)?.parse::<u64>().ok()?;
+    free.checked_mul(1024)
+}
+
+/// What a capture may use where the file system has `free` and `vms` are captured there at once; or what it would have,
+/// which is too little. Half of what is free is left alone: other guests' disks may lie there, and a guest whose disk
+/// cannot grow is paused by QEMU. Pure.
+pub fn spare_bytes(free: u64, vms: u64, max_bytes: u64) -> Result<u64, u64> {
+    let spare = (free / 2 / vms.max(1)).min(max_bytes);
+    match spare < max_bytes.min(LEAST_SPARE_BYTES) {
+        true => Err(spare),
+        false => Ok(spare),
+    }
+}
 
 /// What each disk may use of `max_bytes`: none gets more than it can need, and what is left over
 /// goes to the others evenly. Pure.
@@ -33,7 +53,6 @@ pub fn shares(disks: &[u64], max_bytes: u64) -> Vec<u64> {
 /// The scratch image of one disk, and its filter, not yet inserted: nodes `bound`, `scratch` and
 /// `cbw`. QEMU makes the file itself, so this works on any host.
 pub async fn add_filter(
-    session: &mut Session,
     vm: &LiveVm,
     number: usize,
     over: &str,
@@ -44,36 +63,43 @@ pub async fn add_filter(
     let node = |kind: &str| vm.mark.node(&format!("{kind}{number}"));
     let (bound, scratch, filter) = (node("bound"), node("scratch"), node("cbw"));
     let file = json!({ "driver": "file", "filename": path, "size": share });
-    create(session, &vm.mark, file).await?;
+    create(vm, file).await?;
     // The raw node's size is the bound: a write past it fails, and only the snapshot breaks.
     let bounded = json!({
         "driver": "raw", "node-name": bound, "size": share,
         "file": { "driver": "file", "filename": path },
     });
-    session.run("blockdev-add", bounded).await?;
+    add(vm, bounded).await?;
     let image = json!({
         "driver": "qcow2", "file": bound, "size": disk_bytes, "cluster-size": CLUSTER_BYTES,
     });
-    create(session, &vm.mark, image).await?;
+    create(vm, image).await?;
     // Nothing in it outlives the capture, so nothing in it needs to be durable.
     let image = json!({
         "driver": "qcow2", "node-name": scratch, "file": bound, "cache": { "no-flush": true },
     });
-    session.run("blockdev-add", image).await?;
+    add(vm, image).await?;
     let above = json!({
         "driver": "copy-before-write", "node-name": filter, "file": over, "target": scratch,
         "on-cbw-error": "break-snapshot",
         "cbw-timeout": vm.place.scratch.timeout.as_secs().max(1),
     });
-    session.run("blockdev-add", above).await?;
+    add(vm, above).await?;
     Ok(filter)
 }
 
-async fn create(session: &mut Session, mark: &Mark, options: Value) -> Result<(), QmpError> {
-    let job = mark.node("create");
+async fn add(vm: &LiveVm, node: Value) -> Result<(), QmpError> {
+    let mut session = vm.monitor.session().await?;
+    session.run("blockdev-add", node).await.map(drop)
+}
+
+/// The monitor is let go between two looks: a slow disk takes its time.
+async fn create(vm: &LiveVm, options: Value) -> Result<(), QmpError> {
+    let job = vm.mark.node("create");
     let arguments = json!({ "job-id": job, "options": options });
+    let mut session = vm.monitor.session().await?;
     session.run("blockdev-create", arguments).await?;
-    let until = Instant::now() + CREATED_WITHIN;
+    let began = Instant::now();
     let refused = |desc: String| QmpError::Refused {
         command: "blockdev-create".into(),
         class: String::new(),
@@ -83,7 +109,9 @@ async fn create(session: &mut Session, mark: &Mark, options: Value) -> Result<()
         let jobs: Vec<super::view::Job> = session.ask("query-jobs", json!({})).await?;
         match jobs.into_iter().find(|other| other.id == job) {
             Some(ours) if ours.status == "concluded" => break ours.error,
-            Some(_) if Instant::now() < until => sleep(LOOK_AGAIN).await,
+            Some(_) if began.elapsed() < CREATED_WITHIN => {
+                session = look_again(vm, session, began).await?;
+            }
             Some(_) => return Err(refused("the scratch image is not made in time".into())),
             None => return Err(refused("somebody else ended the job".into())),
         }
@@ -98,6 +126,27 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
     const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn half_of_what_is_free_is_left_and_too_little_is_refused() {
+        // (free, VMs at once, max)
+        assert_eq!(spare_bytes(100 * GIB, 1, 10 * GIB), Ok(10 * GIB));
+        assert_eq!(spare_bytes(8 * GIB, 1, 10 * GIB), Ok(4 * GIB));
+        assert_eq!(spare_bytes(8 * GIB, 4, 10 * GIB), Ok(GIB));
+        assert_eq!(spare_bytes(256 * MIB, 1, 10 * GIB), Err(128 * MIB));
+        assert_eq!(spare_bytes(8 * GIB, 40, 10 * GIB), Err(8 * GIB / 80));
+        // Somebody who asks for little gets it.
+        assert_eq!(spare_bytes(256 * MIB, 1, 64 * MIB), Ok(64 * MIB));
+        assert_eq!(spare_bytes(0, 1, 64 * MIB), Err(0));
+    }
+
+    #[test]
+    fn what_is_free_is_read_from_df() {
+        let said = "Filesystem 1024-blocks Used Available Capacity Mounted on\n\
+                    /dev/mapper/a b 1000 300 700 30% /var/tmp\n";
+        assert_eq!(free_bytes(said), Some(700 * 1024));
+        assert_eq!(free_bytes("df: no"), None);
+    }
 
     #[test]
     fn a_small_disk_leaves_its_share_to_the_others() {

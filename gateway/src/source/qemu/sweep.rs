@@ -19,11 +19,15 @@ use crate::source::{
 };
 
 /// Between two looks at something that QEMU finishes by itself.
-pub const LOOK_AGAIN: Duration = Duration::from_millis(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// What is done sooner is waited for with the monitor held: QEMU tells it of the end, and who comes next need not hear it.
+const SOON: Duration = Duration::from_millis(200);
 /// For an export to close: its client's last request has to end.
 const EXPORT_CLOSES: Duration = Duration::from_secs(20);
 /// The node that says that we paused the VM.
 pub const STOPPED: &str = "stopped";
+/// The node that says that we asked for the freeze of its file systems: another program's freeze is not ours to end.
+pub const FROZEN: &str = "frozen";
 const TEMPORARY: &str = "temp-";
 
 /// The bitmap that an export shows: a copy, as one that records cannot be exported.
@@ -47,6 +51,8 @@ pub struct Leftovers {
     pub jobs: Vec<String>,
     /// The VM was paused by us, and nobody told it to go on.
     pub stopped: bool,
+    /// Its file systems may be frozen by us still. The node that says so goes when they are not.
+    pub frozen: bool,
     /// Our filters that have somebody else's node above them.
     pub blocked: Vec<String>,
 }
@@ -84,7 +90,9 @@ pub fn leftovers(view: &BlockView, mark: &Mark) -> Leftovers {
         if name == &mark.node(STOPPED) {
             found.stopped = true;
         }
-        if mark.owns(name) {
+        if name == &mark.node(FROZEN) {
+            found.frozen = true;
+        } else if mark.owns(name) {
             nodes.push((rank(name, mark), name));
         }
         let ours = |name: &str| name.starts_with(&format!("{}{TEMPORARY}", mark.prefix()));
@@ -145,15 +153,10 @@ pub enum ScratchIs {
     Doubtful,
 }
 
-/// Removes exports, filters, nodes, temporary bitmaps and the NBD server, within one session.
-pub async fn take_out(
-    vm: &LiveVm,
-    session: &mut Session,
-    scratch: ScratchIs,
-    swept: &mut Swept,
-) -> Result<(), QmpError> {
-    let view = BlockView::of(session).await?;
-    let found = leftovers(&view, &vm.mark);
+/// Removes exports, filters, nodes, temporary bitmaps and the NBD server. The monitor is let go while something else is
+/// waited for.
+pub async fn take_out(vm: &LiveVm, scratch: ScratchIs, swept: &mut Swept) -> Result<(), QmpError> {
+    let found = first_look(vm, swept).await?;
     if scratch == ScratchIs::Doubtful && found.has_filters && !vm.scratch_answers().await {
         let folder = vm.place.scratch.folder.display();
         swept.left.push(format!(
@@ -162,44 +165,83 @@ pub async fn take_out(
         ));
         return Ok(());
     }
-    let mut run = Run { session, swept };
-    if found.stopped {
-        run.resume(&vm.mark).await?;
-    }
-    for export in &found.exports {
-        let close = json!({ "id": export, "mode": "hard" });
-        run.command("export", export, "block-export-del", close)
-            .await?;
-    }
-    run.exports_closed(&vm.mark).await?;
+    close_exports(vm, &found.exports, swept).await?;
     let server_is_ours = !found.exports.is_empty() || answers(vm).await;
+    let mut session = vm.monitor.session().await?;
+    let found = leftovers(&BlockView::of(&mut session).await?, &vm.mark);
+    let mut run = Run {
+        session: &mut session,
+        swept,
+    };
     if server_is_ours && !found.foreign_exports {
         run.command("NBD server", "", "nbd-server-stop", json!({}))
             .await?;
     }
-    for node in &found.readers {
-        run.delete(node).await?;
+    run.remove(&found).await
+}
+
+/// What is there; and the VM goes on, if it is still as we paused it.
+async fn first_look(vm: &LiveVm, swept: &mut Swept) -> Result<Leftovers, QmpError> {
+    let mut session = vm.monitor.session().await?;
+    let found = leftovers(&BlockView::of(&mut session).await?, &vm.mark);
+    if !found.stopped {
+        return Ok(found);
     }
-    for back in &found.put_back {
-        let set = json!({ "path": back.qom_path, "property": "drive", "value": back.node });
-        run.command("filter of", &back.qom_path, "qom-set", set)
+    let status = session.run("query-status", json!({})).await?;
+    if status["status"] == "paused" {
+        tracing::warn!("VM {}: left paused by a capture that was killed", vm.name());
+        let mut run = Run {
+            session: &mut session,
+            swept,
+        };
+        run.command("pause", "", "cont", json!({})).await?;
+    }
+    Ok(found)
+}
+
+/// Deleting an export begins its end.
+async fn close_exports(vm: &LiveVm, exports: &[String], swept: &mut Swept) -> Result<(), QmpError> {
+    if exports.is_empty() {
+        return Ok(());
+    }
+    let mut session = vm.monitor.session().await?;
+    for export in exports {
+        let mut run = Run {
+            session: &mut session,
+            swept,
+        };
+        let close = json!({ "id": export, "mode": "hard" });
+        run.command("export", export, "block-export-del", close)
             .await?;
     }
-    for device in &found.blocked {
-        let why = "somebody else's node is above our filter; it goes with the next sweep";
-        run.swept.left.push(format!("filter of {device}: {why}"));
+    let began = Instant::now();
+    loop {
+        let open = session.run("query-block-exports", json!({})).await?;
+        let mut open = open.as_array().into_iter().flatten();
+        if !open.any(|e| e["id"].as_str().is_some_and(|id| vm.mark.owns(id))) {
+            return Ok(());
+        }
+        if began.elapsed() >= EXPORT_CLOSES {
+            swept.left.push("an export that does not close".into());
+            return Ok(());
+        }
+        session = look_again(vm, session, began).await?;
     }
-    for node in &found.nodes {
-        run.delete(node).await?;
+}
+
+/// Waits before the next look at what began then; the monitor is let go meanwhile if it takes its time.
+pub async fn look_again(
+    vm: &LiveVm,
+    session: Session,
+    began: Instant,
+) -> Result<Session, QmpError> {
+    if began.elapsed() < SOON {
+        sleep(LOOK_AGAIN).await;
+        return Ok(session);
     }
-    for (node, bitmap) in &found.bitmaps {
-        run.remove_bitmap(node, bitmap).await?;
-    }
-    for job in &found.jobs {
-        run.command("job", job, "job-dismiss", json!({ "id": job }))
-            .await?;
-    }
-    Ok(())
+    drop(session);
+    sleep(LOOK_AGAIN).await;
+    vm.monitor.session().await
 }
 
 /// Whether an NBD server answers where only we put one. A socket that a dead QEMU left does not.
@@ -255,47 +297,44 @@ impl Run<'_> {
         self.command("bitmap", bitmap, command, arguments).await
     }
 
-    /// The VM goes on, if it is still as we paused it.
-    async fn resume(&mut self, mark: &Mark) -> Result<(), QmpError> {
-        let status = self.session.run("query-status", json!({})).await?;
-        if status["status"] == "paused" {
-            self.command("pause", "", "cont", json!({})).await?;
+    /// In the order in which it has to go.
+    async fn remove(&mut self, found: &Leftovers) -> Result<(), QmpError> {
+        for node in &found.readers {
+            self.delete(node).await?;
         }
-        tracing::warn!(
-            "the VM was left paused by a capture that was killed ({})",
-            mark.prefix()
-        );
+        for back in &found.put_back {
+            let set = json!({ "path": back.qom_path, "property": "drive", "value": back.node });
+            self.command("filter of", &back.qom_path, "qom-set", set)
+                .await?;
+        }
+        for device in &found.blocked {
+            let why = "somebody else's node is above our filter; it goes with the next sweep";
+            self.swept.left.push(format!("filter of {device}: {why}"));
+        }
+        for node in &found.nodes {
+            self.delete(node).await?;
+        }
+        for (node, bitmap) in &found.bitmaps {
+            self.remove_bitmap(node, bitmap).await?;
+        }
+        for job in &found.jobs {
+            self.command("job", job, "job-dismiss", json!({ "id": job }))
+                .await?;
+        }
         Ok(())
-    }
-
-    /// Deleting an export begins its end.
-    async fn exports_closed(&mut self, mark: &Mark) -> Result<(), QmpError> {
-        let until = Instant::now() + EXPORT_CLOSES;
-        loop {
-            let exports = self.session.run("query-block-exports", json!({})).await?;
-            let open = exports.as_array().into_iter().flatten();
-            let mut open = open.filter(|e| e["id"].as_str().is_some_and(|id| mark.owns(id)));
-            if open.next().is_none() {
-                return Ok(());
-            }
-            if Instant::now() >= until {
-                self.swept.left.push("an export that does not close".into());
-                return Ok(());
-            }
-            sleep(LOOK_AGAIN).await;
-        }
     }
 }
 
-/// At the start of the gateway: takes out all that a killed one left in this VM, thaws it if it is
-/// frozen, and removes the bitmaps of captures that are not in `trusted` (newest first).
+/// At the start of the gateway: takes out all that a killed one left in this VM, thaws it if that may have frozen it, and
+/// removes the bitmaps of captures that are not in `trusted` (newest first; none where that is not known: all stay).
 ///
 /// A VM that is off has nothing to sweep but its scratch files.
-pub async fn sweep(vm: &LiveVm, trusted: &[CaptureId]) -> Result<Swept, QmpError> {
+pub async fn sweep(vm: &LiveVm, trusted: Option<&[CaptureId]>) -> Result<Swept, QmpError> {
     let mut swept = Swept::default();
-    thaw_if_frozen(vm, &mut swept).await;
+    let frozen = thaw_ours(vm, &mut swept).await;
     let result = sweep_monitor(vm, trusted, &mut swept).await;
     remove_scratch(vm, &mut swept).await;
+    swept.left.extend(frozen);
     result.map(|()| swept)
 }
 
@@ -311,16 +350,25 @@ pub async fn remove_scratch(vm: &LiveVm, swept: &mut Swept) {
 
 async fn sweep_monitor(
     vm: &LiveVm,
-    trusted: &[CaptureId],
+    trusted: Option<&[CaptureId]>,
     swept: &mut Swept,
 ) -> Result<(), QmpError> {
+    take_out(vm, ScratchIs::Doubtful, swept).await?;
+    let Some(trusted) = trusted else {
+        return Ok(());
+    };
     let mut session = vm.monitor.session().await?;
-    take_out(vm, &mut session, ScratchIs::Doubtful, swept).await?;
     drop_bitmaps(vm, &mut session, trusted, swept).await
 }
 
-async fn thaw_if_frozen(vm: &LiveVm, swept: &mut Swept) {
-    let Some(agent) = &vm.agent else { return };
+/// Before all else, as the guest waits; but a paused guest's agent answers nothing, so the VM goes on first. Where the
+/// monitor does not tell whose a freeze is, it may be ours. What could not be done.
+async fn thaw_ours(vm: &LiveVm, swept: &mut Swept) -> Option<String> {
+    let agent = vm.agent.as_ref()?;
+    let is_marked = match first_look(vm, swept).await {
+        Ok(found) if !found.frozen => return None,
+        looked => looked.is_ok(),
+    };
     let thawed = async {
         let mut session = agent.session().await?;
         if session.is_frozen().await? {
@@ -329,12 +377,19 @@ async fn thaw_if_frozen(vm: &LiveVm, swept: &mut Swept) {
         Ok(None)
     };
     match thawed.await {
-        Ok(None) => {}
-        Ok(Some(count)) => swept.done.push(format!("freeze of {count} file systems")),
+        Ok(count) => {
+            let freeze = count.map(|count| format!("freeze of {count} file systems"));
+            swept.done.extend(freeze);
+        }
         // A guest without an agent was not frozen by one.
-        Err(AgentError::Absent { .. } | AgentError::Connect { .. }) => {}
-        Err(error) => swept.left.push(format!("freeze: {error}")),
+        Err(AgentError::Absent { .. } | AgentError::Connect { .. }) if !is_marked => return None,
+        Err(error) => return Some(format!("freeze: {error}")),
     }
+    if is_marked && let Ok(mut session) = vm.monitor.session().await {
+        let arguments = json!({ "node-name": vm.mark.node(FROZEN) });
+        let _ = session.run("blockdev-del", arguments).await;
+    }
+    None
 }
 
 #[cfg(test)]

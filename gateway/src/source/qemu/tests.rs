@@ -1,7 +1,7 @@
 //! Against a real QEMU without a guest: writes go through the device's own block backend, by the
 //! monitor's `qemu-io`, and so through whatever filter is in place.
 
-mod agent;
+pub mod agent;
 pub mod fixture;
 mod frozen;
 mod guarded;

@@ -19,12 +19,15 @@ const FILTERS: [&str; 7] = [
     "backup-top",
     "mirror_top",
 ];
+/// What the name of a disk begins with whose device has none.
+pub const UNNAMED: &str = "unnamed-";
 /// A chain of nodes that is longer is none that an administrator made.
 const LONGEST_CHAIN: usize = 64;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
-    /// The guest's device, by the name that stays over a restart: its id, or its drive's.
+    /// The guest's device, by the name that stays over a restart: its id, or its drive's, or its place among those that
+    /// have neither.
     pub id: String,
     /// Where QEMU's object tree has it; none for what no guest sees.
     pub qom_path: Option<String>,
@@ -175,7 +178,7 @@ fn device(seen: SeenDevice, stats: &[Stats], nodes: &BTreeMap<String, Node>) -> 
         .and_then(peripheral)
         .map(str::to_owned)
         .or_else(|| (!seen.device.is_empty()).then(|| seen.device.clone()))
-        .or_else(|| qom_path.clone())
+        .or_else(|| qom_path.as_deref().map(unnamed))
         .or_else(|| top.clone());
     Device {
         id: id.unwrap_or_default(),
@@ -197,6 +200,15 @@ fn absolute(path: String) -> String {
 /// The id in `/machine/peripheral/ID…`.
 fn peripheral(path: &str) -> Option<&str> {
     path.strip_prefix("/machine/peripheral/")?.split('/').next()
+}
+
+/// What QEMU calls a device without an id, in letters that name a disk everywhere: `/machine/peripheral-anon/device[1]`
+/// is `unnamed-1`. Its number is its place on the command line.
+fn unnamed(path: &str) -> String {
+    let digits = |c: char| c.is_ascii_digit();
+    let numbers = path.split(|c| !digits(c)).filter(|part| !part.is_empty());
+    let numbers: Vec<&str> = numbers.collect();
+    format!("{UNNAMED}{}", numbers.join("-"))
 }
 
 fn chain(top: String, stats: &[Stats], nodes: &BTreeMap<String, Node>) -> Vec<String> {

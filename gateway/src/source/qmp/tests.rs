@@ -11,6 +11,9 @@ use super::*;
 const GREETING: &str =
     r#"{"QMP": {"version": {"qemu": {"major": 10, "minor": 0}}, "capabilities": []}}"#;
 
+/// Seen to come first, where it happens as the client is accepted.
+const EVENT: &str = r#"{"event": "JOB_STATUS_CHANGE", "timestamp": {}}"#;
+
 /// One client at a time: each line of it is answered by `answers` in turn.
 fn monitor(answers: &'static [&'static str]) -> (TempDir, Monitor) {
     let folder = tempfile::tempdir().expect("a folder");
@@ -20,7 +23,8 @@ fn monitor(answers: &'static [&'static str]) -> (TempDir, Monitor) {
         while let Ok((stream, _)) = listener.accept().await {
             let (read, mut write) = stream.into_split();
             let mut lines = BufReader::new(read).lines();
-            let _ = write.write_all(format!("{GREETING}\r\n").as_bytes()).await;
+            let greets = format!("{EVENT}\r\n{GREETING}\r\n");
+            let _ = write.write_all(greets.as_bytes()).await;
             for answer in answers {
                 if let Ok(Some(_)) = lines.next_line().await {
                     let _ = write.write_all(format!("{answer}\r\n").as_bytes()).await;

@@ -1,6 +1,8 @@
 //! Which positions of a disk a capture looks at, batch after batch. Of a disk that is compared: those with data, and mapped
 //! ones that became holes. Of one whose changes are known: those, and what else is asked for.
 
+use super::later::Later;
+use super::scrub::chunks_of_step;
 use super::snapshot::Snapshot;
 use crate::StoreError;
 use crate::error::DiskFailure;
@@ -8,6 +10,7 @@ use crate::extents::Extents;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 use vault_format::layer::Slot;
 use vault_format::record::BlockMask;
 use vault_format::{BLOCK_BYTES, ChunkId};
@@ -53,6 +56,9 @@ pub(super) struct Look {
     pub is_scrub: bool,
 }
 
+/// Per position, the blocks that changed, and those of them that are holes.
+type Parts = BTreeMap<u64, (BlockMask, BlockMask)>;
+
 /// One batch of positions.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
@@ -61,22 +67,27 @@ pub(super) struct Batch {
     pub holes: BTreeMap<u64, bool>,
     /// Everything before this position is looked at.
     pub end: u64,
+    /// Some are looked at whether or not they changed.
+    pub is_scrub: bool,
+    /// How long judging it took.
+    pub took: Duration,
 }
 
 /// What a capture takes for granted of a disk.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Known {
-    /// The source knows what changed. Positions that are looked at nevertheless: to see whether it does, and where a
-    /// chunk is lost.
+    /// The source knows what changed. Positions that are looked at nevertheless: to see whether it does, where a chunk is
+    /// lost, and where captures took something from the disk that it may not hold any more.
     pub tracked: Option<Tracked>,
     /// The ordinal of the last capture that is not replaced, if any is.
     pub base: Option<u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Tracked {
-    pub scrub: [Range<u64>; 2],
+    pub scrub: Range<u64>,
     pub lost: BTreeSet<u64>,
+    pub later: Option<Later>,
 }
 
 /// Goes through a disk.
@@ -116,13 +127,27 @@ impl Batches {
         self.cursor
     }
 
+    /// What is read whether or not it changed.
+    pub fn scrub(&self) -> Range<u64> {
+        let tracked = self.known.tracked.as_ref();
+        tracked.map_or(0..0, |tracked| tracked.scrub.clone())
+    }
+
+    /// Ends that here.
+    pub fn stop_scrub(&mut self) {
+        if let Some(Tracked { scrub, .. }) = &mut self.known.tracked {
+            scrub.end = scrub.end.min(self.cursor.max(scrub.start));
+        }
+    }
+
     /// The next batch; `None` at the end. An error is one of the disk, or of the state.
     pub fn next(&mut self, snapshot: &Snapshot) -> Result<Option<Batch>, NextError> {
         let Some(mut batch) = self.next_stretch(snapshot)? else {
             return Ok(None);
         };
         // Changes lie scattered: a batch has work for all CPUs, wherever it lies.
-        while batch.looks.len() < chunks_of_batch(self.chunk_bytes) / 2
+        while !batch.is_scrub
+            && batch.looks.len() < chunks_of_batch(self.chunk_bytes) / 2
             && batch.holes.len() < MOST_HOLES
         {
             let Some(more) = self.next_stretch(snapshot)? else {
@@ -130,7 +155,7 @@ impl Batches {
             };
             batch.looks.extend(more.looks);
             batch.holes.extend(more.holes);
-            batch.end = more.end;
+            (batch.end, batch.is_scrub) = (more.end, more.is_scrub);
         }
         Ok(Some(batch))
     }
@@ -147,7 +172,12 @@ impl Batches {
         let Some(begin) = begin.filter(|begin| *begin < self.end) else {
             return Ok(None);
         };
-        let end = (begin + chunks_of_batch(self.chunk_bytes) as u64).min(self.end);
+        let mut end = (begin + chunks_of_batch(self.chunk_bytes) as u64).min(self.end);
+        let scrub = self.scrub();
+        if begin < scrub.end && scrub.start < end {
+            // By small steps: it stops between two of them.
+            end = end.min(begin.max(scrub.start) + chunks_of_step(self.chunk_bytes));
+        }
         let old = snapshot
             .mapped(self.disk, begin..end)?
             .into_iter()
@@ -175,14 +205,18 @@ impl Batches {
         let changed = self.next_change(self.cursor * self.chunk_bytes)?;
         let changed = changed.map(|range| (range.start / self.chunk_bytes).max(self.cursor));
         let replaced = self.next_replaced(snapshot)?;
-        let Some(tracked) = &self.known.tracked else {
+        let Some(tracked) = &mut self.known.tracked else {
             return Ok(None);
         };
+        let later = match &mut tracked.later {
+            Some(later) => later.next(self.cursor)?,
+            None => None,
+        };
         let lost = tracked.lost.range(self.cursor..).next().copied();
-        let scrub = tracked.scrub.iter().filter(|range| range.end > self.cursor);
-        let scrub = scrub.map(|range| range.start.max(self.cursor)).min();
+        let scrub = tracked.scrub.start.max(self.cursor)..tracked.scrub.end;
+        let scrub = (!scrub.is_empty()).then_some(scrub.start);
         let all = changed.into_iter().chain(replaced).chain(lost);
-        Ok(all.chain(scrub).min())
+        Ok(all.chain(later).chain(scrub).min())
     }
 
     /// The next position that captures which are replaced had changed.
@@ -222,6 +256,7 @@ impl Batches {
             looks,
             holes,
             end: range.end,
+            ..Batch::default()
         })
     }
 
@@ -232,6 +267,7 @@ impl Batches {
         old: &HashMap<u64, ChunkId>,
     ) -> Result<Batch, NextError> {
         let mut parts = self.changed_blocks(&range)?;
+        self.add_later(&range, &mut parts)?;
         if let Some(base) = self.known.base {
             let replaced = snapshot.changed_since(self.disk, range.clone(), base)?;
             for position in replaced.into_keys() {
@@ -245,10 +281,11 @@ impl Batches {
             ..whole(position, old)
         });
         let mut looks: BTreeMap<u64, Look> = looks.map(|look| (look.position, look)).collect();
+        let mut scrubs = false;
         if let Some(tracked) = &self.known.tracked {
-            let scrub = tracked.scrub.iter();
-            let scrub = scrub.flat_map(|its| its.start.max(range.start)..its.end.min(range.end));
-            for position in scrub {
+            let scrub = &tracked.scrub;
+            for position in scrub.start.max(range.start)..scrub.end.min(range.end) {
+                scrubs = true;
                 let is_scrub = !looks.contains_key(&position);
                 let look = looks
                     .entry(position)
@@ -264,8 +301,9 @@ impl Batches {
         }
         Ok(Batch {
             looks: looks.into_values().collect(),
-            holes: BTreeMap::new(),
             end: range.end,
+            is_scrub: scrubs,
+            ..Batch::default()
         })
     }
 
@@ -273,12 +311,9 @@ impl Batches {
         BlockMask::empty(self.chunk_bytes as usize / BLOCK_BYTES)
     }
 
-    /// Per position, the blocks that changed, and those of them that are holes.
-    fn changed_blocks(
-        &mut self,
-        range: &Range<u64>,
-    ) -> Result<BTreeMap<u64, (BlockMask, BlockMask)>, DiskFailure> {
-        let mut parts: BTreeMap<u64, (BlockMask, BlockMask)> = BTreeMap::new();
+    /// What the source says.
+    fn changed_blocks(&mut self, range: &Range<u64>) -> Result<Parts, DiskFailure> {
+        let mut parts = Parts::new();
         let limit = (range.end * self.chunk_bytes).min(self.source.size_bytes());
         let mut at = range.start * self.chunk_bytes;
         while at < limit {
@@ -288,28 +323,56 @@ impl Batches {
             // Whole blocks: of one that changed in part, the rest is looked at too.
             let block = BLOCK_BYTES as u64;
             let changed = changed.start / block * block..changed.end.next_multiple_of(block);
-            let stop = changed.end.min(limit);
-            // Zero until data turns up in it.
-            self.mark(&mut parts, changed.start..stop, true);
-            let mut from = changed.start;
-            while let Some(data) = self.next_data(from)?.filter(|data| data.start < stop) {
-                self.mark(&mut parts, data.start..data.end.min(stop), false);
-                from = data.end;
-                if from >= stop {
-                    break;
-                }
-            }
-            at = stop;
+            at = changed.end.min(limit);
+            self.add_changed(&mut parts, changed.start..at)?;
         }
         Ok(parts)
     }
 
-    fn mark(
-        &self,
-        parts: &mut BTreeMap<u64, (BlockMask, BlockMask)>,
-        bytes: Range<u64>,
-        is_zero: bool,
-    ) {
+    fn add_changed(&mut self, parts: &mut Parts, bytes: Range<u64>) -> Result<(), DiskFailure> {
+        // Zero until data turns up in it.
+        self.mark(parts, bytes.clone(), true);
+        let mut from = bytes.start;
+        while let Some(data) = self.next_data(from)?.filter(|data| data.start < bytes.end) {
+            self.mark(parts, data.start..data.end.min(bytes.end), false);
+            from = data.end;
+            if from >= bytes.end {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// What later captures changed counts as changed. Where the disk was not put back, the source said all of it already.
+    fn add_later(&mut self, range: &Range<u64>, parts: &mut Parts) -> Result<(), NextError> {
+        let later = self
+            .known
+            .tracked
+            .as_ref()
+            .and_then(|its| its.later.as_ref());
+        let Some(later) = later else { return Ok(()) };
+        let size = self.source.size_bytes();
+        for (position, blocks) in later.blocks(range.clone())? {
+            let start = position * self.chunk_bytes;
+            let said = parts.get(&position).map(|(changed, _)| changed);
+            let is_new = |block: &usize| {
+                !said.is_some_and(|said| said.has(*block))
+                    && blocks.as_ref().is_none_or(|blocks| blocks.has(*block))
+            };
+            let bytes_of = |block: usize| start + (block * BLOCK_BYTES) as u64;
+            let all = 0..self.chunk_bytes as usize / BLOCK_BYTES;
+            let new: Vec<usize> = all.filter(is_new).collect();
+            for run in new.chunk_by(|a, b| a + 1 == *b) {
+                let bytes = bytes_of(run[0])..bytes_of(run[run.len() - 1] + 1).min(size);
+                if !bytes.is_empty() {
+                    self.add_changed(parts, bytes)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn mark(&self, parts: &mut Parts, bytes: Range<u64>, is_zero: bool) {
         let block = BLOCK_BYTES as u64;
         let of_chunk = self.chunk_bytes / block;
         for number in bytes.start / block..bytes.end.div_ceil(block) {

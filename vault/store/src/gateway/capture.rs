@@ -14,7 +14,7 @@ use crate::buffers::Buffers;
 use crate::extents::Extents;
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use vault_format::block_values::of_chunk;
 use vault_format::ids::CaptureId;
@@ -28,9 +28,11 @@ type JudgedBatch = (Batch, Vec<Judged>);
 struct Judging(Option<JoinHandle<Result<JudgedBatch, (u64, String)>>>);
 
 impl Judging {
-    fn start(jobs: ChunkJobs, batch: Batch) -> Self {
+    fn start(jobs: ChunkJobs, mut batch: Batch) -> Self {
         Judging(Some(tokio::task::spawn_blocking(move || {
+            let began = Instant::now();
             let judged = jobs.run(&batch.looks)?;
+            batch.took = began.elapsed();
             Ok((batch, judged))
         })))
     }
@@ -64,6 +66,8 @@ struct Reading<'r> {
     unheeded: Arc<HashSet<u64>>,
     /// The pass that this is, if it is one, and when it stops for now.
     pass: Option<(CaptureId, Instant)>,
+    /// How long a disk may be read for what is not said to have changed; `None` if nobody waits.
+    scrub_time: Option<Duration>,
     progress: &'r (dyn Fn(u64) + Sync),
 }
 
@@ -93,12 +97,13 @@ impl Gateway {
         after_reading: impl AsyncFnOnce() -> Consistency,
     ) -> Result<PointReport, StoreError> {
         let mut report = PointReport::default();
-        let mut draft = self.shared.open_draft(&vm, hold, &mut report)?;
+        let mut draft = self.shared.open_draft(&vm, (hold, false), &mut report)?;
         let mut packing = Packing::new(draft.ordinal, hold);
         let reading = Reading {
             vm: &vm.name,
             unheeded: self.shared.unheeded_packs(&draft)?,
             pass: None,
+            scrub_time: (hold != Hold::Nothing).then(|| self.scrub_time.next(vm.captured_at)),
             progress,
         };
         let read = self
@@ -123,6 +128,9 @@ impl Gateway {
             log: self.shared.state.header().heeded_log(),
         });
         (draft.row.pass, draft.row.under_way) = (None, None);
+        let chunk_bytes = u64::from(self.shared.key.chunk_bytes);
+        let now = vm.captured_at.as_second();
+        draft.end_scrubs(now, (chunk_bytes, false), &mut report);
         report.superseded = self.shared.commit_draft(&mut draft)?;
         Ok(report)
     }
@@ -134,12 +142,15 @@ impl Gateway {
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(PointReport, bool), StoreError> {
         let mut report = PointReport::default();
-        let mut draft = self.shared.open_draft(&vm, Hold::Nothing, &mut report)?;
+        let mut draft = self
+            .shared
+            .open_draft(&vm, (Hold::Nothing, true), &mut report)?;
         let mut packing = Packing::new(draft.ordinal, Hold::Nothing);
         let reading = Reading {
             vm: &vm.name,
             unheeded: self.shared.unheeded_packs(&draft)?,
             pass: Some((vm.id, until)),
+            scrub_time: None,
             progress,
         };
         let read = self
@@ -151,29 +162,31 @@ impl Gateway {
             .await?;
         if ended {
             (draft.row.pass, draft.row.under_way) = (Some(vm.id), None);
-            self.shared.state.put_capture(draft.ordinal, &draft.row)?;
+            let chunk_bytes = u64::from(self.shared.key.chunk_bytes);
+            let now = vm.captured_at.as_second();
+            draft.end_scrubs(now, (chunk_bytes, true), &mut report);
+            self.shared.state.end_pass(draft.ordinal, &draft.row)?;
         }
         Ok((report, ended))
     }
 
-    /// Ends the packs, and notes what is still to be noted, well or not.
+    /// Ends the packs, and notes what is still to be noted. What was read before the disk failed stays; where it is the
+    /// store, the outbox or the state that failed, what it had not taken yet is read again.
     async fn end_reading(
         &mut self,
         read: Result<(), StoreError>,
         packing: &mut Packing,
         draft: &Draft,
     ) -> Result<(), StoreError> {
-        let ended = match read {
-            Ok(()) => self.finish_packing(packing).await,
-            Err(e) => Err(e),
+        let ended = match &read {
+            Ok(()) | Err(StoreError::Disk { .. }) => self.finish_packing(packing, &draft.row).await,
+            Err(_) => Ok(()),
         };
-        match ended {
-            Ok(()) => self.note_changes(packing, &draft.row),
-            Err(e) => {
-                self.await_packing(packing).await?;
-                Err(e)
-            }
+        let ended = read.and(ended);
+        if ended.is_err() {
+            self.await_packing(packing).await?;
         }
+        ended
     }
 
     /// False if a pass stopped on the way.
@@ -249,6 +262,7 @@ impl Gateway {
         let mut done = (from * chunk_bytes).min(size_bytes);
         (reading.progress)(done);
         let (mut before, mut ended): (Option<JudgedBatch>, bool) = (None, true);
+        let mut scrub_time = reading.scrub_time;
         loop {
             let snapshot = shared.state.snapshot()?;
             let waiting = shared.waiting_packs()?.into_keys().collect();
@@ -303,12 +317,24 @@ impl Gateway {
             }
             before = match judged {
                 None => break,
-                Some(Ok(judged)) => Some(judged),
+                Some(Ok(judged)) => {
+                    let batch = &judged.0;
+                    if let Some(left) = scrub_time.as_mut().filter(|_| batch.is_scrub) {
+                        *left = left.saturating_sub(batch.took);
+                        if left.is_zero() {
+                            batches.stop_scrub();
+                        }
+                    }
+                    Some(judged)
+                }
                 Some(Err((offset, cause))) => return Err(failed(offset, cause)),
             };
         }
         if !ended {
             return Ok(false);
+        }
+        if let Some(scrub) = &mut intake.draft.scrubs[number] {
+            *scrub = batches.scrub();
         }
         (reading.progress)(size_bytes - done);
         if intake.surprises > 0 && reading.pass.is_none() {
@@ -333,15 +359,15 @@ impl Gateway {
         for (position, was_mapped) in &batch.holes {
             unmap(intake, packing, *position, *was_mapped);
         }
-        let mut rows = Vec::new();
+        let (map, values) = (intake.row().number, intake.values.clone());
         for (look, judged) in batch.looks.iter().zip(judged) {
             intake.report.chunks_read += 1;
             intake.report.read_bytes += judged.read_bytes;
-            rows.extend(judged.values.map(|values| (look.position, values)));
+            if let Some(row) = judged.values {
+                packing.values(map, &values, (look.position, row));
+            }
             intake.draft.add_needs(&judged.needs);
-            let slot = self
-                .take_in(judged.outcome, &judged.needs, packing, intake)
-                .await?;
+            let slot = self.take_in(judged.outcome, &judged.needs, packing, intake);
             let old = look.old.map_or(Slot::Hole, Slot::Chunk);
             let is_news = slot.is_some_and(|slot| slot != old);
             intake.surprises += u64::from(judged.is_surprise || (look.is_scrub && is_news));
@@ -352,36 +378,33 @@ impl Gateway {
                     None => judged.changed,
                     Some(before) => before.zip(judged.changed.as_ref()).map(|(a, b)| a.union(b)),
                 };
-                let map = intake.row().number;
                 packing.change(map, (look.position, Change { slot, blocks }));
             }
-            self.note_due_changes(packing, &intake.draft.row).await?;
+            self.end_due_pack(packing, &intake.draft.row).await?;
         }
-        // After the records, which are patches of what the rows say so far.
-        intake.values.write(&rows)?;
         Ok(batch.end)
     }
 
     /// The slot that the position gets; `None` for no change.
-    async fn take_in(
+    fn take_in(
         &mut self,
         outcome: Outcome,
         needs: &[u64],
         packing: &mut Packing,
         intake: &mut Intake<'_>,
-    ) -> Result<Option<Slot>, StoreError> {
+    ) -> Option<Slot> {
         let report = &mut *intake.report;
         match outcome {
-            Outcome::Unchanged => Ok(None),
-            Outcome::Hole => Ok(Some(Slot::Hole)),
+            Outcome::Unchanged => None,
+            Outcome::Hole => Some(Slot::Hole),
             Outcome::Known(id) => {
                 report.chunks_known += 1;
-                Ok(Some(Slot::Chunk(id)))
+                Some(Slot::Chunk(id))
             }
             // Two chunks that were judged at once may be the same one.
             Outcome::Stored { id, .. } if packing.has(&id) => {
                 report.chunks_known += 1;
-                Ok(Some(Slot::Chunk(id)))
+                Some(Slot::Chunk(id))
             }
             Outcome::Stored {
                 id,
@@ -397,9 +420,9 @@ impl Gateway {
                 report.changed_bytes += changed_bytes;
                 report.stored_bytes += record.len() as u64;
                 let row = chunk_row(kind, record.len(), mask);
-                self.add_record(packing, (id, row), &record, needs).await?;
+                self.add_record(packing, (id, row), &record, needs);
                 intake.records.give(record);
-                Ok(Some(Slot::Chunk(id)))
+                Some(Slot::Chunk(id))
             }
         }
     }

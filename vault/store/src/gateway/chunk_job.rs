@@ -153,7 +153,8 @@ impl ChunkJobs {
         let id = merge(&self.key.id_key, values);
         match id {
             Some(id) if look.old == Some(id) && look.base.is_none() => {
-                Ok(!self.snapshot.is_lost(&id)?)
+                // What the map names and no pack has is stored again, whatever became of it.
+                Ok(self.snapshot.chunk(&id)?.is_some() && !self.snapshot.is_lost(&id)?)
             }
             _ => Ok(false),
         }

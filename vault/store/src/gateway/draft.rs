@@ -2,7 +2,9 @@
 //! whole point in one commit.
 
 use super::batches::{Known, Tracked};
+use super::later::Later;
 use super::rows::{DiskRow, QueueRow, Scrub};
+use super::scrub::{bound, plan_scrub};
 use super::{DiskCapture, Hold, PointReport, Shared, VmCapture};
 use crate::StoreError;
 use std::collections::{BTreeSet, HashSet};
@@ -10,12 +12,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use vault_format::ids::CaptureId;
 use vault_format::layer::Slot;
-
-/// Every chunk of a tracked disk is read once in this time, whether or not it is said to have changed.
-const SCRUB_SECONDS: i64 = 28 * 24 * 3600;
-
-/// A capture reads one of so many shares at most, however late it comes.
-const SHARES: u64 = 28;
 
 /// A draft in the hands of a capture.
 pub(super) struct Draft {
@@ -25,8 +21,8 @@ pub(super) struct Draft {
     pub known: Vec<Known>,
     /// The points that it replaces.
     pub replaces: Vec<u64>,
-    /// How far each disk's slow reading has come when it is whole.
-    scrubs: Vec<Scrub>,
+    /// What is read of each disk whether or not it changed; once that is done, what was read. `None` for all of it.
+    pub scrubs: Vec<Option<Range<u64>>>,
     hold: Hold,
 }
 
@@ -45,19 +41,28 @@ impl Draft {
 }
 
 impl Shared {
-    /// Opens the VM's draft, or begins one.
+    /// Opens the VM's draft, or begins one, for a capture or a pass.
     pub(super) fn open_draft(
         &self,
         vm: &VmCapture,
-        hold: Hold,
+        (hold, is_pass): (Hold, bool),
         report: &mut PointReport,
     ) -> Result<Draft, StoreError> {
         let vm_id = self.key.id_key.vm_id(&vm.name);
         self.check_vm(&vm.name, &vm_id)?;
         if hold != Hold::Nothing {
-            self.forget_doubtful(&vm_id)?;
+            self.forget_unsure(&vm_id)?;
         }
+        // In this order: of a point that is half in the map when the snapshot is taken, the pending row is found, or the
+        // point is the published one.
+        let snapshot = Arc::new(self.state.snapshot()?);
+        let is_pending = self
+            .state
+            .pending()?
+            .iter()
+            .any(|row| row.vm.vm_id == vm_id);
         let mut queue = self.state.queue_of(&vm_id)?;
+        let all = queue.clone();
         let draft = match queue.last() {
             Some((_, row)) if row.point.is_none() => queue.pop(),
             _ => None,
@@ -71,45 +76,61 @@ impl Shared {
             _ => (None, Vec::new()),
         };
         let trusted = self.captures(&vm_id)?.into_iter();
-        let trusted: Vec<CaptureId> = trusted.map(|known| known.id).collect();
-        let (mut disks, mut known, mut scrubs) = (Vec::new(), Vec::new(), Vec::new());
+        let mut trusted: Vec<CaptureId> = trusted.map(|known| known.id).collect();
+        if is_pending {
+            // Nobody knows any more what the point that is nearly in the map changes in the one before it.
+            trusted.retain(|id| all.iter().any(|(_, row)| is_of(row, *id)));
+        }
+        let (mut disks, mut known, mut due) = (Vec::new(), Vec::new(), Vec::new());
+        let (chunk_bytes, now) = (u64::from(self.key.chunk_bytes), vm.captured_at.as_second());
         for disk in &vm.disks {
             let old = before.iter().find(|row| row.name == disk.name);
             let row = self.disk_row(old, disk)?;
             let old = old.filter(|old| old.number == row.number);
             let why = distrusted(disk, old, &trusted);
-            let (scrub, next) = match (&why, hold) {
+            let scrub = match &why {
                 // A pass and a capture share the map: only the capture's share counts.
-                (None, Hold::Checkpoint | Hold::Superseding) => {
-                    let positions = row.size_bytes.div_ceil(u64::from(self.key.chunk_bytes));
-                    plan_scrub(row.scrub, positions, vm.captured_at.as_second())
-                }
-                _ => (Default::default(), row.scrub),
+                None if is_pass => Some(0..0),
+                None => Some(plan_scrub(disk, row.scrub, chunk_bytes, now)),
+                Some(_) => None,
             };
+            due.push((row.scrub.at, scrub));
             let tracked = match why {
                 None => Some(Tracked {
-                    scrub,
+                    scrub: 0..0,
                     lost: self.lost_positions(row.number)?,
+                    later: disk
+                        .since
+                        .and_then(|its| Later::new(&snapshot, row.number, &all, its)),
                 }),
                 Some(_) => None,
             };
-            scrubs.push(next);
             report.compared.extend(why);
             disks.push(row);
             known.push(Known { tracked, base });
+        }
+        let positions = disks
+            .iter()
+            .map(|disk| disk.size_bytes.div_ceil(chunk_bytes));
+        let positions: Vec<u64> = positions.collect();
+        bound(&mut due, &positions, hold != Hold::Nothing);
+        let scrubs: Vec<Option<Range<u64>>> = due.into_iter().map(|(_, range)| range).collect();
+        for (known, scrub) in known.iter_mut().zip(&scrubs) {
+            if let (Some(tracked), Some(scrub)) = (&mut known.tracked, scrub) {
+                tracked.scrub = scrub.clone();
+            }
         }
         let (ordinal, row) = match draft {
             Some((ordinal, row)) => {
                 let gone = row.disks.iter().map(|disk| disk.number);
                 let gone = gone.filter(|old| !disks.iter().any(|disk| disk.number == *old));
-                self.state
-                    .drop_changes(ordinal, &gone.collect::<Vec<_>>())?;
+                let gone: Vec<u32> = gone.collect();
                 let row = QueueRow {
                     disks,
                     priority: vm.priority,
                     ..row
                 };
-                self.state.put_capture(ordinal, &row)?;
+                self.state.reopen_draft(ordinal, &row, &gone)?;
                 (ordinal, row)
             }
             None => {
@@ -205,16 +226,13 @@ impl Shared {
             unheeded.retain(|pack| !draft.row.needs.contains(pack));
         }
         if draft.hold != Hold::Nothing {
-            unheeded.extend(self.doubtful_packs()?.into_keys());
+            unheeded.extend(self.unsure_packs()?);
         }
         Ok(Arc::new(unheeded))
     }
 
     /// The draft is a whole point now. Returns how many points it replaced.
     pub(super) fn commit_draft(&self, draft: &mut Draft) -> Result<u64, StoreError> {
-        for (disk, scrub) in draft.row.disks.iter_mut().zip(&draft.scrubs) {
-            disk.scrub = *scrub;
-        }
         // While these are held nothing begins to be published, and no pack sets out.
         let busy = self.busy.point();
         let flying = self.busy.packs();
@@ -239,6 +257,12 @@ impl Shared {
     }
 }
 
+/// Whether `id` is what this row of the queue counts from.
+fn is_of(row: &QueueRow, id: CaptureId) -> bool {
+    let point = row.point.as_ref().map(|point| point.capture);
+    point.or(row.pass) == Some(id)
+}
+
 /// Why all of a disk is compared; `None` if its source knows what changed.
 fn distrusted(disk: &DiskCapture, old: Option<&DiskRow>, trusted: &[CaptureId]) -> Option<String> {
     let name = &disk.name;
@@ -256,80 +280,5 @@ fn distrusted(disk: &DiskCapture, old: Option<&DiskRow>, trusted: &[CaptureId]) 
             "disk {name}: its source knows changes since capture {since}, which is neither the newest point nor one that waits"
         )),
         _ => None,
-    }
-}
-
-/// The positions that are due at `now`, in seconds since 1970, and what is noted for the next time.
-fn plan_scrub(last: Scrub, positions: u64, now: i64) -> ([Range<u64>; 2], Scrub) {
-    let fresh = Scrub {
-        next: last.next.min(positions),
-        at: now,
-    };
-    // The first time, and after a clock was set back.
-    if last.at == 0 || now < last.at || positions == 0 {
-        return (Default::default(), fresh);
-    }
-    let elapsed = (now - last.at).min(SCRUB_SECONDS) as u128;
-    let due = (u128::from(positions) * elapsed / SCRUB_SECONDS as u128) as u64;
-    // A VM that was off for long is not read in one go: a day's share at once, the rest with the next captures.
-    let due = due.min(positions.div_ceil(SHARES));
-    if due == 0 {
-        return (Default::default(), last);
-    }
-    let begin = fresh.next % positions;
-    let end = begin + due;
-    // What is left of a position's time counts next time.
-    let used = u128::from(due) * SCRUB_SECONDS as u128 / u128::from(positions);
-    let next = Scrub {
-        next: end % positions,
-        at: (last.at + used as i64).max(now - SCRUB_SECONDS),
-    };
-    let ranges = [begin..end.min(positions), 0..end.saturating_sub(positions)];
-    (ranges, next)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_position_is_read_within_a_month_whatever_the_cycle() {
-        for (positions, cycle) in [
-            (1, 600),
-            (7, 86_400),
-            (4096, 10),
-            (100_000, 300),
-            (999, 86_400),
-        ] {
-            let (mut scrub, mut now) = (Scrub::default(), 1_700_000_000);
-            let mut seen = vec![now; positions as usize];
-            let mut reads = 0;
-            for _ in 0..2 * (70 * 86_400 / cycle) + 3 {
-                let (ranges, next) = plan_scrub(scrub, positions, now);
-                for position in ranges.into_iter().flatten() {
-                    let seen = &mut seen[position as usize];
-                    assert!(now - *seen <= 30 * 86_400 + cycle, "{positions} {cycle}");
-                    (*seen, reads) = (now, reads + 1);
-                }
-                (scrub, now) = (next, now + cycle);
-                if now > 1_700_000_000 + 140 * 86_400 {
-                    break;
-                }
-            }
-            let late = seen
-                .iter()
-                .filter(|seen| now - **seen > 30 * 86_400 + cycle);
-            assert_eq!(late.count(), 0, "{positions} {cycle}");
-            let most = positions * ((now - 1_700_000_000) as u64 / (27 * 86_400) + 2);
-            assert!(reads <= most, "{positions} {cycle}: {reads} of {most}");
-        }
-    }
-
-    #[test]
-    fn a_clock_that_was_set_back_scrubs_nothing_twice() {
-        let last = Scrub { next: 5, at: 2_000 };
-        let (ranges, next) = plan_scrub(last, 10, 1_000);
-        assert_eq!(ranges, [0..0, 0..0]);
-        assert_eq!((next.next, next.at), (5, 1_000));
     }
 }

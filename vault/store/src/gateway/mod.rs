@@ -11,14 +11,18 @@ mod draft;
 mod epoch;
 mod heal;
 mod index;
+mod later;
 mod layers;
+mod losses;
 mod outbox;
 mod outbox_plan;
+mod pace;
 mod packing;
 mod publish;
 mod queue;
 mod rebuild;
 mod rows;
+mod scrub;
 mod snapshot;
 mod state;
 mod state_map;
@@ -146,6 +150,7 @@ struct Shared {
     /// Held while a point is published, and while the vault is learnt anew or damage is heeded.
     publishing: tokio::sync::Mutex<()>,
     busy: uploader::Busy,
+    pace: pace::Pace,
 }
 
 /// A gateway at work: its key, its state, and a data key that lives as long as this value.
@@ -153,10 +158,9 @@ pub struct Gateway {
     shared: Arc<Shared>,
     sealer: Sealer,
     sealed_key: [u8; SEALED_KEY_BYTES],
-    /// Largest pack at the pace of the last uploads.
-    pack_bytes: usize,
     buffers: Buffers,
     key_made: Instant,
+    scrub_time: scrub::ScrubTime,
 }
 
 impl std::fmt::Debug for Gateway {
@@ -185,24 +189,32 @@ impl Gateway {
             options,
             publishing: tokio::sync::Mutex::new(()),
             busy: uploader::Busy::default(),
+            pace: pace::Pace::new(options.pack_bytes),
         };
         shared.tidy_outbox()?;
         Ok(Gateway {
             shared: Arc::new(shared),
             sealer,
             sealed_key,
-            pack_bytes: options.pack_bytes.min(16 << 20),
             buffers: Buffers::new(
                 options.uploads + 1,
                 options.pack_bytes + packing::PACK_REST_BYTES,
             ),
             key_made: Instant::now(),
+            scrub_time: scrub::ScrubTime::default(),
         })
     }
 
     /// The half that sends. Any number of them may be had; they take turns.
     pub fn uploader(&self) -> Uploader {
         Uploader::new(self.shared.clone())
+    }
+
+    /// After so many commits of the state every further one fails, as if the process had died there.
+    #[cfg(any(test, feature = "conformance"))]
+    pub fn dies_after_commits(&self, commits: u64) {
+        let left = &self.shared.state.commits_left;
+        left.store(commits, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// A data key opens what was sealed within a day, no more.

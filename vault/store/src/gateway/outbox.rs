@@ -33,6 +33,9 @@ impl Outbox {
     pub fn open(state: &Path, most_bytes: u64) -> Result<Self, StoreError> {
         let folder = state.join("outbox");
         fs::create_dir_all(&folder).map_err(state_error(&folder))?;
+        // Its own entry too, or all that is laid in it durably may be gone with it.
+        let entry = fs::File::open(state).and_then(|state| state.sync_all());
+        entry.map_err(state_error(state))?;
         let outbox = Outbox {
             root: Root::new(folder),
             most_bytes,
@@ -83,7 +86,7 @@ impl Outbox {
             });
         }
         let path = self.path(pack);
-        let made = self.root.create(&path, bytes, &|_| {});
+        let made = self.root.create(&path, bytes, &|_| Ok(()));
         if made.map_err(state_error(&path))? == Created::New {
             self.used_bytes.fetch_add(length, Relaxed);
         }

@@ -16,7 +16,10 @@ pub struct OutboxUse {
 /// What waits of one VM.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VmWaiting {
+    /// Those that can be sent.
     pub points: u64,
+    /// Those that cannot, as long as the VM is fenced or another gateway's.
+    pub held: u64,
     pub bytes: u64,
 }
 
@@ -32,13 +35,14 @@ pub enum CapturePlan {
 }
 
 /// Decides before a capture of which `expected_bytes` are expected. Replacing needs room for the new points beside the
-/// old ones, which go only when the new ones are whole; so room for the largest VM's is kept free.
+/// old ones, which go only when the new ones are whole; so room for the largest VM's is kept free, also by a VM's first:
+/// one that took all the room would leave none for any VM until the uplink is back.
 pub fn plan_capture(outbox: &OutboxUse, vm: &str, expected_bytes: u64) -> CapturePlan {
     let own = outbox.vms.get(vm).copied().unwrap_or_default();
     let largest = outbox.vms.values().map(|vm| vm.bytes).max().unwrap_or(0);
     let after = outbox.used_bytes + expected_bytes;
     let replacement = largest.max(own.bytes + expected_bytes);
-    if after + replacement <= outbox.most_bytes || (own.points == 0 && after <= outbox.most_bytes) {
+    if after + replacement <= outbox.most_bytes {
         CapturePlan::Append
     } else if own.points > 0 && after + own.bytes <= outbox.most_bytes {
         CapturePlan::Supersede
@@ -139,6 +143,7 @@ mod tests {
             let waiting = VmWaiting {
                 points: *points,
                 bytes: *bytes,
+                held: 0,
             };
             ((*name).to_owned(), waiting)
         });
@@ -180,13 +185,14 @@ mod tests {
     #[test]
     fn a_full_outbox_is_superseded_and_one_without_room_for_that_takes_nothing() {
         for (used, vms, expected, plan) in [
-            (0, &[][..], 60, CapturePlan::Append),
-            (0, &[], 101, CapturePlan::NoRoom),
+            (0, &[][..], 50, CapturePlan::Append),
+            (0, &[], 51, CapturePlan::NoRoom),
             (40, &[("a", 2, 40)], 5, CapturePlan::Append),
             (48, &[("a", 2, 48)], 4, CapturePlan::Supersede),
             (60, &[("a", 2, 60)], 4, CapturePlan::NoRoom),
-            // Another VM's points are not this one's to replace, but it may still have its first one.
-            (60, &[("b", 2, 60)], 4, CapturePlan::Append),
+            // Another VM's points are not this one's to replace; it may have its first one as long as those can be.
+            (40, &[("b", 2, 40)], 20, CapturePlan::Append),
+            (40, &[("b", 2, 40)], 21, CapturePlan::NoRoom),
         ] {
             assert_eq!(
                 plan_capture(&outbox(used, vms), "a", expected),
@@ -194,6 +200,20 @@ mod tests {
                 "{used}"
             );
         }
+    }
+
+    #[test]
+    fn one_vms_first_point_leaves_room_for_the_others_and_to_replace_it() {
+        let mut state = outbox(0, &[]);
+        let mut largest = (0..=100).rev();
+        let fits = |bytes: &u64| plan_capture(&state, "a", *bytes) == CapturePlan::Append;
+        assert_eq!(largest.find(fits), Some(50));
+        // One that leaves others some.
+        state = outbox(30, &[("a", 1, 30)]);
+        assert_eq!(plan_capture(&state, "b", 30), CapturePlan::Append);
+        state = outbox(60, &[("a", 1, 30), ("b", 1, 30)]);
+        assert_eq!(plan_capture(&state, "a", 10), CapturePlan::Supersede);
+        assert_eq!(plan_capture(&state, "b", 10), CapturePlan::Supersede);
     }
 
     fn point(capture: u64, vm: u8, priority: u32, needs: &[u64]) -> WaitingPoint {

@@ -3,20 +3,17 @@
 
 use super::rows::{ChunkRow, PackRow, QueueRow};
 use super::state_queue::Changed;
+use super::values::Values;
 use super::{Gateway, Hold};
 use crate::StoreError;
 use crate::objects::ObjectError;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::time::Instant;
+use std::sync::Arc;
 use tokio::task::JoinSet;
+use vault_format::ChunkId;
+use vault_format::block_values::BlockValue;
 use vault_format::pack::PackBuilder;
 use vault_format::record::Kind;
-use vault_format::{ChunkId, names};
-
-/// A PUT should take no longer than this, since a broken one starts again.
-const PUT_SECONDS: f64 = 30.0;
-/// Below this, requests cost more than a broken PUT.
-const LEAST_PACK_BYTES: usize = 2 << 20;
 
 /// A pack ends after its last record: a chunk of 4 MiB, and the trailer.
 pub(super) const PACK_REST_BYTES: usize = 6 << 20;
@@ -28,11 +25,13 @@ const MOST_RECORDS: usize = 16_384;
 const MOST_CHANGES: usize = 65_536;
 /// From this many on a commit pays.
 const DUE_CHANGES: usize = 4096;
+/// Block values that wait with them, at most: those of 4096 chunks of 1 MiB. A pack of their smallest patches has 1 MB then.
+const MOST_VALUE_BYTES: usize = 32 << 20;
 
-type Landed = Result<(u64, usize, f64), ObjectError>;
+type Landed = Result<u64, ObjectError>;
 
-/// The packs of one capture, and what it changed in the map as far as that waits for them: a change is noted when the
-/// chunk that it names is.
+/// The packs of one capture, and what it changed in the map as far as that waits for them: a change is noted with the pack
+/// that brings the chunk that it names.
 pub(super) struct Packing {
     /// The capture's ordinal.
     capture: u64,
@@ -45,9 +44,29 @@ pub(super) struct Packing {
     arrived: Vec<u64>,
     /// Chunks of packs noted in the state while this batch is taken in, and while the one before was.
     noted: [HashSet<ChunkId>; 2],
+    unnoted: Unnoted,
+}
+
+/// What is to be noted next.
+#[derive(Default)]
+pub(super) struct Unnoted {
     /// By disk.
-    changes: BTreeMap<u32, Vec<Changed>>,
-    waiting_changes: usize,
+    pub changes: BTreeMap<u32, Vec<Changed>>,
+    count: usize,
+    /// By disk, and in order of position. They are written when the changes are noted: before, they would be those of chunks
+    /// that no map names if the capture ended here, and each would be read whole again.
+    values: BTreeMap<u32, (Arc<Values>, Vec<ValueRow>)>,
+    value_bytes: usize,
+}
+
+type ValueRow = (u64, Vec<BlockValue>);
+
+impl Unnoted {
+    /// A lost row costs a chunk read whole, no more.
+    fn write_values(&self) -> Result<(), StoreError> {
+        let mut all = self.values.values();
+        all.try_for_each(|(values, rows)| values.write(rows))
+    }
 }
 
 impl Packing {
@@ -61,8 +80,7 @@ impl Packing {
             flying: JoinSet::new(),
             arrived: Vec::new(),
             noted: Default::default(),
-            changes: BTreeMap::new(),
-            waiting_changes: 0,
+            unnoted: Unnoted::default(),
         }
     }
 
@@ -82,30 +100,42 @@ impl Packing {
     }
 
     pub fn change(&mut self, disk: u32, changed: Changed) {
-        self.changes.entry(disk).or_default().push(changed);
-        self.waiting_changes += 1;
+        self.unnoted.changes.entry(disk).or_default().push(changed);
+        self.unnoted.count += 1;
     }
 
-    /// So many changes wait that the pack is ended for them.
-    fn is_crowded(&self) -> bool {
-        self.waiting_changes >= MOST_CHANGES
+    pub fn values(&mut self, disk: u32, values: &Arc<Values>, row: ValueRow) {
+        self.unnoted.value_bytes += row.1.len() * size_of::<BlockValue>();
+        let of_disk = self.unnoted.values.entry(disk);
+        let (_, rows) = of_disk.or_insert_with(|| (values.clone(), Vec::new()));
+        rows.push(row);
+    }
+
+    /// So much waits for the pack that it is ended.
+    fn is_crowded(&self, capacity: usize) -> bool {
+        let is_full = |builder: &PackBuilder| builder.len() >= capacity;
+        self.builder.as_ref().is_some_and(is_full)
+            || self.filling.len() >= MOST_RECORDS
+            || self.unnoted.count >= MOST_CHANGES
+            || self.unnoted.value_bytes >= MOST_VALUE_BYTES
     }
 
     fn are_changes_due(&self) -> bool {
-        self.builder.is_none() && self.waiting_changes >= DUE_CHANGES
+        let unnoted = &self.unnoted;
+        self.builder.is_none()
+            && (unnoted.count >= DUE_CHANGES || unnoted.value_bytes >= MOST_VALUE_BYTES)
     }
 }
 
 impl Gateway {
-    /// Adds a record to the pack being filled; ends the pack when it is full.
-    pub(super) async fn add_record(
+    /// Adds a record to the pack being filled. Once what it changed is known too, `end_due_pack` is called.
+    pub(super) fn add_record(
         &mut self,
         packing: &mut Packing,
         (id, row): (ChunkId, ChunkRow),
         record: &[u8],
         needs: &[u64],
-    ) -> Result<(), StoreError> {
-        let capacity = self.pack_bytes;
+    ) {
         let builder = packing.builder.get_or_insert_with(|| {
             // Of one size, whatever the pace: what is not touched takes no memory.
             let most = self.shared.options.pack_bytes + PACK_REST_BYTES;
@@ -114,19 +144,22 @@ impl Gateway {
         builder.push(id, row.kind, record);
         packing.after.extend(needs);
         packing.filling.insert(id, row);
-        if builder.len() >= capacity || packing.filling.len() >= MOST_RECORDS {
-            self.end_pack(packing).await?;
-        }
-        Ok(())
     }
 
-    async fn end_pack(&mut self, packing: &mut Packing) -> Result<(), StoreError> {
+    /// Ends the pack being filled, and notes it and what was changed by it in one commit.
+    async fn end_pack(
+        &mut self,
+        packing: &mut Packing,
+        draft: &QueueRow,
+    ) -> Result<(), StoreError> {
+        while packing.builder.is_some() && packing.flying.len() >= self.shared.options.uploads {
+            self.land_one(packing).await?;
+        }
         let Some(builder) = packing.builder.take() else {
             return Ok(());
         };
-        while packing.flying.len() >= self.shared.options.uploads {
-            self.land_one(packing).await?;
-        }
+        // If the pack cannot be kept, neither can what names its chunks.
+        let unnoted = std::mem::take(&mut packing.unnoted);
         let shared = self.shared.clone();
         let (key, keys) = (&shared.key, shared.key.trust.keys.newest());
         let pack =
@@ -149,7 +182,12 @@ impl Gateway {
             if packing.hold != Hold::Nothing {
                 shared.outbox.put(&pack.name, &pack.bytes)?;
             }
-            shared.state.add_pack(&row, &pack.entries, &chunks)
+            let changed = (packing.capture, draft, &unnoted.changes);
+            let ordinal = shared
+                .state
+                .add_pack(&row, &pack.entries, &chunks, changed)?;
+            unnoted.write_values()?;
+            Ok::<u64, StoreError>(ordinal)
         })?;
         let buffers = self.buffers.clone();
         if packing.hold != Hold::Nothing {
@@ -157,10 +195,10 @@ impl Gateway {
             return Ok(());
         }
         packing.flying.spawn(async move {
-            let (name, length, begin) = (names::pack(&pack.name), pack.bytes.len(), Instant::now());
-            let bytes = buffers.lend(pack.bytes);
-            shared.objects.create(&name, bytes).await?;
-            Ok((ordinal, length, begin.elapsed().as_secs_f64()))
+            shared
+                .send_pack(&pack.name, buffers.lend(pack.bytes))
+                .await?;
+            Ok(ordinal)
         });
         Ok(())
     }
@@ -171,11 +209,7 @@ impl Gateway {
         };
         let landed =
             landed.map_err(|e| StoreError::Other(format!("an upload ended unexpectedly: {e}")))?;
-        let (ordinal, bytes, seconds) = landed?;
-        packing.arrived.push(ordinal);
-        let options = self.shared.options;
-        self.pack_bytes =
-            next_pack_bytes(options.pack_bytes, bytes, seconds * options.uploads as f64);
+        packing.arrived.push(landed?);
         self.write_segment_on_the_way(packing).await
     }
 
@@ -200,59 +234,53 @@ impl Gateway {
     }
 
     /// Sends what is left, and waits until all has arrived; where packs wait in the outbox, they are there now.
-    pub(super) async fn finish_packing(&mut self, packing: &mut Packing) -> Result<(), StoreError> {
-        self.end_pack(packing).await?;
+    pub(super) async fn finish_packing(
+        &mut self,
+        packing: &mut Packing,
+        draft: &QueueRow,
+    ) -> Result<(), StoreError> {
+        self.end_pack(packing, draft).await?;
         while !packing.flying.is_empty() {
             self.land_one(packing).await?;
         }
-        self.note_arrived(packing)
+        self.note_arrived(packing)?;
+        self.note_changes(packing, draft)
     }
 
     /// After a failure: waits for the packs under way. One that lands after the next sync asked for it would be sent
     /// twice, and what is nearly there need not be sent again.
     pub(super) async fn await_packing(&mut self, packing: &mut Packing) -> Result<(), StoreError> {
         while let Some(landed) = packing.flying.join_next().await {
-            if let Ok(Ok((ordinal, _, _))) = landed {
+            if let Ok(Ok(ordinal)) = landed {
                 packing.arrived.push(ordinal);
             }
         }
         self.note_arrived(packing)
     }
 
-    /// Notes what was changed, where it is time for that.
-    pub(super) async fn note_due_changes(
+    /// Ends the pack, or notes what was changed without one, where it is time for that.
+    pub(super) async fn end_due_pack(
         &mut self,
         packing: &mut Packing,
-        row: &QueueRow,
+        draft: &QueueRow,
     ) -> Result<(), StoreError> {
-        if packing.is_crowded() {
-            self.end_pack(packing).await?;
+        if packing.is_crowded(self.shared.pack_bytes()) {
+            self.end_pack(packing, draft).await?;
         }
         match packing.are_changes_due() {
-            true => self.note_changes(packing, row),
+            true => self.note_changes(packing, draft),
             false => Ok(()),
         }
     }
 
     /// Notes all that was changed. No chunk of it is in a pack being filled.
-    pub(super) fn note_changes(
-        &self,
-        packing: &mut Packing,
-        row: &QueueRow,
-    ) -> Result<(), StoreError> {
+    fn note_changes(&self, packing: &mut Packing, draft: &QueueRow) -> Result<(), StoreError> {
         debug_assert!(packing.builder.is_none());
-        packing.waiting_changes = 0;
-        let changes = std::mem::take(&mut packing.changes);
-        self.shared
-            .state
-            .add_changes(packing.capture, row, &changes)
+        let unnoted = std::mem::take(&mut packing.unnoted);
+        let state = &self.shared.state;
+        state.add_changes(packing.capture, draft, &unnoted.changes)?;
+        unnoted.write_values()
     }
-}
-
-/// Pack size at which a PUT takes half a minute, at the pace of the last one.
-fn next_pack_bytes(most: usize, bytes: usize, seconds: f64) -> usize {
-    let pace = bytes as f64 / seconds.max(0.001);
-    ((pace * PUT_SECONDS) as usize).clamp(LEAST_PACK_BYTES.min(most), most)
 }
 
 /// What the state keeps of a record just sealed; its pack's number is filled in when the pack is noted.
@@ -266,21 +294,5 @@ pub(super) fn chunk_row(
         length: length as u32,
         kind,
         mask,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn packs_are_as_large_as_half_a_minute_of_uplink() {
-        assert_eq!(next_pack_bytes(32 << 20, 16 << 20, 0.1), 32 << 20);
-        assert_eq!(
-            next_pack_bytes(32 << 20, 1_250_000, 10.0),
-            3_750_000,
-            "1 Mbit/s"
-        );
-        assert_eq!(next_pack_bytes(32 << 20, 1000, 10.0), LEAST_PACK_BYTES);
     }
 }

@@ -139,6 +139,12 @@ pub(super) struct Scrub {
     pub next: u64,
     /// Up to when its share was read, in seconds since 1970; 0 before the first time.
     pub at: i64,
+    /// When this round through the disk began; 0 if nobody knows.
+    #[serde(default)]
+    pub began: i64,
+    /// That it takes too long has been told.
+    #[serde(default)]
+    pub is_told: bool,
 }
 
 /// One layer of a disk.

@@ -14,11 +14,14 @@ use vault_format::ChunkId;
 use vault_format::layer::Slot;
 use vault_format::record::BlockMask;
 
+type Changes = ReadOnlyTable<(u32, u64, u64), &'static [u8]>;
+
 pub(super) struct Snapshot {
     pub(super) chunks: ReadOnlyTable<&'static [u8; 32], &'static [u8]>,
     pub(super) lost: ReadOnlyTable<&'static [u8; 32], ()>,
     pub(super) map: ReadOnlyTable<(u32, u64), &'static [u8; 32]>,
-    pub(super) changes: ReadOnlyTable<(u32, u64, u64), &'static [u8]>,
+    pub(super) changes: Changes,
+    pub(super) after_pass: Changes,
     pub(super) any_lost: bool,
     pub(super) directory: PathBuf,
 }
@@ -104,9 +107,26 @@ impl Snapshot {
         range: Range<u64>,
         base: u64,
     ) -> Result<BTreeMap<u64, Option<BlockMask>>, StoreError> {
-        let items = self
-            .changes
-            .range((disk, range.start, 0)..(disk, range.end, 0));
+        self.changed_in(&self.changes, disk, range, base)
+    }
+
+    /// The same of what the VM's draft has changed since its last complete pass.
+    pub fn changed_after_pass(
+        &self,
+        disk: u32,
+        range: Range<u64>,
+    ) -> Result<BTreeMap<u64, Option<BlockMask>>, StoreError> {
+        self.changed_in(&self.after_pass, disk, range, 0)
+    }
+
+    fn changed_in(
+        &self,
+        changes: &Changes,
+        disk: u32,
+        range: Range<u64>,
+        base: u64,
+    ) -> Result<BTreeMap<u64, Option<BlockMask>>, StoreError> {
+        let items = changes.range((disk, range.start, 0)..(disk, range.end, 0));
         let mut out: BTreeMap<u64, Option<BlockMask>> = BTreeMap::new();
         for item in items.map_err(self.error())? {
             let (key, value) = item.map_err(self.error())?;
@@ -136,9 +156,26 @@ impl Snapshot {
         position: u64,
         base: u64,
     ) -> Result<Option<u64>, StoreError> {
-        let items = self
-            .changes
-            .range((disk, position, 0)..=(disk, u64::MAX, u64::MAX));
+        self.next_in(&self.changes, disk, position, base)
+    }
+
+    /// The first position at or after `position` that the VM's draft has changed since its last complete pass.
+    pub fn next_changed_after_pass(
+        &self,
+        disk: u32,
+        position: u64,
+    ) -> Result<Option<u64>, StoreError> {
+        self.next_in(&self.after_pass, disk, position, 0)
+    }
+
+    fn next_in(
+        &self,
+        changes: &Changes,
+        disk: u32,
+        position: u64,
+        base: u64,
+    ) -> Result<Option<u64>, StoreError> {
+        let items = changes.range((disk, position, 0)..=(disk, u64::MAX, u64::MAX));
         for item in items.map_err(self.error())? {
             let (_, position, ordinal) = item.map_err(self.error())?.0.value();
             if ordinal > base {

@@ -27,6 +27,9 @@ pub(super) const MAP: TableDefinition<(u32, u64), &[u8; 32]> = TableDefinition::
 pub(super) const QUEUE: TableDefinition<u64, &[u8]> = TableDefinition::new("queue");
 /// What they change in the map, by disk, position and ordinal: the last one of a position is what it holds.
 pub(super) const CHANGES: TableDefinition<(u32, u64, u64), &[u8]> = TableDefinition::new("changes");
+/// Of those, what a draft has changed since its last complete pass: few of many.
+pub(super) const AFTER_PASS: TableDefinition<(u32, u64, u64), &[u8]> =
+    TableDefinition::new("after_pass");
 /// The next number of each kind.
 pub(super) const COUNTERS: TableDefinition<&str, u64> = TableDefinition::new("counters");
 
@@ -40,6 +43,9 @@ pub(super) struct State {
     header: RwLock<Arc<Header>>,
     /// Whether any chunk is marked lost: spares a look-up for each unchanged chunk.
     any_lost: AtomicBool,
+    /// Further commits fail, as if the process had died before them: for tests.
+    #[cfg(any(test, feature = "conformance"))]
+    pub(super) commits_left: std::sync::atomic::AtomicU64,
 }
 
 pub(super) fn state_error<E: std::fmt::Display>(path: &Path) -> impl Fn(E) -> StoreError {
@@ -91,6 +97,8 @@ impl State {
             directory: directory.to_owned(),
             header: RwLock::new(Arc::new(header)),
             any_lost: AtomicBool::new(false),
+            #[cfg(any(test, feature = "conformance"))]
+            commits_left: u64::MAX.into(),
         };
         match state.read_header()? {
             None => state.change_header(|_| {})?,
@@ -158,6 +166,10 @@ impl State {
     ) -> Result<T, StoreError> {
         let write = self.database.begin_write().map_err(self.error())?;
         let out = f(&write).map_err(self.error())?;
+        #[cfg(any(test, feature = "conformance"))]
+        self.commits_left
+            .fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1))
+            .map_err(|_| self.error()("the process died before a commit"))?;
         write.commit().map_err(self.error())?;
         Ok(out)
     }
@@ -197,6 +209,7 @@ impl State {
             w.delete_table(PENDING)?;
             w.delete_table(MAP)?;
             w.delete_table(CHANGES)?;
+            w.delete_table(AFTER_PASS)?;
             w.delete_table(QUEUE)?;
             // Counters stay: a pack on its way must not land under the number of another.
             create_tables(w)?;
@@ -217,6 +230,7 @@ impl State {
                 lost: r.open_table(LOST)?,
                 map: r.open_table(MAP)?,
                 changes: r.open_table(CHANGES)?,
+                after_pass: r.open_table(AFTER_PASS)?,
                 any_lost: self.any_lost(),
                 directory: self.directory.clone(),
             })
@@ -306,6 +320,7 @@ fn create_tables(w: &WriteTransaction) -> Result<(), redb::Error> {
     w.open_table(PENDING)?;
     w.open_table(MAP)?;
     w.open_table(CHANGES)?;
+    w.open_table(AFTER_PASS)?;
     w.open_table(QUEUE)?;
     w.open_table(COUNTERS)?;
     Ok(())

@@ -69,6 +69,15 @@ pub(super) struct Change {
 }
 
 impl Change {
+    /// A pass may come to a position twice: it differs in what either changed.
+    pub fn over(&self, before: Change) -> Change {
+        let both = self.blocks.as_ref().zip(before.blocks.as_ref());
+        Change {
+            slot: self.slot,
+            blocks: both.map(|(now, before)| before.union(now)),
+        }
+    }
+
     /// A hole is empty, a chunk its id and the mask.
     pub fn encode(&self) -> Vec<u8> {
         let mask = self.blocks.as_ref().map_or(&[][..], BlockMask::as_bytes);
@@ -94,11 +103,12 @@ impl Change {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rows::QueueRow;
+    use super::super::rows::{DiskRow, PendingRow, QueueRow, Scrub, VmRow};
     use super::*;
     use crate::setup::{VaultRequest, prepare_vault_at};
-    use vault_format::VmId;
+    use vault_format::ids::{CaptureId, ObjectHash};
     use vault_format::kit::Argon2idCosts;
+    use vault_format::{PointId, VmId};
 
     fn state(folder: &std::path::Path) -> State {
         let request = VaultRequest {
@@ -116,6 +126,39 @@ mod tests {
         };
         let prepared = prepare_vault_at(&request, costs).unwrap();
         State::open(folder, &prepared.key).unwrap()
+    }
+
+    fn pending(capture: u64, disks: [u32; 2]) -> PendingRow {
+        let disk = |number: u32| DiskRow {
+            name: number.to_string(),
+            number,
+            size_bytes: 0,
+            excluded: false,
+            layers: Vec::new(),
+            mapped: 0,
+            scrub: Scrub::default(),
+        };
+        let vm = VmRow {
+            name: "vm".into(),
+            vm_id: VmId([1; 16]),
+            point: PointId {
+                epoch: 1,
+                sequence: 1,
+            },
+            hash: ObjectHash([0; 32]),
+            object: "points/x".into(),
+            captured_at: String::new(),
+            capture: CaptureId([0; 16]),
+            consistency: String::new(),
+            taken_from: None,
+            disks: disks.map(disk).to_vec(),
+        };
+        PendingRow {
+            manifest: Vec::new(),
+            vm,
+            packs: Vec::new(),
+            capture,
+        }
     }
 
     fn chunk(n: u8) -> Slot {
@@ -184,6 +227,49 @@ mod tests {
         assert_eq!(since(0).into_keys().collect::<Vec<_>>(), [10, 11, 12, 20]);
         assert_eq!(since(1).into_keys().collect::<Vec<_>>(), [10, 12, 20]);
         assert_eq!(snapshot.next_changed_since(4, 11, 1).unwrap(), Some(12));
+    }
+
+    #[test]
+    fn a_point_becomes_the_map_page_by_page_and_a_death_in_between_changes_nothing() {
+        use std::sync::atomic::Ordering::Relaxed;
+        let folder = tempfile::tempdir().unwrap();
+        let state = state(folder.path());
+        let ids = [1, 2, 3, 4].map(|n| ChunkId([n; 32])).to_vec();
+        state.overlay(4, &[Run::Chunks { first: 0, ids }]).unwrap();
+        let slots: Vec<_> = (0..40)
+            .map(|at| match at % 5 {
+                0 => (at, Slot::Hole),
+                _ => (at, chunk(100 + at as u8)),
+            })
+            .collect();
+        change(&state, 1, 4, &slots);
+        change(&state, 1, 6, &slots[..9]);
+        change(&state, 2, 4, &[(3, chunk(9)), (50, chunk(9))]);
+        let pending = pending(1, [4, 6]);
+        state.put_pending(&pending).unwrap();
+        let all = || -> Vec<(u64, Slot)> {
+            let snapshot = state.snapshot().unwrap();
+            let both = [4, 6].map(|disk| snapshot.mapped(disk, 0..100).unwrap());
+            let slots = both.concat().into_iter();
+            slots.map(|(at, id)| (at, Slot::Chunk(id))).collect()
+        };
+        let (before, mut deaths) = (all(), 0);
+        loop {
+            state.commits_left.store(1, Relaxed);
+            let applied = state.apply_in_pages(&pending, &[], 7);
+            state.commits_left.store(u64::MAX, Relaxed);
+            assert_eq!(all(), before, "after {deaths} deaths");
+            if applied.is_ok() {
+                break;
+            }
+            assert_eq!(state.pending().unwrap().len(), 1);
+            deaths += 1;
+        }
+        assert_eq!(deaths, 6, "49 rows, 7 at a time");
+        assert!(state.pending().unwrap().is_empty());
+        let snapshot = state.snapshot().unwrap();
+        let left = snapshot.changed(4, 0..100, u64::MAX).unwrap();
+        assert_eq!(left.count(), 2, "the later capture's");
     }
 
     /// All positions, asked for `most` at a time.

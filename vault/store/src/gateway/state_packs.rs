@@ -1,22 +1,25 @@
 //! The state's packs, what is known by them, and the segments that index them.
 
-use super::rows::{ChunkRow, PackRow, SegmentRow};
+use super::rows::{ChunkRow, PackRow, QueueRow, SegmentRow};
 use super::state::{CHUNKS, ENTRIES, LOST, OPEN, PACKS, SEGMENTS, State, json, take_numbers};
+use super::state_queue::{Changes, put_changes, put_row};
 use crate::StoreError;
 use redb::{ReadableTable, WriteTransaction};
-use std::collections::BTreeSet;
 use vault_format::ChunkId;
 use vault_format::entry::{Entry, decode_entries, encode_entries};
 
 impl State {
-    /// Notes a pack that is about to be sent, with what it makes known, in one commit.
+    /// Notes a pack that is about to be sent, with what it makes known and what its capture changed, in one commit.
     pub fn add_pack(
         &self,
         row: &PackRow,
         entries: &[Entry],
         chunks: &[(ChunkId, ChunkRow)],
+        (capture, draft, changes): (u64, &QueueRow, &Changes),
     ) -> Result<u64, StoreError> {
         self.write(|w| {
+            put_row(w, capture, draft)?;
+            put_changes(w, (capture, draft), changes)?;
             let ordinal = take_numbers(w, "pack", 1)?;
             w.open_table(PACKS)?.insert(ordinal, json(row).as_slice())?;
             w.open_table(OPEN)?.insert(ordinal, ())?;
@@ -69,34 +72,8 @@ impl State {
         })
     }
 
-    /// Forgets packs that never arrived, and what was to be known by them.
-    pub fn forget_packs(&self, ordinals: &[u64]) -> Result<(), StoreError> {
-        let entries = self.entries_of_all(ordinals)?;
-        self.write(|w| drop_packs(w, &entries))
-    }
-
-    /// The chunks that these packs brought are not known any more; the packs stay.
-    pub fn forget_chunks(&self, packs: &BTreeSet<u64>) -> Result<(), StoreError> {
-        let packs: Vec<u64> = packs.iter().copied().collect();
-        let entries = self.entries_of_all(&packs)?;
-        self.write(|w| drop_chunks(w, &entries))
-    }
-
-    pub(super) fn entries_of_all(
-        &self,
-        ordinals: &[u64],
-    ) -> Result<Vec<(u64, Vec<Entry>)>, StoreError> {
-        let of_one = |ordinal: &u64| Ok((*ordinal, self.entries_of(*ordinal)?));
-        ordinals.iter().map(of_one).collect()
-    }
-
     pub fn entries_of(&self, ordinal: u64) -> Result<Vec<Entry>, StoreError> {
-        let bytes = self.read(|r| {
-            Ok(r.open_table(ENTRIES)?
-                .get(ordinal)?
-                .map(|v| v.value().to_vec()))
-        })?;
-        decode_entries(&bytes.unwrap_or_default(), 1).map_err(self.error())
+        self.read(|r| entries_in(&r.open_table(ENTRIES)?, ordinal))
     }
 
     /// All packs, by ordinal.
@@ -229,15 +206,21 @@ pub(super) fn update_pack_rows(
     Ok(())
 }
 
+pub(super) fn entries_in(
+    table: &impl ReadableTable<u64, &'static [u8]>,
+    pack: u64,
+) -> Result<Vec<Entry>, redb::Error> {
+    let bytes = table.get(pack)?;
+    let bytes = bytes.as_ref().map_or(&[][..], |v| v.value());
+    decode_entries(bytes, 1).map_err(|error| redb::Error::Corrupted(error.to_string()))
+}
+
 /// Forgets packs and the chunks that only they were to bring.
-pub(super) fn drop_packs(
-    w: &WriteTransaction,
-    packs: &[(u64, Vec<Entry>)],
-) -> Result<(), redb::Error> {
+pub(super) fn drop_packs(w: &WriteTransaction, packs: &[u64]) -> Result<(), redb::Error> {
     drop_chunks(w, packs)?;
     let (mut rows, mut open) = (w.open_table(PACKS)?, w.open_table(OPEN)?);
     let mut all = w.open_table(ENTRIES)?;
-    for (ordinal, _) in packs {
+    for ordinal in packs {
         rows.remove(ordinal)?;
         open.remove(ordinal)?;
         all.remove(ordinal)?;
@@ -245,13 +228,11 @@ pub(super) fn drop_packs(
     Ok(())
 }
 
-pub(super) fn drop_chunks(
-    w: &WriteTransaction,
-    packs: &[(u64, Vec<Entry>)],
-) -> Result<(), redb::Error> {
-    let mut chunks = w.open_table(CHUNKS)?;
-    for (ordinal, entries) in packs {
-        for entry in entries {
+/// The chunks that these packs brought are not known any more; the packs stay.
+pub(super) fn drop_chunks(w: &WriteTransaction, packs: &[u64]) -> Result<(), redb::Error> {
+    let (mut chunks, all) = (w.open_table(CHUNKS)?, w.open_table(ENTRIES)?);
+    for ordinal in packs {
+        for entry in entries_in(&all, *ordinal)? {
             let its = chunks
                 .get(&entry.id.0)?
                 .and_then(|v| ChunkRow::decode(v.value()));

@@ -9,7 +9,7 @@ use crate::objects::ObjectError;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::task::JoinSet;
-use vault_format::{PointId, VmId, names};
+use vault_format::{PointId, VmId};
 
 /// What one call sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct Sent {
     pub points: Vec<(String, PointId)>,
     /// Something waits for a pack that is not in the outbox: a capture under way brings it, or the next one asks for it.
     pub is_blocked: bool,
+    /// VMs whose next point cannot be published, and why; what else waited was sent.
+    pub refused: Vec<(String, String)>,
 }
 
 /// Sends what waits. One at a time works, others wait for it.
@@ -62,18 +64,18 @@ impl Drop for Mark<'_> {
 
 type Landed = Result<(u64, u64), ObjectError>;
 
-/// VMs whose points cannot be published, and the first reason.
-#[derive(Default)]
+/// A VM whose points cannot be published.
 struct Refused {
-    vms: HashSet<VmId>,
-    why: Option<StoreError>,
+    vm: VmId,
+    name: String,
+    why: StoreError,
 }
 
 type Doing<'a, 'm> = (
     &'a mut Sent,
     &'a mut JoinSet<Landed>,
     &'a mut Mark<'m>,
-    &'a mut Refused,
+    &'a mut Vec<Refused>,
 );
 
 impl Uploader {
@@ -105,7 +107,7 @@ impl Uploader {
             packs: HashSet::new(),
         };
         let (mut sent, mut flying) = (Sent::default(), JoinSet::new());
-        let mut refused = Refused::default();
+        let mut refused = Vec::new();
         let outcome = loop {
             if sent.points.len() >= points {
                 break Ok(());
@@ -123,9 +125,14 @@ impl Uploader {
                 self.land(landed, &mut sent)?;
             }
         }
-        match (outcome, refused.why) {
-            (Err(error), _) | (Ok(()), Some(error)) => Err(error),
-            (Ok(()), None) => Ok(sent),
+        outcome?;
+        let name = |its: &Refused| (its.name.clone(), its.why.to_string());
+        sent.refused = refused.iter().map(name).collect();
+        let is_nothing = sent.points.is_empty() && sent.packs == 0;
+        match refused.into_iter().next() {
+            // The VM was asked for, or nothing else came of it.
+            Some(first) if only.is_some() || is_nothing => Err(first.why),
+            _ => Ok(sent),
         }
     }
 
@@ -137,7 +144,7 @@ impl Uploader {
     ) -> Result<bool, StoreError> {
         let shared = &self.shared;
         // In this order: all packs of a point are noted before it is.
-        let points = shared.waiting_points(only)?;
+        let rows = shared.waiting_points(only)?;
         let waiting = shared.waiting_packs()?;
         let packs = stands_on(&waiting);
         let point = |(ordinal, row): &(u64, QueueRow)| WaitingPoint {
@@ -146,16 +153,26 @@ impl Uploader {
             priority: row.priority,
             needs: needs_of(*ordinal, row, &waiting),
         };
-        let mut points: Vec<WaitingPoint> = points.iter().map(point).collect();
-        points.retain(|point| !refused.vms.contains(&point.vm));
+        let mut points: Vec<WaitingPoint> = rows.iter().map(point).collect();
+        points.retain(|point| !refused.iter().any(|its| its.vm == point.vm));
         if let Some(capture) = ready_point(&points, &packs) {
             match shared.publish_next(capture).await {
                 Ok(published) => sent.points.extend(published),
                 // Of one VM, whoever waits behind it: the others go on.
-                Err(error) if error.is_damage() || error.is_of_one_vm() => {
-                    let vm = points.iter().find(|point| point.capture == capture);
-                    refused.vms.extend(vm.map(|point| point.vm));
-                    refused.why.get_or_insert(error);
+                Err(why) if why.is_damage() || why.is_of_one_vm() => {
+                    let row = rows.into_iter().find(|(ordinal, _)| *ordinal == capture);
+                    let Some((
+                        _,
+                        QueueRow {
+                            vm: name,
+                            vm_id: vm,
+                            ..
+                        },
+                    )) = row
+                    else {
+                        return Err(why);
+                    };
+                    refused.push(Refused { vm, name, why });
                 }
                 Err(error) => return Err(error),
             }
@@ -223,11 +240,10 @@ impl Uploader {
         let Some(bytes) = bytes else {
             return Ok(());
         };
-        let (objects, name) = (shared.objects.clone(), names::pack(&pack.name));
+        let (shared, name) = (shared.clone(), pack.name);
         flying.spawn(async move {
             let length = bytes.len() as u64;
-            // "Exists" is as good: its name is its content.
-            objects.create(&name, bytes.into()).await?;
+            shared.send_pack(&name, bytes.into()).await?;
             Ok((ordinal, length))
         });
         Ok(())
@@ -251,13 +267,26 @@ impl Shared {
 
     /// The points that wait, of one VM or of all that may be published.
     fn waiting_points(&self, only: Option<&VmId>) -> Result<Vec<(u64, QueueRow)>, StoreError> {
-        let fenced = &self.state.header().log.fenced;
-        let mut points = self.state.queue()?;
-        points.retain(|(_, row)| {
-            let asked = only.map_or(!fenced.contains(&row.vm_id), |vm| *vm == row.vm_id);
-            asked && row.point.is_some()
-        });
+        let mut points = Vec::new();
+        for (ordinal, row) in self.state.queue()? {
+            let is_asked = match only {
+                Some(vm) => *vm == row.vm_id,
+                None => self.may_publish(&row)?,
+            };
+            if is_asked && row.point.is_some() {
+                points.push((ordinal, row));
+            }
+        }
         Ok(points)
+    }
+
+    /// Whether the VM is this gateway's to publish, as far as is known here: neither fenced nor taken over.
+    pub(super) fn may_publish(&self, row: &QueueRow) -> Result<bool, StoreError> {
+        match self.check_vm(&row.vm, &row.vm_id) {
+            Err(error) if error.is_of_one_vm() => Ok(false),
+            Err(error @ StoreError::State { .. }) => Err(error),
+            _ => Ok(true),
+        }
     }
 
     /// Publishes a capture, unless it has been replaced just now, or needs a pack that has not arrived: the capturing half

@@ -133,8 +133,19 @@ impl StoreObjects {
         let (root, bytes, throttle) = (root.clone(), bytes.clone(), self.throttle.clone());
         let path = root.path.join(path.as_ref());
         let runtime = tokio::runtime::Handle::current();
+        // Gone when this is given up: the thread must not go on for minutes then, nor when there is no clock any more.
+        let (_asks, asked) = tokio::sync::watch::channel(());
         let create = move || {
-            let pace = |bytes| runtime.block_on(throttle.take_in_pieces(bytes));
+            let pace = |bytes| {
+                let mut asked = asked.clone();
+                runtime.block_on(async {
+                    tokio::select! {
+                        biased;
+                        _ = asked.changed() => Err(std::io::Error::other("given up")),
+                        () = throttle.take_in_pieces(bytes) => Ok(()),
+                    }
+                })
+            };
             root.create(&path, &bytes, &pace)
         };
         let created = tokio::task::spawn_blocking(create).await;

@@ -47,7 +47,8 @@ impl Root {
         root
     }
 
-    /// Creates `path` with `bytes`, on the disk when it returns. `pace` is asked before so many bytes are written.
+    /// Creates `path` with `bytes`, on the disk when it returns. `pace` is asked before so many bytes are written,
+    /// and may end it.
     ///
     /// Until it is whole the file has no name, so a death leaves nothing behind; where that cannot be, it has one that is
     /// not listed.
@@ -150,7 +151,7 @@ impl Root {
 }
 
 /// Called before so many bytes are written; may block.
-pub(super) type Pace<'p> = &'p dyn Fn(usize);
+pub(super) type Pace<'p> = &'p dyn Fn(usize) -> io::Result<()>;
 
 /// A new file beside `path`, under the first number that nobody uses or left behind.
 fn stage(path: &Path) -> io::Result<(File, PathBuf)> {
@@ -179,7 +180,7 @@ fn write(file: &File, bytes: &[u8], pace: Pace) -> io::Result<()> {
         for part in bytes[..aligned].chunks(STEP_BYTES) {
             let step = &mut buffer[begin..begin + part.len()];
             step.copy_from_slice(part);
-            pace(part.len());
+            pace(part.len())?;
             match file.write_all_at(step, done as u64) {
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => break,
                 written => written?,
@@ -189,7 +190,7 @@ fn write(file: &File, bytes: &[u8], pace: Pace) -> io::Result<()> {
         past_cache(file, false);
     }
     for part in bytes[done..].chunks(STEP_BYTES) {
-        pace(part.len());
+        pace(part.len())?;
         file.write_all_at(part, done as u64)?;
         done += part.len();
     }
@@ -208,6 +209,10 @@ fn past_cache(file: &File, past: bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn free(_: usize) -> io::Result<()> {
+        Ok(())
+    }
 
     fn bytes(length: usize) -> Vec<u8> {
         (0..length as u32).map(|i| (i % 251) as u8).collect()
@@ -230,13 +235,13 @@ mod tests {
         for length in lengths {
             let path = folder.path().join(format!("a/b/{length}"));
             let made = root
-                .create_nameless(&path, &bytes[..length], &|_| {})
+                .create_nameless(&path, &bytes[..length], &free)
                 .unwrap();
             // On a file system that cannot, there is nothing to see here.
             let Some(made) = made else { return };
             assert_eq!(made, Created::New);
             assert!(std::fs::read(&path).unwrap() == bytes[..length], "{length}");
-            let again = root.create_nameless(&path, b"other", &|_| {}).unwrap();
+            let again = root.create_nameless(&path, b"other", &free).unwrap();
             assert_eq!(again, Some(Created::Exists));
             assert!(std::fs::read(&path).unwrap() == bytes[..length]);
         }
@@ -253,7 +258,7 @@ mod tests {
         let path = folder.path().join("new/folder/name");
         let create = |racer: u8| {
             let bytes = vec![racer; LEAST_BYTES + 1];
-            root.create_nameless(&path, &bytes, &|_| {}).unwrap()
+            root.create_nameless(&path, &bytes, &free).unwrap()
         };
         let made: Vec<_> = std::thread::scope(|scope| {
             let racers: Vec<_> = (0..8u8)
@@ -282,13 +287,16 @@ mod tests {
             for length in [0, 1, STEP_BYTES + 1, 3 * STEP_BYTES] {
                 let path = folder.path().join(way).join(length.to_string());
                 let asked = std::cell::RefCell::new(Vec::new());
-                let pace = |bytes| asked.borrow_mut().push(bytes);
+                let pace = |bytes| {
+                    asked.borrow_mut().push(bytes);
+                    Ok(())
+                };
                 let created = root.create(&path, &bytes(length), &pace).unwrap();
                 assert_eq!(created, Created::New);
                 let asked = asked.into_inner();
                 assert_eq!(asked.iter().sum::<usize>(), length, "{way}");
                 assert!(asked.iter().all(|bytes| *bytes <= STEP_BYTES), "{way}");
-                let again = root.create(&path, b"other", &|_| {}).unwrap();
+                let again = root.create(&path, b"other", &free).unwrap();
                 assert_eq!(again, Created::Exists);
                 assert!(std::fs::read(&path).unwrap() == bytes(length));
             }
@@ -298,12 +306,24 @@ mod tests {
     }
 
     #[test]
+    fn what_its_pace_ends_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        for root in [Root::new, Root::refusing].map(|make| make(folder.path().to_owned())) {
+            let ended = |_| Err(io::Error::other("given up"));
+            let path = folder.path().join("name");
+            let error = root.create(&path, &bytes(2 * STEP_BYTES), &ended);
+            assert_eq!(error.unwrap_err().to_string(), "given up");
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        }
+    }
+
+    #[test]
     fn what_a_death_left_staged_is_in_nobodys_way() {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::refusing(folder.path().to_owned());
         let path = folder.path().join("name");
         std::fs::write(folder.path().join("name#1"), b"half").unwrap();
-        assert_eq!(root.create(&path, b"whole", &|_| {}).unwrap(), Created::New);
+        assert_eq!(root.create(&path, b"whole", &free).unwrap(), Created::New);
         assert_eq!(std::fs::read(&path).unwrap(), b"whole");
     }
 }

@@ -93,6 +93,11 @@ pub trait Objects: Send + Sync + Debug {
     /// The store's clock: the newest `Date` it has answered with (a directory: now).
     fn store_time(&self) -> Option<Timestamp>;
 
+    /// How fast all uploads together may go.
+    fn rate(&self) -> Rate {
+        Rate::Unlimited
+    }
+
     /// The vault's URL, without secrets.
     fn describe(&self) -> String;
 }
@@ -121,6 +126,10 @@ impl<O: Objects + ?Sized> Objects for Arc<O> {
 
     fn store_time(&self) -> Option<Timestamp> {
         (**self).store_time()
+    }
+
+    fn rate(&self) -> Rate {
+        (**self).rate()
     }
 
     fn describe(&self) -> String {

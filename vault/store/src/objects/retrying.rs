@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::splitmix::mix;
-use super::{Created, Listed, ObjectError, Objects, Retry, Throttle};
+use super::{Created, Listed, ObjectError, Objects, Rate, Retry, Throttle};
 
 /// How long a store's weakness is borne.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,6 +167,10 @@ impl<O: Objects> Objects for Retrying<O> {
 
     fn store_time(&self) -> Option<Timestamp> {
         self.inner.store_time()
+    }
+
+    fn rate(&self) -> Rate {
+        self.throttle.rate()
     }
 
     fn describe(&self) -> String {

@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::unix::fs::MetadataExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -36,6 +36,37 @@ pub struct TestLibvirt {
     pub folder: TempDir,
     pub domain: Domain,
     daemon: Child,
+    program: &'static str,
+}
+
+fn launch(folder: &Path, program: &str) -> Child {
+    let path = |name: &str| folder.join(name);
+    // The folder is not ours any more.
+    let own = fs::metadata("/proc/self").expect("this process");
+    let mut command = match own.uid() {
+        0 => {
+            let mut command = Command::new("setpriv");
+            let user = [format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")];
+            command.args(user).args(["--clear-groups", program]);
+            command
+        }
+        _ => Command::new(program),
+    };
+    command
+        .args(
+            [&path("libvirtd.conf"), &path("pid")]
+                .into_iter()
+                .zip(["-f", "-p"])
+                .flat_map(|(path, flag)| [PathBuf::from(flag), path.clone()]),
+        )
+        .env("HOME", path("home"))
+        .env("XDG_RUNTIME_DIR", path("run"))
+        .env("XDG_CONFIG_HOME", path("config"))
+        .env("XDG_CACHE_HOME", path("cache"))
+        .stdin(Stdio::null())
+        .stderr(fs::File::create(path("said")).expect("a file"))
+        .spawn()
+        .expect("libvirtd starts")
 }
 
 impl TestLibvirt {
@@ -46,7 +77,7 @@ impl TestLibvirt {
             .into_iter()
             .find(|path| fs::exists(path).unwrap_or(false));
         let Some(program) = program else {
-            eprintln!("SKIPPED, as libvirt is not installed: run tests/setup.sh test");
+            testkit::skip("libvirt");
             return None;
         };
         // Its sockets have long names below this.
@@ -70,57 +101,54 @@ impl TestLibvirt {
                 .status();
             assert!(made.expect("qemu-img runs").success());
         }
-        let mut command = match folder.path().metadata().expect("a folder").uid() {
-            0 => {
-                let owner = format!("{NOBODY}:{NOBODY}");
-                let owned = Command::new("chown")
-                    .args(["-R", &owner])
-                    .arg(folder.path())
-                    .status();
-                assert!(owned.expect("chown runs").success());
-                let mut command = Command::new("setpriv");
-                let user = [format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")];
-                command.args(user).args(["--clear-groups", program]);
-                command
-            }
-            _ => Command::new(program),
-        };
-        let daemon = command
-            .args(
-                [&path("libvirtd.conf"), &path("pid")]
-                    .into_iter()
-                    .zip(["-f", "-p"])
-                    .flat_map(|(path, flag)| [PathBuf::from(flag), path.clone()]),
-            )
-            .env("HOME", path("home"))
-            .env("XDG_RUNTIME_DIR", path("run"))
-            .env("XDG_CONFIG_HOME", path("config"))
-            .env("XDG_CACHE_HOME", path("cache"))
-            .stdin(Stdio::null())
-            .stderr(fs::File::create(path("said")).expect("a file"))
-            .spawn()
-            .expect("libvirtd starts");
+        if folder.path().metadata().expect("a folder").uid() == 0 {
+            let owner = format!("{NOBODY}:{NOBODY}");
+            let owned = Command::new("chown")
+                .args(["-R", &owner])
+                .arg(folder.path())
+                .status();
+            assert!(owned.expect("chown runs").success());
+        }
         let socket = path("run/libvirt-sock");
-        let vm = TestLibvirt {
+        let mut vm = TestLibvirt {
             domain: Domain {
                 host: Host::Local,
                 uri: format!("qemu:///session?socket={}", socket.display()),
                 name: "dc01".into(),
             },
+            daemon: launch(folder.path(), program),
+            program,
             folder,
-            daemon,
         };
-        for _ in 0..500 {
-            if socket.exists() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        vm.answers().await;
         let domain = vm.folder.path().join("dc01.xml");
         fs::write(&domain, vm.definition()).expect("written");
         vm.virsh(&["define", &domain.display().to_string()]).await;
         vm.virsh(&["start", "dc01"]).await;
+        vm.domain.name = vm.look().await.uuid;
         Some(vm)
+    }
+
+    /// Of which its QEMU and its jobs take no notice.
+    pub fn kill_daemon(&mut self) {
+        self.daemon.kill().expect("killed");
+        self.daemon.wait().expect("ended");
+    }
+
+    pub async fn start_daemon(&mut self) {
+        self.daemon = launch(self.folder.path(), self.program);
+        self.answers().await;
+    }
+
+    async fn answers(&self) {
+        let all = ["-q", "-c", &self.domain.uri, "list", "--all"];
+        for _ in 0..500 {
+            if self.domain.host.run("virsh", &all).await.is_ok() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("libvirtd does not answer");
     }
 
     fn definition(&self) -> String {
@@ -135,7 +163,8 @@ impl TestLibvirt {
         format!(
             "<domain type='qemu'><name>dc01</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>\
              <os><type arch='x86_64' machine='q35'>hvm</type></os><on_poweroff>destroy</on_poweroff>\
-             <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>{}{}</devices></domain>",
+             <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>{}{}\
+             <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel></devices></domain>",
             disk("vda", "qcow2"),
             disk("vdb", "raw")
         )
@@ -183,6 +212,11 @@ impl TestLibvirt {
         self.folder.path().join("sparesite.nbd")
     }
 
+    pub fn files(&self) -> String {
+        let path = self.folder.path().join("sparesite~");
+        path.display().to_string()
+    }
+
     pub async fn try_begin(
         &self,
         number: u8,
@@ -191,10 +225,8 @@ impl TestLibvirt {
     ) -> Result<Job, LibvirtError> {
         let [vda, vdb] = self.wanted();
         let disks = [(vda, since.map(capture)), (vdb, None)];
-        let scratch = |number: usize| {
-            let name = format!("sparesite-scratch{number}");
-            self.folder.path().join(name).display().to_string()
-        };
+        let files = self.files();
+        let scratch = |number: usize| format!("{files}{number}");
         let all = ["vda".to_owned(), "vdb".to_owned()];
         let socket = self.socket();
         let made = documents(
@@ -208,7 +240,7 @@ impl TestLibvirt {
             freeze: false,
             most_bytes,
             socket: &socket,
-            folder: self.folder.path(),
+            files: &files,
             documents: &made,
         };
         Job::begin(&self.domain, order).await
@@ -234,6 +266,20 @@ impl TestLibvirt {
             LiveDisk::open(&held, 2, Interrupt::of(interrupt)).expect("opens")
         };
         (job, [open("vda", since.is_some()), open("vdb", false)])
+    }
+
+    /// A job of ours that nobody watches.
+    pub async fn lost_job(&self) {
+        let (socket, files) = (self.socket(), self.files());
+        let [vda, _] = self.wanted();
+        let scratch = |number: usize| format!("{files}{number}");
+        let all = ["vda".to_owned(), "vdb".to_owned()];
+        let place = (socket.as_path(), &scratch as &dyn Fn(usize) -> String);
+        let made = documents(&mark(), None, &all, &[(vda, None)], place);
+        let file = self.folder.path().join("lost.xml");
+        fs::write(&file, made.backup).expect("written");
+        self.virsh(&["backup-begin", "dc01", &file.display().to_string()])
+            .await;
     }
 
     /// As a host that loses power.
@@ -272,8 +318,16 @@ impl TestLibvirt {
 
 impl Drop for TestLibvirt {
     fn drop(&mut self) {
-        let _ = Command::new("virsh")
-            .args(["-q", "-c", &self.domain.uri, "destroy", "dc01"])
+        let _ = Command::new("timeout")
+            .args([
+                "30",
+                "virsh",
+                "-q",
+                "-c",
+                &self.domain.uri,
+                "destroy",
+                "dc01",
+            ])
             .stderr(Stdio::null())
             .status();
         let _ = self.daemon.kill();

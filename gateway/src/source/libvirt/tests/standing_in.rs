@@ -3,6 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
 use tempfile::TempDir;
+use tokio::time::timeout;
 
 use super::super::{
     Domain, LibvirtError,
@@ -40,7 +41,7 @@ impl StandIn {
              backup-begin) touch begun ;;\n\
              backup-dumpxml) [ -e begun ] && echo /socket ;;\n\
              domjobabort) rm -f begun ;;\n\
-             domjobinfo) echo 'disk_temp_used: 1' ;;\n\
+             domjobinfo) [ -e begun ] && echo 'operation: 9' && echo 'disk_temp_used: 1' || echo 'Job type: 0' ;;\n\
              esac"
         );
         script(folder.path().join("virsh"), &virsh);
@@ -66,11 +67,12 @@ impl StandIn {
             backup: "<domainbackup/>".into(),
             checkpoint: None,
         };
+        let files = self.folder.path().join("sparesite~").display().to_string();
         let order = Order {
             freeze: true,
             most_bytes: 1 << 20,
             socket: "/socket".as_ref(),
-            folder: self.folder.path(),
+            files: &files,
             documents: &documents,
         };
         Job::begin(&self.domain, order).await
@@ -78,7 +80,13 @@ impl StandIn {
 
     fn asked(&self) -> Vec<String> {
         let asked = fs::read_to_string(self.folder.path().join("asked")).unwrap_or_default();
-        let interesting = ["domfsfreeze", "backup-begin", "domfsthaw", "domjobabort"];
+        let interesting = [
+            "domfsfreeze",
+            "backup-begin",
+            "domfsthaw",
+            "late",
+            "domjobabort",
+        ];
         let lines = asked.lines().filter(|line| interesting.contains(line));
         lines.map(str::to_owned).collect()
     }
@@ -153,4 +161,36 @@ async fn a_thaw_is_tried_again_and_goes_on_without_us() {
     }
     virsh.until_asked("domfsthaw").await;
     virsh.until_asked("domjobabort").await;
+}
+
+/// virsh is ended after 10 s; what it asked for comes all the same.
+#[tokio::test]
+async fn a_job_that_begins_late_is_ended_and_its_guest_has_thawed_long_before() {
+    let answers = "backup-begin) setsid sh -c 'sleep 12; echo late >>asked; touch begun' >/dev/null 2>&1 & sleep 60 ;;";
+    let virsh = StandIn::new(answers);
+    let error = virsh.begin().await.expect_err("not begun");
+    assert!(error.to_string().contains("within 10 s"), "{error}");
+    assert_eq!(virsh.asked(), ["domfsfreeze", "backup-begin", "domfsthaw"]);
+    virsh.until_asked("domjobabort").await;
+    let all = [
+        "domfsfreeze",
+        "backup-begin",
+        "domfsthaw",
+        "late",
+        "domjobabort",
+    ];
+    assert_eq!(virsh.asked()[..5], all);
+}
+
+/// What the guest writes while its agent hangs goes to the scratch.
+#[tokio::test]
+async fn a_job_is_watched_before_the_guest_has_thawed() {
+    let answers = "domfsthaw) until [ -e aborted ]; do sleep 0.1; done; echo 'Thawed 2 filesystem(s)' ;;\n\
+                   domjobinfo) [ -e begun ] && echo 'operation: 9' && echo 'disk_temp_used: 9999999' || echo 'Job type: 0' ;;\n\
+                   domjobabort) rm -f begun; touch aborted ;;";
+    let virsh = StandIn::new(answers);
+    let job = timeout(Duration::from_secs(20), virsh.begin()).await;
+    let job = job.expect("it is given up meanwhile").expect("begun");
+    let ended = job.end().await;
+    assert!(ended.full && !ended.left, "{ended:?}");
 }

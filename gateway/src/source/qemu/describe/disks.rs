@@ -5,13 +5,13 @@ use serde_json::Value;
 use super::{Disk, Facts, Lack, Limit};
 use crate::source::qemu::{
     position::keeps_bitmaps,
-    view::{Device, Node},
+    view::{Device, Node, UNNAMED},
 };
 
 const CLOUD_INIT: [&str; 4] = ["cloudinit", "cloud-init", "cidata", "seed"];
 const RESYNC: &str = "after each stop of the VM the whole disk is read and compared (a resync)";
 /// QOM types of storage that QEMU does not see as block nodes.
-const OUTSIDE: [(&str, &str); 6] = [
+const OUTSIDE: [(&str, &str); 10] = [
     (
         "vhost-user-blk",
         "another process serves this disk to the guest",
@@ -30,6 +30,19 @@ const OUTSIDE: [(&str, &str); 6] = [
         "a folder of the host, shared with the guest",
     ),
     ("nvdimm", "memory that keeps its content"),
+    ("virtio-pmem", "memory that keeps its content"),
+    (
+        "vhost-vdpa",
+        "hardware of the host serves this device to the guest, which may be a disk",
+    ),
+    (
+        "usb-host",
+        "a USB device of the host, passed through: whether it is storage QEMU does not tell",
+    ),
+    (
+        "usb-redir",
+        "a USB device of another machine, passed through: whether it is storage QEMU does not tell",
+    ),
 ];
 /// PCI's base class of mass storage, in the upper byte.
 const MASS_STORAGE: u64 = 0x01;
@@ -72,8 +85,10 @@ pub fn disks(facts: &Facts, limits: &mut Vec<Limit>) -> Vec<Disk> {
                     limits.push(said);
                     continue;
                 }
-                tracking(device, image, limits);
-                disks.push(disk(facts, device, path, properties, image));
+                let disk = disk(facts, device, path, properties, image);
+                tracking(&disk, image, limits);
+                limits.extend(nameless(&disk));
+                disks.push(disk);
             }
         }
     }
@@ -121,22 +136,37 @@ fn skipped(device: &Device, kind: &str, image: &Node) -> Option<Limit> {
     None
 }
 
-fn tracking(device: &Device, image: &Node, limits: &mut Vec<Limit>) {
+fn tracking(disk: &Disk, image: &Node, limits: &mut Vec<Limit>) {
+    if disk.shared {
+        let why = "other VMs may write to it too (share-rw=on), and QEMU knows nothing of what they write";
+        let cost = "each capture reads and compares the whole disk, and holds it for so long; what the others write \
+                    meanwhile is not frozen";
+        limits.push(limit(Lack::NotTracked, &disk.id, why, cost));
+        return;
+    }
     let old = image.image.format_specific["data"]["compat"] == "0.10";
     if !keeps_bitmaps(&image.driver) {
         let why = format!("its {} image stores no bitmap", image.driver);
-        limits.push(limit(Lack::NotTracked, &device.id, why, RESYNC));
+        limits.push(limit(Lack::NotTracked, &disk.id, why, RESYNC));
     } else if old {
         let why = "its qcow2 image is of version 2, which stores no bitmap; \
                    `qemu-img amend -o compat=1.1`, with the VM off, changes that";
-        limits.push(limit(Lack::NotTracked, &device.id, why, RESYNC));
+        limits.push(limit(Lack::NotTracked, &disk.id, why, RESYNC));
     } else {
         let why = "QEMU goes back to no snapshot inside of an image that has a bitmap \
                    (\"Device has active dirty bitmaps\")";
         let cost = "before such a rollback, remove the bitmaps whose names begin with sparesite-; \
                     a resync follows";
-        limits.push(limit(Lack::Note, &device.id, why, cost));
+        limits.push(limit(Lack::Note, &disk.id, why, cost));
     }
+}
+
+fn nameless(disk: &Disk) -> Option<Limit> {
+    disk.id.starts_with(UNNAMED).then(|| {
+        let why = "its device has no id, so it is named by its place on QEMU's command line";
+        let cost = "a device that is put before it takes its name, and a resync of both follows; give it an id";
+        limit(Lack::Note, &disk.id, why, cost)
+    })
 }
 
 fn disk(facts: &Facts, device: &Device, path: &str, properties: &Value, image: &Node) -> Disk {
@@ -172,6 +202,7 @@ fn disk(facts: &Facts, device: &Device, path: &str, properties: &Value, image: &
         file: image.image.filename.clone(),
         size_bytes: image.image.virtual_size,
         backing: image.backing_file.clone(),
+        shared: either("share-rw") == true,
     }
 }
 

@@ -10,7 +10,7 @@ use crate::source::{
 };
 
 const MACHINE: [&str; 4] = ["type", "firmware", "smp", "rtc-time"];
-const DEVICE: [&str; 10] = [
+const DEVICE: [&str; 11] = [
     "type",
     "serial",
     "bootindex",
@@ -21,6 +21,7 @@ const DEVICE: [&str; 10] = [
     "lun",
     "unit",
     "chardev",
+    "share-rw",
 ];
 
 /// The answers, unjudged.

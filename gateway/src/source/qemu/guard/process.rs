@@ -2,9 +2,11 @@
 
 use std::{
     io::{BufRead, Write, stdin, stdout},
+    os::fd::OwnedFd,
     time::Duration,
 };
 
+use rustix::process::{PidfdFlags, Signal, getppid, pidfd_open, pidfd_send_signal};
 use serde_json::json;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -37,15 +39,18 @@ pub async fn run() -> Result<(), String> {
         let mut signals = signal(kind).map_err(|error| error.to_string())?;
         tokio::spawn(async move { while signals.recv().await.is_some() {} });
     }
+    let gateway = Gateway::above().ok_or("the gateway is gone")?;
     let mut lines = lines();
     let watch = lines.recv().await.ok_or("nothing to watch")?;
     let watch: Watch = serde_json::from_str(&watch).map_err(|error| error.to_string())?;
     let mut states = vec![State::default(); watch.vms.len()];
     let said = writeln!(stdout(), "{READY}").and_then(|()| stdout().flush());
     said.map_err(|error| error.to_string())?;
-    let until = Instant::now() + Duration::from_millis(watch.limit_ms);
-    if listen(&mut lines, &mut states, until).await {
-        return Ok(());
+    let limit = Duration::from_millis(watch.limit_ms);
+    match listen(&mut lines, &mut states, limit).await {
+        Heard::Done => return Ok(()),
+        Heard::Gone => {}
+        Heard::Nothing => gateway.kill(),
     }
     let mut at_work = JoinSet::new();
     for (vm, state) in watch.vms.into_iter().zip(states) {
@@ -78,27 +83,68 @@ async fn rescue(vm: Watched, state: State) -> String {
     format!("VM {} goes on, thawed in place of the gateway", vm.name)
 }
 
-/// Whether the end came with everything done.
+/// The process that started this one.
+struct Gateway(OwnedFd);
+
+impl Gateway {
+    /// None where it is gone already. What is opened is the parent, and no later process of its number, as it still is the
+    /// parent afterwards.
+    fn above() -> Option<Self> {
+        let parent = getppid()?;
+        let opened = pidfd_open(parent, PidfdFlags::empty()).ok()?;
+        (getppid() == Some(parent)).then_some(Gateway(opened))
+    }
+
+    fn kill(&self) {
+        eprintln!(
+            "the gateway hangs while guests are frozen or paused: it is killed, and they go on"
+        );
+        // It may have ended by itself meanwhile.
+        let _ = pidfd_send_signal(&self.0, Signal::KILL);
+    }
+}
+
+/// How the notes ended.
+enum Heard {
+    Done,
+    /// The gateway was killed, or leaves the rest to us.
+    Gone,
+    /// Guests are frozen or paused, and the time is over.
+    Nothing,
+}
+
+/// The time begins when something is first frozen or paused.
 async fn listen(
     lines: &mut UnboundedReceiver<String>,
     states: &mut [State],
-    until: Instant,
-) -> bool {
+    limit: Duration,
+) -> Heard {
+    let mut until = None;
     loop {
-        let line = timeout_at(until, lines.recv()).await.ok().flatten();
+        let line = match until {
+            None => lines.recv().await,
+            Some(until) => match timeout_at(until, lines.recv()).await {
+                Ok(line) => line,
+                Err(_) => return Heard::Nothing,
+            },
+        };
         let Some(note) = line.and_then(|line| serde_json::from_str::<Note>(&line).ok()) else {
-            return false;
+            return Heard::Gone;
         };
         let (place, change): (usize, fn(&mut State)) = match note {
             Note::Freezing(place) => (place, |state| state.frozen = true),
             Note::Thawed(place) => (place, |state| state.frozen = false),
             Note::Stopping(place) => (place, |state| state.stopped = true),
             Note::Continued(place) => (place, |state| state.stopped = false),
-            Note::Done => return true,
+            Note::Done => return Heard::Done,
         };
         if let Some(state) = states.get_mut(place) {
             change(state);
         }
+        until = match states.iter().any(|state| state.frozen || state.stopped) {
+            true => until.or(Some(Instant::now() + limit)),
+            false => None,
+        };
     }
 }
 

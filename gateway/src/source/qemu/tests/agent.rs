@@ -23,6 +23,8 @@ pub struct State {
     /// As Windows does after ten seconds.
     pub thaws_by_itself: bool,
     pub refuses_freeze: bool,
+    /// Of its file systems.
+    pub fsinfo: Value,
     /// Told when a freeze comes; waited for before it is answered.
     pub at_freeze: Option<(oneshot::Sender<()>, oneshot::Receiver<()>)>,
 }
@@ -92,6 +94,7 @@ impl StandIn {
             state.asked.push(command.clone());
             let value = match command.as_str() {
                 "guest-get-osinfo" => json!({ "return": { "id": "debian" } }),
+                "guest-get-fsinfo" => json!({ "return": state.fsinfo }),
                 "guest-fsfreeze-freeze" if state.refuses_freeze => {
                     json!({ "error": { "class": "GenericError", "desc": "no" } })
                 }

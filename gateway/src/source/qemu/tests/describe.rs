@@ -94,6 +94,7 @@ fn facts(device: Value, kind: &str, node: Value) -> Facts {
     Facts {
         view: view.expect("a view"),
         devices: [(path.to_owned(), json!({ "type": kind }))].into(),
+        version: (10, 0),
         ..Facts::default()
     }
 }
@@ -141,13 +142,20 @@ fn what_cannot_be_captured_or_tracked_is_named() {
 
 #[test]
 fn storage_past_qemus_block_layer_is_named() {
-    let mut facts = Facts::default();
+    let mut facts = Facts {
+        version: (10, 0),
+        ..Facts::default()
+    };
     let kinds = [
         ("disk0", "vhost-user-blk-pci"),
         ("share0", "vhost-user-fs-pci"),
         ("gpu0", "vfio-pci"),
         ("ssd0", "vfio-pci"),
         ("nic0", "virtio-net-pci"),
+        ("key0", "usb-host"),
+        ("far0", "usb-redir"),
+        ("pmem0", "virtio-pmem-pci"),
+        ("vdpa0", "vhost-vdpa-device-pci"),
     ];
     for (id, kind) in kinds {
         let path = format!("/machine/peripheral/{id}");
@@ -161,11 +169,33 @@ fn storage_past_qemus_block_layer_is_named() {
         .collect();
     let expected = [
         ("disk0", Lack::NotCaptured),
+        ("far0", Lack::NotCaptured),
         ("gpu0", Lack::Note),
+        ("key0", Lack::NotCaptured),
+        ("pmem0", Lack::NotCaptured),
         ("share0", Lack::NotCaptured),
         ("ssd0", Lack::NotCaptured),
+        ("vdpa0", Lack::NotCaptured),
     ];
     assert_eq!(found, expected);
+}
+
+#[test]
+fn a_qemu_that_cannot_be_captured_is_named_with_its_version() {
+    let found = |version| {
+        let facts = Facts {
+            version,
+            ..Facts::default()
+        };
+        describe(&facts).limits
+    };
+    let limits = found((6, 2));
+    assert_eq!(
+        (limits[0].lack, &*limits[0].on),
+        (Lack::NotCaptured, "QEMU 6.2")
+    );
+    assert_eq!(found((7, 1)), []);
+    assert_eq!(found((10, 0)), []);
 }
 
 #[test]
@@ -223,13 +253,16 @@ fn the_clocks_base_is_told_from_its_time() {
 fn a_nics_network_is_the_hosts_interface() {
     let network = "net0: index=0,type=nic,model=virtio-net-pci,macaddr=bc:24:11:00:00:01\r\n \
         \\ tap: index=0,type=tap,ifname=tap101i0,script=/x\r\nlonely: index=0,type=user\r\n\
-        net1: index=0,type=nic,model=e1000,macaddr=bc:24:11:00:00:02";
+        net1: index=0,type=nic,model=e1000,macaddr=bc:24:11:00:00:02\r\n\
+        net2: index=0,type=nic,model=e1000,macaddr=bc:24:11:00:00:03\r\n \
+        \\ br: index=0,type=tap,helper=/usr/lib/qemu/qemu-bridge-helper,br=br0";
     let facts = Facts {
         network: network.to_owned(),
         ..Facts::default()
     };
     let nics = describe(&facts).hardware.nics;
-    assert_eq!(nics.len(), 2);
+    assert_eq!(nics.len(), 3);
+    assert_eq!(nics[2].network.as_deref(), Some("br0"));
     assert_eq!(nics[0].network.as_deref(), Some("tap101i0"));
     assert_eq!(
         (nics[1].mac.as_str(), &nics[1].network),

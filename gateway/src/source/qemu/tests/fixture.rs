@@ -143,6 +143,39 @@ impl TestQemu {
         panic!("QEMU does not start");
     }
 
+    /// Another with the same disks, that waits for this one's guest: as on a second host of a shared storage.
+    pub async fn twin(&self) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (id, _) in &self.disks {
+            std::fs::hard_link(self.path(id), folder.path().join(id)).expect("the same disk");
+        }
+        let mut twin = TestQemu {
+            folder,
+            disks: self.disks.clone(),
+            extra: self.extra.clone(),
+            child: None,
+        };
+        let incoming = format!("unix:{}", twin.path("incoming").display());
+        twin.extra.extend(["-incoming".to_owned(), incoming]);
+        twin.boot().await;
+        twin
+    }
+
+    /// The guest goes on there, and this one has ended.
+    pub async fn migrate_to(&mut self, twin: &TestQemu) {
+        let uri = format!("unix:{}", twin.path("incoming").display());
+        self.run("migrate", json!({ "uri": uri })).await;
+        for _ in 0..500 {
+            let status = twin.run("query-status", json!({})).await;
+            if status["running"] == true {
+                return self.quit().await;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let said = self.run("query-migrate", json!({})).await;
+        panic!("it does not arrive: {said}");
+    }
+
     /// As a host that loses power.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -205,6 +238,7 @@ impl TestQemu {
             host: Host::Local,
             qmp: self.path("qmp"),
             agent: None,
+            no_freeze: None,
             sockets: self.folder.path().to_owned(),
             scratch: Scratch {
                 folder: self.folder.path().to_owned(),
@@ -281,6 +315,7 @@ pub fn request(vm: &LiveVm, number: u8, disks: &[&str], trusted: &[u8]) -> Reque
     let trusted: Vec<Trusted> = trusted.collect();
     let disk = |id: &&str| DiskRequest {
         id: id.to_string(),
+        shared: false,
         trusted: trusted.clone(),
     };
     Request {

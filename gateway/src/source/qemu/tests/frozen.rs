@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use serde_json::json;
+use vault_store::Extents;
 
 use super::fixture::*;
 use crate::source::qemu::{
     checkpoint::{self, CheckpointError, GuestFreeze},
+    describe::{Facts, Lack, describe},
     held::commit,
     position::NoDelta,
 };
@@ -42,6 +44,9 @@ async fn frozen_content_stays_while_the_guest_writes_and_a_delta_has_the_blocks_
         assert_eq!(byte_at(&disk, 0, 4 * MIB), Some(1), "{id}");
         assert_eq!(byte_at(&disk, 4 * MIB, MIB), Some(0), "{id}");
         assert_eq!(changes(&disk), [(0, DISK_BYTES)]);
+        // What nobody wrote is not read.
+        assert_eq!(disk.next_data(0).expect("a map"), Some(0..4 * MIB), "{id}");
+        assert_eq!(disk.next_data(4 * MIB).expect("a map"), None, "{id}");
     }
     first.release().await.expect("released");
 
@@ -71,6 +76,30 @@ async fn frozen_content_stays_while_the_guest_writes_and_a_delta_has_the_blocks_
     for id in IDS {
         qemu.writes(id, 4, 0, DISK_BYTES / 2).await;
     }
+}
+
+#[tokio::test]
+async fn a_disk_too_large_for_the_finest_unit_is_tracked_by_a_coarser_one_that_stays() {
+    let mut qemu = TestQemu::start(&KINDS[..1]).await;
+    // Above 16 TiB qcow2 stores no bitmap of 4 KiB.
+    let size = 17 << 40;
+    let larger = json!({ "device": "drive-vd0", "size": size });
+    qemu.run("block_resize", larger).await;
+    let vm = qemu.vm().await;
+    let pass = checkpoint::running(request(&vm, 1, &["vd0"], &[])).await;
+    let pass = pass.expect("a pass");
+    let bitmap = &disk(&pass, "vd0").bitmap;
+    let unit = (bitmap.granularity, bitmap.not_persistent.as_deref());
+    assert_eq!(unit, (8192, None));
+    pass.release().await.expect("released");
+    qemu.writes("vd0", 1, MIB, 4096).await;
+    qemu.quit().await;
+    qemu.boot().await;
+    let mut again = request(&vm, 2, &["vd0"], &[1]);
+    again.disks[0].trusted[0].disk_bytes = size;
+    let pass = checkpoint::running(again).await.expect("a pass");
+    assert_eq!(changes(&open(disk(&pass, "vd0"))), [(MIB, 8192)]);
+    pass.release().await.expect("released");
 }
 
 #[tokio::test]
@@ -219,4 +248,69 @@ async fn an_nbd_server_of_somebody_else_is_left_alone() {
     assert!(qemu.path("theirs").exists());
     qemu.run("nbd-server-stop", json!({})).await;
     assert_eq!(qemu.only_bitmaps().await, [("vd0".to_owned(), vec![])]);
+}
+
+#[tokio::test]
+async fn a_vm_that_migrates_is_left_alone_though_it_runs() {
+    let qemu = TestQemu::start(&KINDS[..1]).await;
+    let vm = qemu.vm().await;
+    // Nobody there reads: it comes to no end.
+    let there = qemu.path("there");
+    let _listener = std::os::unix::net::UnixListener::bind(&there).expect("binds");
+    let away = json!({ "uri": format!("unix:{}", there.display()) });
+    qemu.run("migrate", away).await;
+    assert_eq!(
+        qemu.run("query-status", json!({})).await["status"],
+        "running"
+    );
+    let taken = checkpoint::freeze(vec![request(&vm, 1, &["vd0"], &[])], &guard()).await;
+    let Err(CheckpointError::NotNow { what, .. }) = &taken else {
+        panic!("{:?}", taken.map(drop));
+    };
+    assert!(what.starts_with("migrating ("), "{what}");
+    qemu.run("migrate_cancel", json!({})).await;
+    for _ in 0..500 {
+        if qemu.run("query-migrate", json!({})).await["status"] == "cancelled" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let held = checkpoint::freeze(vec![request(&vm, 1, &["vd0"], &[])], &guard()).await;
+    held.expect("frozen")[0].release().await.expect("released");
+}
+
+const SHARED: Kind = Kind {
+    format: "raw",
+    arguments: &[
+        "-drive",
+        "if=none,id=drive-{id},format=raw,file={file}",
+        "-device",
+        "virtio-blk-pci,drive=drive-{id},id={id},share-rw=on",
+    ],
+};
+
+#[tokio::test]
+async fn the_delta_of_a_shared_disk_is_not_believed() {
+    let qemu = TestQemu::start(&[("quorum", SHARED), KINDS[0]]).await;
+    let vm = qemu.vm().await;
+    let mut session = qemu.monitor().session().await.expect("a monitor");
+    let facts = Facts::ask(&mut session, 0).await.expect("facts");
+    drop(session);
+    let described = describe(&facts);
+    let disks = described.hardware.disks.iter();
+    let disks: Vec<(&str, bool)> = disks.map(|disk| (&*disk.id, disk.shared)).collect();
+    assert_eq!(disks, [("quorum", true), ("vd0", false)]);
+    let said = described.limits.iter().find(|limit| limit.on == "quorum");
+    assert_eq!(said.expect("said").lack, Lack::NotTracked);
+    for number in 1..=2 {
+        let mut wanted = request(&vm, number, &["quorum", "vd0"], &[number - 1]);
+        wanted.disks[0].shared = true;
+        let held = checkpoint::freeze(vec![wanted], &guard()).await;
+        let held = held.expect("frozen").swap_remove(0);
+        if number == 2 {
+            assert_eq!(held.disks[0].delta, Err(NoDelta::Shared));
+            assert!(held.disks[1].delta.is_ok());
+        }
+        held.release().await.expect("released");
+    }
 }

@@ -1,8 +1,13 @@
 //! Freeze and thaw, whatever happens; and the guard, as a process of its own: this test program,
 //! told to be it.
 
-use std::time::{Duration, Instant};
+use std::{
+    os::unix::process::ExitStatusExt,
+    path::Path,
+    time::{Duration, Instant},
+};
 
+use rustix::process::{Signal, getpid, kill_process};
 use serde_json::json;
 use tokio::sync::oneshot;
 
@@ -18,12 +23,16 @@ use crate::source::{
         checkpoint::{self, GuestFreeze, Request},
         guard::{self, Guard, GuardProgram, Note, Watched},
         held::Held,
-        sweep::sweep,
+        position::NoDelta,
+        sweep::{FROZEN, sweep},
     },
+    qmp::Monitor,
 };
 
 pub const ENTRY: &str = "source::qemu::tests::guarded::as_a_process";
 pub const SWITCH: &str = "SPARESITE_TEST_GUARD";
+const HANGING: &str = "source::qemu::tests::guarded::as_a_gateway_that_hangs";
+const HANGS: &str = "SPARESITE_TEST_HANGS";
 
 #[tokio::test]
 async fn as_a_process() {
@@ -222,12 +231,72 @@ async fn a_gateway_that_is_killed_leaves_no_frozen_and_no_paused_guest() {
     goes_on(&qemu, &agent).await;
 }
 
+/// This test program as a gateway that stops in the instant, and goes on holding both sockets.
 #[tokio::test]
-async fn a_gateway_that_hangs_is_not_waited_for() {
-    let (qemu, agent, vm) = with_agent(State::default()).await;
-    let guard = frozen_and_paused(&qemu, &vm, Duration::from_millis(300)).await;
+async fn as_a_gateway_that_hangs() {
+    let Some(folder) = std::env::var_os(HANGS) else {
+        return;
+    };
+    let (qmp, agent) = (
+        Path::new(&folder).join("qmp"),
+        Path::new(&folder).join("qga"),
+    );
+    let watched = [Watched {
+        name: "dc01".into(),
+        host: Host::Local,
+        qmp: qmp.clone(),
+        agent: Some(agent.clone()),
+    }];
+    let limit = Duration::from_secs(1);
+    let program = GuardProgram { limit, ..guard() };
+    let mut guard = program.arm(&watched).await.expect("armed");
+    guard.note(Note::Freezing(0)).await.expect("noted");
+    let mut agent = GuestAgent::at(agent).session().await.expect("answers");
+    agent.freeze().await.expect("frozen");
+    let mut monitor = Monitor::at(qmp).session().await.expect("a monitor");
+    guard.note(Note::Stopping(0)).await.expect("noted");
+    monitor.run("stop", json!({})).await.expect("paused");
+    kill_process(getpid(), Signal::STOP).expect("stopped");
+    panic!("nobody continues it");
+}
+
+#[tokio::test]
+async fn a_gateway_that_hangs_is_killed_and_its_guests_go_on() {
+    let (qemu, agent, _) = with_agent(State::default()).await;
+    let mut gateway = std::process::Command::new(std::env::current_exe().expect("a program"))
+        .args(["--exact", HANGING, "--nocapture"])
+        .env(HANGS, qemu.folder.path())
+        .spawn()
+        .expect("starts");
+    until("frozen", || agent.with(|state| state.frozen)).await;
     goes_on(&qemu, &agent).await;
-    guard.done().await.expect_err("the guard did it");
+    assert_eq!(gateway.wait().expect("ended").signal(), Some(9));
+}
+
+#[tokio::test]
+async fn a_gateway_that_waits_for_long_leaves_it_to_its_guard_and_lives() {
+    let (qemu, agent, mut vm) = with_agent(State {
+        deaf_to_thaws: 1,
+        ..State::default()
+    })
+    .await;
+    // It would wait for that one thaw past the guard's limit, at which this program would be killed.
+    let long = Duration::from_secs(60);
+    vm.agent = Some(GuestAgent::at(qemu.path("qga")).waits(long, long));
+    let wanted = Request {
+        freeze: true,
+        ..request(&vm, 1, &["vd0", "ide0"], &[])
+    };
+    let limit = Duration::from_secs(6);
+    let held = checkpoint::freeze(vec![wanted], &GuardProgram { limit, ..guard() }).await;
+    let held = held.expect("frozen").swap_remove(0);
+    let GuestFreeze::Failed(why) = &held.freeze else {
+        panic!("{:?}", held.freeze);
+    };
+    assert!(why.contains("not answered in time"), "{why}");
+    goes_on(&qemu, &agent).await;
+    tokio::time::sleep(limit / 3).await;
+    held.release().await.expect("released");
 }
 
 #[tokio::test]
@@ -274,13 +343,71 @@ async fn without_a_guard_nothing_is_frozen() {
 }
 
 #[tokio::test]
-async fn a_start_thaws_what_is_frozen() {
-    let (_qemu, agent, vm) = with_agent(State {
+async fn a_start_thaws_what_we_froze_and_no_other_programs_freeze() {
+    let (qemu, agent, vm) = with_agent(State {
         frozen: true,
         ..State::default()
     })
     .await;
-    let swept = sweep(&vm, &[]).await.expect("swept");
+    let swept = sweep(&vm, Some(&[])).await.expect("swept");
+    assert_eq!(swept.done, Vec::<String>::new());
+    assert!(agent.with(|state| state.frozen));
+    let marker = json!({ "driver": "null-co", "node-name": vm.mark.node(FROZEN) });
+    qemu.run("blockdev-add", marker).await;
+    let swept = sweep(&vm, Some(&[])).await.expect("swept");
     assert_eq!(swept.done, ["freeze of 2 file systems"]);
     assert!(!agent.with(|state| state.frozen));
+    qemu.only_bitmaps().await;
+}
+
+#[tokio::test]
+async fn a_freeze_that_was_not_thawed_is_known_to_be_ours_at_the_next_start() {
+    let (qemu, agent, vm) = with_agent(State {
+        deaf_to_thaws: 1000,
+        ..State::default()
+    })
+    .await;
+    let held = take(&vm).await;
+    held.release().await.expect("released");
+    // Its guard goes on trying, and now succeeds; a sweep finds nothing frozen.
+    agent.with(|state| state.deaf_to_thaws = 0);
+    until("thawed", || !agent.with(|state| state.frozen)).await;
+    agent.with(|state| state.frozen = true);
+    let swept = sweep(&vm, None).await.expect("swept");
+    assert_eq!(swept.done, ["freeze of 2 file systems"]);
+    qemu.only_bitmaps().await;
+}
+
+#[tokio::test]
+async fn a_snapshot_that_comes_between_costs_the_delta_and_no_change() {
+    let (qemu, agent, vm) = with_agent(State::default()).await;
+    take(&vm).await.release().await.expect("released");
+    let ((came, comes), (go, goes)) = (oneshot::channel(), oneshot::channel());
+    agent.with(|state| state.at_freeze = Some((came, goes)));
+    let wanted = Request {
+        freeze: true,
+        ..request(&vm, 2, &["vd0", "ide0"], &[1])
+    };
+    let taking = tokio::spawn(async move { checkpoint::freeze(vec![wanted], &guard()).await });
+    comes.await.expect("a freeze");
+    let overlay = json!({
+        "device": "drive-vd0", "snapshot-file": qemu.path("overlay"), "format": "qcow2",
+        "snapshot-node-name": "overlay",
+    });
+    qemu.run("blockdev-snapshot-sync", overlay).await;
+    qemu.writes("vd0", 7, MIB, 4096).await;
+    go.send(()).expect("it waits");
+    let held = taking
+        .await
+        .expect("it ends")
+        .expect("frozen")
+        .swap_remove(0);
+    assert_eq!(disk(&held, "vd0").delta, Err(NoDelta::PutUnderSnapshot));
+    assert!(disk(&held, "ide0").delta.is_ok());
+    assert_eq!(held.resyncs().len(), 1);
+    let frozen = open(disk(&held, "vd0"));
+    assert_eq!(byte_at(&frozen, MIB, 4096), Some(7));
+    assert_eq!(changes(&frozen), [(0, DISK_BYTES)]);
+    drop(frozen);
+    held.release().await.expect("released");
 }

@@ -29,10 +29,10 @@ async fn a_start_takes_out_what_a_kill_left_at_any_stage() {
     let before = qemu.only_bitmaps().await;
 
     // Killed before the instant.
-    prepare::prepare(request(&vm, 2, &IDS, &[1]), true)
+    prepare::prepare(request(&vm, 2, &IDS, &[1]), Some(1))
         .await
         .expect("prepared");
-    let swept = sweep(&vm, &[capture(1)]).await.expect("swept");
+    let swept = sweep(&vm, Some(&[capture(1)])).await.expect("swept");
     assert_eq!(swept.left, Vec::<String>::new());
     assert_eq!(qemu.only_bitmaps().await, before);
 
@@ -40,17 +40,28 @@ async fn a_start_takes_out_what_a_kill_left_at_any_stage() {
     let held = checkpoint::freeze(vec![request(&vm, 3, &IDS, &[1])], &guard()).await;
     let held = held.expect("frozen").swap_remove(0);
     let reader = open(&held.disks[0]);
-    let swept = sweep(&vm, &[capture(1)]).await.expect("swept");
+    let swept = sweep(&vm, Some(&[capture(1)])).await.expect("swept");
     assert_eq!(swept.left, Vec::<String>::new());
     assert_eq!(qemu.only_bitmaps().await, before);
     let error = reader.next_change(0).expect_err("the export is gone");
     assert!(error.to_string().contains("NBD server"), "{error}");
 
+    // The same, and which captures are trusted is not known: bitmaps stay, all else goes.
+    prepare::prepare(request(&vm, 4, &IDS, &[1]), Some(1))
+        .await
+        .expect("prepared");
+    sweep(&vm, None).await.expect("swept");
+    let both = vec![bitmap(1), bitmap(4)];
+    for (_, bitmaps) in qemu.only_bitmaps().await {
+        assert_eq!(bitmaps, both);
+    }
+    sweep(&vm, Some(&[capture(1)])).await.expect("swept");
+
     // Killed while the VM was paused, its guard too.
     let marker = json!({ "driver": "null-co", "node-name": vm.mark.node(STOPPED) });
     qemu.run("blockdev-add", marker).await;
     qemu.run("stop", json!({})).await;
-    sweep(&vm, &[capture(1)]).await.expect("swept");
+    sweep(&vm, Some(&[capture(1)])).await.expect("swept");
     assert_eq!(qemu.only_bitmaps().await, before);
     assert_eq!(
         qemu.run("query-status", json!({})).await["status"],
@@ -62,7 +73,7 @@ async fn a_start_takes_out_what_a_kill_left_at_any_stage() {
     let address = json!({ "type": "unix", "data": { "path": path } });
     qemu.run("nbd-server-start", json!({ "addr": address }))
         .await;
-    sweep(&vm, &[capture(1)]).await.expect("swept");
+    sweep(&vm, Some(&[capture(1)])).await.expect("swept");
     assert_eq!(qemu.only_bitmaps().await, before);
 
     for id in IDS {
@@ -95,7 +106,7 @@ async fn another_gateways_and_another_programs_things_are_left_alone() {
     let theirs = json!({ "node": "raw-sc0", "name": "a-backup-program" });
     qemu.run("block-dirty-bitmap-add", theirs).await;
     let before = qemu.view().await;
-    let swept = sweep(&vm, &[]).await.expect("swept");
+    let swept = sweep(&vm, Some(&[])).await.expect("swept");
     assert_eq!((swept.done, swept.left), (vec![], vec![]));
     assert_eq!(qemu.view().await, before);
     assert_eq!(byte_at(&open(&held.disks[0]), 0, 4096), Some(0));
@@ -114,7 +125,10 @@ async fn a_vm_that_is_off_says_so_and_loses_its_scratch_files() {
     let scratch = vm.scratch_file(0);
     assert!(scratch.exists());
     qemu.kill();
-    let error = sweep(&vm, &[]).await.expect_err("it is off").to_string();
+    let error = sweep(&vm, Some(&[]))
+        .await
+        .expect_err("it is off")
+        .to_string();
     assert!(error.contains("is the VM running"), "{error}");
     assert!(!scratch.exists());
 }

@@ -90,6 +90,44 @@ async fn a_resized_disk_is_compared_as_a_whole() {
 }
 
 #[tokio::test]
+async fn after_a_migration_a_delta_has_what_was_written_on_both_hosts() {
+    let mut here = TestQemu::start(&BOTH).await;
+    take(&here, 1, &[]).await.release().await.expect("released");
+    for id in IDS {
+        here.writes(id, 1, MIB, 4096).await;
+    }
+    let there = here.twin().await;
+    here.migrate_to(&there).await;
+    for id in IDS {
+        there.writes(id, 2, 2 * MIB, 4096).await;
+    }
+    let held = take(&there, 2, &[1]).await;
+    for id in IDS {
+        let disk = open(disk(&held, id));
+        assert_eq!(byte_at(&disk, MIB, 4096), Some(1), "{id}");
+        assert_eq!(byte_at(&disk, 2 * MIB, 4096), Some(2), "{id}");
+    }
+    // The first host stored the one's bitmap when it let the disk go; a raw disk has nowhere to keep one.
+    let found = changes(&open(disk(&held, "vd0")));
+    assert_eq!(found, [(MIB, 4096), (2 * MIB, 4096)]);
+    let raw = of(&held, "sc0").as_ref().expect_err("it is lost");
+    assert!(raw.to_string().contains("the bitmap is gone"), "{raw}");
+    held.release().await.expect("released");
+    let both = vec![bitmap(1), bitmap(2)];
+    let left = [("vd0", both), ("sc0", vec![bitmap(2)])];
+    let mut left: Vec<_> = left.map(|(id, names)| (id.to_owned(), names)).to_vec();
+    let mut stays = there.only_bitmaps().await;
+    left.sort();
+    stays.sort();
+    assert_eq!(stays, left);
+    // And the position there goes on.
+    there.writes("vd0", 3, 3 * MIB, 4096).await;
+    let held = take(&there, 3, &[2]).await;
+    assert_eq!(changes(&open(disk(&held, "vd0"))), [(3 * MIB, 4096)]);
+    held.release().await.expect("released");
+}
+
+#[tokio::test]
 async fn what_somebody_stopped_or_removed_is_noticed() {
     let qemu = TestQemu::start(&BOTH).await;
     for number in 1..=2 {

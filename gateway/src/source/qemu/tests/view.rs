@@ -34,8 +34,10 @@ fn a_device_keeps_its_name_over_a_restart_however_qemu_says_it() {
     );
     assert_eq!(
         named("", json!(anonymous)),
-        (anonymous.into(), path(anonymous))
+        ("unnamed-1".into(), path(anonymous))
     );
+    let backend = "/machine/peripheral-anon/device[12]/virtio-backend";
+    assert_eq!(named("", json!(backend)).0, "unnamed-12");
     assert_eq!(named("d0", json!(null)), ("d0".into(), None));
 }
 

@@ -1,0 +1,124 @@
+//! What is asked of a running VM before anything is frozen: which disks, of what hardware, known since which captures.
+
+use jiff::Timestamp;
+use vault_store::gateway::Gateway;
+
+use super::CaptureError;
+use crate::{
+    config::Vm,
+    source::{
+        qemu::{
+            LiveVm,
+            checkpoint::DiskRequest,
+            describe::{Facts, Hardware, describe},
+            position::Trusted,
+        },
+        qmp::QmpError,
+    },
+};
+
+/// A VM, with what is asked of its hypervisor.
+#[derive(Clone)]
+pub(super) struct Asked<'c> {
+    pub vm: &'c Vm,
+    pub live: LiveVm,
+    pub disks: Vec<DiskRequest>,
+    /// Name and size.
+    pub excluded: Vec<(String, u64)>,
+    pub hardware: Hardware,
+}
+
+impl Asked<'_> {
+    /// From which captures the changes of each disk may be known, as of now.
+    pub fn trust(&mut self, gateway: &Gateway) -> Result<(), CaptureError> {
+        let known = gateway.captures(&self.vm.name)?;
+        for disk in &mut self.disks {
+            let trusted = known.iter().filter_map(|capture| {
+                let mut sizes = capture.disks.iter();
+                let (_, disk_bytes) = sizes.find(|(name, _)| *name == disk.id)?;
+                Some(Trusted {
+                    capture: capture.id,
+                    disk_bytes: *disk_bytes,
+                })
+            });
+            disk.trusted = trusted.collect();
+        }
+        Ok(())
+    }
+}
+
+/// Of the hypervisor, while the guest runs undisturbed.
+pub(super) async fn ask(vm: &Vm, live: LiveVm) -> Result<Asked<'_>, CaptureError> {
+    let failed = |error: String| CaptureError::Source(format!("VM {}: {error}", vm.name));
+    let now = Timestamp::now().as_second();
+    let facts = async {
+        let mut session = live.monitor.session().await?;
+        let uuid = session.run("query-uuid", serde_json::json!({})).await?;
+        let facts = Facts::ask(&mut session, now).await?;
+        Ok::<_, QmpError>((uuid, facts))
+    };
+    let (uuid, facts) = facts.await.map_err(|error| failed(error.to_string()))?;
+    let own = std::fs::read_to_string("/sys/class/dmi/id/product_uuid").unwrap_or_default();
+    if is_same_machine(uuid["UUID"].as_str().unwrap_or_default(), own.trim()) {
+        return Err(failed(
+            "this gateway runs in it, and cannot go on to thaw what it froze, itself among it; run the gateway elsewhere, or protect this VM from there".into(),
+        ));
+    }
+    let hardware = describe(&facts).hardware;
+    let exclude = vm.exclude();
+    let has = |name: &String| hardware.disks.iter().any(|disk| disk.id == *name);
+    if let Some(unknown) = exclude.iter().find(|name| !has(name)) {
+        let names: Vec<&str> = hardware.disks.iter().map(|disk| disk.id.as_str()).collect();
+        let has = names.join(", ");
+        return Err(failed(format!(
+            "there is no disk {unknown} to exclude; it has {has}"
+        )));
+    }
+    let (excluded, read): (Vec<_>, Vec<_>) = hardware
+        .disks
+        .iter()
+        .partition(|disk| exclude.contains(&disk.id));
+    if read.is_empty() {
+        return Err(failed(
+            "it has no disk that can be captured; `check` says why".into(),
+        ));
+    }
+    let disks = read.iter().map(|disk| DiskRequest {
+        id: disk.id.clone(),
+        shared: disk.shared,
+        trusted: Vec::new(),
+    });
+    Ok(Asked {
+        vm,
+        disks: disks.collect(),
+        excluded: excluded
+            .iter()
+            .map(|disk| (disk.id.clone(), disk.size_bytes))
+            .collect(),
+        live,
+        hardware,
+    })
+}
+
+/// All zeros is a VM that was given none.
+fn is_same_machine(uuid: &str, own: &str) -> bool {
+    let is_given = uuid.chars().any(|c| c != '0' && c != '-');
+    is_given && uuid.eq_ignore_ascii_case(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_machine_is_told_by_its_uuid_unless_it_has_none() {
+        let uuid = "5a7e517e-0000-4000-8000-00000000d15c";
+        assert!(is_same_machine(
+            uuid,
+            "5A7E517E-0000-4000-8000-00000000D15C"
+        ));
+        assert!(!is_same_machine(uuid, ""));
+        let none = "00000000-0000-0000-0000-000000000000";
+        assert!(!is_same_machine(none, none));
+    }
+}

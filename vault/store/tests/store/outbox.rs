@@ -1,0 +1,483 @@
+//! Points that wait: the uplink is down, slow or dies; they arrive in order, each what its disk was, or are replaced.
+
+use crate::site::*;
+use crate::tracked::*;
+use std::collections::HashMap;
+use std::sync::Arc;
+use vault_format::ids::CaptureId;
+use vault_store::StoreError;
+use vault_store::gateway::{Gateway, GatewayOptions, Hold};
+use vault_store::objects::faulty::{FaultPlan, Faulty};
+use vault_store::objects::{
+    Meter, Objects, OpenOptions, Rate, Throttle, in_memory, open_vault_url,
+};
+use vault_store::read::{PointSelector, VerifyOptions, verify};
+
+const NOW: i64 = 1_700_000_000;
+const VMS: [&str; 2] = ["first", "second"];
+
+/// VMs that run, a gateway that captures them, and what each capture saw.
+struct Model {
+    site: Site,
+    dice: Dice,
+    gateway: Option<Gateway>,
+    disks: [TrackedDisk; 2],
+    captured: HashMap<CaptureId, Vec<u8>>,
+    /// Of each VM, those that wait, in order.
+    waiting: [Vec<CaptureId>; 2],
+    superseded: usize,
+    compared: usize,
+    lost: usize,
+    deaths: usize,
+    published: usize,
+}
+
+impl Model {
+    async fn new(seed: u64) -> Self {
+        let site = Site::new().await;
+        let disks = [disk(20, seed), disk(12, seed + 1)].map(TrackedDisk::new);
+        let mut model = Model {
+            site,
+            dice: Dice(seed),
+            gateway: None,
+            disks,
+            captured: HashMap::new(),
+            waiting: Default::default(),
+            superseded: 0,
+            compared: 0,
+            lost: 0,
+            deaths: 0,
+            published: 0,
+        };
+        model.begin().await;
+        model
+    }
+
+    fn gateway(&mut self) -> &mut Gateway {
+        self.gateway.as_mut().unwrap()
+    }
+
+    /// A new process: the store is in reach, and what an earlier one left is settled.
+    async fn begin(&mut self) {
+        drop(self.gateway.take());
+        let mut gateway = self.site.gateway();
+        gateway.begin_cycle(&|_| {}).await.unwrap();
+        for vm in VMS {
+            let lost = gateway.prepare_vm(vm).await.unwrap();
+            self.lost += lost.len();
+        }
+        self.gateway = Some(gateway);
+        // A point may have been published, or lost, by the one that died.
+        for (vm, name) in VMS.into_iter().enumerate() {
+            let known = trusted(self.gateway.as_ref().unwrap(), name);
+            self.waiting[vm].retain(|id| known.contains(id));
+            let points = self.points_that_wait(vm);
+            let published = self.waiting[vm].len() - points;
+            self.waiting[vm].drain(..published);
+        }
+    }
+
+    fn points_that_wait(&self, vm: usize) -> usize {
+        let usage = self.gateway.as_ref().unwrap().outbox_use().unwrap();
+        usage.vms.get(VMS[vm]).map_or(0, |vm| vm.points as usize)
+    }
+
+    /// A process that cannot reach the store.
+    fn begin_offline(&mut self) {
+        drop(self.gateway.take());
+        let nowhere = in_memory(Meter::new());
+        let gateway = self.site.gateway_at(&self.site.state_folder(), nowhere);
+        self.gateway = Some(gateway);
+    }
+
+    fn checkpoint(&mut self, vm: usize) -> Checkpoint {
+        let trusted = trusted(self.gateway(), VMS[vm]);
+        self.disks[vm].checkpoint(&trusted)
+    }
+
+    async fn capture(&mut self, vm: usize, hold: Hold) {
+        let checkpoint = self.checkpoint(vm);
+        let captured =
+            self.gateway()
+                .capture(checkpoint.capture(VMS[vm], NOW), hold, &|_| {}, crash);
+        let report = captured.await.unwrap();
+        assert!(report.findings.is_empty(), "{report:?}");
+        self.compared += report.compared.len();
+        if hold == Hold::Superseding {
+            assert_eq!(report.superseded as usize, self.waiting[vm].len());
+            self.superseded += self.waiting[vm].len();
+            self.waiting[vm].clear();
+        }
+        self.captured
+            .insert(checkpoint.id, checkpoint.frozen.bytes.clone());
+        self.waiting[vm].push(checkpoint.id);
+    }
+
+    /// The process dies while it captures: the disk fails somewhere.
+    async fn fail_to_capture(&mut self, vm: usize, hold: Hold) {
+        let checkpoint = self.checkpoint(vm);
+        let left = self.dice.roll(6) as u64;
+        let mut vm = checkpoint.capture(VMS[vm], NOW);
+        vm.disks[0].source = Some(Arc::new(Failing::new(checkpoint.frozen.clone(), left)));
+        let ended = self.gateway().capture(vm, hold, &|_| {}, crash).await;
+        if ended.is_ok() {
+            // It needed fewer reads.
+            let id = checkpoint.id;
+            let vm = VMS.iter().position(|name| {
+                trusted(self.gateway.as_ref().unwrap(), name).first() == Some(&id)
+            });
+            let vm = vm.unwrap();
+            if hold == Hold::Superseding {
+                self.waiting[vm].clear();
+            }
+            self.captured.insert(id, checkpoint.frozen.bytes.clone());
+            self.waiting[vm].push(id);
+        }
+    }
+
+    async fn send_all(&mut self) {
+        let sent = self.gateway().uploader().send_all().await.unwrap();
+        let waited: usize = self.waiting.iter().map(Vec::len).sum();
+        assert_eq!(sent.points.len(), waited, "{sent:?}");
+        self.published += waited;
+        self.waiting = Default::default();
+        assert_eq!(self.gateway().outbox_use().unwrap().used_bytes, 0);
+    }
+
+    /// The uplink dies after some operations.
+    async fn send_and_die(&mut self) {
+        drop(self.gateway.take());
+        let (seed, at) = (self.dice.roll(1000) as u64, self.dice.roll(7) as u64);
+        let plan = FaultPlan::seeded(seed).dies_at(at, seed.is_multiple_of(2));
+        let faulty: Arc<dyn Objects> = Arc::new(Faulty::new(self.site.objects.clone(), plan));
+        let gateway = self.site.gateway_at(&self.site.state_folder(), faulty);
+        self.deaths += usize::from(gateway.uploader().send_all().await.is_err());
+        self.gateway = Some(gateway);
+    }
+
+    async fn step(&mut self) {
+        let vm = self.dice.roll(2);
+        match self.dice.roll(16) {
+            0..=3 => {
+                let blocks = 1 + self.dice.roll(20);
+                self.disks[vm].write_random(&mut self.dice, blocks);
+                self.capture(vm, Hold::Checkpoint).await;
+            }
+            4 | 5 => {
+                self.disks[vm].write_random(&mut self.dice, 6);
+                // Also content that another VM has, or had.
+                let from = self.dice.roll(12) * CHUNK;
+                let chunk = self.disks[1 - vm].bytes[from..from + CHUNK].to_vec();
+                let to = self.dice.roll(12) * CHUNK;
+                self.disks[vm].write(to, &chunk);
+            }
+            6 | 7 => self.capture(vm, Hold::Superseding).await,
+            8 => {
+                let hold = [Hold::Checkpoint, Hold::Superseding][self.dice.roll(2)];
+                self.fail_to_capture(vm, hold).await;
+            }
+            9 => self.begin_offline(),
+            10 => {
+                self.send_and_die().await;
+                self.begin().await;
+            }
+            11 => self.disks[vm].forget_bitmaps(),
+            12 => self.lose_a_pack().await,
+            13 => {
+                self.disks[vm].write_random(&mut self.dice, 9);
+                let pass = self.checkpoint(vm);
+                self.begin().await;
+                let until = std::time::Instant::now() + std::time::Duration::from_secs(9);
+                let running = pass.capture(VMS[vm], NOW);
+                self.gateway().pass(running, until, &|_| {}).await.unwrap();
+            }
+            _ => {
+                self.begin().await;
+                self.send_all().await;
+            }
+        }
+    }
+
+    /// A file of the outbox is gone, or is not what it was.
+    async fn lose_a_pack(&mut self) {
+        drop(self.gateway.take());
+        let folder = self.site.state_folder().join("outbox");
+        let mut files: Vec<_> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|f| f.unwrap().path())
+            .collect();
+        files.sort();
+        if !files.is_empty() {
+            let file = &files[self.dice.roll(files.len())];
+            std::fs::remove_file(file).unwrap();
+        }
+        self.begin().await;
+    }
+
+    /// Every point is what its disk was when it was captured, and a VM's points are in order.
+    async fn check(&mut self) {
+        self.begin().await;
+        self.send_all().await;
+        let list = self.site.vault().await.points().await.unwrap();
+        assert_eq!(list.damaged, [], "nothing was promised that is not there");
+        for point in &list.points {
+            let facts = &point.manifest.facts;
+            let what = format!("{}@{}", facts.vm, facts.point.sequence);
+            let selector = PointSelector::Sequence(facts.point.sequence);
+            let restored = self.site.restore(&facts.vm, selector).await;
+            let restored = restored.unwrap_or_else(|e| panic!("{what}: {e}"));
+            assert!(restored == self.captured[&facts.capture], "{what}");
+        }
+        let vault = self.site.vault().await;
+        let verified = verify(&vault, &VerifyOptions { read_data: true }, &|_| {});
+        let verified = verified.await.unwrap();
+        assert!(
+            verified.damaged.is_empty() && verified.findings.is_empty(),
+            "{verified:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_point_that_arrives_is_what_the_disk_was() {
+    let (mut superseded, mut lost, mut deaths, mut published) = (0, 0, 0, 0);
+    for seed in 0..12 {
+        let mut model = Model::new(seed * 100).await;
+        for _ in 0..60 {
+            model.step().await;
+        }
+        model.check().await;
+        superseded += model.superseded;
+        lost += model.lost;
+        deaths += model.deaths;
+        published += model.published;
+    }
+    println!("{superseded} superseded, {lost} lost, {deaths} deaths, {published} published");
+    assert!(superseded > 20 && lost > 3 && deaths > 10 && published > 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn capturing_and_sending_at_once_do_not_disturb_each_other() {
+    for seed in 0..10 {
+        let mut model = Model::new(1000 + seed).await;
+        let uploader = model.gateway().uploader();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let sending = tokio::spawn(async move {
+            let mut stopped = stopped;
+            let mut points = 0;
+            while stopped.try_recv().is_err() {
+                points += uploader.send_all().await.unwrap().points.len();
+                tokio::task::yield_now().await;
+            }
+            points
+        });
+        for round in 0..40 {
+            let vm = model.dice.roll(2);
+            model.disks[vm].write_random(&mut model.dice, 12);
+            let checkpoint = model.checkpoint(vm);
+            let hold = [Hold::Checkpoint, Hold::Superseding][round % 2];
+            let capture = checkpoint.capture(VMS[vm], NOW);
+            let captured = model.gateway().capture(capture, hold, &|_| {}, crash);
+            captured.await.unwrap();
+            let bytes = checkpoint.frozen.bytes.clone();
+            model.captured.insert(checkpoint.id, bytes);
+        }
+        let _ = stop.send(());
+        let sent = sending.await.unwrap();
+        model.gateway().uploader().send_all().await.unwrap();
+        model.waiting = Default::default();
+        model.check().await;
+        println!("{sent} points were sent meanwhile");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_superseding_point_costs_one_patch_over_the_version_that_arrived() {
+    let mut model = Model::new(77).await;
+    // A full table: every position has a chunk.
+    let mut table = vec![0; 20 * CHUNK];
+    model.dice.fill(&mut table);
+    model.disks[0].write(0, &table);
+    model.capture(0, Hold::Checkpoint).await;
+    model.begin().await;
+    model.send_all().await;
+    let mut queued = 0;
+    let changed = [3, 5, 9, 14, 17];
+    for round in 0..10 {
+        for position in changed {
+            let block = [(round as u8) + 1; BLOCK];
+            model.disks[0].write(position * CHUNK + (round % 3) * BLOCK, &block);
+        }
+        model.capture(0, Hold::Checkpoint).await;
+        queued = model.gateway().outbox_use().unwrap().used_bytes;
+    }
+    let checkpoint = model.checkpoint(0);
+    let capture = checkpoint.capture(VMS[0], NOW);
+    let captured = model
+        .gateway()
+        .capture(capture, Hold::Superseding, &|_| {}, crash);
+    let report = captured.await.unwrap();
+    assert_eq!(
+        (report.superseded, report.chunks_patched, report.chunks_full),
+        (10, 5, 0)
+    );
+    assert_eq!(
+        report.read_bytes,
+        (changed.len() * 3 * BLOCK) as u64,
+        "{report:?}"
+    );
+    let left = model.gateway().outbox_use().unwrap();
+    assert!(left.used_bytes < queued / 3, "{left:?} of {queued}");
+    assert_eq!(left.vms[VMS[0]].points, 1);
+    model
+        .captured
+        .insert(checkpoint.id, checkpoint.frozen.bytes.clone());
+    model.waiting[0] = vec![checkpoint.id];
+    model.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outbox_that_is_full_fails_the_capture_and_loses_nothing() {
+    let mut model = Model::new(78).await;
+    let options = vault_store::gateway::GatewayOptions {
+        outbox_bytes: 300_000,
+        ..small_packs()
+    };
+    drop(model.gateway.take());
+    let (objects, state) = (model.site.objects.clone(), model.site.state_folder());
+    let gateway = Gateway::open(objects, model.site.key(), &state, options).unwrap();
+    model.gateway = Some(gateway);
+    let mut table = vec![0; 20 * CHUNK];
+    model.dice.fill(&mut table);
+    model.disks[0].write(0, &table);
+    let checkpoint = model.checkpoint(0);
+    let capture = checkpoint.capture(VMS[0], NOW);
+    let captured = model
+        .gateway()
+        .capture(capture, Hold::Checkpoint, &|_| {}, crash);
+    let error = captured.await.unwrap_err().to_string();
+    assert!(error.contains("outbox is full"), "{error}");
+    assert!(model.gateway().outbox_use().unwrap().used_bytes <= 300_000);
+    // What was captured of it is not captured again.
+    model.begin().await;
+    model.capture(0, Hold::Checkpoint).await;
+    model.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_superseding_point_of_the_same_changes_keeps_its_packs() {
+    let mut model = Model::new(79).await;
+    model.capture(0, Hold::Checkpoint).await;
+    model.begin().await;
+    model.send_all().await;
+    model.disks[0].write(3 * CHUNK, &[5; BLOCK]);
+    model.capture(0, Hold::Checkpoint).await;
+    // The same records by the same data key: packs of the same names.
+    model.capture(0, Hold::Superseding).await;
+    model.send_all().await;
+    model.check().await;
+    assert_eq!(model.lost, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_a_waiting_point_lacks_comes_back_whole() {
+    let mut model = Model::new(80).await;
+    model.capture(0, Hold::Checkpoint).await;
+    model.begin().await;
+    model.send_all().await;
+    let checkpoint = model.checkpoint(0);
+    let mut without = checkpoint.capture(VMS[0], NOW);
+    without.disks[0].name = "renamed".into();
+    let captured = model
+        .gateway()
+        .capture(without, Hold::Checkpoint, &|_| {}, crash);
+    captured.await.unwrap();
+    let checkpoint = model.checkpoint(0);
+    let with = checkpoint.capture(VMS[0], NOW);
+    let captured = model
+        .gateway()
+        .capture(with, Hold::Checkpoint, &|_| {}, crash);
+    assert_eq!(captured.await.unwrap().compared.len(), 1);
+    model.gateway().uploader().send_all().await.unwrap();
+    let restored = model.site.restore(VMS[0], PointSelector::Latest).await;
+    assert!(restored.unwrap() == checkpoint.frozen.bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packs_that_wait_are_as_large_as_the_uplink_takes_in_half_a_minute() {
+    let site = Site::new().await;
+    let url = format!("file://{}", site.vault_folder().display());
+    let throttle = Throttle::default();
+    let options = OpenOptions {
+        throttle: throttle.clone(),
+        ..OpenOptions::default()
+    };
+    let objects = open_vault_url(&url, options).await.unwrap();
+    let options = GatewayOptions {
+        pack_bytes: 8 << 20,
+        uploads: 30,
+        ..small_packs()
+    };
+    let mut gateway = Gateway::open(objects, site.key(), &site.state_folder(), options).unwrap();
+    gateway.begin_cycle(&|_| {}).await.unwrap();
+    let mut vm = TrackedDisk::new(vec![0; 200 * CHUNK]);
+    let mut dice = Dice(90);
+    let mut largest = async |gateway: &mut Gateway, chunks: std::ops::Range<usize>| {
+        let mut bytes = vec![0; chunks.len() * CHUNK];
+        dice.fill(&mut bytes);
+        vm.write(chunks.start * CHUNK, &bytes);
+        let checkpoint = checkpoint(gateway, "vm", &mut vm);
+        let capture = checkpoint.capture("vm", NOW);
+        let captured = gateway.capture(capture, Hold::Checkpoint, &|_| {}, crash);
+        captured.await.unwrap();
+        let files = std::fs::read_dir(site.state_folder().join("outbox")).unwrap();
+        let sizes = files.map(|file| file.unwrap().metadata().unwrap().len());
+        sizes.max().unwrap()
+    };
+    let unknown = largest(&mut gateway, 0..48).await;
+    assert!(unknown > 3_000_000, "one pack of all: {unknown}");
+    // A thirtieth of it for each: 1 MB in half a minute, so the smallest packs there are.
+    throttle.set(Rate::bytes_per_second(1_000_000));
+    gateway.uploader().send_all().await.unwrap();
+    throttle.set(Rate::Unlimited);
+    let slow = largest(&mut gateway, 48..120).await;
+    assert!((2_000_000..2_400_000).contains(&slow), "{slow}");
+    // A fast one again, and then a cap before anything was sent by it.
+    gateway.uploader().send_all().await.unwrap();
+    let fast = largest(&mut gateway, 120..160).await;
+    assert!(fast > 2_500_000, "{fast}");
+    gateway.uploader().send_all().await.unwrap();
+    throttle.set(Rate::bytes_per_second(1_000_000));
+    let capped = largest(&mut gateway, 160..200).await;
+    assert!((2_000_000..2_400_000).contains(&capped), "{capped}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_of_a_vm_that_another_gateway_has_taken_holds_up_no_other() {
+    let mut model = Model::new(91).await;
+    for vm in [0, 1] {
+        model.capture(vm, Hold::Checkpoint).await;
+    }
+    model.send_all().await;
+    for vm in [0, 1] {
+        model.disks[vm].write(2 * CHUNK, &[7; BLOCK]);
+        model.capture(vm, Hold::Checkpoint).await;
+    }
+    let mut second = model.site.second_gateway().await;
+    second.begin_cycle(&|_| {}).await.unwrap();
+    let taken = model.disks[0].bytes.clone();
+    cycle(&mut second, VMS[0], &taken).await.unwrap();
+    model.gateway().begin_cycle(&|_| {}).await.unwrap();
+    let usage = model.gateway().outbox_use().unwrap();
+    assert_eq!((usage.vms[VMS[0]].points, usage.vms[VMS[0]].held), (0, 1));
+    assert_eq!((usage.vms[VMS[1]].points, usage.vms[VMS[1]].held), (1, 0));
+    let uploader = model.gateway().uploader();
+    let sent = uploader.send_all().await.unwrap();
+    assert_eq!(sent.points.len(), 1, "{sent:?}");
+    assert_eq!(sent.points[0].0, VMS[1]);
+    let refused = uploader.send_vm(VMS[0]).await.unwrap_err();
+    assert!(matches!(refused, StoreError::TakenVm { .. }), "{refused}");
+    // Nothing is left that could be sent: a daemon has nothing to try.
+    let usage = model.gateway().outbox_use().unwrap();
+    assert!(usage.vms.values().all(|vm| vm.points == 0), "{usage:?}");
+}
