@@ -2,6 +2,7 @@
 
 use super::batches::{Look, Part};
 use super::chunk_bytes::ChunkBytes;
+use super::packing::Filling;
 use super::rows::ChunkRow;
 use super::snapshot::Snapshot;
 use super::values::Values;
@@ -29,7 +30,7 @@ pub(super) struct ChunkJobs {
     pub level: i32,
     pub snapshot: Snapshot,
     /// Stored, but not known to the snapshot.
-    pub filling: HashSet<ChunkId>,
+    pub filling: Filling,
     /// Packs that have not arrived.
     pub waiting: HashSet<u64>,
     /// What is in these counts as not known.
@@ -227,7 +228,7 @@ impl ChunkJobs {
         let old = look.old;
         let known = match self.known(&id).map_err(failed)? {
             Some(row) => Some(self.waiting_under(row).map_err(failed)?),
-            None if self.filling.contains(&id) => Some(Vec::new()),
+            None if self.filling.has(&id) => Some(Vec::new()),
             None => None,
         };
         let judged = |outcome, needs| Judged {

@@ -233,6 +233,7 @@ impl Shared {
 
     /// The draft is a whole point now. Returns how many points it replaced.
     pub(super) fn commit_draft(&self, draft: &mut Draft) -> Result<u64, StoreError> {
+        tokio::task::block_in_place(|| self.outbox.settle())?;
         // While these are held nothing begins to be published, and no pack sets out.
         let busy = self.busy.point();
         let flying = self.busy.packs();

@@ -4,7 +4,7 @@
 use super::Shared;
 use super::rows::{PackRow, QueueRow};
 use super::state::{ENTRIES, State};
-use super::state_packs::{drop_chunks, drop_packs, entries_in};
+use super::state_packs::{drop_chunks, drop_packs, entries_in, update_pack_rows};
 use super::state_queue::{drop_capture, put_row, unlearn};
 use super::uploader::needs_of;
 use crate::StoreError;
@@ -49,14 +49,15 @@ impl Shared {
     }
 
     /// A VM's draft forgets what it has of doubtful packs: a capture that cannot wait to learn about them must not build on
-    /// them.
+    /// them, and its point does not need them.
     pub(super) fn forget_unsure(&self, vm_id: &VmId) -> Result<(), StoreError> {
+        let doubtful = self.doubtful_packs()?;
         let unsure: Vec<u64> = self.unsure_packs()?.into_iter().collect();
         let mut drafts = self.state.queue_of(vm_id)?;
         drafts.retain(|(_, row)| row.point.is_none());
         match unsure.is_empty() || drafts.is_empty() {
             true => Ok(()),
-            false => self.state.repair_drafts(&drafts, &unsure),
+            false => self.state.repair_drafts(&drafts, &unsure, &doubtful),
         }
     }
 
@@ -144,9 +145,21 @@ impl State {
         })
     }
 
-    /// Drafts forget what they have of these packs.
-    fn repair_drafts(&self, drafts: &[(u64, QueueRow)], packs: &[u64]) -> Result<(), StoreError> {
-        self.write(|w| repair_drafts(w, drafts, packs))
+    /// Drafts forget what they have of these packs. Of them the doubtful ones are theirs no more: whether those arrived is
+    /// asked for, while what stands on them goes with a point that needs it, or is lost with them.
+    fn repair_drafts(
+        &self,
+        drafts: &[(u64, QueueRow)],
+        packs: &[u64],
+        doubtful: &HashMap<u64, PackRow>,
+    ) -> Result<(), StoreError> {
+        let theirs = |pack: &PackRow| drafts.iter().any(|(its, _)| pack.capture == Some(*its));
+        let disowned = doubtful.iter().filter(|(_, pack)| theirs(pack));
+        let disowned: Vec<u64> = disowned.map(|(ordinal, _)| *ordinal).collect();
+        self.write(|w| {
+            repair_drafts(w, drafts, packs)?;
+            update_pack_rows(w, &disowned, &|pack: &mut PackRow| pack.capture = None)
+        })
     }
 }
 
@@ -174,9 +187,9 @@ fn repair_drafts(
         forgotten.clear();
     }
     for ((ordinal, row), first) in drafts.iter().zip(first) {
-        if let Some(first) = first {
-            put_row(w, *ordinal, &sent_back(row, first))?;
-        }
+        let mut repaired = first.map_or_else(|| row.clone(), |first| sent_back(row, first));
+        repaired.needs.retain(|pack| !packs.contains(pack));
+        put_row(w, *ordinal, &repaired)?;
     }
     Ok(())
 }

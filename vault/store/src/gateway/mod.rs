@@ -192,6 +192,7 @@ impl Gateway {
             pace: pace::Pace::new(options.pack_bytes),
         };
         shared.tidy_outbox()?;
+        shared.look_at_drafts()?;
         Ok(Gateway {
             shared: Arc::new(shared),
             sealer,

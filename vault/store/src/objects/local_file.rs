@@ -30,6 +30,8 @@ pub(crate) struct Root {
     pub path: PathBuf,
     /// This file system cannot (NFS, most of SMB and FUSE), or something here forbids it.
     refused: AtomicBool,
+    /// Who creates does not wait for the disk.
+    late: bool,
 }
 
 impl Root {
@@ -37,6 +39,16 @@ impl Root {
         Root {
             path,
             refused: AtomicBool::new(false),
+            late: false,
+        }
+    }
+
+    /// What is created here is whole for whoever looks, and stays if the process dies; it outlives the machine only once
+    /// the file and the folder are synced.
+    pub fn late(path: PathBuf) -> Self {
+        Root {
+            late: true,
+            ..Root::new(path)
         }
     }
 
@@ -47,7 +59,7 @@ impl Root {
         root
     }
 
-    /// Creates `path` with `bytes`, on the disk when it returns. `pace` is asked before so many bytes are written,
+    /// Creates `path` with `bytes`, on the disk when it returns unless the root is a late one. `pace` is asked before so many bytes are written,
     /// and may end it.
     ///
     /// Until it is whole the file has no name, so a death leaves nothing behind; where that cannot be, it has one that is
@@ -76,8 +88,8 @@ impl Root {
         let folder = File::open(folder)?;
         // Whoever made the file may have died before it and the folder were on the disk.
         let exists = || {
-            File::open(path)?.sync_all()?;
-            folder.sync_all()?;
+            self.sync(&File::open(path)?)?;
+            self.sync(&folder)?;
             Ok(Some(Created::Exists))
         };
         let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
@@ -91,8 +103,8 @@ impl Root {
             return exists();
         }
         let file = File::from(file);
-        write(&file, bytes, pace)?;
-        file.sync_all()?;
+        write(&file, bytes, self.late, pace)?;
+        self.sync(&file)?;
         let nameless = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
         match rustix::fs::linkat(CWD, nameless, &folder, name, AtFlags::SYMLINK_FOLLOW) {
             Ok(()) => {}
@@ -103,8 +115,8 @@ impl Root {
             Err(_) => return Ok(None),
         }
         // Once more: btrfs puts a file's size on the disk only if the file has a name.
-        file.sync_all()?;
-        folder.sync_all()?;
+        self.sync(&file)?;
+        self.sync(&folder)?;
         Ok(Some(Created::New))
     }
 
@@ -113,13 +125,13 @@ impl Root {
         let folder = path.parent().unwrap_or(&self.path);
         self.make_folders(folder)?;
         let (file, staged) = stage(path)?;
-        let created = write(&file, bytes, pace)
-            .and_then(|()| file.sync_all())
+        let created = write(&file, bytes, self.late, pace)
+            .and_then(|()| self.sync(&file))
             .and_then(|()| match std::fs::hard_link(&staged, path) {
                 Ok(()) => Ok(Created::New),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     // As above: it may not be on the disk yet.
-                    File::open(path)?.sync_all()?;
+                    self.sync(&File::open(path)?)?;
                     Ok(Created::Exists)
                 }
                 Err(error) => Err(error),
@@ -127,8 +139,15 @@ impl Root {
         let removed = std::fs::remove_file(&staged);
         let created = created?;
         removed?;
-        File::open(folder)?.sync_all()?;
+        self.sync(&File::open(folder)?)?;
         Ok(created)
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        match self.late {
+            true => Ok(()),
+            false => file.sync_all(),
+        }
     }
 
     fn refuse(&self) -> Option<Created> {
@@ -171,9 +190,9 @@ fn stage(path: &Path) -> io::Result<(File, PathBuf)> {
     }
 }
 
-fn write(file: &File, bytes: &[u8], pace: Pace) -> io::Result<()> {
+fn write(file: &File, bytes: &[u8], cached: bool, pace: Pace) -> io::Result<()> {
     let mut done = 0;
-    if bytes.len() >= LEAST_BYTES && past_cache(file, true) {
+    if !cached && bytes.len() >= LEAST_BYTES && past_cache(file, true) {
         let aligned = bytes.len() - bytes.len() % ALIGNMENT;
         let mut buffer = vec![0; STEP_BYTES + ALIGNMENT];
         let begin = buffer.as_ptr().align_offset(ALIGNMENT);

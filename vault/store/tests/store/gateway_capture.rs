@@ -10,7 +10,7 @@ use vault_format::manifest::{Consistency, LayerRef};
 use vault_format::names;
 use vault_store::error::DiskFailure;
 use vault_store::extents::MemoryDisk;
-use vault_store::gateway::{Gateway, PointReport, VmCapture};
+use vault_store::gateway::{Gateway, Hold, PointReport, VmCapture};
 use vault_store::read::PointSelector;
 use vault_store::{Extents, StoreError};
 
@@ -264,4 +264,29 @@ async fn a_disk_that_shrank_or_got_holes_sends_no_layer_when_it_does_not_change(
     std::fs::remove_dir_all(site.state_folder()).unwrap();
     sync_sparse(&site, &bytes).await;
     assert_eq!(layers().await, 2);
+}
+
+/// What a waiting guest's disks held is noted when it goes on: one commit before that, whatever was read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_waits_for_no_pack_to_be_noted() {
+    let site = Site::new().await;
+    let disk = disk(40, 9);
+    begun(&site).await;
+    let folder = site.state_folder().join("outbox");
+    let laid = || std::fs::read_dir(&folder).unwrap().count();
+    for (commits, noted) in [(2, 0), (1, 0), (2, 0), (1, 1)] {
+        let mut gateway = site.gateway();
+        assert_eq!(laid(), noted, "what no row names is gone");
+        gateway.dies_after_commits(commits);
+        let (vm, open) = watched(Arc::new(MemoryDisk::new(disk.clone())));
+        let freed = AtomicBool::new(false);
+        let after_reading = async || {
+            assert!(open.upgrade().is_none(), "the disk is closed");
+            assert!(laid() > 2, "{} packs", laid());
+            freed.store(true, Relaxed);
+            Consistency::Crash
+        };
+        let captured = gateway.capture(vm, Hold::Checkpoint, &|_| {}, after_reading);
+        assert!(captured.await.is_err() && freed.load(Relaxed));
+    }
 }

@@ -229,3 +229,38 @@ async fn a_draft_forgets_what_a_lost_pack_brought_and_reads_it_again() {
     drop(gateway);
     dying(&site, &guests, &outbox(&site)[..2]).await;
 }
+
+/// What is read while a guest waits is on the disk only with its point: the machine may go down before.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_power_cut_took_of_a_draft_is_read_again() {
+    let (base, mut guests) = (Site::new().await, Guests::new(sparse(264)));
+    let mut gateway = base.gateway();
+    settle(&mut gateway).await.unwrap();
+    guests.pass(&mut gateway, 0).await;
+    let changed: Vec<usize> = (0..264).step_by(2).collect();
+    guests.change(0, 5, &changed);
+    guests.fail_to_capture(&mut gateway, 0, 130).await;
+    drop(gateway);
+    let laid = outbox(&base);
+    assert!(laid.len() > 1, "{laid:?}");
+    for pack in &laid {
+        let whole = std::fs::read(pack).unwrap();
+        let (half, zeros) = (whole[..whole.len() / 2].to_vec(), vec![0; whole.len()]);
+        for left in [Vec::new(), half, zeros] {
+            let (site, _folder) = base.copy().await;
+            let mut guests = guests.clone();
+            let pack = site.folder.join(pack.strip_prefix(&base.folder).unwrap());
+            std::fs::write(&pack, &left).unwrap();
+            let what = format!("{}: {} bytes are left", pack.display(), left.len());
+            let mut gateway = site.gateway();
+            assert!(!pack.exists(), "{what}");
+            assert_eq!(outbox(&site).len(), laid.len() - 1, "{what}");
+            // The point stands on what is whole, whether or not anyone asked about the rest.
+            guests.capture(&mut gateway, 0).await.unwrap();
+            assert_eq!(settle(&mut gateway).await.unwrap(), 0, "{what}");
+            let sent = gateway.uploader().send_all().await.unwrap();
+            assert_eq!(sent.points.len(), 1, "{what}");
+            assert_eq!(guests.check(&site, &what).await, 1, "{what}");
+        }
+    }
+}
