@@ -11,6 +11,7 @@ mod online;
 mod owed;
 mod passes;
 mod reached;
+mod slices;
 
 use std::{
     collections::HashMap,

@@ -1,7 +1,7 @@
 //! What is asked of a running VM before anything is frozen: which disks, of what hardware, known since which captures.
 
 use jiff::Timestamp;
-use vault_store::gateway::Gateway;
+use vault_store::gateway::{Gateway, KnownCapture};
 
 use super::CaptureError;
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
         qemu::{
             LiveVm,
             checkpoint::DiskRequest,
-            describe::{Facts, Hardware, describe},
+            describe::{Disk, Facts, Hardware, describe},
             position::Trusted,
         },
         qmp::QmpError,
@@ -33,15 +33,7 @@ impl Asked<'_> {
     pub fn trust(&mut self, gateway: &Gateway) -> Result<(), CaptureError> {
         let known = gateway.captures(&self.vm.name)?;
         for disk in &mut self.disks {
-            let trusted = known.iter().filter_map(|capture| {
-                let mut sizes = capture.disks.iter();
-                let (_, disk_bytes) = sizes.find(|(name, _)| *name == disk.id)?;
-                Some(Trusted {
-                    capture: capture.id,
-                    disk_bytes: *disk_bytes,
-                })
-            });
-            disk.trusted = trusted.collect();
+            disk.trusted = trusted(&known, &disk.id);
         }
         Ok(())
     }
@@ -65,24 +57,7 @@ pub(super) async fn ask(vm: &Vm, live: LiveVm) -> Result<Asked<'_>, CaptureError
         ));
     }
     let hardware = describe(&facts).hardware;
-    let exclude = vm.exclude();
-    let has = |name: &String| hardware.disks.iter().any(|disk| disk.id == *name);
-    if let Some(unknown) = exclude.iter().find(|name| !has(name)) {
-        let names: Vec<&str> = hardware.disks.iter().map(|disk| disk.id.as_str()).collect();
-        let has = names.join(", ");
-        return Err(failed(format!(
-            "there is no disk {unknown} to exclude; it has {has}"
-        )));
-    }
-    let (excluded, read): (Vec<_>, Vec<_>) = hardware
-        .disks
-        .iter()
-        .partition(|disk| exclude.contains(&disk.id));
-    if read.is_empty() {
-        return Err(failed(
-            "it has no disk that can be captured; `check` says why".into(),
-        ));
-    }
+    let Chosen { read, excluded } = choose(vm, &hardware.disks).map_err(failed)?;
     let disks = read.iter().map(|disk| DiskRequest {
         id: disk.id.clone(),
         shared: disk.shared,
@@ -91,12 +66,53 @@ pub(super) async fn ask(vm: &Vm, live: LiveVm) -> Result<Asked<'_>, CaptureError
     Ok(Asked {
         vm,
         disks: disks.collect(),
-        excluded: excluded
-            .iter()
-            .map(|disk| (disk.id.clone(), disk.size_bytes))
-            .collect(),
+        excluded,
         live,
         hardware,
+    })
+}
+
+/// From which captures the changes of a disk may be known.
+pub(super) fn trusted(known: &[KnownCapture], disk: &str) -> Vec<Trusted> {
+    let of = |capture: &KnownCapture| {
+        let (_, disk_bytes) = capture.disks.iter().find(|(name, _)| name == disk)?;
+        Some(Trusted {
+            capture: capture.id,
+            disk_bytes: *disk_bytes,
+        })
+    };
+    known.iter().filter_map(of).collect()
+}
+
+/// A VM's disks, as its configuration parts them.
+pub(super) struct Chosen<'d> {
+    pub read: Vec<&'d Disk>,
+    /// Name and size.
+    pub excluded: Vec<(String, u64)>,
+}
+
+/// An error says what is wrong with the configuration.
+pub(super) fn choose<'d>(vm: &Vm, disks: &'d [Disk]) -> Result<Chosen<'d>, String> {
+    let exclude = vm.exclude();
+    let has = |name: &String| disks.iter().any(|disk| disk.id == *name);
+    if let Some(unknown) = exclude.iter().find(|name| !has(name)) {
+        let names: Vec<&str> = disks.iter().map(|disk| disk.id.as_str()).collect();
+        let has = names.join(", ");
+        return Err(format!(
+            "there is no disk {unknown} to exclude; it has {has}"
+        ));
+    }
+    let (excluded, read): (Vec<_>, Vec<_>) =
+        disks.iter().partition(|disk| exclude.contains(&disk.id));
+    if read.is_empty() {
+        return Err("it has no disk that can be captured; `check` says why".into());
+    }
+    let excluded = excluded
+        .iter()
+        .map(|disk| (disk.id.clone(), disk.size_bytes));
+    Ok(Chosen {
+        excluded: excluded.collect(),
+        read,
     })
 }
 

@@ -1,13 +1,10 @@
 //! A VM whose disks are listed: hook, disks, capture, hook.
 
-use std::{
-    path::PathBuf,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-};
+use std::path::PathBuf;
 
 use console::{Failure, Finding};
 use jiff::Timestamp;
-use tokio::{sync::Mutex, time::Instant};
+use tokio::sync::Mutex;
 use vault_format::{ids::CaptureId, manifest::Consistency};
 use vault_store::{
     StoreError,
@@ -17,10 +14,9 @@ use vault_store::{
 use virtual_disk::InUse;
 
 use super::{
-    CaptureError, Captured, Capturer, SOFTWARE, expected,
+    Beforehand, CaptureError, Captured, Capturer, SOFTWARE, expected,
     hooks::{Before, Hooks, Thaw},
-    online::Tries,
-    passes::{SLICE, SoFar},
+    slices::{PassFacts, Slices},
 };
 use crate::{
     config::{NbdExport, Source, Vm},
@@ -66,26 +62,30 @@ impl Capturer {
         progress: &(dyn Fn(u64) + Sync),
     ) -> Captured {
         let mut captured = Captured::of(vm, Err(CaptureError::Interrupted));
-        if let (Some(work), true) = (sends, self.is_patient)
-            && let Err(error) = self.listed_pass(gateway, vm, work, progress).await
-        {
-            return Captured::of(vm, Err(error));
+        let outcome = self
+            .read_list(gateway, (vm, sends), &mut captured, progress)
+            .await;
+        captured.outcome = outcome;
+        captured
+    }
+
+    async fn read_list(
+        &self,
+        gateway: &Mutex<Gateway>,
+        (vm, sends): (&Vm, Option<&'static str>),
+        captured: &mut Captured,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<PointReport, CaptureError> {
+        if let (Some(work), true) = (sends, self.is_patient) {
+            let before = &mut captured.before;
+            self.listed_pass(gateway, (vm, work), before, progress)
+                .await?;
         }
-        let mut gateway = tokio::select! {
-            gateway = gateway.lock() => gateway,
-            () = self.interrupt.wait() => return captured,
-        };
-        match self.ask_vault(&mut gateway, vm).await {
-            Ok(findings) => captured.findings = findings,
-            Err(error) => return Captured::of(vm, Err(error)),
-        }
+        let mut gateway = self.turn(gateway).await?;
+        captured.findings = self.ask_vault(&mut gateway, vm).await?;
         let hold = match sends {
-            Some(_) => Ok(Hold::Nothing),
-            None => listed_hold(&gateway, vm),
-        };
-        let hold = match hold {
-            Ok(hold) => hold,
-            Err(error) => return Captured::of(vm, Err(error)),
+            Some(_) => Hold::Nothing,
+            None => listed_hold(&gateway, vm)?,
         };
         let listed = Listed {
             vm,
@@ -95,15 +95,8 @@ impl Capturer {
             interrupt: &self.interrupt,
             hooks: &self.hooks,
         };
-        captured.outcome = listed
-            .run(
-                &mut gateway,
-                progress,
-                &mut captured.findings,
-                &mut captured.consistency,
-            )
-            .await;
-        captured
+        let (findings, had) = (&mut captured.findings, &mut captured.consistency);
+        listed.run(&mut gateway, progress, findings, had).await
     }
 }
 
@@ -157,8 +150,8 @@ impl Capturer {
     async fn listed_pass(
         &self,
         gateway: &Mutex<Gateway>,
-        vm: &Vm,
-        work: &'static str,
+        (vm, work): (&Vm, &'static str),
+        before: &mut Beforehand,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(), CaptureError> {
         let disks = tokio::task::block_in_place(|| open_all(vm, &[], &self.interrupt));
@@ -168,76 +161,55 @@ impl Capturer {
             Err(_) if vm.before.is_some() => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        let (id, began, name) = (CaptureId(random()?), Instant::now(), &vm.name);
-        let total_bytes: u64 = disks.iter().map(|disk| disk.size_bytes).sum();
-        let seen = AtomicU64::new(0);
-        let count = |bytes: u64| {
-            seen.fetch_add(bytes, Relaxed);
-            progress(bytes);
+        let pass = PassFacts {
+            vm,
+            work,
+            number: 1,
+            total_bytes: disks.iter().map(|disk| disk.size_bytes).sum(),
+            asks: true,
         };
-        let (mut sent_bytes, mut asks, mut tries) = (0, true, Tries::default());
-        self.say(name, Some(format!("{work}, pass 1: begun")));
-        loop {
-            let mut gateway = self.turn_with_uplink(gateway).await?;
-            if asks {
-                if let Err(error) = self.ask_vault(&mut gateway, vm).await {
-                    drop(gateway);
-                    self.wait_for_vault(name, work, &mut tries, error).await?;
-                    continue;
-                }
-                asks = false;
-            }
-            let again = disks.iter().map(|disk| DiskCapture {
-                name: disk.name.clone(),
-                source: disk.source.clone(),
-                size_bytes: disk.size_bytes,
-                since: None,
-            });
-            let capture = VmCapture {
-                name: vm.name.clone(),
-                id,
-                disks: again.collect(),
-                captured_at: Timestamp::now(),
-                software: SOFTWARE.into(),
-                hardware: None,
-                priority: vm.priority.unwrap_or(u32::MAX),
-            };
-            let until = std::time::Instant::now() + SLICE;
-            let slice = tokio::select! {
-                slice = gateway.pass(capture, until, &count) => slice,
-                // What was on its way is asked for when it goes on.
-                () = self.uplink_off() => {
-                    asks = true;
-                    continue;
-                }
-                () = self.interrupt.wait() => return Err(CaptureError::Interrupted),
-            };
-            drop(gateway);
-            let (report, ended) = match slice {
-                Ok(slice) => slice,
-                Err(error) => {
-                    asks = true;
-                    self.wait_for_vault(name, work, &mut tries, error.into())
-                        .await?;
-                    continue;
-                }
-            };
-            if ended {
-                return Ok(());
-            }
-            (sent_bytes, tries) = (sent_bytes + report.stored_bytes, Tries::default());
-            // A pass that goes on is counted from its begin again.
-            let so_far = SoFar {
-                work,
-                pass: 1,
-                done_bytes: seen.swap(0, Relaxed).min(total_bytes),
-                total_bytes,
-                sent_bytes,
-                changed_bytes: None,
-                took: began.elapsed(),
-            };
-            self.say(name, Some(so_far.words()));
-        }
+        let id = CaptureId(random()?);
+        let mut slices = ListSlices { vm, id, disks };
+        self.pass_in_slices(gateway, pass, &mut slices, before, progress)
+            .await
+    }
+}
+
+struct ListSlices<'s> {
+    vm: &'s Vm,
+    id: CaptureId,
+    disks: Vec<DiskCapture>,
+}
+
+impl Slices for ListSlices<'_> {
+    async fn begin(&mut self) -> Result<VmCapture, CaptureError> {
+        let again = self.disks.iter().map(|disk| DiskCapture {
+            name: disk.name.clone(),
+            source: disk.source.clone(),
+            size_bytes: disk.size_bytes,
+            since: None,
+        });
+        Ok(point_of(self.vm, self.id, again.collect()))
+    }
+
+    async fn end(&mut self) -> Option<CaptureError> {
+        None
+    }
+
+    async fn changed(&mut self) -> Option<u64> {
+        None
+    }
+}
+
+fn point_of(vm: &Vm, id: CaptureId, disks: Vec<DiskCapture>) -> VmCapture {
+    VmCapture {
+        name: vm.name.clone(),
+        id,
+        disks,
+        captured_at: Timestamp::now(),
+        software: SOFTWARE.into(),
+        hardware: None,
+        priority: vm.priority.unwrap_or(u32::MAX),
     }
 }
 
@@ -312,15 +284,8 @@ impl Listed<'_> {
             true => Vec::new(),
             false => gateway.captures(&self.vm.name)?,
         };
-        let capture = VmCapture {
-            name: self.vm.name.clone(),
-            id,
-            hardware: None,
-            priority: self.vm.priority.unwrap_or(u32::MAX),
-            captured_at: Timestamp::now(),
-            software: SOFTWARE.into(),
-            disks: tokio::task::block_in_place(|| open_all(self.vm, &known, self.interrupt))?,
-        };
+        let disks = tokio::task::block_in_place(|| open_all(self.vm, &known, self.interrupt))?;
+        let capture = point_of(self.vm, id, disks);
         let after_reading = async || {
             let had = self.judge(freeze, &before);
             thaw.start();

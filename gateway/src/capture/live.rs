@@ -212,14 +212,13 @@ impl Capturer {
                 Err(error) => return failed(vms, one.asked.vm, error),
             }
         }
-        let (mut requests, mut captures) = (Vec::new(), Vec::new());
+        let mut requests = Vec::new();
         for one in &looked {
             let asked = &one.asked;
             let capture = match random() {
                 Ok(bytes) => CaptureId(bytes),
                 Err(error) => return failed(vms, asked.vm, error.into()),
             };
-            captures.push(capture);
             requests.push(Request {
                 vm: asked.live.clone(),
                 capture,
@@ -228,7 +227,7 @@ impl Capturer {
             });
         }
         let (frozen, hooks) = match checkpoint::prepare(requests).await {
-            Ok(ready) => self.freeze_between_hooks(&looked, captures, ready).await,
+            Ok(ready) => self.freeze_between_hooks(&looked, ready).await,
             Err(error) => (Err(error.into()), Vec::new()),
         };
         let held = match frozen {
@@ -262,11 +261,10 @@ impl Capturer {
     async fn freeze_between_hooks(
         &self,
         looked: &[Looked<'_>],
-        captures: Vec<CaptureId>,
         ready: Ready,
     ) -> (Result<Frozen, CaptureError>, Vec<(Freeze, Thaw)>) {
         let mut hooks = Vec::new();
-        for (one, capture) in looked.iter().zip(captures) {
+        for (one, capture) in looked.iter().zip(ready.captures()) {
             let vm = one.asked.vm;
             let trusted = one.asked.disks.iter().find_map(|disk| disk.trusted.first());
             let on = Occasion {
@@ -277,12 +275,19 @@ impl Capturer {
             let (before, thaw) = self.hooks.freeze(vm, on).await;
             hooks.push((before.freeze, thaw));
         }
-        let frozen = match self.interrupt.came() {
-            true => {
+        // They may have run for minutes.
+        let is_long_ago = looked.iter().any(|one| one.asked.vm.before.is_some());
+        let may = match (self.interrupt.came(), is_long_ago) {
+            (true, _) => Err(CaptureError::Interrupted),
+            (false, true) => ready.may_still().await.map_err(CaptureError::from),
+            (false, false) => Ok(()),
+        };
+        let frozen = match may {
+            Ok(()) => ready.freeze(&self.guard).await.map_err(CaptureError::from),
+            Err(error) => {
                 ready.give_up().await;
-                Err(CaptureError::Interrupted)
+                Err(error)
             }
-            false => ready.freeze(&self.guard).await.map_err(CaptureError::from),
         };
         hooks.iter().for_each(|(_, thaw)| thaw.start());
         (frozen, hooks)

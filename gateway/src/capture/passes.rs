@@ -1,15 +1,8 @@
 //! Before a first point, and after tracking was lost: passes over the running disks, as in a live migration. Each sends
 //! what the one before missed, and holds nothing, until the rest fits the outbox.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use console::show;
 use jiff::Timestamp;
 use tokio::{sync::Mutex, time::Instant};
 use vault_format::ids::CaptureId;
@@ -19,7 +12,12 @@ use vault_store::{
     setup::random,
 };
 
-use super::{Beforehand, CaptureError, Capturer, SOFTWARE, asked::Asked, expected, online::Tries};
+use super::{
+    Beforehand, CaptureError, Capturer, SOFTWARE,
+    asked::Asked,
+    expected,
+    slices::{ENOUGH, PassFacts, Slices, bits},
+};
 use crate::source::{
     live_disk::LiveDisk,
     qemu::{
@@ -29,10 +27,6 @@ use crate::source::{
     },
 };
 
-/// Other captures wait so long for a pass at most, and for the packs that it has on their way.
-pub(super) const SLICE: Duration = Duration::from_secs(10);
-/// How often the hypervisor is asked what changed meanwhile.
-pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// Threads that read a disk at once.
 pub(super) const CONNECTIONS: usize = 4;
 
@@ -94,7 +88,6 @@ impl Capturer {
     ) -> Result<(), CaptureError> {
         let mut passes = Vec::new();
         loop {
-            before.passes += 1;
             let name = (work, passes.len() + 1);
             let pass = self
                 .one_pass(gateway, asked, name, before, progress)
@@ -163,90 +156,21 @@ impl Capturer {
         &self,
         gateway: &Mutex<Gateway>,
         (asked, held): (&Asked<'_>, &Held),
-        (work, pass): (&'static str, usize),
+        (work, number): (&'static str, usize),
         before: &mut Beforehand,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(), CaptureError> {
-        let name = &asked.vm.name;
         let disks = self.open_disks(asked, held)?;
-        let total: u64 = disks.iter().map(|(_, disk)| disk.size_bytes()).sum();
-        let (mut sent, began) = (0, Instant::now());
-        let seen = AtomicU64::new(0);
-        let count = |bytes: u64| {
-            seen.fetch_add(bytes, Relaxed);
-            progress(bytes);
+        let pass = PassFacts {
+            vm: asked.vm,
+            work,
+            number,
+            total_bytes: disks.iter().map(|(_, disk)| disk.size_bytes()).sum(),
+            asks: false,
         };
-        let (mut looked, mut changed, mut cut_off) = (began, None, false);
-        self.say(name, Some(format!("{work}, pass {pass}: begun")));
-        let mut tries = Tries::default();
-        loop {
-            let mut gateway = self.turn_with_uplink(gateway).await?;
-            if cut_off {
-                match self.ask_vault(&mut gateway, asked.vm).await {
-                    Ok(_) => cut_off = false,
-                    Err(error) => {
-                        drop(gateway);
-                        self.wait_for_vault(name, work, &mut tries, error).await?;
-                        continue;
-                    }
-                }
-            }
-            let capture = VmCapture {
-                name: name.clone(),
-                id: held.capture,
-                disks: asked.captures(held, &disks),
-                captured_at: Timestamp::now(),
-                software: SOFTWARE.into(),
-                hardware: None,
-                priority: asked.vm.priority.unwrap_or(u32::MAX),
-            };
-            let until = std::time::Instant::now() + SLICE;
-            let slice = tokio::select! {
-                slice = gateway.pass(capture, until, &count) => slice,
-                // What was on its way is asked for when it goes on.
-                () = self.uplink_off() => {
-                    cut_off = true;
-                    continue;
-                }
-                () = self.interrupt.wait() => return Err(CaptureError::Interrupted),
-            };
-            drop(gateway);
-            let (report, ended) = match slice {
-                Ok(slice) => slice,
-                Err(error) => {
-                    cut_off = true;
-                    self.wait_for_vault(name, work, &mut tries, error.into())
-                        .await?;
-                    continue;
-                }
-            };
-            tries = Tries::default();
-            sent += report.stored_bytes;
-            before.read_bytes += report.read_bytes;
-            before.stored_bytes += report.stored_bytes;
-            if ended {
-                self.say(name, None);
-                return Ok(());
-            }
-            if looked.elapsed() >= LOOK_AGAIN {
-                looked = Instant::now();
-                changed = changed_since(&asked.live, &held.capture).await.ok();
-            }
-            // A pass that goes on is counted from its begin again.
-            let done = seen.swap(0, Relaxed).min(total);
-            let so_far = SoFar {
-                work,
-                pass,
-                done_bytes: done,
-                total_bytes: total,
-                sent_bytes: sent,
-                changed_bytes: changed,
-                took: began.elapsed(),
-            };
-            let words = so_far.words();
-            tracing::info!("VM {name}: {words}");
-            self.say(name, Some(words));
-        }
+        let mut slices = HeldSlices { asked, held, disks };
+        self.pass_in_slices(gateway, pass, &mut slices, before, progress)
+            .await
     }
 
     /// Each disk that is captured, opened.
@@ -262,6 +186,36 @@ impl Capturer {
             Ok((disk.id.clone(), Arc::new(opened)))
         };
         held.disks.iter().map(open).collect()
+    }
+}
+
+/// The running disks stay open for all of a pass.
+struct HeldSlices<'s> {
+    asked: &'s Asked<'s>,
+    held: &'s Held,
+    disks: Vec<(String, Arc<LiveDisk>)>,
+}
+
+impl Slices for HeldSlices<'_> {
+    async fn begin(&mut self) -> Result<VmCapture, CaptureError> {
+        Ok(VmCapture {
+            name: self.asked.vm.name.clone(),
+            id: self.held.capture,
+            disks: self.asked.captures(self.held, &self.disks),
+            captured_at: Timestamp::now(),
+            software: SOFTWARE.into(),
+            hardware: None,
+            priority: self.asked.vm.priority.unwrap_or(u32::MAX),
+        })
+    }
+
+    async fn end(&mut self) -> Option<CaptureError> {
+        None
+    }
+
+    async fn changed(&mut self) -> Option<u64> {
+        let changed = changed_since(&self.asked.live, &self.held.capture).await;
+        changed.ok()
     }
 }
 
@@ -293,58 +247,6 @@ impl Asked<'_> {
         });
         read.chain(excluded).collect()
     }
-}
-
-/// A pass under way.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct SoFar {
-    /// What the passes are called: a first sync, a resync.
-    pub work: &'static str,
-    pub pass: usize,
-    pub done_bytes: u64,
-    pub total_bytes: u64,
-    pub sent_bytes: u64,
-    /// What changed behind it, where that is known.
-    pub changed_bytes: Option<u64>,
-    pub took: Duration,
-}
-
-impl SoFar {
-    pub fn words(&self) -> String {
-        let (done, total) = (self.done_bytes, self.total_bytes);
-        let percent = (100 * done).checked_div(total).unwrap_or(100);
-        let seconds = self.took.as_secs_f64().max(1.0);
-        let left = seconds * total.saturating_sub(done) as f64 / done.max(1) as f64;
-        let (work, pass, sent) = (self.work, self.pass, show::size(self.sent_bytes));
-        let left = show::duration(Duration::from_secs_f64(left.min(1e9)));
-        let progress = format!(
-            "{work}, pass {pass}: {percent} %, {sent} sent, about {left} left of this pass"
-        );
-        let Some(changed) = self.changed_bytes else {
-            return progress;
-        };
-        let (changes, sends) = (changed as f64 / seconds, self.sent_bytes as f64 / seconds);
-        match changes < sends {
-            true => format!(
-                "{progress}; {} change and {} are sent",
-                bits(changes),
-                bits(sends)
-            ),
-            false => format!(
-                "{progress}; it may come to no end: {} change and {} are sent; an uplink of {} would do",
-                bits(changes),
-                bits(sends),
-                bits(changes * ENOUGH)
-            ),
-        }
-    }
-}
-
-/// An uplink this many times the rate of change brings each pass's rest down by a third.
-const ENOUGH: f64 = 1.5;
-
-fn bits(bytes_per_second: f64) -> console::units::BitRate {
-    console::units::BitRate((bytes_per_second * 8.0) as u64)
 }
 
 /// With the number that would do.
@@ -381,34 +283,6 @@ mod tests {
             pass(6000, 100, 100),
         ];
         assert_eq!(next(&all, false), Next::Another);
-    }
-
-    #[test]
-    fn a_pass_says_early_whether_it_will_come_to_an_end() {
-        let mut so_far = SoFar {
-            work: "first sync",
-            pass: 1,
-            done_bytes: 25 << 30,
-            total_bytes: 100 << 30,
-            sent_bytes: 10_000_000_000,
-            changed_bytes: Some(1_000_000_000),
-            took: Duration::from_secs(10_000),
-        };
-        let words = so_far.words();
-        assert!(
-            words.starts_with("first sync, pass 1: 25 %") && words.contains("8h 20m left"),
-            "{words}"
-        );
-        assert!(
-            words.ends_with("800 kbit/s change and 8 Mbit/s are sent"),
-            "{words}"
-        );
-        so_far.changed_bytes = Some(20_000_000_000);
-        let words = so_far.words();
-        assert!(
-            words.ends_with("an uplink of 24 Mbit/s would do"),
-            "{words}"
-        );
     }
 
     #[test]

@@ -1,23 +1,22 @@
 //! Passes over a running domain: each slice is a short backup job of its own.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use jiff::Timestamp;
 use tokio::{sync::Mutex, time::Instant};
 use vault_format::ids::CaptureId;
-use vault_store::{gateway::Gateway, setup::random};
+use vault_store::{
+    gateway::{Gateway, VmCapture},
+    setup::random,
+};
 
 use super::{
     super::{
         Beforehand, CaptureError, Capturer, expected,
-        online::Tries,
-        passes::{LOOK_AGAIN, Next, Pass, SLICE, SoFar, never_ends, next},
+        passes::{Next, Pass, never_ends, next},
+        slices::{PassFacts, Slices},
     },
     Target, why,
 };
-
-/// Slices of a pass that were given up one after the other before the pass is.
-const TRIES: usize = 5;
+use crate::source::libvirt::job::Job;
 
 impl Capturer {
     pub(super) async fn libvirt_passes(
@@ -30,7 +29,6 @@ impl Capturer {
         let mut passes = Vec::new();
         loop {
             let (began, stored_before) = (Instant::now(), before.stored_bytes);
-            before.passes += 1;
             let name = (work, passes.len() + 1);
             self.libvirt_pass(gateway, target, name, before, progress)
                 .await?;
@@ -53,94 +51,61 @@ impl Capturer {
         }
     }
 
-    /// One pass, in slices: each reads what the disks hold at its own begin, all of them after the checkpoint of the
-    /// first, so what changed since that is what the pass may have missed.
     async fn libvirt_pass(
         &self,
         gateway: &Mutex<Gateway>,
         target: &Target<'_>,
-        (work, pass): (&'static str, usize),
+        (work, number): (&'static str, usize),
         before: &mut Beforehand,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(), CaptureError> {
-        let (id, began) = (CaptureId(random()?), Instant::now());
-        let total: u64 = target.disks.iter().map(|(disk, _)| disk.size_bytes).sum();
-        let seen = AtomicU64::new(0);
-        let count = |bytes: u64| {
-            seen.fetch_add(bytes, Ordering::Relaxed);
-            progress(bytes);
+        let pass = PassFacts {
+            vm: target.vm,
+            work,
+            number,
+            total_bytes: target.disks.iter().map(|(disk, _)| disk.size_bytes).sum(),
+            asks: false,
         };
-        let name = &target.vm.name;
-        let (mut sent, mut begun, mut failures, mut cut_off) = (0, false, 0, false);
-        let (mut looked, mut changed, mut tries) = (began, None, Tries::default());
-        self.say(name, Some(format!("{work}, pass {pass}: begun")));
-        loop {
-            let mut gateway = self.turn_with_uplink(gateway).await?;
-            if cut_off {
-                if let Err(error) = self.ask_vault(&mut gateway, target.vm).await {
-                    drop(gateway);
-                    self.wait_for_vault(name, work, &mut tries, error).await?;
-                    continue;
-                }
-                cut_off = false;
-            }
-            let held = self.begin(target, (!begun).then_some(&id), false).await?;
-            begun = true;
-            let capture = self.point_of(target, (id, Timestamp::now()), held.disks);
-            let until = std::time::Instant::now() + SLICE;
-            let slice = tokio::select! {
-                slice = gateway.pass(capture, until, &count) => Some(slice),
-                // What was on its way is asked for when it goes on.
-                () = self.uplink_off() => {
-                    cut_off = true;
-                    None
-                }
-                () = self.interrupt.wait() => None,
-            };
-            drop(gateway);
-            let ended = held.job.end().await;
-            match slice {
-                None if cut_off => continue,
-                None => return Err(CaptureError::Interrupted),
-                Some(Ok((report, done))) => {
-                    (sent, failures, tries) = (sent + report.stored_bytes, 0, Tries::default());
-                    before.read_bytes += report.read_bytes;
-                    before.stored_bytes += report.stored_bytes;
-                    if done {
-                        self.say(name, None);
-                        return Ok(());
-                    }
-                }
-                Some(Err(error)) => {
-                    failures += 1;
-                    match why(target.vm, &ended) {
-                        Some(why) if failures < TRIES => tracing::warn!("{why}: a pass goes on"),
-                        Some(why) => return Err(why),
-                        None => {
-                            cut_off = true;
-                            self.wait_for_vault(name, work, &mut tries, error.into())
-                                .await?;
-                            continue;
-                        }
-                    }
-                }
-            }
-            if looked.elapsed() >= LOOK_AGAIN {
-                looked = Instant::now();
-                let since = target.domain.checkpoint(&self.mark, id).await.ok();
-                changed = since.map(|since| since.changed_bytes());
-            }
-            // A pass that goes on is counted from its begin again.
-            let so_far = SoFar {
-                work,
-                pass,
-                done_bytes: seen.swap(0, Ordering::Relaxed).min(total),
-                total_bytes: total,
-                sent_bytes: sent,
-                changed_bytes: changed,
-                took: began.elapsed(),
-            };
-            self.say(name, Some(so_far.words()));
-        }
+        let mut slices = JobSlices {
+            capturer: self,
+            target,
+            id: CaptureId(random()?),
+            begun: false,
+            job: None,
+        };
+        self.pass_in_slices(gateway, pass, &mut slices, before, progress)
+            .await
+    }
+}
+
+/// Each slice reads what the disks hold at its own begin, all of them after the checkpoint of the first, so what changed
+/// since that is what the pass may have missed.
+struct JobSlices<'s> {
+    capturer: &'s Capturer,
+    target: &'s Target<'s>,
+    id: CaptureId,
+    begun: bool,
+    job: Option<Job>,
+}
+
+impl Slices for JobSlices<'_> {
+    async fn begin(&mut self) -> Result<VmCapture, CaptureError> {
+        let checkpoint = (!self.begun).then_some(&self.id);
+        let held = self.capturer.begin(self.target, checkpoint, false).await?;
+        self.begun = true;
+        self.job = Some(held.job);
+        let now = (self.id, Timestamp::now());
+        Ok(self.capturer.point_of(self.target, now, held.disks))
+    }
+
+    async fn end(&mut self) -> Option<CaptureError> {
+        let ended = self.job.take()?.end().await;
+        why(self.target.vm, &ended)
+    }
+
+    async fn changed(&mut self) -> Option<u64> {
+        let domain = &self.target.domain;
+        let since = domain.checkpoint(&self.capturer.mark, self.id).await;
+        Some(since.ok()?.changed_bytes())
     }
 }

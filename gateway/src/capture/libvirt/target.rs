@@ -10,7 +10,11 @@ use vault_format::ids::CaptureId;
 use vault_store::gateway::Gateway;
 
 use super::{
-    super::{CaptureError, Capturer, reached::domain_of},
+    super::{
+        CaptureError, Capturer,
+        asked::{Chosen, choose, trusted},
+        reached::domain_of,
+    },
     at,
 };
 use crate::{
@@ -21,7 +25,7 @@ use crate::{
             Domain, LibvirtError, Seen,
             plan::{Since, WantedDisk, since},
         },
-        qemu::position::{NoDelta, Trusted},
+        qemu::position::NoDelta,
     },
 };
 
@@ -104,7 +108,12 @@ impl Capturer {
             };
             return Err(at(vm, &error));
         }
-        let (disks, excluded) = chosen(vm, &seen).map_err(|why| at(vm, &why))?;
+        let chosen = choose(vm, &seen.description.hardware.disks);
+        let Chosen { read, excluded } = chosen.map_err(|why| at(vm, &why))?;
+        let disks = read
+            .into_iter()
+            .map(|disk| (disk.into(), Err(NoDelta::NothingTrusted)))
+            .collect();
         Ok(Target {
             vm,
             domain,
@@ -142,16 +151,7 @@ impl Capturer {
                 tracing::debug!("VM {}: the checkpoint is of no use: {why}", target.vm.name)
             })
             .ok();
-        let trusted = |disk: &str| {
-            let of = |capture: &vault_store::gateway::KnownCapture| {
-                let (_, disk_bytes) = capture.disks.iter().find(|(name, _)| name == disk)?;
-                Some(Trusted {
-                    capture: capture.id,
-                    disk_bytes: *disk_bytes,
-                })
-            };
-            known.iter().filter_map(of).collect()
-        };
+        let trusted = |disk: &str| trusted(&known, disk);
         let wanted: Vec<WantedDisk> = target.disks.iter().map(|(disk, _)| disk.clone()).collect();
         let others = names.iter().any(|name| self.mark.owns(name));
         let found = since(&wanted, &trusted, checkpoint.as_ref(), others);
@@ -178,34 +178,6 @@ impl Target<'_> {
             .filter_map(|(_, since)| since.as_ref().ok());
         known.map(|since| since.changed_bytes).sum()
     }
-}
-
-type Chosen = (
-    Vec<(WantedDisk, Result<Since, NoDelta>)>,
-    Vec<(String, u64)>,
-);
-
-fn chosen(vm: &Vm, seen: &Seen) -> Result<Chosen, String> {
-    let (all, exclude) = (&seen.description.hardware.disks, vm.exclude());
-    let has = |name: &&String| !all.iter().any(|disk| disk.id == **name);
-    if let Some(unknown) = exclude.iter().find(has) {
-        let names: Vec<&str> = all.iter().map(|disk| disk.id.as_str()).collect();
-        let has = names.join(", ");
-        return Err(format!(
-            "there is no disk {unknown} to exclude; it has {has}"
-        ));
-    }
-    let (out, read): (Vec<_>, Vec<_>) = all.iter().partition(|disk| exclude.contains(&disk.id));
-    if read.is_empty() {
-        return Err("it has no disk that can be captured; `check` says why".into());
-    }
-    let wanted = read
-        .into_iter()
-        .map(|disk| (disk.into(), Err(NoDelta::NothingTrusted)));
-    let excluded = out
-        .into_iter()
-        .map(|disk| (disk.id.clone(), disk.size_bytes));
-    Ok((wanted.collect(), excluded.collect()))
 }
 
 #[cfg(test)]

@@ -184,7 +184,7 @@ impl Gateway {
         };
         let ended = read.and(ended);
         if ended.is_err() {
-            self.await_packing(packing, &draft.row).await?;
+            self.await_packing(packing).await?;
         }
         ended
     }

@@ -251,9 +251,7 @@ impl Shared {
         self.state
             .commit_capture(draft.ordinal, &draft.row, &gone, (&packs, &useless))?;
         drop((busy, flying));
-        if !packs.is_empty() {
-            self.tidy_outbox()?;
-        }
+        self.tidy_outbox()?;
         Ok(numbers.len() as u64)
     }
 }

@@ -51,13 +51,12 @@ impl Shared {
     /// A VM's draft forgets what it has of doubtful packs: a capture that cannot wait to learn about them must not build on
     /// them, and its point does not need them.
     pub(super) fn forget_unsure(&self, vm_id: &VmId) -> Result<(), StoreError> {
-        let doubtful = self.doubtful_packs()?;
         let unsure: Vec<u64> = self.unsure_packs()?.into_iter().collect();
         let mut drafts = self.state.queue_of(vm_id)?;
         drafts.retain(|(_, row)| row.point.is_none());
         match unsure.is_empty() || drafts.is_empty() {
             true => Ok(()),
-            false => self.state.repair_drafts(&drafts, &unsure, &doubtful),
+            false => self.state.disown(&drafts, &unsure),
         }
     }
 
@@ -145,20 +144,17 @@ impl State {
         })
     }
 
-    /// Drafts forget what they have of these packs. Of them the doubtful ones are theirs no more: whether those arrived is
-    /// asked for, while what stands on them goes with a point that needs it, or is lost with them.
-    fn repair_drafts(
-        &self,
-        drafts: &[(u64, QueueRow)],
-        packs: &[u64],
-        doubtful: &HashMap<u64, PackRow>,
-    ) -> Result<(), StoreError> {
-        let theirs = |pack: &PackRow| drafts.iter().any(|(its, _)| pack.capture == Some(*its));
-        let disowned = doubtful.iter().filter(|(_, pack)| theirs(pack));
-        let disowned: Vec<u64> = disowned.map(|(ordinal, _)| *ordinal).collect();
+    /// Drafts forget what they have of these packs, which are theirs no more: their points do not wait for them, and are
+    /// not lost with them.
+    fn disown(&self, drafts: &[(u64, QueueRow)], packs: &[u64]) -> Result<(), StoreError> {
         self.write(|w| {
             repair_drafts(w, drafts, packs)?;
-            update_pack_rows(w, &disowned, &|pack: &mut PackRow| pack.capture = None)
+            update_pack_rows(w, packs, &|pack: &mut PackRow| {
+                let is_theirs = |(ordinal, _): &(u64, QueueRow)| pack.capture == Some(*ordinal);
+                if drafts.iter().any(is_theirs) {
+                    pack.capture = None;
+                }
+            })
         })
     }
 }

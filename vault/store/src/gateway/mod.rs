@@ -192,7 +192,7 @@ impl Gateway {
             pace: pace::Pace::new(options.pack_bytes),
         };
         shared.tidy_outbox()?;
-        shared.look_at_drafts()?;
+        shared.look_at_unsettled()?;
         Ok(Gateway {
             shared: Arc::new(shared),
             sealer,
@@ -216,6 +216,12 @@ impl Gateway {
     pub fn dies_after_commits(&self, commits: u64) {
         let left = &self.shared.state.commits_left;
         left.store(commits, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Packs in the outbox that are perhaps not on the disk yet.
+    #[cfg(any(test, feature = "conformance"))]
+    pub fn unsettled(&self) -> usize {
+        self.shared.outbox.unsettled()
     }
 
     /// A data key opens what was sealed within a day, no more.

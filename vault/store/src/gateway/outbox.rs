@@ -8,12 +8,13 @@ use super::state::state_error;
 use crate::StoreError;
 use crate::objects::Created;
 use crate::objects::local_file::Root;
+use rustix::fs::{Advice, fadvise};
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vault_format::ids::PackName;
 
 #[derive(Debug)]
@@ -21,16 +22,34 @@ pub(super) struct Outbox {
     root: Root,
     most_bytes: u64,
     used_bytes: AtomicU64,
-    /// Held from a file to its row, and from the look whether a row needs a file to its removal: two packs of the same
-    /// records have one name.
+    /// Held while a file is made, and from the look whether a file is needed to its removal: two packs of the same records
+    /// have one name.
     files: Mutex<()>,
-    /// Perhaps not on the disk yet, nor named by a row: they are not in the way of whoever tidies up.
-    laid: Mutex<HashSet<PackName>>,
+    /// Perhaps not on the disk yet.
+    unsynced: Mutex<HashSet<PackName>>,
+    unnoted: Arc<Mutex<HashSet<PackName>>>,
+}
+
+/// A pack that is laid here, and that no row names yet: whoever tidies up leaves it. Until this is dropped.
+#[derive(Debug)]
+pub(super) struct Laid {
+    unnoted: Arc<Mutex<HashSet<PackName>>>,
+    pack: PackName,
+}
+
+impl Drop for Laid {
+    fn drop(&mut self) {
+        locked(&self.unnoted).remove(&self.pack);
+    }
+}
+
+fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Outbox {
     pub fn hold_files(&self) -> MutexGuard<'_, ()> {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.files)
     }
 
     pub fn open(state: &Path, most_bytes: u64) -> Result<Self, StoreError> {
@@ -44,7 +63,8 @@ impl Outbox {
             most_bytes,
             used_bytes: AtomicU64::new(0),
             files: Mutex::default(),
-            laid: Mutex::default(),
+            unsynced: Mutex::default(),
+            unnoted: Arc::default(),
         };
         let used = outbox.files()?.iter().map(|(_, bytes)| bytes).sum();
         outbox.used_bytes.store(used, Relaxed);
@@ -81,12 +101,8 @@ impl Outbox {
         Ok(files)
     }
 
-    fn laid(&self) -> MutexGuard<'_, HashSet<PackName>> {
-        self.laid.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Stores a pack; it is on the disk after `settle`, and until then stays whether or not a row names it. Blocks.
-    pub fn lay(&self, pack: &PackName, bytes: &[u8]) -> Result<(), StoreError> {
+    /// Stores a pack; it is on the disk after `settle`. Blocks.
+    pub fn lay(&self, pack: &PackName, bytes: &[u8]) -> Result<Laid, StoreError> {
         let length = bytes.len() as u64;
         if self.used_bytes() + length > self.most_bytes {
             return Err(StoreError::OutboxFull {
@@ -95,31 +111,51 @@ impl Outbox {
         }
         let path = self.path(pack);
         let _held = self.hold_files();
-        self.laid().insert(*pack);
+        locked(&self.unnoted).insert(*pack);
+        let laid = Laid {
+            unnoted: self.unnoted.clone(),
+            pack: *pack,
+        };
+        locked(&self.unsynced).insert(*pack);
         let made = self.root.create(&path, bytes, &|_| Ok(()));
         if made.map_err(state_error(&path))? == Created::New {
             self.used_bytes.fetch_add(length, Relaxed);
         }
-        Ok(())
+        // The disk begins at once, so that little is left for `settle` to wait for. Not by an fsync: an error that this one
+        // saw, that one would not see.
+        tokio::task::spawn_blocking(move || {
+            let begin = |file| fadvise(file, 0, None, Advice::DontNeed);
+            fs::File::open(path).map(begin)
+        });
+        Ok(laid)
     }
 
-    /// What was laid is on the disk when it returns. Blocks.
+    /// What was laid is on the disk when it returns. A pack that the disk does not take is gone: it would be there for
+    /// whoever asks again, but only as long as the machine is up (`fsync(2)` tells an error once). Blocks.
     pub fn settle(&self) -> Result<(), StoreError> {
-        let laid = self.laid().clone();
-        if laid.is_empty() {
+        let unsynced = locked(&self.unsynced).clone();
+        if unsynced.is_empty() {
             return Ok(());
         }
-        for pack in &laid {
+        for pack in &unsynced {
             let path = self.path(pack);
             match fs::File::open(&path).and_then(|file| file.sync_all()) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(state_error(&path)(e)),
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    self.remove(pack)?;
+                    return Err(state_error(&path)(e));
+                }
                 _ => {}
             }
         }
         let folder = fs::File::open(&self.root.path).and_then(|folder| folder.sync_all());
         folder.map_err(state_error(&self.root.path))?;
-        self.laid().retain(|pack| !laid.contains(pack));
+        locked(&self.unsynced).retain(|pack| !unsynced.contains(pack));
         Ok(())
+    }
+
+    #[cfg(any(test, feature = "conformance"))]
+    pub fn unsettled(&self) -> usize {
+        locked(&self.unsynced).len()
     }
 
     pub fn has(&self, pack: &PackName) -> bool {
@@ -169,26 +205,32 @@ impl Shared {
     /// Removes files that no pack on its way has: a process died between the file and its row, or after the arrival.
     pub(super) fn tidy_outbox(&self) -> Result<(), StoreError> {
         let _held = self.outbox.hold_files();
+        // In this order: what is noted in between is found as a row.
+        let mut names = locked(&self.outbox.unnoted).clone();
         let waiting = self.waiting_packs()?;
-        let mut names: HashSet<PackName> = waiting.values().map(|pack| pack.name).collect();
-        names.extend(self.outbox.laid().iter());
+        names.extend(waiting.values().map(|pack| pack.name));
         let files = self.outbox.files()?.into_iter();
         files
             .filter(|(pack, _)| !names.contains(pack))
             .try_for_each(|(pack, _)| self.outbox.remove(&pack))
     }
 
-    /// At a start: packs of drafts may not have reached the disk before the machine went down. What is not whole is gone,
-    /// as if it had never been laid; the rest is settled with the next point.
-    pub(super) fn look_at_drafts(&self) -> Result<(), StoreError> {
+    /// At a start: what no point owns may not have reached the disk before the machine went down. What is not whole is
+    /// gone, as if it had never been laid; the rest is settled with the next point.
+    pub(super) fn look_at_unsettled(&self) -> Result<(), StoreError> {
         let queue = self.state.queue()?.into_iter();
-        let drafts = queue.filter(|(_, row)| row.point.is_none());
-        let drafts: HashSet<u64> = drafts.map(|(ordinal, _)| ordinal).collect();
+        let points = queue.filter(|(_, row)| row.point.is_some());
+        let points: HashSet<u64> = points.map(|(ordinal, _)| ordinal).collect();
         let mut waiting = self.waiting_packs()?;
-        waiting.retain(|_, pack| pack.capture.is_some_and(|its| drafts.contains(&its)));
+        waiting.retain(|_, pack| !pack.capture.is_some_and(|its| points.contains(&its)));
         for pack in waiting.into_values() {
-            if self.outbox.get(&pack.name)?.is_some() {
-                self.outbox.laid().insert(pack.name);
+            match self.outbox.get(&pack.name) {
+                Ok(None) => {}
+                Ok(Some(_)) => drop(locked(&self.outbox.unsynced).insert(pack.name)),
+                Err(error) => {
+                    tracing::warn!("a pack in the outbox is given up: {error}");
+                    self.outbox.remove(&pack.name)?;
+                }
             }
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! The packs of a capture: filled one at a time. When they are whole they are noted in the state and sent at once, a few
 //! at the same time; or, while a checkpoint is held, laid into the outbox and noted when the guest goes on.
 
+use super::outbox::Laid;
 use super::rows::{ChunkRow, PackRow, QueueRow};
 use super::state_queue::Changed;
 use super::values::Values;
@@ -8,7 +9,7 @@ use super::{Gateway, Hold};
 use crate::StoreError;
 use crate::objects::ObjectError;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use tokio::task::JoinSet;
 use vault_format::ChunkId;
 use vault_format::block_values::BlockValue;
@@ -28,9 +29,9 @@ const MOST_CHANGES: usize = 65_536;
 const DUE_CHANGES: usize = 4096;
 /// Block values that wait with them, at most: those of 4096 chunks of 1 MiB. A pack of their smallest patches has 1 MB then.
 const MOST_VALUE_BYTES: usize = 32 << 20;
-/// Chunks of laid packs that no row names yet, at most: 80 MB of memory, of 1 GiB in changed blocks that lie one to a
-/// chunk. Noting them took 0.17 ms each in the state of 1 TiB, where each lies on another page.
-const MOST_LAID_CHUNKS: usize = 1 << 18;
+/// Chunks and changes of laid packs that no row names yet, at most: 80 MB of memory, of 1 GiB in changed blocks that lie
+/// one to a chunk. Noting such chunks took 0.17 ms each in the state of 1 TiB, where each lies on another page.
+const MOST_LAID: usize = 1 << 18;
 
 type Landed = Result<u64, ObjectError>;
 
@@ -49,28 +50,44 @@ pub(super) struct Packing {
     /// Chunks of packs noted in the state while this batch is taken in, and while the one before was.
     noted: [HashSet<ChunkId>; 2],
     unnoted: Unnoted,
-    laid: Vec<Note>,
-    laid_chunks: Vec<Arc<HashSet<ChunkId>>>,
+    laid: LaidPacks,
+}
+
+/// Packs in the outbox of which the state has not heard yet.
+#[derive(Default)]
+struct LaidPacks {
+    notes: Vec<(Note, Laid)>,
+    chunks: Arc<RwLock<HashSet<ChunkId>>>,
+    /// Chunks and changes.
+    rows: usize,
+    value_bytes: usize,
 }
 
 /// What the state is told of a pack, in one commit.
 struct Note {
+    draft: QueueRow,
     row: PackRow,
     entries: Vec<Entry>,
     chunks: Vec<(ChunkId, ChunkRow)>,
     unnoted: Unnoted,
 }
 
-/// Chunks that were stored, and that no snapshot knows.
+/// Chunks that were stored, and that no snapshot knows. That it may see one of a pack laid just now is no harm: that pack
+/// is noted before what names the chunk.
 pub(super) struct Filling {
     pack: HashSet<ChunkId>,
-    laid: Vec<Arc<HashSet<ChunkId>>>,
+    laid: Arc<RwLock<HashSet<ChunkId>>>,
 }
 
 impl Filling {
     pub fn has(&self, id: &ChunkId) -> bool {
-        self.pack.contains(id) || self.laid.iter().any(|laid| laid.contains(id))
+        self.pack.contains(id) || has(&self.laid, id)
     }
+}
+
+fn has(laid: &RwLock<HashSet<ChunkId>>, id: &ChunkId) -> bool {
+    let laid = laid.read().unwrap_or_else(PoisonError::into_inner);
+    laid.contains(id)
 }
 
 /// What is to be noted next.
@@ -108,8 +125,7 @@ impl Packing {
             arrived: Vec::new(),
             noted: Default::default(),
             unnoted: Unnoted::default(),
-            laid: Vec::new(),
-            laid_chunks: Vec::new(),
+            laid: LaidPacks::default(),
         }
     }
 
@@ -121,7 +137,7 @@ impl Packing {
     pub fn filling(&self) -> Filling {
         Filling {
             pack: self.filling.keys().copied().collect(),
-            laid: self.laid_chunks.clone(),
+            laid: self.laid.chunks.clone(),
         }
     }
 
@@ -129,7 +145,7 @@ impl Packing {
     pub fn has(&self, id: &ChunkId) -> bool {
         self.filling.contains_key(id)
             || self.noted.iter().any(|noted| noted.contains(id))
-            || self.laid_chunks.iter().any(|laid| laid.contains(id))
+            || has(&self.laid.chunks, id)
     }
 
     pub fn change(&mut self, disk: u32, changed: Changed) {
@@ -161,17 +177,23 @@ impl Packing {
         };
         self.builder.is_none() && (unnoted.count >= due || unnoted.value_bytes >= MOST_VALUE_BYTES)
     }
+}
 
-    /// Keeps what is to be noted of a laid pack, with little memory.
-    fn lay(&mut self, mut note: Note) -> Result<(), StoreError> {
-        let chunks = note.chunks.iter().map(|(id, _)| *id).collect();
-        self.laid_chunks.push(Arc::new(chunks));
-        let kept: usize = self.laid.iter().map(|its| its.unnoted.value_bytes).sum();
-        if kept + note.unnoted.value_bytes > MOST_VALUE_BYTES {
+impl LaidPacks {
+    fn chunks(&self) -> RwLockWriteGuard<'_, HashSet<ChunkId>> {
+        self.chunks.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// With little memory.
+    fn push(&mut self, mut note: Note, laid: Laid) -> Result<(), StoreError> {
+        if self.value_bytes + note.unnoted.value_bytes > MOST_VALUE_BYTES {
             // Too early costs a whole read of these chunks, if the process dies before the guest goes on.
             note.unnoted.write_values()?;
         }
-        self.laid.push(note);
+        self.chunks().extend(note.chunks.iter().map(|(id, _)| *id));
+        self.rows += note.chunks.len() + note.unnoted.count;
+        self.value_bytes += note.unnoted.value_bytes;
+        self.notes.push((note, laid));
         Ok(())
     }
 }
@@ -223,7 +245,8 @@ impl Gateway {
             capture: Some(packing.capture),
             after: std::mem::take(&mut packing.after).into_iter().collect(),
         };
-        let mut note = Note {
+        let note = Note {
+            draft: draft.clone(),
             row,
             entries: pack.entries,
             chunks: packing.filling.drain().collect(),
@@ -232,20 +255,19 @@ impl Gateway {
         let buffers = self.buffers.clone();
         if packing.hold != Hold::Nothing {
             let laid = tokio::task::block_in_place(|| {
-                shared.outbox.lay(&pack.name, &pack.bytes)?;
-                packing.lay(note)
+                let laid = shared.outbox.lay(&pack.name, &pack.bytes)?;
+                packing.laid.push(note, laid)
             });
             buffers.give(pack.bytes);
             laid?;
-            let chunks: usize = packing.laid.iter().map(|note| note.chunks.len()).sum();
-            return match chunks > MOST_LAID_CHUNKS {
-                true => self.note_laid(packing, draft),
+            return match packing.laid.rows > MOST_LAID {
+                true => self.note_laid(packing),
                 false => Ok(()),
             };
         }
         packing.noted[0].extend(note.chunks.iter().map(|(id, _)| *id));
         // Noted before it is sent: whoever finds this row asks the store whether the pack arrived.
-        let ordinal = self.note(&mut note, (packing.capture, draft))?;
+        let ordinal = self.note(note, packing.capture)?;
         packing.flying.spawn(async move {
             shared
                 .send_pack(&pack.name, buffers.lend(pack.bytes))
@@ -255,27 +277,23 @@ impl Gateway {
         Ok(())
     }
 
-    fn note(&self, note: &mut Note, (capture, draft): (u64, &QueueRow)) -> Result<u64, StoreError> {
-        let Note {
-            row,
-            entries,
-            chunks,
-            unnoted,
-        } = note;
+    fn note(&self, mut note: Note, capture: u64) -> Result<u64, StoreError> {
         tokio::task::block_in_place(|| {
-            let _held = self.shared.outbox.hold_files();
-            let changed = (capture, draft, &unnoted.changes);
-            let ordinal = self.shared.state.add_pack(row, entries, chunks, changed)?;
-            unnoted.write_values()?;
+            let changed = (capture, &note.draft, &note.unnoted.changes);
+            let state = &self.shared.state;
+            let ordinal = state.add_pack(&note.row, &note.entries, &note.chunks, changed)?;
+            note.unnoted.write_values()?;
             Ok(ordinal)
         })
     }
 
-    /// Notes the packs that were laid. Those before the one that fails are noted.
-    fn note_laid(&self, packing: &mut Packing, draft: &QueueRow) -> Result<(), StoreError> {
-        for mut note in std::mem::take(&mut packing.laid) {
-            self.note(&mut note, (packing.capture, draft))?;
+    /// Notes the packs that were laid; those before one that fails.
+    fn note_laid(&self, packing: &mut Packing) -> Result<(), StoreError> {
+        for (note, _laid) in std::mem::take(&mut packing.laid.notes) {
+            self.note(note, packing.capture)?;
         }
+        let laid = std::mem::take(&mut packing.laid);
+        packing.noted[0].extend(laid.chunks().drain());
         Ok(())
     }
 
@@ -325,12 +343,8 @@ impl Gateway {
 
     /// After a failure: waits for the packs under way. One that lands after the next sync asked for it would be sent
     /// twice, and what is nearly there need not be sent again.
-    pub(super) async fn await_packing(
-        &mut self,
-        packing: &mut Packing,
-        draft: &QueueRow,
-    ) -> Result<(), StoreError> {
-        self.note_laid(packing, draft)?;
+    pub(super) async fn await_packing(&mut self, packing: &mut Packing) -> Result<(), StoreError> {
+        self.note_laid(packing)?;
         while let Some(landed) = packing.flying.join_next().await {
             if let Ok(Ok(ordinal)) = landed {
                 packing.arrived.push(ordinal);
@@ -357,7 +371,7 @@ impl Gateway {
     /// Notes all that was changed. No chunk of it is in a pack being filled.
     fn note_changes(&self, packing: &mut Packing, draft: &QueueRow) -> Result<(), StoreError> {
         debug_assert!(packing.builder.is_none());
-        self.note_laid(packing, draft)?;
+        self.note_laid(packing)?;
         let mut unnoted = std::mem::take(&mut packing.unnoted);
         let state = &self.shared.state;
         state.add_changes(packing.capture, draft, &unnoted.changes)?;

@@ -152,8 +152,8 @@ impl Shared {
         Ok(usage)
     }
 
-    /// The waiting packs that no capture needs once these are gone, except what is on its way (`flying`); and those that
-    /// arrived, or are about to, and stand on them.
+    /// The packs in the outbox that no capture needs once these are gone, except what is on its way (`flying`); and those
+    /// that arrived, or are about to, and stand on them. Of what waits elsewhere nobody knows yet whether it arrived.
     pub(super) fn packs_of_gone(
         &self,
         gone: &[u64],
@@ -169,7 +169,7 @@ impl Shared {
             .map(|(ordinal, row)| needs_of(*ordinal, row, &waiting))
             .collect();
         let mut packs = unneeded(stay.iter(), &stands_on(&waiting));
-        packs.retain(|pack| !flying.contains(pack));
+        packs.retain(|pack| !flying.contains(pack) && self.outbox.has(&waiting[pack].name));
         let mut useless = with_dependents(&packs, &all);
         useless.retain(|pack| !packs.contains(pack));
         Ok((packs, useless.into_iter().collect()))

@@ -290,3 +290,43 @@ async fn a_guest_waits_for_no_pack_to_be_noted() {
         assert!(captured.await.is_err() && freed.load(Relaxed));
     }
 }
+
+/// All that a point needs is on the disk before the commit that makes it one, also what an earlier process laid.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_point_is_none_before_its_packs_are_on_the_disk() {
+    let (site, disk) = (Site::new().await, disk(40, 9));
+    begun(&site).await;
+    let capture = async |gateway: &mut Gateway| {
+        let vm = watched(Arc::new(MemoryDisk::new(disk.clone()))).0;
+        let crash = async || Consistency::Crash;
+        let captured = gateway.capture(vm, Hold::Checkpoint, &|_| {}, crash);
+        captured.await
+    };
+    let points = |gateway: &Gateway| gateway.outbox_use().unwrap().vms["vm"].points;
+    let mut gateway = site.gateway();
+    gateway.dies_after_commits(4);
+    capture(&mut gateway).await.unwrap_err();
+    assert!(gateway.unsettled() > 2, "it died before");
+    drop(gateway);
+    // What is left of the packs is noted, and then comes the commit at which this one dies.
+    let mut commits = 0;
+    loop {
+        let (site, _folder) = site.copy().await;
+        let mut gateway = site.gateway();
+        assert_eq!(gateway.unsettled(), 2, "two were noted");
+        gateway.dies_after_commits(commits);
+        let captured = capture(&mut gateway).await;
+        let unsettled = gateway.unsettled();
+        assert_eq!(points(&gateway), u64::from(captured.is_ok()));
+        if captured.is_ok() {
+            assert_eq!(unsettled, 0);
+            break;
+        }
+        commits += 1;
+    }
+    let (site, _folder) = site.copy().await;
+    let mut gateway = site.gateway();
+    gateway.dies_after_commits(commits - 1);
+    capture(&mut gateway).await.unwrap_err();
+    assert_eq!(gateway.unsettled(), 0, "on the disk, and no point yet");
+}
