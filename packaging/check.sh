@@ -24,7 +24,7 @@ for path in usr/bin/sparesite-gateway usr/bin/sparesite-restore usr/lib/systemd/
     etc/sparesite/gateway.toml usr/share/man/man1/sparesite-gateway.1.gz usr/share/man/man1/sparesite-gateway-run.1.gz \
     usr/share/man/man1/sparesite-restore.1.gz usr/share/bash-completion/completions/sparesite-gateway \
     usr/share/zsh/vendor-completions/_sparesite-restore usr/share/fish/vendor_completions.d/sparesite-gateway.fish \
-    usr/share/doc/sparesite/docs/configuration.md usr/share/doc/sparesite/docs/runbook/qemu.md \
+    usr/share/doc/sparesite/docs/configuration.md usr/share/doc/sparesite/docs/runbook/{qemu,proxmox,libvirt,hyper-v,vmware}.md \
     usr/share/doc/sparesite/copyright usr/share/doc/sparesite/examples/README.md \
     usr/share/doc/sparesite/examples/lvm/hook.sh usr/share/doc/sparesite/examples/hyper-v/checkpoint.ps1; do
     [[ -s $work/tree/$path ]] || fail "$path is not in the package"
@@ -43,11 +43,6 @@ if [[ $(dpkg --print-architecture) = amd64 ]]; then
     "$work/tree/usr/bin/sparesite-gateway" --version >/dev/null || fail "the program does not run"
 fi
 
-# What the documents promise of the service; systemd would take a unit without these as well.
-for line in Type=notify StateDirectory=sparesite LoadCredential=gateway.key:/etc/sparesite/gateway.key \
-    RestartPreventExitStatus=2; do
-    grep -qxF "$line" "$work/tree/usr/lib/systemd/system/sparesite-gateway.service" || fail "the unit has no $line"
-done
 unit=$work/sparesite-gateway.service
 if command -v systemd-analyze >/dev/null; then
     # Where the package was not installed, its program lies elsewhere.
@@ -58,12 +53,29 @@ if command -v systemd-analyze >/dev/null; then
 else
     "$here/../tests/skip.sh" systemd-analyze
 fi
-# What the daemon counts on, and what `systemd-analyze` would not miss.
+# What the daemon counts on and the documents promise, and what `systemd-analyze` would not miss.
 for line in Type=notify StateDirectory=sparesite LoadCredential=gateway.key:/etc/sparesite/gateway.key Restart=on-failure \
     RestartPreventExitStatus=2 TimeoutStartSec=infinity KillMode=process; do
     grep -qxF "$line" "$work/tree/usr/lib/systemd/system/sparesite-gateway.service" || fail "the unit does not say $line"
 done
 grep -q '^Depends:.*\bca-certificates\b' "$work/control/control" || fail "without ca-certificates no vault is trusted"
+
+# What was never run on the real thing says so, where it lies and in the table.
+for script in "$work"/tree/usr/share/doc/sparesite/examples/{lvm,zfs,hyper-v,vmware}/*; do
+    head -5 "$script" | grep -q UNTESTED || fail "$script does not say that it is untested"
+done
+for row in LVM ZFS Hyper-V VMware; do
+    grep -E "^\| $row\b.*only documented" "$work/tree/usr/share/doc/sparesite/docs/hypervisors.md" >/dev/null ||
+        fail "hypervisors.md does not say that $row is only documented"
+done
+
+# The proof of what the programs need must be able to fail.
+if SPARESITE_OLDEST=2.2.5 "$here/glibc.sh" "$SPARESITE_BIN/sparesite-gateway" 2>/dev/null; then
+    fail "glibc.sh finds nothing that glibc 2.2.5 lacks"
+fi
+if "$here/glibc.sh" "$(command -v dpkg-deb)" 2>/dev/null; then
+    fail "glibc.sh finds no library that dpkg-deb needs"
+fi
 
 # Whoever reads the documents there may have no network.
 while read -r document; do

@@ -52,7 +52,7 @@ long)
         kills kills --kills 200                                                                     # 16
         kills kills-s3-outages --kills 50 --vault s3 --outages                                      # 7
         points points-s3-outages --points 6 --interval 10 --vault s3 --outages                      # 2
-        kills kills-uplink --kills 15 --vault s3 --uplink '1 Mbit/s'                                # 3
+        kills kills-uplink --kills 20 --vault s3 --uplink '1 Mbit/s'                                # 4
         # Enough to send, so that the rate is reached for 20 s: 32 KiB a second more than the usual 90, which compress a little.
         saturating=(--points 4 --interval 30 --vault s3 --load bulk=0.5)
         points uplink "${saturating[@]}" --uplink '1 Mbit/s'                                        # 3

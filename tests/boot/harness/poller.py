@@ -1,17 +1,39 @@
-"""What the harness sees through its own monitor meanwhile: that the host's own tools are answered, and for how long
-a filter of ours lies over a disk."""
+"""What the harness sees meanwhile: that the host's own tools are answered, through a monitor of their own and through the
+gateway's, and for how long a filter of ours lies over a disk."""
 
 import threading
 import time
 
 from .failed import Failed
+from .qmp import Qmp
 
 ANSWER_WITHIN = 5.0                     # what such tools wait for, before they call a VM unresponsive
 
 
+def through(monitor):
+    """Asks what a host's tool asks, of a monitor that is its own."""
+    def ask():
+        monitor.execute("query-status", timeout=60)
+        monitor.execute("query-named-block-nodes", timeout=60, flat=True)
+
+    return ask
+
+
+def anew(path):
+    """Asks as a tool does that shares the monitor: it serves one client at a time, so it waits for its turn."""
+    def ask():
+        monitor = Qmp(path, timeout=60)
+        try:
+            monitor.execute("query-status", timeout=60)
+        finally:
+            monitor.close()
+
+    return ask
+
+
 class Poller:
-    def __init__(self, monitor, every=1.0):
-        self.monitor, self.every = monitor, every
+    def __init__(self, ask, who, every=1.0):
+        self.ask, self.who, self.every = ask, who, every
         self.answers: list[float] = []  # seconds each answer took
         self.problems: list[str] = []
         self.stop = threading.Event()
@@ -21,16 +43,15 @@ class Poller:
         while not self.stop.wait(self.every):
             began = time.monotonic()
             try:
-                self.monitor.execute("query-status", timeout=60)
-                self.monitor.execute("query-named-block-nodes", timeout=60, flat=True)
+                self.ask()
             except Failed as error:
                 if not self.stop.is_set():
-                    self.problems.append(str(error))
+                    self.problems.append(f"{self.who}: {error}")
                 return
             took = time.monotonic() - began
             self.answers.append(took)
             if took > ANSWER_WITHIN:
-                self.problems.append(f"the second monitor client waited {took:.1f} s for an answer")
+                self.problems.append(f"{self.who} waited {took:.1f} s for an answer")
 
     def __enter__(self):
         self.thread.start()

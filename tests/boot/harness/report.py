@@ -8,9 +8,10 @@ PAUSE_TARGET = FREEZE_TARGET = 0.100    # seconds, 95th percentile
 READ_RATIO_TARGET = 1.2                 # bytes read by a delta over the distinct 4 KiB blocks written
 READ_RATIO_LEAST = 0.9                  # what is read less was not written, or was read before the capture: in passes
 HELD_SECONDS, HELD_SECONDS_PER_GIB = 1, 1   # the source checkpoint, over what changed
+LATE = 1.5                              # of the interval at which points are taken
 
 
-def summarise(capturer, recipe, series, findings, rest, timed=True, notes=()):
+def summarise(capturer, recipe, series, findings, rest, timed=True, notes=(), state=None):
     bad = [taken for taken in series if taken.judged.findings]
     summary = {
         "capturer": capturer.name,
@@ -29,11 +30,14 @@ def summarise(capturer, recipe, series, findings, rest, timed=True, notes=()):
             "checkpoint held": timing.distribution([taken.capture.facts["held_seconds"] for taken in series if taken.capture.facts.get("held_seconds") is not None]),
             "held, as it was seen": timing.distribution([taken.held_seen for taken in series if taken.held_seen is not None]),
             "capture": timing.distribution([taken.capture.ended - taken.capture.began for taken in series]),
+            "interval": rest["intervals"],
             "second client's answer": rest["second_client"],
+            "same monitor's answer": rest["client_of_the_same_monitor"],
         },
         "read_ratio": timing.distribution([read / written for read, written in read_and_written(series)]),
         "read_ratio_of_all": ratio_of_all(list(read_and_written(series))),
         "rest": rest,
+        "state": state,
         "series": [one(taken) for taken in series],
     }
     summary["missed"] = missed(summary, timed) + (incomplete(summary) if capturer.enforced else [])
@@ -117,6 +121,8 @@ def incomplete(summary):
         )
         if count < wanted
     ]
+    if not (summary["state"] or {}).get("bytes"):
+        found.append("the state directory's size was not measured")
     if not seconds["held, as it was seen"]["max"]:
         found.append("the harness saw no filter over any disk: how long the checkpoints were held is only the gateway's word")
     return found
@@ -128,6 +134,9 @@ def late(summary):
         p95 = summary["seconds"][name]["p95"]
         if p95 is not None and p95 > target:
             found.append(f"{name}: 95th percentile {p95 * 1000:.0f} ms, target {target * 1000:.0f} ms")
+    longest, asked = summary["seconds"]["interval"]["max"], summary["rest"]["interval_asked"]
+    if None not in (longest, asked) and longest > LATE * asked:
+        found.append(f"a point came {longest:.1f} s after the one before, every {asked:.0f} s was asked")
     for taken in summary["series"]:
         # By the gateway's clock and by the harness's: the longer one counts.
         held = max(taken["facts"].get("held_seconds") or 0.0, taken["held_seen_seconds"] or 0.0)
@@ -156,7 +165,7 @@ def table(summary):
     ratio = summary["read_ratio"]
     if ratio["count"]:
         lines.append(f"{'read / written':<24}{ratio['count']:>7}" + "".join(f"{ratio[key]:>9.2f}" for key in ("p50", "p95", "p99", "max")))
-    if summary.get("state"):
+    if summary["state"]:
         size, disks = summary["state"]["bytes"], summary["state"]["data_bytes"]
         lines.append(f"state directory: {size / 1e6:.1f} MB, {size / disks * 2**40 / 1e9:.1f} GB per TiB of data")
     lines += [f"note: {text}" for text in summary["notes"]]

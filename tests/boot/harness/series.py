@@ -9,7 +9,7 @@ from . import judge, point, qmp, timing, writes
 from .capture import Capture
 from .failed import Failed
 from .guest import settle
-from .poller import HoldWatch, Poller
+from .poller import HoldWatch, Poller, anew, through
 from .vaults import Vault
 
 LINGER = 1.0                            # seconds after a capture that its stall may still show in
@@ -128,7 +128,11 @@ def run_series(guest, capturer, folder, points, interval, wanted, vault=None, bu
     capturer.begin(guest, folder)
     settle(guest, 20)
     began = time.monotonic()
-    with Poller(guest.monitor) as poller, HoldWatch(guest.monitor) as watch:
+    pollers = (
+        Poller(through(guest.monitor), "the second monitor's client"),
+        Poller(anew(guest.qmp_path), "the other client of the gateway's monitor"),
+    )
+    with pollers[0], pollers[1], HoldWatch(guest.monitor) as watch:
         for number in range(points):
             time.sleep(max(0.0, began + number * interval - time.monotonic()))
             one_more()
@@ -145,9 +149,9 @@ def run_series(guest, capturer, folder, points, interval, wanted, vault=None, bu
             look(taken)
     count_writes(guest, series)
     capturer.end()
-    findings += poller.problems
+    findings += [problem for poller in pollers for problem in poller.problems]
     findings += guest_findings(guest)
-    return series, findings, measure_rest(guest, series, began, ended, poller)
+    return series, findings, measure_rest(guest, series, (points, None if vault.is_paced or vault.disturbs else interval), (began, ended), pollers)
 
 
 def guest_findings(guest):
@@ -165,12 +169,18 @@ def guest_findings(guest):
     return findings
 
 
-def measure_rest(guest, series, began, ended, poller):
+def measure_rest(guest, series, asked, span, pollers):
+    (points, interval), (began, ended) = asked, span
     spans = [(taken.capture.began - 0.1, taken.capture.ended + LINGER) for taken in series]
     times = [at for at in guest.acks.row_times() if began <= at <= ended]
     return {
         "seconds": ended - began,
         "rows": len(times),
         "gaps_between_captures": timing.distribution(timing.gaps_outside(times, spans)),
-        "second_client": timing.distribution(poller.answers),
+        # None where the vault comes and goes, or is slow: a sync is over when its point is sent.
+        "interval_asked": interval,
+        # Not to the one after much change, which waits for that.
+        "intervals": timing.distribution([after.capture.began - before.capture.began for before, after in zip(series, series[1:points])]),
+        "second_client": timing.distribution(pollers[0].answers),
+        "client_of_the_same_monitor": timing.distribution(pollers[1].answers),
     }

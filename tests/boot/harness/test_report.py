@@ -2,16 +2,25 @@
 
 import pathlib
 import sys
+import time
 import types
 import unittest
+import unittest.mock
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from harness import acks, guest, point, qmp, report, series, timing, vaults, writes  # noqa: E402
+from harness import acks, failed, guest, point, poller, qmp, report, series, timing, vaults, writes  # noqa: E402
 from harness.capture import Capture, Copy  # noqa: E402
 
 RECIPE = guest.Recipe(pathlib.Path("f"), pathlib.Path("i"))
-REST = {"seconds": 10.0, "rows": 100, "gaps_between_captures": timing.distribution([]), "second_client": timing.distribution([])}
+REST = {
+    "seconds": 10.0,
+    "rows": 100,
+    "interval_asked": 10.0,
+    "intervals": timing.distribution([10.0, 14.9]),
+    **{name: timing.distribution([]) for name in ("gaps_between_captures", "second_client", "client_of_the_same_monitor")},
+}
+STATE = {"bytes": 1000, "data_bytes": 1 << 30}
 
 
 def taken(number, pause=0.02, freeze=0.03, findings=(), read=None, written=None, asked="crash", has="crash", seen=0.15, **more):
@@ -30,8 +39,8 @@ def taken(number, pause=0.02, freeze=0.03, findings=(), read=None, written=None,
     )
 
 
-def summarise(*series_taken, timed=True, capturer=Copy(), notes=()):
-    return report.summarise(capturer, RECIPE, list(series_taken), [], REST, timed, notes)
+def summarise(*series_taken, timed=True, capturer=Copy(), notes=(), state=STATE, **rest):
+    return report.summarise(capturer, RECIPE, list(series_taken), [], REST | rest, timed, notes, state)
 
 
 PRODUCT = types.SimpleNamespace(name="product", enforced=True)
@@ -87,6 +96,16 @@ class Report(unittest.TestCase):
             (text,) = summarise(first, taken(2, **usual | wrong), capturer=PRODUCT)["missed"]
             self.assertIn(word, text)
 
+    def test_points_that_come_late_and_a_state_of_unknown_size(self):
+        late = timing.distribution([10.0, 15.1])
+        (text,) = summarise(taken(1), intervals=late)["missed"]
+        self.assertIn("15.1 s after", text)
+        for unjudged in ({"timed": False}, {"interval_asked": None}):
+            self.assertEqual(summarise(taken(1), intervals=late, **unjudged)["missed"], [])
+        for state in (None, {"bytes": 0, "data_bytes": 1}):
+            (text,) = summarise(taken(1), capturer=PRODUCT, state=state)["missed"]
+            self.assertIn("state directory", text)
+
     def test_a_harness_that_saw_nothing_says_so(self):
         (text,) = summarise(taken(1, seen=0.0), capturer=PRODUCT)["missed"]
         self.assertIn("saw no filter", text)
@@ -105,6 +124,25 @@ class Report(unittest.TestCase):
         self.assertEqual(summarise(small, large, timed=False)["missed"], [])
         (text,) = summarise(small, timed=False)["missed"]
         self.assertIn("1.30 times", text)
+
+
+class Clients(unittest.TestCase):
+    def problems(self, ask):
+        with poller.Poller(ask, "a tool", every=0.01) as polls:
+            polls.thread.join(0.5)
+        return polls
+
+    def test_a_tool_that_is_refused_or_waits_is_a_problem(self):
+        def refused():
+            raise failed.Failed("no greeting")
+
+        self.assertEqual(self.problems(refused).problems, ["a tool: no greeting"])
+        with unittest.mock.patch.object(poller, "ANSWER_WITHIN", 0.02):
+            waits = self.problems(lambda: time.sleep(0.03))
+        self.assertIn("a tool waited 0.0 s", waits.problems[0])
+        fine = self.problems(lambda: None)
+        self.assertTrue(fine.answers)
+        self.assertEqual(fine.problems, [])
 
 
 class Expected(unittest.TestCase):

@@ -32,6 +32,10 @@ class Vault:
     is_paced: bool = False              # the line or a cap makes uploads last
     disturbed: bool = False             # a sync may fail, until it is calm
 
+    @property
+    def disturbs(self):
+        return bool(self.begin_disturbing)
+
     def after_first_sync(self):
         for begin in self.first_sync_done:
             begin()

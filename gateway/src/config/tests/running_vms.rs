@@ -41,6 +41,9 @@ command = "alert.sh"
 [[host]]
 name = "pve1"
 ssh = "root@pve1.lan"
+[[host]]
+name = "pve2"
+ssh = "root@pve2.lan"
 
 [[policy]]
 name = "servers"
@@ -65,6 +68,11 @@ source.libvirt = { host = "pve1", domain = "app" }
 name = "esx"
 policy = "servers"
 source = { nbd = [{ uri = "nbds://backup.lan/a" }, { name = "data", uri = "nbd+unix:///b?socket=/run/b", bitmap = "cp-{since}" }] }
+
+[[vm]]
+name = "mail"
+policy = "servers"
+source.proxmox = { host = "pve2", vmid = 102 }
 
 [[vm]]
 name = "files"
@@ -109,7 +117,7 @@ fn every_kind_of_source_becomes_a_plain_value() {
         export("data", "nbd+unix:///b?socket=/run/b", Some("cp-{since}")),
     ]);
     assert_eq!(sources[..4], [&proxmox, &qemu, &libvirt, &nbd]);
-    let [dc01, db, .., files] = &config.vms[..] else {
+    let [dc01, db, .., mail, files] = &config.vms[..] else {
         panic!("{config:?}");
     };
     assert!(dc01.guest_hooks && !db.guest_hooks);
@@ -120,6 +128,7 @@ fn every_kind_of_source_becomes_a_plain_value() {
     assert_eq!((db.disks().len(), files.disks().len()), (0, 1));
     let ssh = |vm: &Vm| vm.host().map(|host| config.hosts[host].ssh.as_str());
     assert_eq!((ssh(dc01), ssh(db)), (Some("root@pve1.lan"), None));
+    assert_eq!(ssh(mail), Some("root@pve2.lan"));
     assert_eq!(config.groups[0].vms, [0, 1]);
     let group = |vm| config.group_of(vm).map(|group| group.name.as_str());
     assert_eq!((group("db"), group("app")), (Some("shop"), None));

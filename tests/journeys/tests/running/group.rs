@@ -28,6 +28,14 @@ fn the_vms_of_a_group_are_stopped_at_the_same_time() {
         assert!(once(&stops) && once(&resumes), "{stops:?} {resumes:?}");
         let (stopped, resumed) = (stops.iter().flatten().max(), resumes.iter().flatten().min());
         assert!(stopped <= resumed, "{stops:?} {resumes:?}");
+        let first = stops.iter().flatten().min().expect("a stop");
+        let last = resumes.iter().flatten().max().expect("a resume");
+        // A tenth of it is usual; a machine that does other things too has its time.
+        assert!(last - first < 1_000_000, "{stops:?} {resumes:?}");
+        for one in report["vms"].as_array().expect("a list") {
+            let pause = one["pause_seconds"].as_f64().expect("measured");
+            assert!((0.0..1.0).contains(&pause), "{one}");
+        }
     }
     for (name, qemu) in [("vm", &vm.qemu), ("db", &other)] {
         let back = vm.site.shown("back.raw");
