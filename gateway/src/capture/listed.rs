@@ -189,7 +189,8 @@ impl Slices for ListSlices<'_> {
             size_bytes: disk.size_bytes,
             since: None,
         });
-        Ok(point_of(self.vm, self.id, again.collect()))
+        let now = (self.id, Timestamp::now());
+        Ok(point_of(self.vm, now, again.collect()))
     }
 
     async fn end(&mut self) -> Option<CaptureError> {
@@ -201,12 +202,16 @@ impl Slices for ListSlices<'_> {
     }
 }
 
-fn point_of(vm: &Vm, id: CaptureId, disks: Vec<DiskCapture>) -> VmCapture {
+fn point_of(
+    vm: &Vm,
+    (id, captured_at): (CaptureId, Timestamp),
+    disks: Vec<DiskCapture>,
+) -> VmCapture {
     VmCapture {
         name: vm.name.clone(),
         id,
         disks,
-        captured_at: Timestamp::now(),
+        captured_at,
         software: SOFTWARE.into(),
         hardware: None,
         priority: vm.priority.unwrap_or(u32::MAX),
@@ -284,8 +289,10 @@ impl Listed<'_> {
             true => Vec::new(),
             false => gateway.captures(&self.vm.name)?,
         };
+        // Before they are opened: what they show may be of that moment.
+        let now = (id, Timestamp::now());
         let disks = tokio::task::block_in_place(|| open_all(self.vm, &known, self.interrupt))?;
-        let capture = point_of(self.vm, id, disks);
+        let capture = point_of(self.vm, now, disks);
         let after_reading = async || {
             let had = self.judge(freeze, &before);
             thaw.start();

@@ -275,19 +275,12 @@ impl Capturer {
             let (before, thaw) = self.hooks.freeze(vm, on).await;
             hooks.push((before.freeze, thaw));
         }
-        // They may have run for minutes.
-        let is_long_ago = looked.iter().any(|one| one.asked.vm.before.is_some());
-        let may = match (self.interrupt.came(), is_long_ago) {
-            (true, _) => Err(CaptureError::Interrupted),
-            (false, true) => ready.may_still().await.map_err(CaptureError::from),
-            (false, false) => Ok(()),
-        };
-        let frozen = match may {
-            Ok(()) => ready.freeze(&self.guard).await.map_err(CaptureError::from),
-            Err(error) => {
+        let frozen = match self.interrupt.came() {
+            true => {
                 ready.give_up().await;
-                Err(error)
+                Err(CaptureError::Interrupted)
             }
+            false => ready.freeze(&self.guard).await.map_err(CaptureError::from),
         };
         hooks.iter().for_each(|(_, thaw)| thaw.start());
         (frozen, hooks)

@@ -75,6 +75,8 @@ impl Capturer {
             }
             let capture = slices.begin().await?;
             let until = std::time::Instant::now() + SLICE;
+            // A pass that goes on is counted from its begin again.
+            seen.store(0, Relaxed);
             let slice = tokio::select! {
                 slice = gateway.pass(capture, until, &count) => Some(slice),
                 // What was on its way is asked for when it goes on.
@@ -120,15 +122,14 @@ impl Capturer {
             let so_far = SoFar {
                 work,
                 pass: pass.number,
-                // A pass that goes on is counted from its begin again.
-                done_bytes: seen.swap(0, Relaxed).min(pass.total_bytes),
+                done_bytes: seen.load(Relaxed).min(pass.total_bytes),
                 total_bytes: pass.total_bytes,
                 sent_bytes,
                 changed_bytes,
                 took: began.elapsed(),
             };
             let words = so_far.words();
-            tracing::info!("VM {name}: {words}");
+            tracing::debug!("VM {name}: {words}");
             self.say(name, Some(words));
         }
     }

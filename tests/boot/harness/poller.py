@@ -32,8 +32,8 @@ def anew(path):
 
 
 class Poller:
-    def __init__(self, ask, who, every=1.0):
-        self.ask, self.who, self.every = ask, who, every
+    def __init__(self, ask, who, within=ANSWER_WITHIN, every=1.0):
+        self.ask, self.who, self.within, self.every = ask, who, within, every
         self.answers: list[float] = []  # seconds each answer took
         self.problems: list[str] = []
         self.stop = threading.Event()
@@ -50,7 +50,7 @@ class Poller:
                 return
             took = time.monotonic() - began
             self.answers.append(took)
-            if took > ANSWER_WITHIN:
+            if took > self.within:
                 self.problems.append(f"{self.who} waited {took:.1f} s for an answer")
 
     def __enter__(self):

@@ -28,12 +28,22 @@ class Qmp:
         self.answers: queue.Queue = queue.Queue()
         self.lock = threading.Lock()
         self.lines = self.socket.makefile("rb")
-        greeting = json.loads(self.lines.readline() or b"{}")
-        if "QMP" not in greeting:
-            raise Failed(f"{path}: no QMP greeting; is another client connected?")
+        try:
+            self._greet()
+        except (OSError, ValueError) as error:
+            self.socket.close()
+            raise Failed(f"{path}: no QMP greeting: {error!r}; is another client connected?") from error
         self.socket.settimeout(None)
         threading.Thread(target=self._read, daemon=True).start()
         self.execute("qmp_capabilities")
+
+    def _greet(self):
+        """Events may come before the greeting."""
+        greeting = {"event": None}
+        while "event" in greeting:
+            greeting = json.loads(self.lines.readline())
+        if "QMP" not in greeting:
+            raise ValueError(greeting)
 
     def _read(self):
         try:

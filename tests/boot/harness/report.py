@@ -8,7 +8,7 @@ PAUSE_TARGET = FREEZE_TARGET = 0.100    # seconds, 95th percentile
 READ_RATIO_TARGET = 1.2                 # bytes read by a delta over the distinct 4 KiB blocks written
 READ_RATIO_LEAST = 0.9                  # what is read less was not written, or was read before the capture: in passes
 HELD_SECONDS, HELD_SECONDS_PER_GIB = 1, 1   # the source checkpoint, over what changed
-LATE = 1.5                              # of the interval at which points are taken
+LATE = 0.5                              # of an interval, behind the time at which a point was due
 
 
 def summarise(capturer, recipe, series, findings, rest, timed=True, notes=(), state=None):
@@ -30,7 +30,7 @@ def summarise(capturer, recipe, series, findings, rest, timed=True, notes=(), st
             "checkpoint held": timing.distribution([taken.capture.facts["held_seconds"] for taken in series if taken.capture.facts.get("held_seconds") is not None]),
             "held, as it was seen": timing.distribution([taken.held_seen for taken in series if taken.held_seen is not None]),
             "capture": timing.distribution([taken.capture.ended - taken.capture.began for taken in series]),
-            "interval": rest["intervals"],
+            "behind its time": rest["late"],
             "second client's answer": rest["second_client"],
             "same monitor's answer": rest["client_of_the_same_monitor"],
         },
@@ -121,6 +121,9 @@ def incomplete(summary):
         )
         if count < wanted
     ]
+    for client in ("second_client", "client_of_the_same_monitor"):
+        if not summary["rest"][client]["count"]:
+            found.append(f"{client}: it was never answered")
     if not (summary["state"] or {}).get("bytes"):
         found.append("the state directory's size was not measured")
     if not seconds["held, as it was seen"]["max"]:
@@ -134,9 +137,9 @@ def late(summary):
         p95 = summary["seconds"][name]["p95"]
         if p95 is not None and p95 > target:
             found.append(f"{name}: 95th percentile {p95 * 1000:.0f} ms, target {target * 1000:.0f} ms")
-    longest, asked = summary["seconds"]["interval"]["max"], summary["rest"]["interval_asked"]
-    if None not in (longest, asked) and longest > LATE * asked:
-        found.append(f"a point came {longest:.1f} s after the one before, every {asked:.0f} s was asked")
+    latest, interval = summary["seconds"]["behind its time"]["max"], summary["rest"]["interval_asked"]
+    if None not in (latest, interval) and latest > LATE * interval:
+        found.append(f"a point was {latest:.1f} s late, one every {interval:.0f} s was asked")
     for taken in summary["series"]:
         # By the gateway's clock and by the harness's: the longer one counts.
         held = max(taken["facts"].get("held_seconds") or 0.0, taken["held_seen_seconds"] or 0.0)

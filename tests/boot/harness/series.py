@@ -9,7 +9,8 @@ from . import judge, point, qmp, timing, writes
 from .capture import Capture
 from .failed import Failed
 from .guest import settle
-from .poller import HoldWatch, Poller, anew, through
+from .poller import ANSWER_WITHIN, HoldWatch, Poller, anew, through
+from .qmp import ANSWER_SECONDS
 from .vaults import Vault
 
 LINGER = 1.0                            # seconds after a capture that its stall may still show in
@@ -107,7 +108,7 @@ def change(guest, mib):
     settle(guest, 10)
 
 
-def run_series(guest, capturer, folder, points, interval, wanted, vault=None, bulk_mib=0):
+def run_series(guest, capturer, folder, points, interval, wanted, vault=None, bulk_mib=0, timed=True):
     """Returns what was taken, and what is wrong beyond the points themselves. With `bulk_mib`, a last point comes after
     so much change."""
     series, findings = [], []
@@ -128,9 +129,10 @@ def run_series(guest, capturer, folder, points, interval, wanted, vault=None, bu
     capturer.begin(guest, folder)
     settle(guest, 20)
     began = time.monotonic()
+    within = ANSWER_WITHIN if timed else ANSWER_SECONDS
     pollers = (
-        Poller(through(guest.monitor), "the second monitor's client"),
-        Poller(anew(guest.qmp_path), "the other client of the gateway's monitor"),
+        Poller(through(guest.monitor), "the second monitor's client", within),
+        Poller(anew(guest.qmp_path), "the other client of the gateway's monitor", within),
     )
     with pollers[0], pollers[1], HoldWatch(guest.monitor) as watch:
         for number in range(points):
@@ -151,7 +153,7 @@ def run_series(guest, capturer, folder, points, interval, wanted, vault=None, bu
     capturer.end()
     findings += [problem for poller in pollers for problem in poller.problems]
     findings += guest_findings(guest)
-    return series, findings, measure_rest(guest, series, (points, None if vault.is_paced or vault.disturbs else interval), (began, ended), pollers)
+    return series, findings, measure_rest(guest, series, (points, interval, not (vault.is_paced or vault.disturbs)), (began, ended), pollers)
 
 
 def guest_findings(guest):
@@ -170,7 +172,7 @@ def guest_findings(guest):
 
 
 def measure_rest(guest, series, asked, span, pollers):
-    (points, interval), (began, ended) = asked, span
+    (points, interval, judged), (began, ended) = asked, span
     spans = [(taken.capture.began - 0.1, taken.capture.ended + LINGER) for taken in series]
     times = [at for at in guest.acks.row_times() if began <= at <= ended]
     return {
@@ -178,9 +180,9 @@ def measure_rest(guest, series, asked, span, pollers):
         "rows": len(times),
         "gaps_between_captures": timing.distribution(timing.gaps_outside(times, spans)),
         # None where the vault comes and goes, or is slow: a sync is over when its point is sent.
-        "interval_asked": interval,
-        # Not to the one after much change, which waits for that.
-        "intervals": timing.distribution([after.capture.began - before.capture.began for before, after in zip(series, series[1:points])]),
+        "interval_asked": interval if judged else None,
+        # Not the one after much change, which waits for that.
+        "late": timing.distribution([taken.capture.began - began - number * interval for number, taken in enumerate(series[:points])]),
         "second_client": timing.distribution(pollers[0].answers),
         "client_of_the_same_monitor": timing.distribution(pollers[1].answers),
     }

@@ -135,17 +135,16 @@ impl Ready {
         self.0.iter().map(|vm| vm.request.capture)
     }
 
-    /// Whether none of them migrates or has a disk moved, as `prepare` saw it.
-    pub async fn may_still(&self) -> Result<(), CheckpointError> {
-        for vm in &self.0 {
-            prepare::may_still_capture(&vm.request.vm).await?;
-        }
-        Ok(())
-    }
-
     /// Freezes the disks of all of them at one instant.
     pub async fn freeze(self, guard: &GuardProgram) -> Result<Frozen, CheckpointError> {
-        match instant::freeze(&self.0, guard).await {
+        let frozen = async {
+            // Hooks, those that are owed too, may have run for minutes since.
+            for vm in &self.0 {
+                prepare::may_still_capture(&vm.request.vm).await?;
+            }
+            instant::freeze(&self.0, guard).await
+        };
+        match frozen.await {
             Ok(moments) => Ok(Frozen {
                 prepared: self.0,
                 moments,
