@@ -1,73 +1,9 @@
 //! NBD over TLS against nbdkit, with certificates made for the test.
 
-use std::net::{TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use testkit::nbdkit::{Nbdkit, certificates};
 use virtual_disk::nbd::{NbdConnection, NbdError, NbdOptions, NbdUri, TlsClient};
-
-/// A server that ends with the test.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// `ca-cert.pem`, and certificates of a server on localhost and of a client.
-fn certificates(folder: &Path) {
-    let openssl = |line: &str| {
-        let made = Command::new("openssl")
-            .args(line.split(' '))
-            .current_dir(folder)
-            .stderr(Stdio::null())
-            .status();
-        assert!(made.unwrap().success(), "{line}");
-    };
-    std::fs::write(
-        folder.join("server.ext"),
-        "subjectAltName=DNS:localhost,IP:127.0.0.1",
-    )
-    .unwrap();
-    std::fs::write(folder.join("client.ext"), "extendedKeyUsage=clientAuth").unwrap();
-    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-    openssl(&format!(
-        "req -x509 {key} -days 2 -subj /CN=ca -keyout ca-key.pem -out ca-cert.pem"
-    ));
-    for who in ["server", "client"] {
-        openssl(&format!(
-            "req {key} -subj /CN={who} -keyout {who}-key.pem -out {who}.csr"
-        ));
-        openssl(&format!(
-            "x509 -req -days 2 -in {who}.csr -CA ca-cert.pem -CAkey ca-key.pem -CAcreateserial -extfile {who}.ext -out {who}-cert.pem"
-        ));
-    }
-}
-
-fn nbdkit(arguments: &[&str]) -> (Server, u16) {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
-    let server = Command::new("nbdkit")
-        .args(["-f", "-i", "127.0.0.1", "-p", &port.to_string(), "-r"])
-        .args(arguments)
-        .args(["pattern", "1M"])
-        .stderr(Stdio::null())
-        .spawn();
-    let server = Server(server.unwrap());
-    let started = std::time::Instant::now();
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(
-            started.elapsed() < Duration::from_secs(20),
-            "nbdkit does not start"
-        );
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    (server, port)
-}
 
 fn read(uri: &str) -> Result<Vec<u8>, NbdError> {
     let uri = NbdUri::parse(uri).unwrap();
@@ -89,17 +25,16 @@ fn read(uri: &str) -> Result<Vec<u8>, NbdError> {
 
 #[test]
 fn a_disk_is_read_through_tls_and_never_without() {
-    if !Path::new("/usr/bin/nbdkit").exists() {
-        testkit::skip("nbdkit");
-        return;
+    if !Nbdkit::is_here() {
+        return testkit::skip("nbdkit");
     }
     let folder = tempfile::tempdir().unwrap();
     certificates(folder.path());
     let place = folder.path().display().to_string();
     let given = format!("tls-certificates={place}");
-    let server = ["--tls=require", "--tls-verify-peer"];
     let kit = format!("--tls-certificates={place}");
-    let (_server, port) = nbdkit(&[&server[..], &[&kit]].concat());
+    let server = ["--tls=require", "--tls-verify-peer", &kit, "pattern", "1M"];
+    let (_server, port) = Nbdkit::on_a_port(&server);
     let bytes = read(&format!("nbds://localhost:{port}/?{given}")).unwrap();
     assert_eq!(bytes, [0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 16]);
     assert!(read(&format!("nbds://127.0.0.1:{port}/?{given}")).is_ok());
@@ -116,7 +51,7 @@ fn a_disk_is_read_through_tls_and_never_without() {
     assert!(error.to_string().contains("nbds://"), "{error}");
 
     // A server without TLS is not spoken to in the clear.
-    let (_plain, port) = nbdkit(&["--tls=off"]);
+    let (_plain, port) = Nbdkit::on_a_port(&["--tls=off", "pattern", "1M"]);
     assert!(read(&format!("nbd://localhost:{port}/")).is_ok());
     let error = read(&format!("nbds://localhost:{port}/?{given}")).unwrap_err();
     let refused = matches!(error, NbdError::Refused { option: "TLS", .. });

@@ -259,11 +259,10 @@ def obey_hook(port, gate, rows):
             port.say(f"quiesced {rows.n}" if done else "error hook a worker did not rest")
             if not done:                # the agent calls no hook to undo a freeze that failed
                 gate.open()
+            os.write(answer, f"{word if done else 'failed'}\n".encode())
         else:
             gate.open()
-            done = True
             port.say(f"released {rows.n}")
-        os.write(answer, f"{word if done else 'failed'}\n".encode())
 
 
 def main():

@@ -5,6 +5,7 @@ import dataclasses
 from . import timing
 
 PAUSE_TARGET = FREEZE_TARGET = 0.100    # seconds, 95th percentile
+FEW = 10                                # of fewer figures the 95th percentile is the longest one, and is only shown
 READ_RATIO_TARGET = 1.2                 # bytes read by a delta over the distinct 4 KiB blocks written
 READ_RATIO_LEAST = 0.9                  # what is read less was not written, or was read before the capture: in passes
 HELD_SECONDS, HELD_SECONDS_PER_GIB = 1, 1   # the source checkpoint, over what changed
@@ -134,8 +135,8 @@ def incomplete(summary):
 def late(summary):
     found = []
     for name, target in (("pause", PAUSE_TARGET), ("freeze window", FREEZE_TARGET)):
-        p95 = summary["seconds"][name]["p95"]
-        if p95 is not None and p95 > target:
+        count, p95 = (summary["seconds"][name][key] for key in ("count", "p95"))
+        if count >= FEW and p95 > target:
             found.append(f"{name}: 95th percentile {p95 * 1000:.0f} ms, target {target * 1000:.0f} ms")
     latest, interval = summary["seconds"]["behind its time"]["max"], summary["rest"]["interval_asked"]
     if None not in (latest, interval) and latest > LATE * interval:

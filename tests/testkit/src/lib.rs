@@ -3,6 +3,7 @@
 
 pub mod azurite;
 pub mod http1;
+pub mod nbdkit;
 pub mod proxy;
 pub mod s3_server;
 mod server;

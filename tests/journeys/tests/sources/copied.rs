@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, Stdio};
+
+use testkit::nbdkit::{Nbdkit, certificates};
 
 use super::*;
 
@@ -39,40 +39,51 @@ fn the_copy_that_a_before_hook_prints_is_what_comes_back() {
     }
 }
 
-/// It ends with the test.
-struct Nbdkit(Child);
-
-impl Drop for Nbdkit {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-#[test]
-fn a_disk_behind_an_nbd_server_comes_back() {
-    if !Path::new("/usr/bin/nbdkit").exists() {
-        return testkit::skip("nbdkit");
-    }
-    let site = Site::new();
-    make_disk(&site.path("vm.raw"), 8 * MIB, 1);
-    let socket = site.shown("nbd.socket");
-    let mut serve = Command::new("nbdkit");
-    serve.args(["-f", "-r", "-U", &socket, "file", &site.shown("vm.raw")]);
-    let _server = Nbdkit(
-        serve
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("nbdkit starts"),
-    );
-    wait_until("nbdkit answers", || UnixStream::connect(&socket).is_ok());
-    let source = format!("{{ nbd = {{ uri = \"nbd+unix:///?socket={socket}\" }} }}");
-    site.configure(&[("vm", &source)]);
+fn a_disk_comes_back(site: &Site, uri: &str) {
+    site.configure(&[("vm", &format!("{{ nbd = {{ uri = \"{uri}\" }} }}"))]);
     site.sync();
     site.assert_comes_back("vm@1", "vm.raw");
     fill(&site.path("vm.raw"), 3 * MIB, 64 * KIB, 5);
     zero(&site.path("vm.raw"), 4 * MIB, MIB);
     site.sync();
     site.assert_comes_back("vm@2", "vm.raw");
+}
+
+#[test]
+fn a_disk_behind_an_nbd_server_comes_back() {
+    if !Nbdkit::is_here() {
+        return testkit::skip("nbdkit");
+    }
+    let site = Site::new();
+    make_disk(&site.path("vm.raw"), 8 * MIB, 1);
+    let socket = site.shown("nbd.socket");
+    let _server = Nbdkit::at(&socket, &["file", &site.shown("vm.raw")]);
+    a_disk_comes_back(&site, &format!("nbd+unix:///?socket={socket}"));
+}
+
+#[test]
+fn a_disk_behind_tls_comes_back_and_is_not_read_in_the_clear() {
+    if !Nbdkit::is_here() {
+        return testkit::skip("nbdkit");
+    }
+    let site = Site::new();
+    make_disk(&site.path("vm.raw"), 8 * MIB, 1);
+    let place = site.folder().display().to_string();
+    certificates(site.folder());
+    let kit = format!("--tls-certificates={place}");
+    let server = [
+        "--tls=require",
+        "--tls-verify-peer",
+        &kit,
+        "file",
+        &site.shown("vm.raw"),
+    ];
+    let (_server, port) = Nbdkit::on_a_port(&server);
+    let clear = format!("{{ nbd = {{ uri = \"nbd://localhost:{port}/\" }} }}");
+    site.configure(&[("vm", &clear)]);
+    site.gateway(&["sync"]).exits(1).says(&["nbds://"]);
+    a_disk_comes_back(
+        &site,
+        &format!("nbds://localhost:{port}/?tls-certificates={place}"),
+    );
 }
