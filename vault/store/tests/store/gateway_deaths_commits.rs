@@ -8,8 +8,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vault_format::ids::CaptureId;
+use vault_format::names;
 use vault_store::StoreError;
 use vault_store::gateway::{Gateway, Hold};
+use vault_store::objects::faulty::{FaultPlan, Faulty};
 use vault_store::objects::{Meter, in_memory};
 use vault_store::read::{PointSelector, VerifyOptions, verify};
 
@@ -266,4 +268,45 @@ async fn what_a_power_cut_took_of_a_draft_is_read_again() {
             assert_eq!(guests.check(&site, &what).await, 1, "{what}");
         }
     }
+}
+
+/// Uploads of what waits die at each operation in turn: what arrived is not sent again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_goes_on_pack_by_pack_after_a_death() {
+    let mut table = vec![0; 20 * CHUNK];
+    Dice(80).fill(&mut table);
+    let (base, mut guests) = (Site::new().await, Guests::new(table));
+    let mut gateway = base.gateway();
+    settle(&mut gateway).await.unwrap();
+    guests.capture(&mut gateway, 0).await.unwrap();
+    drop(gateway);
+    let packs = async |site: &Site| site.objects.list(names::PACKS).await.unwrap().len() as u64;
+    let (before, mut deaths, mut went_on) = (packs(&base).await, 0, 0);
+    for (at, applied) in (0..).flat_map(|at| [(at, false), (at, true)]) {
+        let (site, _folder) = base.copy().await;
+        let plan = FaultPlan::seeded(1).dies_at(at, applied);
+        let dying = Arc::new(Faulty::new(site.objects.clone(), plan));
+        let gateway = site.gateway_at(&site.state_folder(), dying);
+        let died = gateway.uploader().send_all().await.is_err();
+        drop(gateway);
+        let arrived = packs(&site).await - before;
+        let sent = site.gateway().uploader().send_all().await.unwrap();
+        let all = packs(&site).await - before;
+        assert!(all > 4, "{all} packs");
+        // Of one the answer was lost.
+        let again = u64::from(applied);
+        assert!(
+            arrived + sent.packs <= all + again,
+            "at {at}: {arrived} and {sent:?} of {all}"
+        );
+        if !died {
+            break;
+        }
+        deaths += 1;
+        went_on += u64::from(arrived > 0 && sent.packs > 0);
+    }
+    assert!(
+        deaths > 10 && went_on > 5,
+        "{deaths} deaths, {went_on} in the middle"
+    );
 }

@@ -5,7 +5,6 @@ use crate::tracked::*;
 use std::collections::HashMap;
 use std::sync::Arc;
 use vault_format::ids::CaptureId;
-use vault_format::names;
 use vault_store::StoreError;
 use vault_store::gateway::{Gateway, GatewayOptions, Hold};
 use vault_store::objects::faulty::{FaultPlan, Faulty};
@@ -483,44 +482,4 @@ async fn what_waits_of_a_vm_that_another_gateway_has_taken_holds_up_no_other() {
     // Nothing is left that could be sent: a daemon has nothing to try.
     let usage = model.gateway().outbox_use().unwrap();
     assert!(usage.vms.values().all(|vm| vm.points == 0), "{usage:?}");
-}
-
-/// Uploads of what waits die at each operation in turn: what arrived is not sent again.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_waits_goes_on_pack_by_pack_after_a_death() {
-    let mut model = Model::new(80).await;
-    let mut table = vec![0; 20 * CHUNK];
-    model.dice.fill(&mut table);
-    model.disks[0].write(0, &table);
-    model.capture(0, Hold::Checkpoint).await;
-    drop(model.gateway.take());
-    let packs = async |site: &Site| site.objects.list(names::PACKS).await.unwrap().len() as u64;
-    let (before, mut deaths, mut went_on) = (packs(&model.site).await, 0, 0);
-    for (at, applied) in (0..).flat_map(|at| [(at, false), (at, true)]) {
-        let (site, _folder) = model.site.copy().await;
-        let plan = FaultPlan::seeded(1).dies_at(at, applied);
-        let dying = Arc::new(Faulty::new(site.objects.clone(), plan));
-        let gateway = site.gateway_at(&site.state_folder(), dying);
-        let died = gateway.uploader().send_all().await.is_err();
-        drop(gateway);
-        let arrived = packs(&site).await - before;
-        let sent = site.gateway().uploader().send_all().await.unwrap();
-        let all = packs(&site).await - before;
-        assert!(all > 4, "{all} packs");
-        // Of one the answer was lost.
-        let again = u64::from(applied);
-        assert!(
-            arrived + sent.packs <= all + again,
-            "at {at}: {arrived} and {sent:?} of {all}"
-        );
-        if !died {
-            break;
-        }
-        deaths += 1;
-        went_on += u64::from(arrived > 0 && sent.packs > 0);
-    }
-    assert!(
-        deaths > 10 && went_on > 5,
-        "{deaths} deaths, {went_on} in the middle"
-    );
 }
