@@ -70,12 +70,10 @@ for row in LVM ZFS Hyper-V VMware; do
 done
 
 # The proof of what the programs need must be able to fail.
-if ! SPARESITE_OLDEST=2.2.5 "$here/glibc.sh" "$SPARESITE_BIN/sparesite-gateway" 2>&1 | grep -q 'needs GLIBC_'; then
-    fail "glibc.sh finds nothing that glibc 2.2.5 lacks"
-fi
-if ! SPARESITE_OLDEST=9.9 "$here/glibc.sh" "$(command -v dpkg-deb)" 2>&1 | grep -q 'needs other libraries'; then
-    fail "glibc.sh finds no library that dpkg-deb needs"
-fi
+said=$(SPARESITE_OLDEST=2.2.5 "$here/glibc.sh" "$SPARESITE_BIN/sparesite-gateway" 2>&1 || true)
+grep -q 'needs GLIBC_' <<<"$said" || fail "glibc.sh finds nothing that glibc 2.2.5 lacks"
+said=$(SPARESITE_OLDEST=9.9 "$here/glibc.sh" "$(command -v dpkg-deb)" 2>&1 || true)
+grep -q 'needs other libraries' <<<"$said" || fail "glibc.sh finds no library that dpkg-deb needs"
 
 # Whoever reads the documents there may have no network.
 while read -r document; do
