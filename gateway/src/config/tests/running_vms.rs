@@ -209,8 +209,8 @@ fn mistakes_of_sources_are_named() {
         ),
         (
             PVE,
-            "{ host = \"pve2\", vmid = 101 }",
-            "`host` in `proxmox` of VM \"dc01\" names no host: \"pve2\": did you mean \"pve1\"?",
+            "{ host = \"pev1\", vmid = 101 }",
+            "`host` in `proxmox` of VM \"dc01\" names no host: \"pev1\": did you mean \"pve1\"?",
         ),
         (
             PVE,
