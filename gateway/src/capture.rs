@@ -21,12 +21,13 @@ use std::{
 };
 
 use console::{Failure, Finding};
+use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::{Mutex, MutexGuard};
-use vault_format::manifest::Consistency;
+use vault_format::{ids::CaptureId, manifest::Consistency};
 use vault_store::{
     StoreError,
-    gateway::{Gateway, PointReport},
+    gateway::{DiskCapture, Gateway, PointReport, VmCapture},
     objects::{Rate, Throttle},
 };
 
@@ -157,6 +158,24 @@ pub struct Capturer {
     reached: StdMutex<HashMap<String, Arc<Mutex<Option<Reached>>>>>,
     /// What long work is at, by VM.
     doing: StdMutex<HashMap<String, String>>,
+}
+
+/// What the vault's side is given of a VM; `at`: what its disks hold is no older.
+fn vm_capture(
+    vm: &Vm,
+    (id, at): (CaptureId, Timestamp),
+    disks: Vec<DiskCapture>,
+    hardware: Option<serde_json::Value>,
+) -> VmCapture {
+    VmCapture {
+        name: vm.name.clone(),
+        id,
+        disks,
+        captured_at: at,
+        software: SOFTWARE.into(),
+        hardware,
+        priority: vm.priority.unwrap_or(u32::MAX),
+    }
 }
 
 impl Capturer {

@@ -22,10 +22,11 @@ use ended::{at, left, why};
 use target::Target;
 
 use super::{
-    Beforehand, CaptureError, Captured, Capturer, Moments, SOFTWARE, expected,
+    Beforehand, CaptureError, Captured, Capturer, Moments, expected,
     live::{hook_failed, lower},
     passes::CONNECTIONS,
     reached::domain_of,
+    vm_capture,
 };
 use crate::{
     config::{LibvirtSource, Source, Vm},
@@ -225,18 +226,11 @@ impl Capturer {
     fn point_of(
         &self,
         target: &Target<'_>,
-        (id, captured_at): (CaptureId, Timestamp),
+        now: (CaptureId, Timestamp),
         disks: Vec<DiskCapture>,
     ) -> VmCapture {
-        VmCapture {
-            name: target.vm.name.clone(),
-            id,
-            disks,
-            captured_at,
-            software: SOFTWARE.into(),
-            hardware: serde_json::to_value(&target.seen.description.hardware).ok(),
-            priority: target.vm.priority.unwrap_or(u32::MAX),
-        }
+        let hardware = serde_json::to_value(&target.seen.description.hardware).ok();
+        vm_capture(target.vm, now, disks, hardware)
     }
 
     async fn libvirt_point(

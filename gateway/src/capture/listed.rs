@@ -14,9 +14,10 @@ use vault_store::{
 use virtual_disk::InUse;
 
 use super::{
-    Beforehand, CaptureError, Captured, Capturer, SOFTWARE, expected,
+    Beforehand, CaptureError, Captured, Capturer, expected,
     hooks::{Before, Hooks, Thaw},
     slices::{PassFacts, Slices},
+    vm_capture,
 };
 use crate::{
     config::{NbdExport, Source, Vm},
@@ -190,7 +191,7 @@ impl Slices for ListSlices<'_> {
             since: None,
         });
         let now = (self.id, Timestamp::now());
-        Ok(point_of(self.vm, now, again.collect()))
+        Ok(vm_capture(self.vm, now, again.collect(), None))
     }
 
     async fn end(&mut self) -> Option<CaptureError> {
@@ -199,22 +200,6 @@ impl Slices for ListSlices<'_> {
 
     async fn changed(&mut self) -> Option<u64> {
         None
-    }
-}
-
-fn point_of(
-    vm: &Vm,
-    (id, captured_at): (CaptureId, Timestamp),
-    disks: Vec<DiskCapture>,
-) -> VmCapture {
-    VmCapture {
-        name: vm.name.clone(),
-        id,
-        disks,
-        captured_at,
-        software: SOFTWARE.into(),
-        hardware: None,
-        priority: vm.priority.unwrap_or(u32::MAX),
     }
 }
 
@@ -292,7 +277,7 @@ impl Listed<'_> {
         // Before they are opened: what they show may be of that moment.
         let now = (id, Timestamp::now());
         let disks = tokio::task::block_in_place(|| open_all(self.vm, &known, self.interrupt))?;
-        let capture = point_of(self.vm, now, disks);
+        let capture = vm_capture(self.vm, now, disks, None);
         let after_reading = async || {
             let had = self.judge(freeze, &before);
             thaw.start();

@@ -9,10 +9,11 @@ use vault_store::{
 };
 
 use super::{
-    Beforehand, CaptureError, Captured, Capturer, DiskTracking, Moments, SOFTWARE,
+    Beforehand, CaptureError, Captured, Capturer, DiskTracking, Moments,
     asked::{Asked, ask},
     expected,
     hooks::Thaw,
+    vm_capture,
 };
 use crate::{
     config::Vm,
@@ -370,15 +371,14 @@ impl Capturer {
 
     fn point(&self, asked: &Asked<'_>, held: &Held) -> Result<VmCapture, CaptureError> {
         let disks = self.open_disks(asked, held)?;
-        Ok(VmCapture {
-            name: asked.vm.name.clone(),
-            id: held.capture,
-            disks: asked.captures(held, &disks),
-            captured_at: held.at,
-            software: SOFTWARE.into(),
-            hardware: serde_json::to_value(&asked.hardware).ok(),
-            priority: asked.vm.priority.unwrap_or(u32::MAX),
-        })
+        let disks = asked.captures(held, &disks);
+        let hardware = serde_json::to_value(&asked.hardware).ok();
+        Ok(vm_capture(
+            asked.vm,
+            (held.capture, held.at),
+            disks,
+            hardware,
+        ))
     }
 
     /// The point waits: bitmaps that no capture needs any more go. That they do not is no failure of the capture.

@@ -13,10 +13,11 @@ use vault_store::{
 };
 
 use super::{
-    Beforehand, CaptureError, Capturer, SOFTWARE,
+    Beforehand, CaptureError, Capturer,
     asked::Asked,
     expected,
     slices::{ENOUGH, PassFacts, Slices, bits},
+    vm_capture,
 };
 use crate::source::{
     live_disk::LiveDisk,
@@ -198,15 +199,9 @@ struct HeldSlices<'s> {
 
 impl Slices for HeldSlices<'_> {
     async fn begin(&mut self) -> Result<VmCapture, CaptureError> {
-        Ok(VmCapture {
-            name: self.asked.vm.name.clone(),
-            id: self.held.capture,
-            disks: self.asked.captures(self.held, &self.disks),
-            captured_at: Timestamp::now(),
-            software: SOFTWARE.into(),
-            hardware: None,
-            priority: self.asked.vm.priority.unwrap_or(u32::MAX),
-        })
+        let now = (self.held.capture, Timestamp::now());
+        let disks = self.asked.captures(self.held, &self.disks);
+        Ok(vm_capture(self.asked.vm, now, disks, None))
     }
 
     async fn end(&mut self) -> Option<CaptureError> {
