@@ -12,6 +12,7 @@ mod owed;
 mod passes;
 mod reached;
 mod slices;
+mod turns;
 
 use std::{
     collections::HashMap,
@@ -23,7 +24,7 @@ use std::{
 use console::{Failure, Finding};
 use jiff::Timestamp;
 use serde::Serialize;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::Mutex;
 use vault_format::{ids::CaptureId, manifest::Consistency};
 use vault_store::{
     StoreError,
@@ -39,6 +40,7 @@ use crate::{
 use hooks::Hooks;
 use reached::Reached;
 pub use reached::{domain_of, place};
+use turns::Turns;
 
 pub const SOFTWARE: &str = concat!("sparesite-gateway ", env!("CARGO_PKG_VERSION"));
 
@@ -109,13 +111,14 @@ pub struct Captured {
     pub before: Beforehand,
 }
 
-/// What came before the capture itself: passes over the running disks.
+/// What came before the capture itself: passes over the running disks, or the reading of such as stay as they are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Beforehand {
+    /// Over running disks.
     pub passes: u64,
-    pub read_bytes: u64,
-    pub stored_bytes: u64,
-    /// The disks that the passes compared in full although earlier captures have them, and why.
+    /// In numbers.
+    pub read: PointReport,
+    /// The disks that were compared in full although earlier captures have them, and why.
     pub resyncs: Vec<String>,
 }
 
@@ -140,6 +143,15 @@ pub struct Asking {
     pub compares: bool,
 }
 
+/// Long work.
+#[derive(Debug, Clone)]
+pub struct Doing {
+    /// For people.
+    pub words: String,
+    /// A pass over running disks, which holds no host.
+    pub is_pass: bool,
+}
+
 /// Captures the VMs of a configuration.
 pub struct Capturer {
     config: Arc<Config>,
@@ -156,8 +168,9 @@ pub struct Capturer {
     is_out_of_reach: AtomicBool,
     /// Running VMs by name; a new one is swept first.
     reached: StdMutex<HashMap<String, Arc<Mutex<Option<Reached>>>>>,
+    turns: Turns,
     /// What long work is at, by VM.
-    doing: StdMutex<HashMap<String, String>>,
+    doing: StdMutex<HashMap<String, Doing>>,
 }
 
 /// What the vault's side is given of a VM; `at`: what its disks hold is no older.
@@ -201,6 +214,7 @@ impl Capturer {
             throttle,
             is_out_of_reach: AtomicBool::new(false),
             reached: StdMutex::default(),
+            turns: Turns::default(),
             doing: StdMutex::default(),
         })
     }
@@ -210,16 +224,16 @@ impl Capturer {
         self.hooks.pay().await
     }
 
-    /// In words, for people: what a VM's long work has come to.
-    pub fn doing(&self, vm: &str) -> Option<String> {
+    /// What a VM's long work has come to.
+    pub fn doing(&self, vm: &str) -> Option<Doing> {
         let doing = self.doing.lock().unwrap_or_else(PoisonError::into_inner);
         doing.get(vm).cloned()
     }
 
-    fn say(&self, vm: &str, words: Option<String>) {
+    fn say(&self, vm: &str, doing_now: Option<Doing>) {
         let mut doing = self.doing.lock().unwrap_or_else(PoisonError::into_inner);
-        match words {
-            Some(words) => doing.insert(vm.to_owned(), words),
+        match doing_now {
+            Some(now) => doing.insert(vm.to_owned(), now),
             None => doing.remove(vm),
         };
     }
@@ -273,38 +287,26 @@ impl Capturer {
         captured
     }
 
+    fn is_uplink_off(&self) -> bool {
+        self.throttle.rate() == Rate::Off
+    }
+
     /// Ends when the uplink is off: what needs it waits without keeping others.
     async fn uplink_off(&self) {
-        while self.throttle.rate() != Rate::Off {
+        while !self.is_uplink_off() {
             tokio::time::sleep(LOOK_AT_UPLINK).await;
         }
     }
 
-    /// The gateway, when it is free.
-    async fn turn<'g>(
-        &self,
-        gateway: &'g Mutex<Gateway>,
-    ) -> Result<MutexGuard<'g, Gateway>, CaptureError> {
+    async fn uplink_on(&self) -> Result<(), CaptureError> {
+        let is_on = async {
+            while self.is_uplink_off() {
+                tokio::time::sleep(LOOK_AT_UPLINK).await;
+            }
+        };
         tokio::select! {
-            gateway = gateway.lock() => Ok(gateway),
+            () = is_on => Ok(()),
             () = self.interrupt.wait() => Err(CaptureError::Interrupted),
-        }
-    }
-
-    /// The same once the uplink is on: for what sends as it reads.
-    async fn turn_with_uplink<'g>(
-        &self,
-        gateway: &'g Mutex<Gateway>,
-    ) -> Result<MutexGuard<'g, Gateway>, CaptureError> {
-        tokio::select! {
-            () = self.uplink_on() => self.turn(gateway).await,
-            () = self.interrupt.wait() => Err(CaptureError::Interrupted),
-        }
-    }
-
-    async fn uplink_on(&self) {
-        while self.throttle.rate() == Rate::Off {
-            tokio::time::sleep(LOOK_AT_UPLINK).await;
         }
     }
 

@@ -8,5 +8,5 @@ mod simulation;
 mod uplink_caps;
 
 pub use backoff::Failures;
-pub use next_action::{Action, Schedule, Took, UplinkStanding, VmStanding, next_action};
+pub use next_action::{Action, Place, Schedule, Took, UplinkStanding, VmStanding, next_action};
 pub use uplink_caps::{CapNow, cap_at};

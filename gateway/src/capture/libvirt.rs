@@ -26,6 +26,7 @@ use super::{
     live::{hook_failed, lower},
     passes::CONNECTIONS,
     reached::domain_of,
+    turns::Between,
     vm_capture,
 };
 use crate::{
@@ -70,7 +71,7 @@ impl Capturer {
             .libvirt_ready(gateway, (vm, source), &mut before, progress)
             .await;
         let mut captured = match ready {
-            Ok((target, findings)) => {
+            Ok((target, findings, _between)) => {
                 let mut captured = self.libvirt_point(gateway, &target, progress).await;
                 captured.findings.splice(0..0, findings);
                 captured
@@ -105,7 +106,8 @@ impl Capturer {
         (vm, source): (&'c Vm, &LibvirtSource),
         before: &mut Beforehand,
         progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<(Target<'c>, Vec<Finding>), CaptureError> {
+    ) -> Result<(Target<'c>, Vec<Finding>, Between<'_>), CaptureError> {
+        let between = self.between_slices().await?;
         let findings = {
             let mut gateway = self.turn(gateway).await?;
             self.ask_vault(&mut gateway, vm).await?
@@ -130,8 +132,9 @@ impl Capturer {
                 "more changed than the outbox takes".to_owned(),
                 "catching up",
             ),
-            (false, true) => return Ok((target, findings)),
+            (false, true) => return Ok((target, findings, between)),
         };
+        drop(between);
         if !known.is_empty() {
             before.resyncs = lost;
         }
@@ -139,7 +142,7 @@ impl Capturer {
         tracing::info!("VM {name}: {why}: passes over its running disks come first");
         self.libvirt_passes(gateway, (&mut target, work), before, progress)
             .await?;
-        Ok((target, findings))
+        Ok((target, findings, self.between_slices().await?))
     }
 
     fn documents(&self, target: &Target<'_>, capture: Option<&CaptureId>) -> Documents {

@@ -1,13 +1,14 @@
 //! A VM whose disks are listed: hook, disks, capture, hook.
 
-use std::path::PathBuf;
+use std::{ops::Range, path::PathBuf, sync::Arc};
 
-use console::{Failure, Finding};
+use console::Failure;
 use jiff::Timestamp;
 use tokio::sync::Mutex;
 use vault_format::{ids::CaptureId, manifest::Consistency};
 use vault_store::{
-    StoreError,
+    Extents, StoreError,
+    error::DiskFailure,
     gateway::{DiskCapture, Gateway, Hold, KnownCapture, PointReport, VmCapture},
     setup::random,
 };
@@ -15,8 +16,9 @@ use virtual_disk::InUse;
 
 use super::{
     Beforehand, CaptureError, Captured, Capturer, expected,
-    hooks::{Before, Hooks, Thaw},
+    hooks::{Before, Thaw},
     slices::{PassFacts, Slices},
+    turns::Turn,
     vm_capture,
 };
 use crate::{
@@ -82,22 +84,29 @@ impl Capturer {
             self.listed_pass(gateway, (vm, work), before, progress)
                 .await?;
         }
-        let mut gateway = self.turn(gateway).await?;
-        captured.findings = self.ask_vault(&mut gateway, vm).await?;
+        if sends.is_some() && self.is_patient {
+            // Not once its hook has run.
+            self.uplink_on().await?;
+        }
+        let keeping = match vm.before.is_some() {
+            true => Some(self.keeping().await?),
+            false => None,
+        };
+        let mut turn = self.turn_between_slices(gateway).await?;
+        captured.findings = self.ask_vault(&mut turn.gateway, vm).await?;
         let hold = match sends {
             Some(_) => Hold::Nothing,
-            None => listed_hold(&gateway, vm)?,
+            None => listed_hold(&turn.gateway, vm)?,
         };
         let listed = Listed {
+            capturer: self,
+            gateway,
             vm,
             hold,
-            asked: self.config.policy_of(vm).consistency,
-            compares: self.compares,
-            interrupt: &self.interrupt,
-            hooks: &self.hooks,
         };
-        let (findings, had) = (&mut captured.findings, &mut captured.consistency);
-        listed.run(&mut gateway, progress, findings, had).await
+        let report = listed.run(turn, captured, progress).await;
+        drop(keeping);
+        report
     }
 }
 
@@ -165,15 +174,20 @@ impl Capturer {
         let pass = PassFacts {
             vm,
             work,
-            number: 1,
-            total_bytes: disks.iter().map(|disk| disk.size_bytes).sum(),
+            number: Some(1),
+            hold: Hold::Nothing,
+            waits: true,
+            total_bytes: size_bytes(&disks),
             asks: true,
         };
-        let id = CaptureId(random()?);
-        let mut slices = ListSlices { vm, id, disks };
-        self.pass_in_slices(gateway, pass, &mut slices, before, progress)
-            .await
+        let mut slices = ListSlices::new(vm, disks)?;
+        let read = self.pass_in_slices(gateway, pass, &mut slices, before, progress);
+        read.await.map(drop)
     }
+}
+
+fn size_bytes(disks: &[DiskCapture]) -> u64 {
+    disks.iter().map(|disk| disk.size_bytes).sum()
 }
 
 struct ListSlices<'s> {
@@ -182,13 +196,32 @@ struct ListSlices<'s> {
     disks: Vec<DiskCapture>,
 }
 
+impl<'s> ListSlices<'s> {
+    fn new(vm: &'s Vm, disks: Vec<DiskCapture>) -> Result<Self, CaptureError> {
+        let id = CaptureId(random()?);
+        Ok(ListSlices { vm, id, disks })
+    }
+
+    /// The disks when the pass is over, for the capture that makes it a point.
+    fn read(self) -> Vec<DiskCapture> {
+        let read = |disk: DiskCapture| DiskCapture {
+            source: disk
+                .source
+                .map(|disk| Arc::new(Unchanged(disk)) as Arc<dyn Extents>),
+            since: Some(self.id),
+            ..disk
+        };
+        self.disks.into_iter().map(read).collect()
+    }
+}
+
 impl Slices for ListSlices<'_> {
     async fn begin(&mut self) -> Result<VmCapture, CaptureError> {
         let again = self.disks.iter().map(|disk| DiskCapture {
             name: disk.name.clone(),
             source: disk.source.clone(),
             size_bytes: disk.size_bytes,
-            since: None,
+            since: disk.since,
         });
         let now = (self.id, Timestamp::now());
         Ok(vm_capture(self.vm, now, again.collect(), None))
@@ -203,58 +236,86 @@ impl Slices for ListSlices<'_> {
     }
 }
 
+/// A disk that was read, and is what it was.
+struct Unchanged(Arc<dyn Extents>);
+
+impl Extents for Unchanged {
+    fn size_bytes(&self) -> u64 {
+        self.0.size_bytes()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DiskFailure> {
+        self.0.read_at(offset, buf)
+    }
+
+    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, DiskFailure> {
+        self.0.next_data(offset)
+    }
+
+    fn next_change(&self, _offset: u64) -> Result<Option<Range<u64>>, DiskFailure> {
+        Ok(None)
+    }
+}
+
 struct Listed<'s> {
+    capturer: &'s Capturer,
+    gateway: &'s Mutex<Gateway>,
     vm: &'s Vm,
     hold: Hold,
-    asked: Consistency,
-    /// What a server says of changes is not believed.
-    compares: bool,
-    interrupt: &'s Interrupt,
-    hooks: &'s Hooks,
 }
 
 impl Listed<'_> {
     async fn run(
         &self,
-        gateway: &mut Gateway,
+        turn: Turn<'_>,
+        captured: &mut Captured,
         progress: &(dyn Fn(u64) + Sync),
-        findings: &mut Vec<Finding>,
-        had: &mut Option<Consistency>,
     ) -> Result<PointReport, CaptureError> {
+        let mut known = turn.gateway.captures(&self.vm.name)?;
+        // Of a reading that came to no point nobody was told.
+        let draft = turn.gateway.draft(&self.vm.name)?;
+        let untold = draft.and_then(|draft| draft.pass);
+        known.retain(|capture| Some(capture.id) != untold);
         let on = Occasion {
             vm: self.vm.name.clone(),
             capture: CaptureId(random()?),
-            since: gateway
-                .captures(&self.vm.name)?
-                .first()
-                .map(|newest| newest.id),
+            since: known.first().map(|newest| newest.id),
         };
         let id = on.capture;
-        let (Before { freeze, disks }, thaw) = self.hooks.freeze(self.vm, on).await;
+        let (Before { freeze, disks }, thaw) = self.capturer.hooks.freeze(self.vm, on).await;
         let printed = with_paths(self.vm, disks);
         let listed = Listed {
             vm: &printed,
             ..*self
         };
         let name = &self.vm.name;
-        let refusal = consistency::refusal(&freeze, self.asked);
+        let asked = self.capturer.config.policy_of(self.vm).consistency;
+        let refusal = consistency::refusal(&freeze, asked);
         let is_told = refusal.is_some();
         let mut judged = None;
-        let result = match (self.interrupt.came(), refusal) {
+        let result = match (self.capturer.interrupt.came(), refusal) {
             (true, _) => Err(CaptureError::Interrupted),
             (false, Some(why)) => Err(CaptureError::Source(format!("VM {name}: {why}"))),
             (false, None) => {
+                let before = &mut captured.before;
                 listed
-                    .capture(gateway, (id, &freeze, &thaw), progress, &mut judged)
+                    .capture(
+                        turn,
+                        (id, &freeze, &thaw),
+                        (&known, before),
+                        progress,
+                        &mut judged,
+                    )
                     .await
             }
         };
         thaw.start();
         // Also where nothing came to be read: that the hook failed may be why.
         let judged = judged.unwrap_or_else(|| consistency::judge(&freeze, &uses(self.vm, None)));
-        *had = result.is_ok().then_some(judged.consistency);
+        captured.consistency = result.is_ok().then_some(judged.consistency);
+        let findings = &mut captured.findings;
         if result.is_ok() || (matches!(freeze, Freeze::Failed(_)) && !is_told) {
-            findings.extend(consistency::finding(name, self.asked, &freeze, &judged));
+            findings.extend(consistency::finding(name, asked, &freeze, &judged));
         }
         findings.extend(thaw.end().await);
         result
@@ -263,35 +324,73 @@ impl Listed<'_> {
     /// The guest goes on as soon as its disks are read: what is left to send does not keep it.
     async fn capture(
         &self,
-        gateway: &mut Gateway,
+        mut turn: Turn<'_>,
         (id, freeze, thaw): (CaptureId, &Freeze, &Thaw),
+        (known, before): (&[KnownCapture], &mut Beforehand),
         progress: &(dyn Fn(u64) + Sync),
         judged: &mut Option<Judged>,
     ) -> Result<PointReport, CaptureError> {
+        let Capturer {
+            interrupt,
+            compares,
+            is_patient,
+            ..
+        } = self.capturer;
         // Looked at before we open the disks ourselves.
-        let before = tokio::task::block_in_place(|| Observed::now(self.vm));
-        let known = match self.compares {
-            true => Vec::new(),
-            false => gateway.captures(&self.vm.name)?,
-        };
+        let seen = tokio::task::block_in_place(|| Observed::now(self.vm));
+        // What a server says of changes is not believed.
+        let known = if *compares { &[] } else { known };
         // Before they are opened: what they show may be of that moment.
         let now = (id, Timestamp::now());
-        let disks = tokio::task::block_in_place(|| open_all(self.vm, &known, self.interrupt))?;
+        let mut disks = tokio::task::block_in_place(|| open_all(self.vm, known, interrupt))?;
+        // What is known to have changed is read in one go, as of one moment.
+        let is_long = disks
+            .iter()
+            .any(|disk| disk.source.is_some() && disk.since.is_none());
+        if *is_patient && is_long {
+            drop(turn);
+            disks = self.read_in_slices(disks, before, progress).await?;
+            turn = self.capturer.turn_between_slices(self.gateway).await?;
+        }
         let capture = vm_capture(self.vm, now, disks, None);
         let after_reading = async || {
-            let had = self.judge(freeze, &before);
+            let had = self.judge(freeze, &seen);
             thaw.start();
             judged.insert(had).consistency
         };
         let outcome = tokio::select! {
-            outcome = gateway.capture(capture, self.hold, progress, after_reading) => outcome,
-            () = self.interrupt.wait() => return Err(CaptureError::Interrupted),
+            outcome = turn.gateway.capture(capture, self.hold, progress, after_reading) => outcome,
+            () = interrupt.wait() => return Err(CaptureError::Interrupted),
         };
         match outcome {
             // Also when the reading noticed it first.
-            Err(_) if self.interrupt.came() => Err(CaptureError::Interrupted),
+            Err(_) if interrupt.came() => Err(CaptureError::Interrupted),
             outcome => Ok(outcome?),
         }
+    }
+
+    /// All of a list may take an hour to read, and other VMs are due meanwhile: the daemon reads it ahead of its point.
+    async fn read_in_slices(
+        &self,
+        disks: Vec<DiskCapture>,
+        before: &mut Beforehand,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<Vec<DiskCapture>, CaptureError> {
+        let pass = PassFacts {
+            vm: self.vm,
+            work: "being read",
+            number: None,
+            hold: self.hold,
+            waits: self.vm.before.is_none(),
+            total_bytes: size_bytes(&disks),
+            asks: false,
+        };
+        let mut slices = ListSlices::new(self.vm, disks)?;
+        let read = self
+            .capturer
+            .pass_in_slices(self.gateway, pass, &mut slices, before, progress);
+        before.resyncs = read.await?;
+        Ok(slices.read())
     }
 
     /// That nothing used the disks was true when we looked. It must still be after the reading, or the point is a

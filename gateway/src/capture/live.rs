@@ -13,6 +13,7 @@ use super::{
     asked::{Asked, ask},
     expected,
     hooks::Thaw,
+    turns::Between,
     vm_capture,
 };
 use crate::{
@@ -53,6 +54,10 @@ impl Capturer {
         vms: &[&Vm],
         progress: &(dyn Fn(u64) + Sync),
     ) -> Vec<Captured> {
+        let between = match self.between_slices().await {
+            Ok(between) => between,
+            Err(error) => return failed(vms, vms[0], error),
+        };
         let mut all = Vec::new();
         for vm in vms {
             match self.look(gateway, vm).await {
@@ -75,7 +80,7 @@ impl Capturer {
         if !together.is_empty() {
             let vms: Vec<&Vm> = together.iter().map(|looked| looked.asked.vm).collect();
             captured.extend(
-                self.capture_together(gateway, &vms, together, progress)
+                self.capture_together(gateway, (&vms, between), together, progress)
                     .await,
             );
         }
@@ -85,10 +90,12 @@ impl Capturer {
     async fn capture_together(
         &self,
         gateway: &Mutex<Gateway>,
-        vms: &[&Vm],
+        (vms, between): (&[&Vm], Between<'_>),
         mut looked: Vec<Looked<'_>>,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Vec<Captured> {
+        let is_long = looked.iter().any(|one| one.passes.is_some());
+        let between = Some(between).filter(|_| !is_long);
         for one in &mut looked {
             if let Err(error) = self.pass_over(gateway, one, progress).await {
                 self.doubt(&one.asked.vm.name).await;
@@ -100,6 +107,13 @@ impl Capturer {
                 return captured;
             }
         }
+        let _between = match between {
+            Some(between) => between,
+            None => match self.between_slices().await {
+                Ok(between) => between,
+                Err(error) => return failed(vms, vms[0], error),
+            },
+        };
         self.freeze_and_read(gateway, vms, looked, progress).await
     }
 

@@ -5,7 +5,7 @@ use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 use console::Finding;
 use vault_store::{StoreError, gateway::Gateway, objects::Retry};
 
-use super::{CaptureError, Capturer};
+use super::{CaptureError, Capturer, Doing};
 use crate::{commands::finding_in_words, config::Vm};
 
 /// A capture that is due does not wait longer for the vault to answer.
@@ -92,7 +92,10 @@ impl Capturer {
         if !self.is_patient || !out_of_reach {
             return Err(error);
         }
-        self.say(vm, Some(format!("{work}: waits for the vault: {error}")));
+        let words = format!("{work}: waits for the vault: {error}");
+        // Whatever it was: nothing is read meanwhile.
+        let is_pass = true;
+        self.say(vm, Some(Doing { words, is_pass }));
         tracing::warn!("VM {vm}: {work}: {error}; it goes on where it was");
         tokio::select! {
             () = tokio::time::sleep(tries.next()) => Ok(()),

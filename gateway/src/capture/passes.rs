@@ -8,7 +8,7 @@ use tokio::{sync::Mutex, time::Instant};
 use vault_format::ids::CaptureId;
 use vault_store::{
     Extents,
-    gateway::{DiskCapture, Gateway, VmCapture},
+    gateway::{DiskCapture, Gateway, Hold, VmCapture},
     setup::random,
 };
 
@@ -128,7 +128,7 @@ impl Capturer {
             freeze: false,
         };
         let held = checkpoint::running(request).await?;
-        let stored_before = before.stored_bytes;
+        let stored_before = before.read.stored_bytes;
         let read = self
             .read_pass(gateway, (asked, &held), pass, before, progress)
             .await;
@@ -149,7 +149,7 @@ impl Capturer {
         Ok(Pass {
             took: began.elapsed(),
             changed_bytes: changed.map_err(|why| failed(why.to_string()))?,
-            sent_bytes: before.stored_bytes - stored_before,
+            sent_bytes: before.read.stored_bytes - stored_before,
         })
     }
 
@@ -165,13 +165,15 @@ impl Capturer {
         let pass = PassFacts {
             vm: asked.vm,
             work,
-            number,
+            number: Some(number),
+            hold: Hold::Nothing,
+            waits: true,
             total_bytes: disks.iter().map(|(_, disk)| disk.size_bytes()).sum(),
             asks: false,
         };
         let mut slices = HeldSlices { asked, held, disks };
-        self.pass_in_slices(gateway, pass, &mut slices, before, progress)
-            .await
+        let read = self.pass_in_slices(gateway, pass, &mut slices, before, progress);
+        read.await.map(drop)
     }
 
     /// Each disk that is captured, opened.

@@ -165,7 +165,7 @@ impl Capturer {
         let reach = reach.map_err(|error| failed(error.to_string()))?;
         let live = LiveVm::new(place, self.mark.clone(), &reach);
         let swept = sweep(&live, trusted).await;
-        let swept = swept.map_err(|error| failed(format!("{error}; is it running?")))?;
+        let swept = swept.map_err(|error| failed(error.to_string()))?;
         if !swept.done.is_empty() || !swept.left.is_empty() {
             tracing::warn!("VM {}: an earlier run had left {swept:?}", vm.name);
         }

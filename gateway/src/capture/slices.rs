@@ -1,5 +1,5 @@
-//! One pass over disks that are not frozen, in slices: between two of them other VMs are captured, and what the uplink or
-//! the vault interrupts goes on where it was.
+//! Long reading, in slices: between two of them other VMs are captured, and what the uplink or the vault interrupts goes on
+//! where it was.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -8,9 +8,9 @@ use std::{
 
 use console::show;
 use tokio::{sync::Mutex, time::Instant};
-use vault_store::gateway::{Gateway, VmCapture};
+use vault_store::gateway::{Gateway, Hold, PointReport, VmCapture};
 
-use super::{Beforehand, CaptureError, Capturer, online::Tries};
+use super::{Beforehand, CaptureError, Capturer, Doing, online::Tries};
 use crate::config::Vm;
 
 /// Other captures wait so long for a pass at most, and for the packs that it has on their way.
@@ -37,13 +37,36 @@ pub(super) struct PassFacts<'p> {
     pub vm: &'p Vm,
     /// A first sync, a resync.
     pub work: &'static str,
-    pub number: usize,
+    /// `None`: it is the reading of a capture itself.
+    pub number: Option<usize>,
+    pub hold: Hold,
+    /// Nobody is kept by it: where it needs the uplink or the vault, it waits for them.
+    pub waits: bool,
     pub total_bytes: u64,
     /// The vault was not asked yet whether this VM may be captured.
     pub asks: bool,
 }
 
+impl PassFacts<'_> {
+    fn sends(&self) -> bool {
+        self.hold == Hold::Nothing
+    }
+
+    fn at(&self, words: String) -> Doing {
+        let is_pass = self.number.is_some();
+        Doing { words, is_pass }
+    }
+
+    fn called(&self) -> String {
+        match self.number {
+            Some(number) => format!("{}, pass {number}", self.work),
+            None => self.work.to_owned(),
+        }
+    }
+}
+
 impl Capturer {
+    /// Why disks were compared in full is told as it is of a capture.
     pub(super) async fn pass_in_slices(
         &self,
         gateway: &Mutex<Gateway>,
@@ -51,7 +74,7 @@ impl Capturer {
         slices: &mut impl Slices,
         before: &mut Beforehand,
         progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<(), CaptureError> {
+    ) -> Result<Vec<String>, CaptureError> {
         let (name, work, began) = (&pass.vm.name, pass.work, Instant::now());
         let seen = AtomicU64::new(0);
         let count = |bytes: u64| {
@@ -59,36 +82,48 @@ impl Capturer {
             progress(bytes);
         };
         let mut asks = pass.asks;
-        let (mut looked, mut changed_bytes, mut sent_bytes) = (began, None, 0);
+        let (mut looked, mut changed_bytes) = (began, None);
+        let mut sum = PointReport::default();
         let (mut tries, mut given_up) = (Tries::default(), 0);
-        before.passes += 1;
-        self.say(name, Some(format!("{work}, pass {}: begun", pass.number)));
+        before.passes += u64::from(pass.number.is_some());
+        self.say(name, Some(pass.at(format!("{}: begun", pass.called()))));
         loop {
-            let mut gateway = self.turn_with_uplink(gateway).await?;
+            if pass.sends() && pass.waits && self.is_uplink_off() {
+                let words = format!("{}: waits for the uplink", pass.called());
+                let is_pass = true;
+                self.say(name, Some(Doing { words, is_pass }));
+                self.uplink_on().await?;
+            }
+            let mut turn = self.turn_for_slice(gateway, !pass.waits).await?;
             if asks {
-                if let Err(error) = self.ask_vault(&mut gateway, pass.vm).await {
-                    drop(gateway);
+                if let Err(error) = self.ask_vault(&mut turn.gateway, pass.vm).await {
+                    drop(turn);
                     self.wait_for_vault(name, work, &mut tries, error).await?;
                     continue;
                 }
                 asks = false;
             }
             let capture = slices.begin().await?;
-            let until = std::time::Instant::now() + SLICE;
+            let how = (pass.hold, std::time::Instant::now() + SLICE);
             // A pass that goes on is counted from its begin again.
             seen.store(0, Relaxed);
-            let slice = tokio::select! {
-                slice = gateway.pass(capture, until, &count) => Some(slice),
+            let read = tokio::select! {
+                slice = turn.gateway.pass(capture, how, &count) => Some(slice),
                 // What was on its way is asked for when it goes on.
-                () = self.uplink_off() => {
+                () = self.uplink_off(), if pass.sends() => {
+                    if !pass.waits {
+                        return Err(CaptureError::OutOfReach(
+                            "the uplink is off, and its hook does not keep it until that is on".into(),
+                        ));
+                    }
                     asks = true;
                     None
                 }
                 () = self.interrupt.wait() => None,
             };
-            drop(gateway);
+            drop(turn);
             let why = slices.end().await;
-            let (report, ended) = match (slice, why) {
+            let (report, ended) = match (read, why) {
                 (None, _) if asks => continue,
                 (None, _) => return Err(CaptureError::Interrupted),
                 (Some(Ok(slice)), _) => slice,
@@ -103,47 +138,51 @@ impl Capturer {
                 (Some(Err(error)), None) => {
                     asks = true;
                     let error = error.into();
+                    if !pass.waits {
+                        return Err(error);
+                    }
                     self.wait_for_vault(name, work, &mut tries, error).await?;
                     continue;
                 }
             };
             (tries, given_up) = (Tries::default(), 0);
-            sent_bytes += report.stored_bytes;
-            before.read_bytes += report.read_bytes;
-            before.stored_bytes += report.stored_bytes;
+            before.read.add(&report);
+            sum.add(&report);
+            let news = report.compared.into_iter();
+            let news: Vec<String> = news.filter(|why| !sum.compared.contains(why)).collect();
+            sum.compared.extend(news);
             if ended {
                 self.say(name, None);
-                return Ok(());
+                return Ok(sum.compared);
             }
             if looked.elapsed() >= LOOK_AGAIN {
                 looked = Instant::now();
                 changed_bytes = slices.changed().await;
             }
             let so_far = SoFar {
-                work,
-                pass: pass.number,
+                called: pass.called(),
+                sends: pass.sends(),
                 done_bytes: seen.load(Relaxed).min(pass.total_bytes),
                 total_bytes: pass.total_bytes,
-                sent_bytes,
+                stored_bytes: sum.stored_bytes,
                 changed_bytes,
                 took: began.elapsed(),
             };
             let words = so_far.words();
             tracing::debug!("VM {name}: {words}");
-            self.say(name, Some(words));
+            self.say(name, Some(pass.at(words)));
         }
     }
 }
 
 /// A pass under way.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct SoFar {
-    /// What the passes are called: a first sync, a resync.
-    work: &'static str,
-    pass: usize,
+    called: String,
+    sends: bool,
     done_bytes: u64,
     total_bytes: u64,
-    sent_bytes: u64,
+    stored_bytes: u64,
     /// What changed behind it, where that is known.
     changed_bytes: Option<u64>,
     took: Duration,
@@ -155,15 +194,16 @@ impl SoFar {
         let percent = (100 * done).checked_div(total).unwrap_or(100);
         let seconds = self.took.as_secs_f64().max(1.0);
         let left = seconds * total.saturating_sub(done) as f64 / done.max(1) as f64;
-        let (work, pass, sent) = (self.work, self.pass, show::size(self.sent_bytes));
+        let (called, stored) = (&self.called, show::size(self.stored_bytes));
         let left = show::duration(Duration::from_secs_f64(left.min(1e9)));
-        let progress = format!(
-            "{work}, pass {pass}: {percent} %, {sent} sent, about {left} left of this pass"
-        );
+        let progress = match self.sends {
+            true => format!("{called}: {percent} %, {stored} sent, about {left} left of this pass"),
+            false => format!("{called}: {percent} %, {stored} to send, about {left} left"),
+        };
         let Some(changed) = self.changed_bytes else {
             return progress;
         };
-        let (changes, sends) = (changed as f64 / seconds, self.sent_bytes as f64 / seconds);
+        let (changes, sends) = (changed as f64 / seconds, self.stored_bytes as f64 / seconds);
         match changes < sends {
             true => format!(
                 "{progress}; {} change and {} are sent",
@@ -194,11 +234,11 @@ mod tests {
     #[test]
     fn a_pass_says_early_whether_it_will_come_to_an_end() {
         let mut so_far = SoFar {
-            work: "first sync",
-            pass: 1,
+            called: "first sync, pass 1".into(),
+            sends: true,
             done_bytes: 25 << 30,
             total_bytes: 100 << 30,
-            sent_bytes: 10_000_000_000,
+            stored_bytes: 10_000_000_000,
             changed_bytes: Some(1_000_000_000),
             took: Duration::from_secs(10_000),
         };

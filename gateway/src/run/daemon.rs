@@ -19,10 +19,10 @@ use super::{
 };
 use crate::{
     alerts::Told,
-    config::Config,
+    config::{Config, Source},
     interrupt::Interrupt,
     jobs::{Job, JobKind, JobOutcome},
-    schedule::{Action, Failures, Schedule, UplinkStanding, VmStanding, next_action},
+    schedule::{Action, Failures, Place, Schedule, UplinkStanding, VmStanding, next_action},
 };
 
 /// Nothing is overlooked for longer: a clock that was set, words of a long job.
@@ -285,7 +285,11 @@ impl<W: Work, C: Clock> Daemon<W, C> {
                     .group_of(&vm.name)
                     .map(|group| group.name.clone()),
                 alone: known.alone,
-                host: vm.host(),
+                place: match (&vm.source, vm.host()) {
+                    (Source::Disks(_) | Source::Nbd(_), _) => Place::Lists,
+                    (_, None) => Place::Here,
+                    (_, Some(host)) => Place::Host(host),
+                },
                 priority: vm.priority,
                 rpo_target: self.config.policy_of(vm).rpo_target.into(),
                 captured_at: known.captured_at,

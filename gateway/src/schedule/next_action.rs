@@ -6,6 +6,17 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::Failures;
 
+/// What captures are read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// This machine's hypervisor.
+    Here,
+    /// That of a host of the configuration.
+    Host(usize),
+    /// Lists of disks, which take long to read: two at once would only keep both for longer, and hypervisors need not wait.
+    Lists,
+}
+
 /// What is known of one VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VmStanding {
@@ -14,8 +25,8 @@ pub struct VmStanding {
     pub group: Option<String>,
     /// Not with its group for now: its tracking was lost, and what brings it down again takes long.
     pub alone: bool,
-    /// The machine that is read from: one capture at a time on each.
-    pub host: Option<usize>,
+    /// Where it is read from: one capture at a time on each.
+    pub place: Place,
     /// 1 first; `None` after all that have one.
     pub priority: Option<u32>,
     pub rpo_target: Duration,
@@ -88,7 +99,7 @@ const SKEW: SignedDuration = SignedDuration::from_secs(60);
 #[derive(Debug)]
 struct Unit {
     vms: Vec<usize>,
-    hosts: Vec<Option<usize>>,
+    places: Vec<Place>,
     priority: u32,
     rpo_target: Duration,
     first: bool,
@@ -121,7 +132,7 @@ pub fn next_action(
     let busy: Vec<_> = units
         .iter()
         .filter(|unit| unit.running && !unit.first && !unit.passes)
-        .flat_map(|unit| unit.hosts.iter().copied())
+        .flat_map(|unit| unit.places.iter().copied())
         .collect();
     let first_syncs = units
         .iter()
@@ -129,7 +140,7 @@ pub fn next_action(
         .count();
     let has_room = |unit: &&Unit| match unit.first {
         true => first_syncs < schedule.first_syncs,
-        false => !unit.hosts.iter().any(|host| busy.contains(host)),
+        false => !unit.places.iter().any(|place| busy.contains(place)),
     };
     let idle = || units.iter().filter(|unit| !unit.running).filter(has_room);
     let mut ready: Vec<_> = idle().filter(|unit| unit.begin_at(now).is_none()).collect();
@@ -178,11 +189,11 @@ impl Unit {
         let rpo_target = all().map(|vm| vm.rpo_target).min().unwrap_or_default();
         let retries = all().filter_map(|vm| vm.failures.retry_at(now, Some(vm.rpo_target)));
         let due = |vm: &VmStanding| due_at(now, vm, vms);
-        let mut hosts: Vec<_> = all().map(|vm| vm.host).collect();
-        hosts.sort_unstable();
-        hosts.dedup();
+        let mut places: Vec<_> = all().map(|vm| vm.place).collect();
+        places.sort_unstable();
+        places.dedup();
         Unit {
-            hosts,
+            places,
             priority: all()
                 .map(|vm| vm.priority.unwrap_or(u32::MAX))
                 .min()
@@ -272,7 +283,7 @@ fn pause_between(vm: &VmStanding, vms: &[VmStanding]) -> Duration {
     let others = vms.iter().filter(|other| other.name != vm.name);
     let before_us = others.fold(Duration::ZERO, |sum, other| {
         let took = other.took.unwrap_or_default();
-        let capture = if other.host == vm.host {
+        let capture = if other.place == vm.place {
             took.capture
         } else {
             Duration::ZERO

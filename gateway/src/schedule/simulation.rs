@@ -39,7 +39,7 @@ impl Guest {
                 name: format!("vm-{priority}-{target}"),
                 group: None,
                 alone: false,
-                host: Some(host),
+                place: Place::Host(host),
                 priority: Some(priority),
                 rpo_target: Duration::from_secs(target),
                 captured_at: None,

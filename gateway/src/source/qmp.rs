@@ -24,7 +24,7 @@ pub enum QmpError {
     Connect { socket: PathBuf, source: io::Error },
     #[error("the monitor {} did not greet within {waited:?}: it serves one client at a time, and another one holds it; end that, or give this program a monitor of its own (a second -qmp)", socket.display())]
     Busy { socket: PathBuf, waited: Duration },
-    #[error("the monitor {} is not there: {why}; the VM ended, or the socket belongs to something else", socket.display())]
+    #[error("the monitor {} is not there: {why}; the VM is off or ended, or the socket belongs to something else", socket.display())]
     NoMonitor { socket: PathBuf, why: String },
     #[error("QEMU refused {command}: {desc}")]
     Refused {

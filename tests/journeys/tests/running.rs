@@ -63,12 +63,16 @@ impl Running {
 
     /// What `run` says of the VM; null where it has only just begun.
     fn live(&self) -> Value {
+        self.all_live()[0].clone()
+    }
+
+    fn all_live(&self) -> Value {
         // Not all of a CPU for asking.
         std::thread::sleep(Duration::from_millis(100));
         let run = self.site.gateway(&["status", "--json"]);
         match run.code {
             Some(1) => Value::Null,
-            _ => run.json()["daemon"]["vms"][0].clone(),
+            _ => run.json()["daemon"]["vms"].clone(),
         }
     }
 

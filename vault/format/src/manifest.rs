@@ -82,6 +82,14 @@ pub struct PointBytes {
     pub sent: u64,
 }
 
+impl std::ops::AddAssign for PointBytes {
+    fn add_assign(&mut self, more: Self) {
+        self.read += more.read;
+        self.changed += more.changed;
+        self.sent += more.sent;
+    }
+}
+
 /// Packs that no segment holds yet, and the manifest that has their entries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unindexed {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use tokio::{sync::Mutex, time::Instant};
 use vault_format::ids::CaptureId;
 use vault_store::{
-    gateway::{Gateway, VmCapture},
+    gateway::{Gateway, Hold, VmCapture},
     setup::random,
 };
 
@@ -28,7 +28,7 @@ impl Capturer {
     ) -> Result<(), CaptureError> {
         let mut passes = Vec::new();
         loop {
-            let (began, stored_before) = (Instant::now(), before.stored_bytes);
+            let (began, stored_before) = (Instant::now(), before.read.stored_bytes);
             let name = (work, passes.len() + 1);
             self.libvirt_pass(gateway, target, name, before, progress)
                 .await?;
@@ -37,7 +37,7 @@ impl Capturer {
             passes.push(Pass {
                 took: began.elapsed(),
                 changed_bytes,
-                sent_bytes: before.stored_bytes - stored_before,
+                sent_bytes: before.read.stored_bytes - stored_before,
             });
             let usage = gateway.lock().await.outbox_use()?;
             let name = &target.vm.name;
@@ -62,7 +62,9 @@ impl Capturer {
         let pass = PassFacts {
             vm: target.vm,
             work,
-            number,
+            number: Some(number),
+            hold: Hold::Nothing,
+            waits: true,
             total_bytes: target.disks.iter().map(|(disk, _)| disk.size_bytes).sum(),
             asks: false,
         };
@@ -73,8 +75,8 @@ impl Capturer {
             begun: false,
             job: None,
         };
-        self.pass_in_slices(gateway, pass, &mut slices, before, progress)
-            .await
+        let read = self.pass_in_slices(gateway, pass, &mut slices, before, progress);
+        read.await.map(drop)
     }
 }
 

@@ -126,13 +126,14 @@ impl Shared {
             let waiting = self.uploader.newest_waiting(&vm.name)?;
             let waiting = waiting.and_then(|at| at.parse::<Timestamp>().ok());
             let queued = outbox.vms.get(&vm.name).map_or(0, |vm| vm.points);
+            let doing = self.capturer.doing(&vm.name);
             vms.push(Known {
                 captured_at: waiting.or(published.as_ref().map(|point| point.captured_at)),
                 published,
                 queued: queued as u32,
-                passes: self.capturer.doing(&vm.name).is_some(),
+                passes: doing.as_ref().is_some_and(|doing| doing.is_pass),
                 alone: self.is_alone(&vm.name),
-                doing: self.capturer.doing(&vm.name),
+                doing: doing.map(|doing| doing.words),
             });
         }
         Ok(Standing {

@@ -50,7 +50,7 @@ pub struct VmReport {
     pub quiesced_seconds: Option<f64>,
     pub held_seconds: Option<f64>,
     pub tracking: Vec<DiskTracking>,
-    /// Passes over the running disks that came before the capture; `read_bytes` and `stored_bytes` have theirs too.
+    /// Passes over the running disks that came before the capture; bytes and chunks have theirs too.
     pub passes: u64,
     /// Why a disk was compared in full.
     pub compared: Vec<String>,
@@ -90,10 +90,14 @@ impl VmReport {
         };
         let (mut report, error) = match outcome {
             Ok(report) => (report, None),
-            Err(error) => (PointReport::default(), Some(error.to_string())),
+            Err(error) => {
+                let (error, own) = (error.to_string(), format!("VM {vm}: "));
+                // Whoever shows it says of which VM it is.
+                let error = error.strip_prefix(&own).unwrap_or(&error).to_owned();
+                (PointReport::default(), Some(error))
+            }
         };
-        report.read_bytes += before.read_bytes;
-        report.stored_bytes += before.stored_bytes;
+        report.add(&before.read);
         report.compared.extend(before.resyncs);
         let words = report.findings.iter().cloned();
         findings.extend(words.map(|words| finding_in_words(&format!("VM {vm}"), words)));
@@ -310,8 +314,11 @@ mod tests {
             }],
             before: Beforehand {
                 passes: 3,
-                read_bytes: 5,
-                stored_bytes: 4,
+                read: PointReport {
+                    read_bytes: 5,
+                    stored_bytes: 4,
+                    ..PointReport::default()
+                },
                 resyncs: vec!["disk scsi0: lost".into()],
             },
             ..captured("dc01", Ok(point))

@@ -16,7 +16,7 @@ fn vm(name: &str) -> VmStanding {
         name: name.into(),
         group: None,
         alone: false,
-        host: None,
+        place: Place::Here,
         priority: None,
         rpo_target: seconds(3600),
         captured_at: Some(at(-600)),
@@ -88,27 +88,49 @@ fn priority_counts_among_the_due_and_lateness_before_it() {
 
 #[test]
 fn one_capture_at_a_time_on_each_host() {
-    let on = |host, running| VmStanding {
-        host,
+    let on = |place, running| VmStanding {
+        place,
         running,
         captured_at: Some(at(-3600)),
         ..vm("a")
     };
+    let (here, there) = (Place::Here, Place::Host(0));
     assert_eq!(
-        next(0, &[on(None, true), on(None, false), on(Some(0), false)]),
+        next(0, &[on(here, true), on(here, false), on(there, false)]),
         capture(&[2])
     );
     let none = Action::Wait { until: None };
-    assert_eq!(next(0, &[on(None, true), on(None, false)]), none);
+    assert_eq!(next(0, &[on(here, true), on(here, false)]), none);
+}
+
+#[test]
+fn one_list_is_read_at_a_time_and_keeps_no_hypervisor_waiting() {
+    let of = |place, running, passes| VmStanding {
+        place,
+        running,
+        passes,
+        captured_at: Some(at(-3600)),
+        ..vm("a")
+    };
+    let list = |running, passes| of(Place::Lists, running, passes);
+    let vms = [list(true, false), list(false, false)];
+    assert_eq!(next(0, &vms), Action::Wait { until: None });
+    let vms = [&vms[..], &[of(Place::Here, false, false)]].concat();
+    assert_eq!(next(0, &vms), capture(&[2]));
+    // Nothing is read while it waits for the uplink.
+    assert_eq!(
+        next(0, &[list(true, true), list(false, false)]),
+        capture(&[1])
+    );
 }
 
 #[test]
 fn a_group_is_captured_together_as_its_strictest_vm_asks() {
-    let member = |priority, target, host| VmStanding {
+    let member = |priority, target, host: Option<usize>| VmStanding {
         group: Some("shop".into()),
         priority,
         rpo_target: seconds(target),
-        host,
+        place: host.map_or(Place::Here, Place::Host),
         ..vm("a")
     };
     let vms = [
@@ -123,7 +145,7 @@ fn a_group_is_captured_together_as_its_strictest_vm_asks() {
     assert_eq!(next(1000, &vms), capture(&[1, 3]));
     // One of its hosts is busy.
     let busy = VmStanding {
-        host: Some(0),
+        place: Place::Host(0),
         running: true,
         ..vm("z")
     };

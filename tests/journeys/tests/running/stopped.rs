@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use testkit::nbdkit::Nbdkit;
+
 use super::*;
 
 /// What systemd does, at this very moment. What is left are the positions of the newest point and of those that wait.
@@ -82,6 +84,37 @@ fn what_a_killed_capture_left_goes_when_the_daemon_starts_though_nothing_is_due(
     );
     daemon.terminate();
     daemon.wait().ok();
+}
+
+/// Reads of 256 KiB take 0.35 s each, two at a time: three slices of 11 s.
+#[test]
+fn a_list_that_takes_long_to_read_keeps_no_other_vm_waiting() {
+    let vm = Running::start();
+    vm.often();
+    let socket = vm.site.shown("list.sock");
+    vm.add(&format!(
+        "[[vm]]\nname = \"list\"\npolicy = \"p\"\nsource.nbd = {{ uri = \"nbd+unix:///?socket={socket}\" }}\n"
+    ));
+    let server = Nbdkit::at(&socket, &["pattern", "size=48M"]);
+    vm.site.gateway(&["sync"]).ok();
+    drop(server);
+    fs::remove_file(&socket).expect("removed");
+    let slow = ["--filter=delay", "pattern", "size=48M", "rdelay=350ms"];
+    let _server = Nbdkit::at(&socket, &slow);
+    let daemon = Background::start(&mut vm.site.gateway_command(&["run"]));
+    let mut seen = Vec::new();
+    wait_until("the list's second point", || {
+        let live = vm.all_live();
+        let is_read = live[1]["doing"].to_string().contains("being read");
+        let of = |vm: usize| live[vm]["published"]["sequence"].as_u64();
+        seen.extend(of(0).filter(|_| is_read && of(1) == Some(1)));
+        of(1) >= Some(2)
+    });
+    daemon.terminate();
+    daemon.wait().ok();
+    seen.dedup();
+    // One may be on its way when the reading begins.
+    assert!(seen.len() > 2, "points of the other VM: {seen:?}");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use vault_format::block_values::of_chunk;
 use vault_format::ids::CaptureId;
 use vault_format::layer::Slot;
-use vault_format::manifest::{Consistency, PointBytes};
+use vault_format::manifest::Consistency;
 use vault_format::record::RECORD_OVERHEAD;
 
 type JudgedBatch = (Batch, Vec<Judged>);
@@ -109,6 +109,7 @@ impl Gateway {
         let read = self
             .read_disks(&reading, &vm.disks, &mut draft, &mut packing, &mut report)
             .await;
+        draft.row.cost += report.bytes();
         // Closing a disk may wait for a qemu-nbd to end.
         tokio::task::block_in_place(|| drop(vm.disks));
         let consistency = after_reading().await;
@@ -120,11 +121,7 @@ impl Gateway {
             consistency,
             software: vm.software,
             hardware: vm.hardware,
-            bytes: PointBytes {
-                read: report.read_bytes,
-                changed: report.changed_bytes,
-                sent: report.stored_bytes,
-            },
+            bytes: draft.row.cost,
             log: self.shared.state.header().heeded_log(),
         });
         (draft.row.pass, draft.row.under_way) = (None, None);
@@ -138,14 +135,12 @@ impl Gateway {
     pub(super) async fn pass_vm(
         &mut self,
         vm: VmCapture,
-        until: Instant,
+        (hold, until): (Hold, Instant),
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(PointReport, bool), StoreError> {
         let mut report = PointReport::default();
-        let mut draft = self
-            .shared
-            .open_draft(&vm, (Hold::Nothing, true), &mut report)?;
-        let mut packing = Packing::new(draft.ordinal, Hold::Nothing);
+        let mut draft = self.shared.open_draft(&vm, (hold, true), &mut report)?;
+        let mut packing = Packing::new(draft.ordinal, hold);
         let reading = Reading {
             vm: &vm.name,
             unheeded: self.shared.unheeded_packs(&draft)?,
@@ -156,6 +151,7 @@ impl Gateway {
         let read = self
             .read_disks(&reading, &vm.disks, &mut draft, &mut packing, &mut report)
             .await;
+        draft.row.cost += report.bytes();
         tokio::task::block_in_place(|| drop(vm.disks));
         let ended = *read.as_ref().unwrap_or(&false);
         self.end_reading(read.map(drop), &mut packing, &draft)

@@ -10,8 +10,9 @@ use crate::StoreError;
 use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
-use vault_format::ids::CaptureId;
+use vault_format::ids::{CaptureId, VmId};
 use vault_format::layer::Slot;
+use vault_format::manifest::PointBytes;
 
 /// A draft in the hands of a capture.
 pub(super) struct Draft {
@@ -50,7 +51,9 @@ impl Shared {
     ) -> Result<Draft, StoreError> {
         let vm_id = self.key.id_key.vm_id(&vm.name);
         self.check_vm(&vm.name, &vm_id)?;
-        if hold != Hold::Nothing {
+        // A pass that goes on had forgotten it, and has read it again since.
+        let goes_on = is_pass && self.is_under_way(&vm_id, vm.id)?;
+        if hold != Hold::Nothing && !goes_on {
             self.forget_unsure(&vm_id)?;
         }
         // In this order: of a point that is half in the map when the snapshot is taken, the pending row is found, or the
@@ -142,6 +145,7 @@ impl Shared {
                     disks,
                     needs: BTreeSet::new(),
                     priority: vm.priority,
+                    cost: PointBytes::default(),
                     point: None,
                 };
                 (self.state.begin_draft(&row)?, row)
@@ -155,6 +159,12 @@ impl Shared {
             scrubs,
             hold,
         })
+    }
+
+    fn is_under_way(&self, vm: &VmId, pass: CaptureId) -> Result<bool, StoreError> {
+        let queue = self.state.queue_of(vm)?;
+        let draft = queue.last().filter(|(_, row)| row.point.is_none());
+        Ok(draft.is_some_and(|(_, row)| row.under_way.is_some_and(|(id, ..)| id == pass)))
     }
 
     fn disk_row(&self, old: Option<&DiskRow>, disk: &DiskCapture) -> Result<DiskRow, StoreError> {

@@ -114,6 +114,7 @@ mod tests {
             disks: Vec::new(),
             needs: Default::default(),
             priority: 1,
+            cost: PointBytes::default(),
             point,
         }
     }

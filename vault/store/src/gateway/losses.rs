@@ -256,6 +256,7 @@ mod tests {
             disks: vec![disk(7), disk(3)],
             needs: needs.iter().copied().collect(),
             priority: 1,
+            cost: PointBytes::default(),
             point: is_point.then_some(point),
         }
     }

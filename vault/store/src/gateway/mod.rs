@@ -44,7 +44,7 @@ use vault_format::PointId;
 use vault_format::gateway_key::GatewayKey;
 use vault_format::ids::CaptureId;
 use vault_format::keys::SEALED_KEY_BYTES;
-use vault_format::manifest::{Consistency, is_name};
+use vault_format::manifest::{Consistency, PointBytes, is_name};
 use vault_format::pack::data_key_info;
 use vault_format::seal::Sealer;
 
@@ -138,6 +138,27 @@ pub struct PointReport {
     /// Why a disk was compared in full.
     pub compared: Vec<String>,
     pub findings: Vec<String>,
+}
+
+impl PointReport {
+    fn bytes(&self) -> PointBytes {
+        PointBytes {
+            read: self.read_bytes,
+            changed: self.changed_bytes,
+            sent: self.stored_bytes,
+        }
+    }
+
+    /// Adds what another part of the reading for the same point came to, in numbers.
+    pub fn add(&mut self, part: &PointReport) {
+        self.read_bytes += part.read_bytes;
+        self.changed_bytes += part.changed_bytes;
+        self.stored_bytes += part.stored_bytes;
+        self.chunks_read += part.chunks_read;
+        self.chunks_full += part.chunks_full;
+        self.chunks_patched += part.chunks_patched;
+        self.chunks_known += part.chunks_known;
+    }
 }
 
 /// What capturing and sending share: each changes the state by whole commits, and neither waits for the other.
@@ -305,18 +326,18 @@ impl Gateway {
         self.capture_vm(vm, hold, progress, after_reading).await
     }
 
-    /// Reads disks that are not frozen, ahead of their capture: sends what they hold, and publishes nothing. It stops at
-    /// `until`, and goes on there when a pass of the same id is asked for again; true when it has come to the end. The
-    /// capture after it names the pass as what it knows changes since.
+    /// Reads disks ahead of their capture, and publishes nothing: disks that are not frozen, or such as are for long, so
+    /// that other VMs are captured meanwhile. It stops at `until`, and goes on there when a pass of the same id is asked for
+    /// again; true when it has come to the end. The capture after it names the pass as what it knows changes since.
     pub async fn pass(
         &mut self,
         vm: VmCapture,
-        until: Instant,
+        (hold, until): (Hold, Instant),
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(PointReport, bool), StoreError> {
         check_names(&vm)?;
         self.renew_data_key()?;
-        self.pass_vm(vm, until, progress).await
+        self.pass_vm(vm, (hold, until), progress).await
     }
 }
 

@@ -249,6 +249,9 @@ pub(super) struct QueueRow {
     pub needs: BTreeSet<u64>,
     /// 1 goes first.
     pub priority: u32,
+    /// Of all that was read for it so far, by passes and by captures that failed too.
+    #[serde(default)]
+    pub cost: PointBytes,
     /// `None`: it is a draft, which is not complete.
     pub point: Option<PointFacts>,
 }

@@ -174,6 +174,7 @@ mod tests {
             disks: Vec::new(),
             needs: Default::default(),
             priority: 1,
+            cost: Default::default(),
             point: None,
         };
         let change = |(at, slot): &(u64, Slot)| {

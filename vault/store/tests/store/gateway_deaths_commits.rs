@@ -104,7 +104,11 @@ impl Guests {
 
 async fn read_pass(gateway: &mut Gateway, vm: usize, checkpoint: &Checkpoint) {
     let until = Instant::now() + Duration::from_secs(60);
-    let pass = gateway.pass(checkpoint.capture(VMS[vm], NOW), until, &|_| {});
+    let pass = gateway.pass(
+        checkpoint.capture(VMS[vm], NOW),
+        (Hold::Nothing, until),
+        &|_| {},
+    );
     assert!(pass.await.unwrap().1, "it comes to its end");
 }
 

@@ -61,7 +61,7 @@ async fn failed_capture(gateway: &mut Gateway, disk: &mut TrackedDisk) {
 async fn pass(gateway: &mut Gateway, disk: &mut TrackedDisk) -> Checkpoint {
     let pass = checkpoint(gateway, "vm", disk);
     let until = Instant::now() + Duration::from_secs(3600);
-    let read = gateway.pass(pass.capture("vm", NOW), until, &|_| {});
+    let read = gateway.pass(pass.capture("vm", NOW), (Hold::Nothing, until), &|_| {});
     assert!(read.await.unwrap().1);
     pass
 }

@@ -149,7 +149,11 @@ async fn what_a_pass_compares_is_read_too() {
     let pass = checkpoint(&case.gateway, "vm", &mut case.disk);
     let until = std::time::Instant::now() + Duration::from_secs(3600);
     let vm = pass.capture("vm", case.now);
-    let (report, ended) = case.gateway.pass(vm, until, &|_| {}).await.unwrap();
+    let (report, ended) = case
+        .gateway
+        .pass(vm, (Hold::Nothing, until), &|_| {})
+        .await
+        .unwrap();
     assert!(ended && report.compared.len() == 1);
     case.now += 2 * DAY;
     let (report, read) = case.capture_frozen().await;

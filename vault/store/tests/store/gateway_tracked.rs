@@ -3,7 +3,9 @@
 use crate::site::*;
 use crate::tracked::*;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use vault_store::gateway::{Gateway, Hold, PointReport};
+use vault_store::objects::{Meter, in_memory};
 use vault_store::read::PointSelector;
 
 const DAY: i64 = 86_400;
@@ -210,14 +212,91 @@ async fn a_lost_chunk_of_a_tracked_disk_is_sent_again() {
     );
 }
 
+/// Slice after slice of a disk goes into the outbox, until it is read: what was read of each chunk, and the reports' sum.
+async fn in_slices(gateway: &mut Gateway, frozen: &Checkpoint) -> (Vec<u64>, PointReport) {
+    let (mut seen, mut sum) = (Vec::new(), PointReport::default());
+    for _ in 0..20 {
+        // A batch takes longer than a slice.
+        let slow = Arc::new(Slow::new(frozen.frozen.clone(), Duration::from_micros(200)));
+        let mut vm = frozen.capture("vm", NOW);
+        vm.disks[0].source = Some(slow.clone());
+        let until = Instant::now() + Duration::from_millis(10);
+        let pass = gateway.pass(vm, (Hold::Checkpoint, until), &|_| {});
+        let (part, ended) = pass.await.unwrap();
+        sum.add(&part);
+        seen.extend(slow.chunks(CHUNK));
+        if ended {
+            return (seen, sum);
+        }
+    }
+    panic!("it comes to no end: {seen:?}");
+}
+
+/// A disk that stays as it is for long, beside others that are captured meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_read_in_slices_waits_in_the_outbox_and_is_one_point() {
+    let site = Site::new().await;
+    let mut gateway = site.gateway();
+    gateway.begin_cycle(&|_| {}).await.unwrap();
+    gateway.prepare_vm("vm").await.unwrap();
+    let mut disk = TrackedDisk::new(disk(600, 7));
+    let frozen = disk.checkpoint(&[]);
+    let (seen, sum) = in_slices(&mut gateway, &frozen).await;
+    let data = disk.bytes.chunks(CHUNK).enumerate();
+    let data = data.filter(|(_, chunk)| chunk.iter().any(|byte| *byte != 0));
+    let data: Vec<u64> = data.map(|(at, _)| at as u64).collect();
+    assert!(seen == data, "each once, and in order: {seen:?}");
+    assert!(gateway.outbox_use().unwrap().used_bytes >= sum.stored_bytes);
+    let last = frozen.after_pass();
+    let captured = gateway.capture(last.capture("vm", NOW), Hold::Checkpoint, &|_| {}, crash);
+    assert_eq!(captured.await.unwrap(), PointReport::default());
+    gateway.uploader().send_all().await.unwrap();
+    assert!(site.restore("vm", PointSelector::Latest).await.unwrap() == disk.bytes);
+    let vault = site.vault().await;
+    let point = vault.find_point("vm", &PointSelector::Latest);
+    let bytes = point.await.unwrap().manifest.facts.bytes;
+    assert_eq!((bytes.read, bytes.sent), (sum.read_bytes, sum.stored_bytes));
+    assert!(bytes.sent > 0);
+}
+
+/// What an earlier process has read is not in the outbox any more, and whether it arrived cannot be asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn slices_come_to_an_end_while_packs_are_in_doubt() {
+    let site = Site::new().await;
+    let mut gateway = site.gateway();
+    gateway.begin_cycle(&|_| {}).await.unwrap();
+    gateway.prepare_vm("vm").await.unwrap();
+    let mut disk = TrackedDisk::new(disk(600, 7));
+    in_slices(&mut gateway, &disk.checkpoint(&[])).await;
+    drop(gateway);
+    for file in std::fs::read_dir(site.state_folder().join("outbox")).unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    let mut gateway = site.gateway_at(&site.state_folder(), in_memory(Meter::new()));
+    let frozen = disk.checkpoint(&[]);
+    in_slices(&mut gateway, &frozen).await;
+    let last = frozen.after_pass().capture("vm", NOW);
+    let captured = gateway.capture(last, Hold::Checkpoint, &|_| {}, crash);
+    captured.await.unwrap();
+    drop(gateway);
+    let mut gateway = site.gateway();
+    gateway.begin_cycle(&|_| {}).await.unwrap();
+    assert_eq!(
+        gateway.prepare_vm("vm").await.unwrap(),
+        Vec::<String>::new()
+    );
+    gateway.uploader().send_all().await.unwrap();
+    assert!(site.restore("vm", PointSelector::Latest).await.unwrap() == disk.bytes);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn passes_over_the_running_disk_come_before_the_first_point() {
     let site = Site::new().await;
     let mut gateway = site.gateway();
     gateway.begin_cycle(&|_| {}).await.unwrap();
     let (mut disk, mut dice) = (TrackedDisk::new(disk(100, 7)), Dice(8));
-    let soon = std::time::Instant::now();
-    let far = soon + std::time::Duration::from_secs(3600);
+    let soon = Instant::now();
+    let far = soon + Duration::from_secs(3600);
     // The first pass is cut off after each batch, and by a new process.
     let first = disk.checkpoint(&[]);
     let (mut ended, mut slices) = (false, 0);
@@ -228,7 +307,8 @@ async fn passes_over_the_running_disk_come_before_the_first_point() {
         gateway.prepare_vm("vm").await.unwrap();
         let until = [far, soon][usize::from(slices < 1)];
         let vm = first.capture("vm", NOW);
-        ended = gateway.pass(vm, until, &|_| {}).await.unwrap().1;
+        let pass = gateway.pass(vm, (Hold::Nothing, until), &|_| {});
+        ended = pass.await.unwrap().1;
         let draft = gateway.draft("vm").unwrap().unwrap();
         assert_eq!(draft.pass.is_some(), ended);
         slices += 1;
@@ -246,7 +326,7 @@ async fn passes_over_the_running_disk_come_before_the_first_point() {
         let pass = checkpoint(&gateway, "vm", &mut disk);
         assert!(pass.since.is_some());
         let read = gateway
-            .pass(pass.capture("vm", NOW), far, &|_| {})
+            .pass(pass.capture("vm", NOW), (Hold::Nothing, far), &|_| {})
             .await
             .unwrap();
         assert!(read.1 && read.0.compared.is_empty());

@@ -1,10 +1,13 @@
-//! The cap over real connections and real files: many uploads at once, and none beside the pace.
+//! The cap over real connections and real files: many uploads at once, none beside the pace, and packs of a size for it.
 
+use crate::site::*;
+use crate::tracked::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use testkit::S3Server;
+use vault_store::gateway::{Gateway, GatewayOptions, Hold};
 use vault_store::objects::{Created, Objects, OpenOptions, Rate, Throttle, open_vault_url};
 
 /// 8 Mbit/s.
@@ -68,4 +71,53 @@ async fn into_a_directory_all_uploads_together_keep_the_cap() {
     let throttle = Throttle::new(Rate::bytes_per_second(RATE));
     let url = format!("file://{}", folder.path().display());
     hold(open(&url, BTreeMap::new(), &throttle).await, &throttle).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packs_that_wait_are_as_large_as_the_uplink_takes_in_half_a_minute() {
+    let site = Site::new().await;
+    let url = format!("file://{}", site.vault_folder().display());
+    let throttle = Throttle::default();
+    let options = OpenOptions {
+        throttle: throttle.clone(),
+        ..OpenOptions::default()
+    };
+    let objects = open_vault_url(&url, options).await.unwrap();
+    let options = GatewayOptions {
+        pack_bytes: 8 << 20,
+        uploads: 30,
+        ..small_packs()
+    };
+    let mut gateway = Gateway::open(objects, site.key(), &site.state_folder(), options).unwrap();
+    gateway.begin_cycle(&|_| {}).await.unwrap();
+    let mut vm = TrackedDisk::new(vec![0; 200 * CHUNK]);
+    let mut dice = Dice(90);
+    let mut largest = async |gateway: &mut Gateway, chunks: std::ops::Range<usize>| {
+        let mut bytes = vec![0; chunks.len() * CHUNK];
+        dice.fill(&mut bytes);
+        vm.write(chunks.start * CHUNK, &bytes);
+        let checkpoint = checkpoint(gateway, "vm", &mut vm);
+        let capture = checkpoint.capture("vm", 1_700_000_000);
+        let captured = gateway.capture(capture, Hold::Checkpoint, &|_| {}, crash);
+        captured.await.unwrap();
+        let files = std::fs::read_dir(site.state_folder().join("outbox")).unwrap();
+        let sizes = files.map(|file| file.unwrap().metadata().unwrap().len());
+        sizes.max().unwrap()
+    };
+    let unknown = largest(&mut gateway, 0..48).await;
+    assert!(unknown > 3_000_000, "one pack of all: {unknown}");
+    // A thirtieth of it for each: 1 MB in half a minute, so the smallest packs there are.
+    throttle.set(Rate::bytes_per_second(1_000_000));
+    gateway.uploader().send_all().await.unwrap();
+    throttle.set(Rate::Unlimited);
+    let slow = largest(&mut gateway, 48..120).await;
+    assert!((2_000_000..2_400_000).contains(&slow), "{slow}");
+    // A fast one again, and then a cap before anything was sent by it.
+    gateway.uploader().send_all().await.unwrap();
+    let fast = largest(&mut gateway, 120..160).await;
+    assert!(fast > 2_500_000, "{fast}");
+    gateway.uploader().send_all().await.unwrap();
+    throttle.set(Rate::bytes_per_second(1_000_000));
+    let capped = largest(&mut gateway, 160..200).await;
+    assert!((2_000_000..2_400_000).contains(&capped), "{capped}");
 }

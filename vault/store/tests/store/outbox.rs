@@ -6,11 +6,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use vault_format::ids::CaptureId;
 use vault_store::StoreError;
-use vault_store::gateway::{Gateway, GatewayOptions, Hold};
+use vault_store::gateway::{Gateway, Hold};
 use vault_store::objects::faulty::{FaultPlan, Faulty};
-use vault_store::objects::{
-    Meter, Objects, OpenOptions, Rate, Throttle, in_memory, open_vault_url,
-};
+use vault_store::objects::{Meter, Objects, in_memory};
 use vault_store::read::{PointSelector, VerifyOptions, verify};
 
 const NOW: i64 = 1_700_000_000;
@@ -97,6 +95,29 @@ impl Model {
 
     async fn capture(&mut self, vm: usize, hold: Hold) {
         let checkpoint = self.checkpoint(vm);
+        self.capture_checkpoint(vm, checkpoint, hold).await;
+    }
+
+    /// What is frozen is read by a pass, with others in between, and then it is made a point.
+    async fn capture_by_a_pass(&mut self, vm: usize, hold: Hold) {
+        let checkpoint = self.checkpoint(vm);
+        self.pass(vm, &checkpoint, hold).await;
+        if self.dice.roll(2) == 0 {
+            self.disks[1 - vm].write_random(&mut self.dice, 5);
+            self.capture(1 - vm, Hold::Checkpoint).await;
+        }
+        self.capture_checkpoint(vm, checkpoint.after_pass(), hold)
+            .await;
+    }
+
+    async fn pass(&mut self, vm: usize, checkpoint: &Checkpoint, hold: Hold) {
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(9);
+        let running = checkpoint.capture(VMS[vm], NOW);
+        let pass = self.gateway().pass(running, (hold, until), &|_| {});
+        assert!(pass.await.unwrap().1);
+    }
+
+    async fn capture_checkpoint(&mut self, vm: usize, checkpoint: Checkpoint, hold: Hold) {
         let captured =
             self.gateway()
                 .capture(checkpoint.capture(VMS[vm], NOW), hold, &|_| {}, crash);
@@ -157,7 +178,7 @@ impl Model {
 
     async fn step(&mut self) {
         let vm = self.dice.roll(2);
-        match self.dice.roll(16) {
+        match self.dice.roll(17) {
             0..=3 => {
                 let blocks = 1 + self.dice.roll(20);
                 self.disks[vm].write_random(&mut self.dice, blocks);
@@ -187,9 +208,12 @@ impl Model {
                 self.disks[vm].write_random(&mut self.dice, 9);
                 let pass = self.checkpoint(vm);
                 self.begin().await;
-                let until = std::time::Instant::now() + std::time::Duration::from_secs(9);
-                let running = pass.capture(VMS[vm], NOW);
-                self.gateway().pass(running, until, &|_| {}).await.unwrap();
+                self.pass(vm, &pass, Hold::Nothing).await;
+            }
+            14 => {
+                self.disks[vm].write_random(&mut self.dice, 9);
+                let hold = [Hold::Checkpoint, Hold::Superseding][self.dice.roll(2)];
+                self.capture_by_a_pass(vm, hold).await;
             }
             _ => {
                 self.begin().await;
@@ -274,8 +298,12 @@ async fn capturing_and_sending_at_once_do_not_disturb_each_other() {
         for round in 0..40 {
             let vm = model.dice.roll(2);
             model.disks[vm].write_random(&mut model.dice, 12);
-            let checkpoint = model.checkpoint(vm);
+            let mut checkpoint = model.checkpoint(vm);
             let hold = [Hold::Checkpoint, Hold::Superseding][round % 2];
+            if round % 3 == 0 {
+                model.pass(vm, &checkpoint, hold).await;
+                checkpoint = checkpoint.after_pass();
+            }
             let capture = checkpoint.capture(VMS[vm], NOW);
             let captured = model.gateway().capture(capture, hold, &|_| {}, crash);
             captured.await.unwrap();
@@ -403,55 +431,6 @@ async fn a_disk_that_a_waiting_point_lacks_comes_back_whole() {
     model.gateway().uploader().send_all().await.unwrap();
     let restored = model.site.restore(VMS[0], PointSelector::Latest).await;
     assert!(restored.unwrap() == checkpoint.frozen.bytes);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn packs_that_wait_are_as_large_as_the_uplink_takes_in_half_a_minute() {
-    let site = Site::new().await;
-    let url = format!("file://{}", site.vault_folder().display());
-    let throttle = Throttle::default();
-    let options = OpenOptions {
-        throttle: throttle.clone(),
-        ..OpenOptions::default()
-    };
-    let objects = open_vault_url(&url, options).await.unwrap();
-    let options = GatewayOptions {
-        pack_bytes: 8 << 20,
-        uploads: 30,
-        ..small_packs()
-    };
-    let mut gateway = Gateway::open(objects, site.key(), &site.state_folder(), options).unwrap();
-    gateway.begin_cycle(&|_| {}).await.unwrap();
-    let mut vm = TrackedDisk::new(vec![0; 200 * CHUNK]);
-    let mut dice = Dice(90);
-    let mut largest = async |gateway: &mut Gateway, chunks: std::ops::Range<usize>| {
-        let mut bytes = vec![0; chunks.len() * CHUNK];
-        dice.fill(&mut bytes);
-        vm.write(chunks.start * CHUNK, &bytes);
-        let checkpoint = checkpoint(gateway, "vm", &mut vm);
-        let capture = checkpoint.capture("vm", NOW);
-        let captured = gateway.capture(capture, Hold::Checkpoint, &|_| {}, crash);
-        captured.await.unwrap();
-        let files = std::fs::read_dir(site.state_folder().join("outbox")).unwrap();
-        let sizes = files.map(|file| file.unwrap().metadata().unwrap().len());
-        sizes.max().unwrap()
-    };
-    let unknown = largest(&mut gateway, 0..48).await;
-    assert!(unknown > 3_000_000, "one pack of all: {unknown}");
-    // A thirtieth of it for each: 1 MB in half a minute, so the smallest packs there are.
-    throttle.set(Rate::bytes_per_second(1_000_000));
-    gateway.uploader().send_all().await.unwrap();
-    throttle.set(Rate::Unlimited);
-    let slow = largest(&mut gateway, 48..120).await;
-    assert!((2_000_000..2_400_000).contains(&slow), "{slow}");
-    // A fast one again, and then a cap before anything was sent by it.
-    gateway.uploader().send_all().await.unwrap();
-    let fast = largest(&mut gateway, 120..160).await;
-    assert!(fast > 2_500_000, "{fast}");
-    gateway.uploader().send_all().await.unwrap();
-    throttle.set(Rate::bytes_per_second(1_000_000));
-    let capped = largest(&mut gateway, 160..200).await;
-    assert!((2_000_000..2_400_000).contains(&capped), "{capped}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

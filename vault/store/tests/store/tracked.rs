@@ -85,6 +85,20 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// The same, read by a pass before: nothing changed since.
+    pub fn after_pass(&self) -> Checkpoint {
+        let bytes = self.frozen.bytes.clone();
+        Checkpoint {
+            id: new_id(),
+            since: Some(self.id),
+            frozen: Arc::new(Frozen {
+                dirty: vec![false; bytes.len() / BLOCK],
+                bytes,
+                read_bytes: AtomicU64::new(0),
+            }),
+        }
+    }
+
     pub fn capture(&self, vm: &str, at: i64) -> VmCapture {
         VmCapture {
             name: vm.into(),
