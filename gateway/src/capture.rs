@@ -274,7 +274,7 @@ impl Capturer {
                     self.capture_libvirt(gateway, (vm, source), progress).await
                 }
                 Source::Disks(_) | Source::Nbd(_) => {
-                    self.capture_listed(gateway, vm, progress).await
+                    self.capture_listed(gateway, (vm, None), progress).await
                 }
                 Source::Qemu(_) | Source::Proxmox(_) => {
                     Captured::of(vm, Err(CaptureError::Interrupted))

@@ -26,6 +26,7 @@ use super::{
     live::{hook_failed, lower},
     passes::CONNECTIONS,
     reached::domain_of,
+    slices::{CATCHING_UP, FIRST_SYNC, RESYNC},
     turns::Between,
     vm_capture,
 };
@@ -62,9 +63,10 @@ impl Capturer {
         (vm, source): (&Vm, &LibvirtSource),
         progress: &(dyn Fn(u64) + Sync),
     ) -> Captured {
-        if let Some(off) = self.off(vm, source).await {
+        if let Some((off, hardware)) = self.off(vm, source).await {
             tracing::info!("VM {}: it is off: its disks are read as they lie", vm.name);
-            return self.capture_listed(gateway, &off, progress).await;
+            let off = (&off, Some(hardware));
+            return self.capture_listed(gateway, off, progress).await;
         }
         let mut before = Beforehand::default();
         let ready = self
@@ -84,7 +86,7 @@ impl Capturer {
 
     /// The VM as a list of disks, where it is off and they lie on this machine. Whether it is started while they are read
     /// is looked at as with any list.
-    async fn off(&self, vm: &Vm, source: &LibvirtSource) -> Option<Vm> {
+    async fn off(&self, vm: &Vm, source: &LibvirtSource) -> Option<(Vm, serde_json::Value)> {
         let domain = domain_of(&self.config, vm, source);
         if domain.host != Host::Local {
             return None;
@@ -93,10 +95,12 @@ impl Capturer {
         let seen = domain.look(&self.scratch_folder(), now).await.ok()?;
         let disks = &seen.description.hardware.disks;
         let listed = as_list(disks, vm.exclude()).filter(|disks| !disks.is_empty())?;
-        (seen.state == "shut off").then(|| Vm {
+        let off = Vm {
             source: Source::Disks(listed),
             ..vm.clone()
-        })
+        };
+        let hardware = serde_json::to_value(&seen.description.hardware).ok()?;
+        (seen.state == "shut off").then_some((off, hardware))
     }
 
     /// Its checkpoint is of use, and what changed since fits the outbox: after passes where it is not so.
@@ -107,12 +111,12 @@ impl Capturer {
         before: &mut Beforehand,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(Target<'c>, Vec<Finding>, Between<'_>), CaptureError> {
+        let mut target = self.target(vm, source).await?;
         let between = self.between_slices().await?;
         let findings = {
             let mut gateway = self.turn(gateway).await?;
             self.ask_vault(&mut gateway, vm).await?
         };
-        let mut target = self.target(vm, source).await?;
         self.position(gateway, &mut target).await?;
         let (known, usage) = {
             let gateway = gateway.lock().await;
@@ -126,12 +130,11 @@ impl Capturer {
         let waits = usage.vms.get(&vm.name).is_some_and(|vm| vm.points > 0);
         let fits = || expected::fits(&usage, &vm.name, target.changed_bytes());
         let (why, work) = match (known.is_empty(), lost.is_empty()) {
-            (true, _) => ("nothing is known of it yet".to_owned(), "first sync"),
-            (false, false) => (lost.join("; "), "resync"),
-            (false, true) if !waits && !fits() => (
-                "more changed than the outbox takes".to_owned(),
-                "catching up",
-            ),
+            (true, _) => ("nothing is known of it yet".to_owned(), FIRST_SYNC),
+            (false, false) => (lost.join("; "), RESYNC),
+            (false, true) if !waits && !fits() => {
+                ("more changed than the outbox takes".to_owned(), CATCHING_UP)
+            }
             (false, true) => return Ok((target, findings, between)),
         };
         drop(between);

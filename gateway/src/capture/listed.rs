@@ -17,7 +17,7 @@ use virtual_disk::InUse;
 use super::{
     Beforehand, CaptureError, Captured, Capturer, expected,
     hooks::{Before, Thaw},
-    slices::{PassFacts, Slices},
+    slices::{CATCHING_UP, FIRST_SYNC, PassFacts, Slices, Work},
     turns::Turn,
     vm_capture,
 };
@@ -37,19 +37,20 @@ impl Capturer {
     pub(super) async fn capture_listed(
         &self,
         gateway: &Mutex<Gateway>,
-        vm: &Vm,
+        (vm, hardware): (&Vm, Option<serde_json::Value>),
         progress: &(dyn Fn(u64) + Sync),
     ) -> Captured {
         let is_first = match gateway.lock().await.captures(&vm.name) {
             Ok(known) => known.is_empty(),
             Err(error) => return Captured::of(vm, Err(error.into())),
         };
-        let work = is_first.then_some("first sync");
+        let vm = (vm, hardware.as_ref());
+        let work = is_first.then_some(FIRST_SYNC);
         let captured = self.capture_list(gateway, vm, work, progress).await;
         match &captured.outcome {
             // Nothing is frozen, so it need not be read at once: it is sent as it is read.
-            Err(CaptureError::Store(StoreError::OutboxFull { .. })) if vm.before.is_none() => {
-                let work = Some("catching up");
+            Err(CaptureError::Store(StoreError::OutboxFull { .. })) if vm.0.before.is_none() => {
+                let work = Some(CATCHING_UP);
                 self.capture_list(gateway, vm, work, progress).await
             }
             _ => captured,
@@ -60,11 +61,11 @@ impl Capturer {
     async fn capture_list(
         &self,
         gateway: &Mutex<Gateway>,
-        vm: &Vm,
-        sends: Option<&'static str>,
+        vm: (&Vm, Option<&serde_json::Value>),
+        sends: Option<Work>,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Captured {
-        let mut captured = Captured::of(vm, Err(CaptureError::Interrupted));
+        let mut captured = Captured::of(vm.0, Err(CaptureError::Interrupted));
         let outcome = self
             .read_list(gateway, (vm, sends), &mut captured, progress)
             .await;
@@ -75,7 +76,7 @@ impl Capturer {
     async fn read_list(
         &self,
         gateway: &Mutex<Gateway>,
-        (vm, sends): (&Vm, Option<&'static str>),
+        ((vm, hardware), sends): ((&Vm, Option<&serde_json::Value>), Option<Work>),
         captured: &mut Captured,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<PointReport, CaptureError> {
@@ -88,7 +89,8 @@ impl Capturer {
             // Not once its hook has run.
             self.uplink_on().await?;
         }
-        let keeping = match vm.before.is_some() {
+        // At the line's pace it would keep the others for days.
+        let keeping = match vm.before.is_some() && sends.is_none() {
             true => Some(self.keeping().await?),
             false => None,
         };
@@ -102,6 +104,7 @@ impl Capturer {
             capturer: self,
             gateway,
             vm,
+            hardware,
             hold,
         };
         let report = listed.run(turn, captured, progress).await;
@@ -160,7 +163,7 @@ impl Capturer {
     async fn listed_pass(
         &self,
         gateway: &Mutex<Gateway>,
-        (vm, work): (&Vm, &'static str),
+        (vm, work): (&Vm, Work),
         before: &mut Beforehand,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(), CaptureError> {
@@ -175,7 +178,6 @@ impl Capturer {
             vm,
             work,
             number: Some(1),
-            hold: Hold::Nothing,
             waits: true,
             total_bytes: size_bytes(&disks),
             asks: true,
@@ -261,6 +263,8 @@ struct Listed<'s> {
     capturer: &'s Capturer,
     gateway: &'s Mutex<Gateway>,
     vm: &'s Vm,
+    /// As a hypervisor describes it, where one knows it.
+    hardware: Option<&'s serde_json::Value>,
     hold: Hold,
 }
 
@@ -294,8 +298,14 @@ impl Listed<'_> {
         let is_told = refusal.is_some();
         let mut judged = None;
         let result = match (self.capturer.interrupt.came(), refusal) {
-            (true, _) => Err(CaptureError::Interrupted),
-            (false, Some(why)) => Err(CaptureError::Source(format!("VM {name}: {why}"))),
+            (true, _) => {
+                drop(turn);
+                Err(CaptureError::Interrupted)
+            }
+            (false, Some(why)) => {
+                drop(turn);
+                Err(CaptureError::Source(format!("VM {name}: {why}")))
+            }
             (false, None) => {
                 let before = &mut captured.before;
                 listed
@@ -352,7 +362,7 @@ impl Listed<'_> {
             disks = self.read_in_slices(disks, before, progress).await?;
             turn = self.capturer.turn_between_slices(self.gateway).await?;
         }
-        let capture = vm_capture(self.vm, now, disks, None);
+        let capture = vm_capture(self.vm, now, disks, self.hardware.cloned());
         let after_reading = async || {
             let had = self.judge(freeze, &seen);
             thaw.start();
@@ -378,9 +388,11 @@ impl Listed<'_> {
     ) -> Result<Vec<DiskCapture>, CaptureError> {
         let pass = PassFacts {
             vm: self.vm,
-            work: "being read",
+            work: Work {
+                name: "being read",
+                hold: self.hold,
+            },
             number: None,
-            hold: self.hold,
             waits: self.vm.before.is_none(),
             total_bytes: size_bytes(&disks),
             asks: false,

@@ -13,6 +13,7 @@ use super::{
     asked::{Asked, ask},
     expected,
     hooks::Thaw,
+    slices::{CATCHING_UP, FIRST_SYNC, RESYNC, Work},
     turns::Between,
     vm_capture,
 };
@@ -41,8 +42,7 @@ struct Looked<'c> {
 /// Why passes come first.
 struct Passes {
     why: String,
-    /// What they are called.
-    work: &'static str,
+    work: Work,
 }
 
 impl Capturer {
@@ -54,13 +54,25 @@ impl Capturer {
         vms: &[&Vm],
         progress: &(dyn Fn(u64) + Sync),
     ) -> Vec<Captured> {
+        let mut met = Vec::new();
+        for vm in vms {
+            match self.meet(vm).await {
+                Ok(one) => met.push(one),
+                Err(error) => {
+                    self.doubt(&vm.name).await;
+                    return failed(vms, vm, error);
+                }
+            }
+        }
+        // Not before: a host that does not answer would keep slices waiting, and they the VMs of others.
         let between = match self.between_slices().await {
             Ok(between) => between,
             Err(error) => return failed(vms, vms[0], error),
         };
         let mut all = Vec::new();
-        for vm in vms {
-            match self.look(gateway, vm).await {
+        for asked in met {
+            let vm = asked.vm;
+            match self.look(gateway, asked).await {
                 Ok(one) => all.push(one),
                 Err(error) => {
                     self.doubt(&vm.name).await;
@@ -117,20 +129,24 @@ impl Capturer {
         self.freeze_and_read(gateway, vms, looked, progress).await
     }
 
-    /// All that can be asked while the guest runs undisturbed.
+    /// All that can be asked while the guest runs undisturbed, and that may take its time.
+    async fn meet<'c>(&self, vm: &'c Vm) -> Result<Asked<'c>, CaptureError> {
+        // Which bitmaps are of use the vault has yet to say: those of none go once there is a point.
+        let live = self.reach(vm, None).await?;
+        ask(vm, live).await
+    }
+
     async fn look<'c>(
         &self,
         gateway: &Mutex<Gateway>,
-        vm: &'c Vm,
+        mut asked: Asked<'c>,
     ) -> Result<Looked<'c>, CaptureError> {
-        let (findings, known) = {
+        let vm = asked.vm;
+        let findings = {
             let mut gateway = self.turn(gateway).await?;
-            let findings = self.ask_vault(&mut gateway, vm).await?;
-            (findings, gateway.captures(&vm.name)?)
+            self.ask_vault(&mut gateway, vm).await?
         };
-        let known: Vec<CaptureId> = known.into_iter().map(|capture| capture.id).collect();
-        let live = self.reach(vm, Some(&known)).await?;
-        let mut asked = ask(vm, live).await?;
+        let is_first = gateway.lock().await.captures(&vm.name)?.is_empty();
         asked.trust(&*gateway.lock().await)?;
         if self.compares {
             asked.disks.iter_mut().for_each(|disk| disk.trusted.clear());
@@ -141,23 +157,22 @@ impl Capturer {
         let mut before = Beforehand::default();
         let passes = match changed {
             Err(lost) => {
-                let (why, work) = match (known.is_empty(), self.compares) {
-                    (true, _) => (lost.to_string(), "first sync"),
-                    (false, true) => ("it was asked for by --compare".to_owned(), "resync"),
-                    (false, false) => (lost.to_string(), "resync"),
+                let (why, resyncs) = match (is_first, self.compares) {
+                    (true, _) => (lost.to_string(), Vec::new()),
+                    (false, true) => {
+                        let why = "it was asked for by --compare".to_owned();
+                        (why.clone(), vec![why])
+                    }
+                    (false, false) => (lost.to_string(), lost.reasons()),
                 };
-                if work == "resync" {
-                    before.resyncs = match self.compares {
-                        true => vec![why.clone()],
-                        false => lost.reasons(),
-                    };
-                }
+                before.resyncs = resyncs;
+                let work = if is_first { FIRST_SYNC } else { RESYNC };
                 Some(Passes { why, work })
             }
             // So much that nothing of it fits: it is brought down as a first sync is.
             Ok(bytes) if !waits && !expected::fits(&usage, &vm.name, bytes) => Some(Passes {
                 why: "more changed than the outbox takes".to_owned(),
-                work: "catching up",
+                work: CATCHING_UP,
             }),
             Ok(_) => None,
         };
@@ -181,7 +196,7 @@ impl Capturer {
         let name = &looked.asked.vm.name;
         tracing::info!("VM {name}: {why}: passes over its running disks come first");
         let (asked, before) = (&mut looked.asked, &mut looked.before);
-        self.passes(gateway, (asked, work), before, progress).await
+        self.passes(gateway, (asked, *work), before, progress).await
     }
 
     /// How it goes into the outbox, decided before anything is frozen, under the lock: nobody else adds to it meanwhile.

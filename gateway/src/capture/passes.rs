@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use tokio::{sync::Mutex, time::Instant};
 use vault_format::ids::CaptureId;
 use vault_store::{
-    Extents,
-    gateway::{DiskCapture, Gateway, Hold, VmCapture},
+    Extents, StoreError,
+    gateway::{DiskCapture, Gateway, VmCapture},
     setup::random,
 };
 
@@ -16,7 +16,7 @@ use super::{
     Beforehand, CaptureError, Capturer,
     asked::Asked,
     expected,
-    slices::{ENOUGH, PassFacts, Slices, bits},
+    slices::{ENOUGH, PassFacts, Slices, Work, bits},
     vm_capture,
 };
 use crate::source::{
@@ -83,16 +83,21 @@ impl Capturer {
     pub(super) async fn passes(
         &self,
         gateway: &Mutex<Gateway>,
-        (asked, work): (&mut Asked<'_>, &'static str),
+        (asked, mut work): (&mut Asked<'_>, Work),
         before: &mut Beforehand,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(), CaptureError> {
         let mut passes = Vec::new();
         loop {
             let name = (work, passes.len() + 1);
-            let pass = self
-                .one_pass(gateway, asked, name, before, progress)
-                .await?;
+            let pass = self.one_pass(gateway, asked, name, before, progress);
+            let pass = match (pass.await, work.around_outbox()) {
+                (Err(CaptureError::Store(StoreError::OutboxFull { .. })), Some(uplink)) => {
+                    work = uplink;
+                    continue;
+                }
+                (pass, _) => pass?,
+            };
             passes.push(pass);
             asked.trust(&*gateway.lock().await)?;
             let usage = gateway.lock().await.outbox_use()?;
@@ -115,7 +120,7 @@ impl Capturer {
         &self,
         gateway: &Mutex<Gateway>,
         asked: &Asked<'_>,
-        pass: (&'static str, usize),
+        pass: (Work, usize),
         before: &mut Beforehand,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Pass, CaptureError> {
@@ -157,7 +162,7 @@ impl Capturer {
         &self,
         gateway: &Mutex<Gateway>,
         (asked, held): (&Asked<'_>, &Held),
-        (work, number): (&'static str, usize),
+        (work, number): (Work, usize),
         before: &mut Beforehand,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(), CaptureError> {
@@ -166,7 +171,6 @@ impl Capturer {
             vm: asked.vm,
             work,
             number: Some(number),
-            hold: Hold::Nothing,
             waits: true,
             total_bytes: disks.iter().map(|(_, disk)| disk.size_bytes()).sum(),
             asks: false,

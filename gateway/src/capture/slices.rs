@@ -8,9 +8,12 @@ use std::{
 
 use console::show;
 use tokio::{sync::Mutex, time::Instant};
-use vault_store::gateway::{Gateway, Hold, PointReport, VmCapture};
+use vault_store::{
+    StoreError,
+    gateway::{Gateway, Hold, PointReport, VmCapture},
+};
 
-use super::{Beforehand, CaptureError, Capturer, Doing, online::Tries};
+use super::{Beforehand, CaptureError, Capturer, Doing, expected, online::Tries};
 use crate::config::Vm;
 
 /// Other captures wait so long for a pass at most, and for the packs that it has on their way.
@@ -32,14 +35,42 @@ pub(super) trait Slices {
     async fn changed(&mut self) -> Option<u64>;
 }
 
+/// What long reading is called, and how it begins to go to the vault.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Work {
+    pub name: &'static str,
+    pub hold: Hold,
+}
+
+pub(super) const FIRST_SYNC: Work = Work {
+    name: "first sync",
+    hold: Hold::Nothing,
+};
+/// Most of it is known: the rest waits in the outbox, as long as that has room, and no uplink is needed.
+pub(super) const RESYNC: Work = Work {
+    name: "resync",
+    hold: Hold::Checkpoint,
+};
+/// More changed than the outbox takes.
+pub(super) const CATCHING_UP: Work = Work {
+    name: "catching up",
+    hold: Hold::Nothing,
+};
+
+impl Work {
+    /// Through the uplink, once the outbox is full; `None` if it is on it already.
+    pub fn around_outbox(self) -> Option<Work> {
+        let hold = Hold::Nothing;
+        (self.hold != hold).then_some(Work { hold, ..self })
+    }
+}
+
 /// What a pass is called, and how much it goes through.
 pub(super) struct PassFacts<'p> {
     pub vm: &'p Vm,
-    /// A first sync, a resync.
-    pub work: &'static str,
+    pub work: Work,
     /// `None`: it is the reading of a capture itself.
     pub number: Option<usize>,
-    pub hold: Hold,
     /// Nobody is kept by it: where it needs the uplink or the vault, it waits for them.
     pub waits: bool,
     pub total_bytes: u64,
@@ -49,7 +80,7 @@ pub(super) struct PassFacts<'p> {
 
 impl PassFacts<'_> {
     fn sends(&self) -> bool {
-        self.hold == Hold::Nothing
+        self.work.hold == Hold::Nothing
     }
 
     fn at(&self, words: String) -> Doing {
@@ -59,8 +90,8 @@ impl PassFacts<'_> {
 
     fn called(&self) -> String {
         match self.number {
-            Some(number) => format!("{}, pass {number}", self.work),
-            None => self.work.to_owned(),
+            Some(number) => format!("{}, pass {number}", self.work.name),
+            None => self.work.name.to_owned(),
         }
     }
 }
@@ -75,7 +106,7 @@ impl Capturer {
         before: &mut Beforehand,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Vec<String>, CaptureError> {
-        let (name, work, began) = (&pass.vm.name, pass.work, Instant::now());
+        let (name, work, began) = (&pass.vm.name, pass.work.name, Instant::now());
         let seen = AtomicU64::new(0);
         let count = |bytes: u64| {
             seen.fetch_add(bytes, Relaxed);
@@ -103,8 +134,14 @@ impl Capturer {
                 }
                 asks = false;
             }
+            // The room that the others' points need to be replaced stays free, however much this comes to.
+            let usage = turn.gateway.outbox_use()?;
+            if pass.work.hold == Hold::Checkpoint && !expected::fits(&usage, name, 0) {
+                let most_bytes = usage.most_bytes;
+                return Err(StoreError::OutboxFull { most_bytes }.into());
+            }
             let capture = slices.begin().await?;
-            let how = (pass.hold, std::time::Instant::now() + SLICE);
+            let how = (pass.work.hold, std::time::Instant::now() + SLICE);
             // A pass that goes on is counted from its begin again.
             seen.store(0, Relaxed);
             let read = tokio::select! {

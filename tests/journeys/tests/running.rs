@@ -61,6 +61,14 @@ impl Running {
         fs::write(&file, text.replace("\"1h\"", "\"2s\"")).expect("written");
     }
 
+    /// Somebody removes what is tracked.
+    fn lose_bitmaps(&self) {
+        for (node, name) in self.qemu.left().bitmaps {
+            let theirs = json!({ "node": node, "name": name });
+            self.qemu.run("block-dirty-bitmap-remove", theirs);
+        }
+    }
+
     /// What `run` says of the VM; null where it has only just begun.
     fn live(&self) -> Value {
         self.all_live()[0].clone()

@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use tokio::{sync::Mutex, time::Instant};
 use vault_format::ids::CaptureId;
 use vault_store::{
-    gateway::{Gateway, Hold, VmCapture},
+    StoreError,
+    gateway::{Gateway, VmCapture},
     setup::random,
 };
 
@@ -12,7 +13,7 @@ use super::{
     super::{
         Beforehand, CaptureError, Capturer, expected,
         passes::{Next, Pass, never_ends, next},
-        slices::{PassFacts, Slices},
+        slices::{PassFacts, Slices, Work},
     },
     Target, why,
 };
@@ -22,7 +23,7 @@ impl Capturer {
     pub(super) async fn libvirt_passes(
         &self,
         gateway: &Mutex<Gateway>,
-        (target, work): (&mut Target<'_>, &'static str),
+        (target, mut work): (&mut Target<'_>, Work),
         before: &mut Beforehand,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(), CaptureError> {
@@ -30,8 +31,14 @@ impl Capturer {
         loop {
             let (began, stored_before) = (Instant::now(), before.read.stored_bytes);
             let name = (work, passes.len() + 1);
-            self.libvirt_pass(gateway, target, name, before, progress)
-                .await?;
+            let pass = self.libvirt_pass(gateway, target, name, before, progress);
+            match (pass.await, work.around_outbox()) {
+                (Err(CaptureError::Store(StoreError::OutboxFull { .. })), Some(uplink)) => {
+                    work = uplink;
+                    continue;
+                }
+                (pass, _) => pass?,
+            }
             self.position(gateway, target).await?;
             let changed_bytes = target.changed_bytes();
             passes.push(Pass {
@@ -55,7 +62,7 @@ impl Capturer {
         &self,
         gateway: &Mutex<Gateway>,
         target: &Target<'_>,
-        (work, number): (&'static str, usize),
+        (work, number): (Work, usize),
         before: &mut Beforehand,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(), CaptureError> {
@@ -63,7 +70,6 @@ impl Capturer {
             vm: target.vm,
             work,
             number: Some(number),
-            hold: Hold::Nothing,
             waits: true,
             total_bytes: target.disks.iter().map(|(disk, _)| disk.size_bytes).sum(),
             asks: false,

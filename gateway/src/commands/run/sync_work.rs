@@ -20,7 +20,7 @@ use vault_store::{
 use crate::{
     capture::{CaptureError, Captured, Capturer},
     commands::sync::VmReport,
-    config::{Config, Vm},
+    config::{Config, Source, Vm},
     interrupt::Interrupt,
     jobs::{Job, JobKind, JobOutcome},
     run::{Known, Published, Standing, Work},
@@ -131,7 +131,10 @@ impl Shared {
                 captured_at: waiting.or(published.as_ref().map(|point| point.captured_at)),
                 published,
                 queued: queued as u32,
-                passes: doing.as_ref().is_some_and(|doing| doing.is_pass),
+                // A libvirt domain that is off is read as a list is, and its hypervisor is free.
+                passes: doing
+                    .as_ref()
+                    .is_some_and(|doing| doing.is_pass || matches!(vm.source, Source::Libvirt(_))),
                 alone: self.is_alone(&vm.name),
                 doing: doing.map(|doing| doing.words),
             });

@@ -19,10 +19,7 @@ fn a_position_that_was_removed_never_stored_or_left_open_is_a_resync() {
     vm.sync().is_delta();
     vm.only_bitmaps_stay();
 
-    for (node, name) in vm.qemu.left().bitmaps {
-        let theirs = json!({ "node": node, "name": name });
-        vm.qemu.run("block-dirty-bitmap-remove", theirs);
-    }
+    vm.lose_bitmaps();
     change(&vm, 10);
     vm.point(&["vd0"]).is_resync("somebody removed the bitmap");
 

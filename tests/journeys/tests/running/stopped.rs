@@ -102,19 +102,21 @@ fn a_list_that_takes_long_to_read_keeps_no_other_vm_waiting() {
     let slow = ["--filter=delay", "pattern", "size=48M", "rdelay=350ms"];
     let _server = Nbdkit::at(&socket, &slow);
     let daemon = Background::start(&mut vm.site.gateway_command(&["run"]));
-    let mut seen = Vec::new();
+    let (mut began, mut seen) = (None, Vec::new());
     wait_until("the list's second point", || {
         let live = vm.all_live();
-        let is_read = live[1]["doing"].to_string().contains("being read");
         let of = |vm: usize| live[vm]["published"]["sequence"].as_u64();
-        seen.extend(of(0).filter(|_| is_read && of(1) == Some(1)));
+        if live[1]["doing"].to_string().contains("being read") {
+            let began = began.get_or_insert_with(Instant::now);
+            // What was on its way when the reading began has arrived.
+            seen.extend(of(0).filter(|_| began.elapsed() > Duration::from_secs(5)));
+        }
         of(1) >= Some(2)
     });
     daemon.terminate();
     daemon.wait().ok();
     seen.dedup();
-    // One may be on its way when the reading begins.
-    assert!(seen.len() > 2, "points of the other VM: {seen:?}");
+    assert!(seen.len() > 1, "points of the other VM: {seen:?}");
 }
 
 #[test]
