@@ -3,8 +3,8 @@
 #
 #   tests/boot/test-boot.sh short     five points                              (2 minutes)
 #   tests/boot/test-boot.sh long      thirty points at 10-second intervals and one after 200 MiB of changes; 200
-#                                     kills; points and kills with an S3 server that goes and comes, and behind
-#                                     1 Mbit/s                                 (50 minutes, nothing else running)
+#                                     kills of `sync`, 50 of `run`; points and kills with an S3 server that goes and
+#                                     comes, and behind 1 Mbit/s               (56 minutes, nothing else running)
 #
 # CAPTURER is sparesite (default), or copy or sparesite-copies, which need no live source and prove nothing of the
 # product's: the long form fails with them, and where XFS cannot be mounted. SPARESITE_BIN names a folder with the
@@ -50,6 +50,7 @@ long)
         --json "$results/uefi.json"                                                                 # 2
     if [[ $capturer == sparesite* ]]; then
         kills kills --kills 200                                                                     # 16
+        kills kills-daemon --daemon --kills 50                                                      # 6
         kills kills-s3-outages --kills 50 --vault s3 --outages                                      # 7
         points points-s3-outages --points 6 --interval 10 --vault s3 --outages                      # 2
         kills kills-uplink --kills 20 --vault s3 --uplink '1 Mbit/s'                                # 4

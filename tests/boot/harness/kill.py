@@ -53,6 +53,7 @@ class Plan:
     begun: typing.Callable[[object], bool] | None = None    # of the look before: whether what is soon over has begun
     begun_span: float = 0.0             # every second kill comes within so many seconds of it
     rescue: typing.Callable[[], None] = lambda: None  # so that one finding is not found for ever
+    undisturbed: typing.Callable[[int], list[str]] | None = None    # of what does not end by itself, a command that does
 
     @property
     def most_tries(self):
@@ -87,7 +88,8 @@ def start(plan, number, kind):
         out = err = subprocess.DEVNULL
         if plan.logs is not None:
             out, err = (files.enter_context(open(log(plan, kind, number, end), "wb")) for end in ("out", "err"))
-        return subprocess.Popen(plan.command(number), env=plan.env, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True)
+        command = plan.undisturbed if kind == UNDISTURBED and plan.undisturbed else plan.command
+        return subprocess.Popen(command(number), env=plan.env, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True)
 
 
 def kill_group(process):

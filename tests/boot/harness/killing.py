@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import shutil
+import sys
 import time
 
 from . import invariants, kill, phases, point, resyncs, series
@@ -21,12 +22,15 @@ MOST_POSITIONS = 4                      # bitmaps on a disk: of the newest point
 CLOCK_SLACK = 0.05                      # between the harness hearing and the gateway reading the clock
 LONGEST_INSTANT = 5.0                   # from the pause to the moment that a point says it is of
 PUBLISHED_SHARE = 0.1                   # of the runs, at least
+MEASURED = 0                            # the number of the runs before all kills, which are always a `sync`
 
 
 class Live:
     """Kills of `sparesite-gateway sync` on the live source."""
 
     tracked = True                      # what it leaves in QEMU tells where it was, and a full comparison is a resync
+    reports = True                      # its runs write a report of each VM
+    undisturbed = None                  # another command, for the runs that nobody kills
 
     def __init__(self, guest, folder, consistency, capturer):
         self.guest = guest
@@ -81,6 +85,23 @@ def writes_below(fd, folder):
         return False
     flags = int(re.search(r"^flags:\s*(\d+)", info, re.MULTILINE)[1], 8)
     return target.is_relative_to(folder) and flags & os.O_ACCMODE != os.O_RDONLY
+
+
+class Daemon(Live):
+    """Kills of `sparesite-gateway run`, which captures and sends side by side; a short target keeps it at work. What was
+    compared in full stands in its log."""
+
+    reports = False
+
+    def prepare(self):
+        self.site.configure(qemu_source(self.guest), self.consistency, self.capturer.extra, rpo="2s")
+
+    def command(self, number):
+        return super().command(number) if number == MEASURED else self.site.gateway_command("run")
+
+    def undisturbed(self, number):
+        script = pathlib.Path(__file__).with_name("until_published.py")
+        return [sys.executable, "-B", str(script), "2", self.site.gateway_command("run")[0], str(self.site.config)]
 
 
 class Copies(Live):
@@ -141,6 +162,7 @@ def run_killing(guest, subject, folder, kills, seed, vault):
         excused=vault_was_away if vault.disturbed else lambda status, stderr: False,
         logs=logs,
         rescue=lambda: invariants.rescue(guest),
+        undisturbed=subject.undisturbed,
     )
     if subject.tracked:
         plan.begun, plan.begun_span = (lambda before: phases.is_capturing(before, subject.look())), capture_span * 1.2
@@ -155,7 +177,7 @@ def run_killing(guest, subject, folder, kills, seed, vault):
     if subject.tracked:
         summary["resyncs"] = resyncs.count((said(logs, run), is_over(run, said(logs, run))) for run in runs)
         summary["findings"] += resyncs.judge(summary["resyncs"]) + phases.judge(summary["phases"], kills)
-        summary["findings"] += silent_of_resyncs(logs)
+        summary["findings"] += silent_of_resyncs(logs) if subject.reports else []
     judge_published(guest, subject, folder, summary, (measured, len(runs)))
     return summary
 
@@ -180,7 +202,7 @@ def measure_spans(subject, guest, vault):
     whole: from the freeze until QEMU is let go."""
     def sync():
         settle(guest, 10)
-        command = subject.command(0)
+        command = subject.command(MEASURED)
         began = time.monotonic()
         report = json.loads(subject.site.run(command, (0, 3)))
         (vm,) = report["vms"]

@@ -51,10 +51,10 @@ class Site:
         self.gateway("init", "--vault", self.url, "--key", folder / "key", "--kit", self.kit, "--passphrase-file", self.passphrase)
         self.configure(source, consistency, extra)
 
-    def configure(self, source, consistency, extra=""):
+    def configure(self, source, consistency, extra="", rpo="1m"):
         self.config.write_text(
             f'state = "{self.folder / "state"}"\n\n[vault]\nurl = "{self.url}"\nkey = "{self.folder / "key"}"\n\n{extra}\n'
-            f'[[policy]]\nname = "servers"\nrpo = "1m"\nconsistency = "{consistency}"\n\n'
+            f'[[policy]]\nname = "servers"\nrpo = "{rpo}"\nconsistency = "{consistency}"\n\n'
             f'[[vm]]\nname = "{VM}"\npolicy = "servers"\nsource = {source}\n'
         )
 

@@ -71,7 +71,7 @@ fn a_vm_that_lost_its_tracking_is_captured_while_the_uplink_is_off() {
     vm.point(&["vd0"]);
 }
 
-/// Half of the outbox stays free for points that replace others.
+/// It goes over the uplink then, and whoever has points that wait goes on replacing them.
 #[test]
 fn a_list_that_is_larger_than_the_outbox_leaves_room_for_other_vms() {
     let vm = Running::start();
