@@ -304,8 +304,15 @@ impl Capturer {
                 tokio::time::sleep(LOOK_AT_UPLINK).await;
             }
         };
+        self.unless_interrupted(is_on).await
+    }
+
+    async fn unless_interrupted<T>(
+        &self,
+        work: impl Future<Output = T>,
+    ) -> Result<T, CaptureError> {
         tokio::select! {
-            () = is_on => Ok(()),
+            done = work => Ok(done),
             () = self.interrupt.wait() => Err(CaptureError::Interrupted),
         }
     }

@@ -84,13 +84,11 @@ impl Capturer {
             let before = &mut captured.before;
             self.listed_pass(gateway, (vm, work), before, progress)
                 .await?;
-        }
-        if sends.is_some() && self.is_patient {
             // Not once its hook has run.
             self.uplink_on().await?;
         }
         // At the line's pace it would keep the others for days.
-        let keeping = match vm.before.is_some() && sends.is_none() {
+        let _keeping = match vm.before.is_some() && sends.is_none() {
             true => Some(self.keeping().await?),
             false => None,
         };
@@ -107,9 +105,7 @@ impl Capturer {
             hardware,
             hold,
         };
-        let report = listed.run(turn, captured, progress).await;
-        drop(keeping);
-        report
+        listed.run(turn, captured, progress).await
     }
 }
 

@@ -142,12 +142,12 @@ impl Capturer {
         mut asked: Asked<'c>,
     ) -> Result<Looked<'c>, CaptureError> {
         let vm = asked.vm;
-        let findings = {
+        let (findings, is_first) = {
             let mut gateway = self.turn(gateway).await?;
-            self.ask_vault(&mut gateway, vm).await?
+            let findings = self.ask_vault(&mut gateway, vm).await?;
+            asked.trust(&gateway)?;
+            (findings, gateway.captures(&vm.name)?.is_empty())
         };
-        let is_first = gateway.lock().await.captures(&vm.name)?.is_empty();
-        asked.trust(&*gateway.lock().await)?;
         if self.compares {
             asked.disks.iter_mut().for_each(|disk| disk.trusted.clear());
         }

@@ -46,17 +46,12 @@ impl Capturer {
         &self,
         gateway: &'g Mutex<Gateway>,
     ) -> Result<MutexGuard<'g, Gateway>, CaptureError> {
-        tokio::select! {
-            gateway = gateway.lock() => Ok(gateway),
-            () = self.interrupt.wait() => Err(CaptureError::Interrupted),
-        }
+        self.unless_interrupted(gateway.lock()).await
     }
 
     pub(super) async fn between_slices(&self) -> Result<Between<'_>, CaptureError> {
-        tokio::select! {
-            _slices = self.turns.slices.read() => Ok(Between { _slices }),
-            () = self.interrupt.wait() => Err(CaptureError::Interrupted),
-        }
+        let _slices = self.unless_interrupted(self.turns.slices.read()).await?;
+        Ok(Between { _slices })
     }
 
     pub(super) async fn turn_between_slices<'t>(
@@ -69,10 +64,8 @@ impl Capturer {
     }
 
     pub(super) async fn keeping(&self) -> Result<Keeping<'_>, CaptureError> {
-        tokio::select! {
-            _kept = self.turns.kept.read() => Ok(Keeping { _kept }),
-            () = self.interrupt.wait() => Err(CaptureError::Interrupted),
-        }
+        let _kept = self.unless_interrupted(self.turns.kept.read()).await?;
+        Ok(Keeping { _kept })
     }
 
     /// `keeps`: something is frozen, or held, until the last slice.
@@ -96,9 +89,6 @@ impl Capturer {
                 _kept,
             }
         };
-        tokio::select! {
-            slice = slice => Ok(slice),
-            () = self.interrupt.wait() => Err(CaptureError::Interrupted),
-        }
+        self.unless_interrupted(slice).await
     }
 }
