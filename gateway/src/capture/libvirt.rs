@@ -143,7 +143,7 @@ impl Capturer {
         }
         let name = &vm.name;
         tracing::info!("VM {name}: {why}: passes over its running disks come first");
-        self.libvirt_passes(gateway, (&mut target, work), before, progress)
+        self.passes(gateway, (&mut target, work), before, progress)
             .await?;
         Ok((target, findings, self.between_slices().await?))
     }

@@ -41,7 +41,7 @@ pub struct Pass {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub enum Next {
+enum Next {
     /// What is left fits: the point is captured.
     Freeze,
     Another,
@@ -56,7 +56,7 @@ pub enum Next {
 const TRIES: usize = 3;
 
 /// Decides after a pass, with all passes so far. `fits`: what changed during the last one fits the outbox.
-pub fn next(passes: &[Pass], fits: bool) -> Next {
+fn next(passes: &[Pass], fits: bool) -> Next {
     let Some(last) = passes.last() else {
         return Next::Another;
     };
@@ -77,85 +77,65 @@ pub fn next(passes: &[Pass], fits: bool) -> Next {
     }
 }
 
+/// A VM whose disks are read while they run.
+pub(super) trait Passing {
+    fn name(&self) -> &str;
+
+    /// Reads all that changed since what is trusted. The second of `pass` is its number, from 1.
+    async fn pass(
+        &self,
+        capturer: &Capturer,
+        gateway: &Mutex<Gateway>,
+        pass: (Work, usize),
+        before: &mut Beforehand,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<(), CaptureError>;
+
+    /// Trusts that pass. Bytes that changed since it began.
+    async fn changed(
+        &mut self,
+        capturer: &Capturer,
+        gateway: &Mutex<Gateway>,
+    ) -> Result<u64, CaptureError>;
+}
+
 impl Capturer {
     /// Passes until what is left fits the outbox. The captures that are trusted then, the last pass first, are what the
     /// gateway knows.
     pub(super) async fn passes(
         &self,
         gateway: &Mutex<Gateway>,
-        (asked, mut work): (&mut Asked<'_>, Work),
+        (of, mut work): (&mut impl Passing, Work),
         before: &mut Beforehand,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(), CaptureError> {
         let mut passes = Vec::new();
         loop {
+            let (began, stored_before) = (Instant::now(), before.read.stored_bytes);
             let name = (work, passes.len() + 1);
-            let pass = self.one_pass(gateway, asked, name, before, progress);
-            let pass = match (pass.await, work.around_outbox()) {
+            let pass = of.pass(self, gateway, name, before, progress);
+            match (pass.await, work.around_outbox()) {
                 (Err(CaptureError::Store(StoreError::OutboxFull { .. })), Some(uplink)) => {
                     work = uplink;
                     continue;
                 }
                 (pass, _) => pass?,
-            };
-            passes.push(pass);
-            asked.trust(&*gateway.lock().await)?;
+            }
+            let changed_bytes = of.changed(self, gateway).await?;
+            passes.push(Pass {
+                took: began.elapsed(),
+                changed_bytes,
+                sent_bytes: before.read.stored_bytes - stored_before,
+            });
             let usage = gateway.lock().await.outbox_use()?;
-            let fits = expected::fits(&usage, &asked.vm.name, pass.changed_bytes);
-            match next(&passes, fits) {
+            match next(&passes, expected::fits(&usage, of.name(), changed_bytes)) {
                 Next::Freeze => return Ok(()),
                 Next::Another => {}
                 Next::NeverEnds { changes, sends } => {
-                    return Err(CaptureError::Source(never_ends(
-                        &asked.vm.name,
-                        changes,
-                        sends,
-                    )));
+                    return Err(CaptureError::Source(never_ends(of.name(), changes, sends)));
                 }
             }
         }
-    }
-
-    async fn one_pass(
-        &self,
-        gateway: &Mutex<Gateway>,
-        asked: &Asked<'_>,
-        pass: (Work, usize),
-        before: &mut Beforehand,
-        progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<Pass, CaptureError> {
-        let began = Instant::now();
-        let id = CaptureId(random()?);
-        let request = Request {
-            vm: asked.live.clone(),
-            capture: id,
-            disks: asked.disks.clone(),
-            freeze: false,
-        };
-        let held = checkpoint::running(request).await?;
-        let stored_before = before.read.stored_bytes;
-        let read = self
-            .read_pass(gateway, (asked, &held), pass, before, progress)
-            .await;
-        let released = held.release().await;
-        match read {
-            Ok(()) => {}
-            Err(error) => {
-                held.abandon().await;
-                return Err(error);
-            }
-        };
-        let failed = |error: String| CaptureError::Source(format!("VM {}: {error}", asked.vm.name));
-        released.map_err(|error| failed(error.to_string()))?;
-        let mut since = asked.clone();
-        since.trust(&*gateway.lock().await)?;
-        let changed = changed_bytes(&asked.live, &since.disks).await;
-        let changed = changed.map_err(|error| failed(error.to_string()))?;
-        Ok(Pass {
-            took: began.elapsed(),
-            changed_bytes: changed.map_err(|why| failed(why.to_string()))?,
-            sent_bytes: before.read.stored_bytes - stored_before,
-        })
     }
 
     async fn read_pass(
@@ -196,6 +176,49 @@ impl Capturer {
     }
 }
 
+impl Passing for Asked<'_> {
+    fn name(&self) -> &str {
+        &self.vm.name
+    }
+
+    async fn pass(
+        &self,
+        capturer: &Capturer,
+        gateway: &Mutex<Gateway>,
+        pass: (Work, usize),
+        before: &mut Beforehand,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<(), CaptureError> {
+        let request = Request {
+            vm: self.live.clone(),
+            capture: CaptureId(random()?),
+            disks: self.disks.clone(),
+            freeze: false,
+        };
+        let held = checkpoint::running(request).await?;
+        let read = capturer
+            .read_pass(gateway, (self, &held), pass, before, progress)
+            .await;
+        let released = held.release().await;
+        if read.is_err() {
+            held.abandon().await;
+            return read;
+        }
+        released.map(drop).map_err(|error| self.failed(&error))
+    }
+
+    async fn changed(
+        &mut self,
+        _: &Capturer,
+        gateway: &Mutex<Gateway>,
+    ) -> Result<u64, CaptureError> {
+        self.trust(&*gateway.lock().await)?;
+        let changed = changed_bytes(&self.live, &self.disks).await;
+        let changed = changed.map_err(|error| self.failed(&error))?;
+        changed.map_err(|why| self.failed(&why))
+    }
+}
+
 /// The running disks stay open for all of a pass.
 struct HeldSlices<'s> {
     asked: &'s Asked<'s>,
@@ -221,6 +244,10 @@ impl Slices for HeldSlices<'_> {
 }
 
 impl Asked<'_> {
+    fn failed(&self, error: &dyn std::fmt::Display) -> CaptureError {
+        CaptureError::Source(format!("VM {}: {error}", self.vm.name))
+    }
+
     /// What the vault's side is given: the disks that are read, and the excluded ones.
     pub(super) fn captures(
         &self,
@@ -251,7 +278,7 @@ impl Asked<'_> {
 }
 
 /// With the number that would do.
-pub(super) fn never_ends(vm: &str, changes: f64, sends: f64) -> String {
+fn never_ends(vm: &str, changes: f64, sends: f64) -> String {
     format!(
         "VM {vm}: its first sync comes to no end: {} of its disks change while {} are sent, and the rest does not fit the outbox; it would with an uplink of {}, or with a larger `max` in [outbox]",
         bits(changes),

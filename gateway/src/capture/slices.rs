@@ -8,12 +8,9 @@ use std::{
 
 use console::show;
 use tokio::{sync::Mutex, time::Instant};
-use vault_store::{
-    StoreError,
-    gateway::{Gateway, Hold, PointReport, VmCapture},
-};
+use vault_store::gateway::{Gateway, Hold, PointReport, VmCapture};
 
-use super::{Beforehand, CaptureError, Capturer, Doing, expected, online::Tries};
+use super::{Beforehand, CaptureError, Capturer, Doing, online::Tries};
 use crate::config::Vm;
 
 /// Other captures wait so long for a pass at most, and for the packs that it has on their way.
@@ -133,14 +130,6 @@ impl Capturer {
                     continue;
                 }
                 asks = false;
-            }
-            // The room that the others' points need to be replaced stays free, however much this comes to.
-            if pass.work.hold == Hold::Checkpoint {
-                let usage = turn.gateway.outbox_use()?;
-                if !expected::fits(&usage, name, 0) {
-                    let most_bytes = usage.most_bytes;
-                    return Err(StoreError::OutboxFull { most_bytes }.into());
-                }
             }
             let capture = slices.begin().await?;
             let how = (pass.work.hold, std::time::Instant::now() + SLICE);

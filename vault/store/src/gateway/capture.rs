@@ -98,7 +98,7 @@ impl Gateway {
     ) -> Result<PointReport, StoreError> {
         let mut report = PointReport::default();
         let mut draft = self.shared.open_draft(&vm, (hold, false), &mut report)?;
-        let mut packing = Packing::new(draft.ordinal, hold);
+        let mut packing = Packing::new(draft.ordinal, (hold, false));
         let reading = Reading {
             vm: &vm.name,
             unheeded: self.shared.unheeded_packs(&draft)?,
@@ -140,7 +140,7 @@ impl Gateway {
     ) -> Result<(PointReport, bool), StoreError> {
         let mut report = PointReport::default();
         let mut draft = self.shared.open_draft(&vm, (hold, true), &mut report)?;
-        let mut packing = Packing::new(draft.ordinal, hold);
+        let mut packing = Packing::new(draft.ordinal, (hold, true));
         let reading = Reading {
             vm: &vm.name,
             unheeded: self.shared.unheeded_packs(&draft)?,

@@ -2,10 +2,11 @@
 //! at the same time; or, while a checkpoint is held, laid into the outbox and noted when the guest goes on.
 
 use super::outbox::Laid;
+use super::outbox_plan::{CapturePlan, plan_capture};
 use super::rows::{ChunkRow, PackRow, QueueRow};
 use super::state_queue::Changed;
 use super::values::Values;
-use super::{Gateway, Hold};
+use super::{Gateway, Hold, Shared};
 use crate::StoreError;
 use crate::objects::ObjectError;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -41,6 +42,8 @@ pub(super) struct Packing {
     /// The capture's ordinal.
     capture: u64,
     hold: Hold,
+    /// A pass leaves the room in the outbox that points of others need to be replaced: it can go on over the uplink.
+    is_pass: bool,
     builder: Option<PackBuilder>,
     filling: HashMap<ChunkId, ChunkRow>,
     /// Waiting packs that the one being filled stands on.
@@ -114,10 +117,11 @@ impl Unnoted {
 }
 
 impl Packing {
-    pub fn new(capture: u64, hold: Hold) -> Self {
+    pub fn new(capture: u64, (hold, is_pass): (Hold, bool)) -> Self {
         Packing {
             capture,
             hold,
+            is_pass,
             builder: None,
             filling: HashMap::new(),
             after: BTreeSet::new(),
@@ -198,6 +202,21 @@ impl LaidPacks {
     }
 }
 
+impl Shared {
+    /// As is planned before a capture, whose size is known then, as far as it is.
+    fn leave_room(&self, next: &Note, laid: &LaidPacks) -> Result<(), StoreError> {
+        let (vm, mut usage) = (&next.draft.vm, self.outbox_use()?);
+        let unnoted = laid.notes.iter().map(|(note, _)| note.row.size);
+        usage.vms.entry(vm.clone()).or_default().bytes += unnoted.sum::<u64>();
+        match plan_capture(&usage, vm, next.row.size) {
+            CapturePlan::Append => Ok(()),
+            CapturePlan::Supersede | CapturePlan::NoRoom => Err(StoreError::OutboxFull {
+                most_bytes: usage.most_bytes,
+            }),
+        }
+    }
+}
+
 impl Gateway {
     /// Adds a record to the pack being filled. Once what it changed is known too, `end_due_pack` is called.
     pub(super) fn add_record(
@@ -255,6 +274,9 @@ impl Gateway {
         let buffers = self.buffers.clone();
         if packing.hold != Hold::Nothing {
             let laid = tokio::task::block_in_place(|| {
+                if packing.is_pass && packing.hold == Hold::Checkpoint {
+                    shared.leave_room(&note, &packing.laid)?;
+                }
                 let laid = shared.outbox.lay(&pack.name, &pack.bytes)?;
                 packing.laid.push(note, laid)
             });

@@ -129,7 +129,7 @@ impl Shared {
         Ok(waiting.chain(published).collect())
     }
 
-    fn outbox_use(&self) -> Result<OutboxUse, StoreError> {
+    pub(super) fn outbox_use(&self) -> Result<OutboxUse, StoreError> {
         let mut usage = OutboxUse {
             most_bytes: self.outbox.most_bytes(),
             used_bytes: self.outbox.used_bytes(),

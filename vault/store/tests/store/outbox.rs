@@ -4,6 +4,7 @@ use crate::site::*;
 use crate::tracked::*;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 use vault_format::ids::CaptureId;
 use vault_store::StoreError;
 use vault_store::gateway::{Gateway, Hold};
@@ -111,7 +112,7 @@ impl Model {
     }
 
     async fn pass(&mut self, vm: usize, checkpoint: &Checkpoint, hold: Hold) {
-        let until = std::time::Instant::now() + std::time::Duration::from_secs(9);
+        let until = std::time::Instant::now() + Duration::from_secs(9);
         let running = checkpoint.capture(VMS[vm], NOW);
         let pass = self.gateway().pass(running, (hold, until), &|_| {});
         assert!(pass.await.unwrap().1);
@@ -391,6 +392,37 @@ async fn an_outbox_that_is_full_fails_the_capture_and_loses_nothing() {
     model.gateway().uploader().send_all().await.unwrap();
     assert_eq!(model.gateway().outbox_use().unwrap().used_bytes, 0);
     model.capture(0, Hold::Checkpoint).await;
+    model.check().await;
+}
+
+/// How much a pass brings is not known before: it ends where the points of others could not be replaced any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pass_leaves_room_for_the_others() {
+    let mut model = Model::new(81).await;
+    let options = vault_store::gateway::GatewayOptions {
+        outbox_bytes: 1_200_000,
+        ..small_packs()
+    };
+    drop(model.gateway.take());
+    let (objects, state) = (model.site.objects.clone(), model.site.state_folder());
+    let gateway = Gateway::open(objects, model.site.key(), &state, options).unwrap();
+    model.gateway = Some(gateway);
+    let mut table = vec![0; 20 * CHUNK];
+    model.dice.fill(&mut table);
+    model.disks[0].write(0, &table);
+    let checkpoint = model.checkpoint(0);
+    let (far, vm) = (Duration::from_secs(9), checkpoint.capture(VMS[0], NOW));
+    let until = std::time::Instant::now() + far;
+    let pass = model.gateway().pass(vm, (Hold::Checkpoint, until), &|_| {});
+    let error = pass.await.unwrap_err().to_string();
+    assert!(error.contains("outbox is full"), "{error}");
+    let used = model.gateway().outbox_use().unwrap().used_bytes;
+    assert!((500_000..=600_000).contains(&used), "{used}");
+    // It goes on over the uplink.
+    model.pass(0, &checkpoint, Hold::Nothing).await;
+    model
+        .capture_checkpoint(0, checkpoint.after_pass(), Hold::Checkpoint)
+        .await;
     model.check().await;
 }
 
