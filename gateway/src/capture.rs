@@ -122,6 +122,14 @@ pub struct Beforehand {
     pub resyncs: Vec<String>,
 }
 
+impl Beforehand {
+    /// Of an attempt before, which another one takes the place of.
+    fn add(&mut self, earlier: &Beforehand) {
+        self.passes += earlier.passes;
+        self.read.add(&earlier.read);
+    }
+}
+
 impl Captured {
     fn of(vm: &Vm, outcome: Result<PointReport, CaptureError>) -> Self {
         Captured {

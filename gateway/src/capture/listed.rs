@@ -45,29 +45,36 @@ impl Capturer {
             Err(error) => return Captured::of(vm, Err(error.into())),
         };
         let vm = (vm, hardware.as_ref());
-        let work = is_first.then_some(FIRST_SYNC);
-        let captured = self.capture_list(gateway, vm, work, progress).await;
+        let way = match is_first {
+            true => Way::Sent(FIRST_SYNC),
+            false => Way::Outbox,
+        };
+        let captured = self.capture_list(gateway, vm, way, progress).await;
         match &captured.outcome {
-            // Nothing is frozen, so it need not be read at once: it is sent as it is read.
-            Err(CaptureError::Store(StoreError::OutboxFull { .. })) if vm.0.before.is_none() => {
-                let work = Some(CATCHING_UP);
-                self.capture_list(gateway, vm, work, progress).await
+            Err(CaptureError::Store(StoreError::OutboxFull { .. })) if way == Way::Outbox => {
+                let way = match vm.0.before {
+                    // Nothing is frozen, so it need not be read at once: it is sent as it is read.
+                    None => Way::Sent(CATCHING_UP),
+                    Some(_) => Way::Replacing,
+                };
+                let mut again = self.capture_list(gateway, vm, way, progress).await;
+                again.before.add(&captured.before);
+                again
             }
             _ => captured,
         }
     }
 
-    /// Through the outbox; or, as `sends` names it, sent while it is read, by the daemon in slices ahead.
     async fn capture_list(
         &self,
         gateway: &Mutex<Gateway>,
         vm: (&Vm, Option<&serde_json::Value>),
-        sends: Option<Work>,
+        way: Way,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Captured {
         let mut captured = Captured::of(vm.0, Err(CaptureError::Interrupted));
         let outcome = self
-            .read_list(gateway, (vm, sends), &mut captured, progress)
+            .read_list(gateway, (vm, way), &mut captured, progress)
             .await;
         captured.outcome = outcome;
         captured
@@ -76,11 +83,11 @@ impl Capturer {
     async fn read_list(
         &self,
         gateway: &Mutex<Gateway>,
-        ((vm, hardware), sends): ((&Vm, Option<&serde_json::Value>), Option<Work>),
+        ((vm, hardware), way): ((&Vm, Option<&serde_json::Value>), Way),
         captured: &mut Captured,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<PointReport, CaptureError> {
-        if let (Some(work), true) = (sends, self.is_patient) {
+        if let (Way::Sent(work), true) = (way, self.is_patient) {
             let before = &mut captured.before;
             self.listed_pass(gateway, (vm, work), before, progress)
                 .await?;
@@ -88,16 +95,13 @@ impl Capturer {
             self.uplink_on().await?;
         }
         // At the line's pace it would keep the others for days.
-        let _keeping = match vm.before.is_some() && sends.is_none() {
+        let _keeping = match vm.before.is_some() && !matches!(way, Way::Sent(_)) {
             true => Some(self.keeping().await?),
             false => None,
         };
         let mut turn = self.turn_between_slices(gateway).await?;
         captured.findings = self.ask_vault(&mut turn.gateway, vm).await?;
-        let hold = match sends {
-            Some(_) => Hold::Nothing,
-            None => listed_hold(&turn.gateway, vm)?,
-        };
+        let hold = listed_hold(&turn.gateway, vm, way)?;
         let listed = Listed {
             capturer: self,
             gateway,
@@ -109,11 +113,33 @@ impl Capturer {
     }
 }
 
-/// Through the outbox: a hook's freeze is not held while it is sent, and a slow line keeps no other VM waiting. How much
-/// changed is known only once it is read.
-fn listed_hold(gateway: &Gateway, vm: &Vm) -> Result<Hold, CaptureError> {
-    let hold = expected::hold(&mut gateway.outbox_use()?, &vm.name, 0);
-    hold.map_err(|why| CaptureError::Source(format!("VM {}: {why}", vm.name)))
+/// How a list goes to the vault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// A hook's freeze is not held while it is sent, and a slow line keeps no other VM waiting.
+    Outbox,
+    /// More of it changed than the outbox takes beside what waits of it.
+    Replacing,
+    /// Sent while it is read, by the daemon in slices ahead.
+    Sent(Work),
+}
+
+/// How much of a list changed is known only once it is read.
+fn listed_hold(gateway: &Gateway, vm: &Vm, way: Way) -> Result<Hold, CaptureError> {
+    if matches!(way, Way::Sent(_)) {
+        return Ok(Hold::Nothing);
+    }
+    let mut usage = gateway.outbox_use()?;
+    let waits = usage.vms.get(&vm.name).is_some_and(|its| its.points > 0);
+    match (way, expected::hold(&mut usage, &vm.name, 0)) {
+        (Way::Replacing, Ok(_)) if waits => Ok(Hold::Superseding),
+        (Way::Replacing, Ok(_)) => {
+            let most_bytes = usage.most_bytes;
+            Err(StoreError::OutboxFull { most_bytes }.into())
+        }
+        (_, Ok(hold)) => Ok(hold),
+        (_, Err(why)) => Err(CaptureError::Source(format!("VM {}: {why}", vm.name))),
+    }
 }
 
 /// The VM with the paths that its `before` hook printed in place of those in the configuration.

@@ -131,9 +131,17 @@ impl Capturer {
             match next(&passes, expected::fits(&usage, of.name(), changed_bytes)) {
                 Next::Freeze => return Ok(()),
                 Next::Another => {}
-                Next::NeverEnds { changes, sends } => {
-                    return Err(CaptureError::Source(never_ends(of.name(), changes, sends)));
-                }
+                Next::NeverEnds { changes, sends } => match work.around_outbox() {
+                    // What is left would fit an outbox in which less waits.
+                    Some(uplink) => {
+                        work = uplink;
+                        passes.clear();
+                    }
+                    None => {
+                        let why = never_ends(of.name(), changes, sends);
+                        return Err(CaptureError::Source(why));
+                    }
+                },
             }
         }
     }

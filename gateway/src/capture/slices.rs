@@ -8,7 +8,10 @@ use std::{
 
 use console::show;
 use tokio::{sync::Mutex, time::Instant};
-use vault_store::gateway::{Gateway, Hold, PointReport, VmCapture};
+use vault_store::{
+    StoreError,
+    gateway::{Gateway, Hold, PassEnd, PointReport, VmCapture},
+};
 
 use super::{Beforehand, CaptureError, Capturer, Doing, online::Tries};
 use crate::config::Vm;
@@ -33,7 +36,7 @@ pub(super) trait Slices {
 }
 
 /// What long reading is called, and how it begins to go to the vault.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Work {
     pub name: &'static str,
     pub hold: Hold,
@@ -151,7 +154,7 @@ impl Capturer {
             };
             drop(turn);
             let why = slices.end().await;
-            let (report, ended) = match (read, why) {
+            let (report, end) = match (read, why) {
                 (None, _) if asks => continue,
                 (None, _) => return Err(CaptureError::Interrupted),
                 (Some(Ok(slice)), _) => slice,
@@ -179,9 +182,15 @@ impl Capturer {
             let news = report.compared.into_iter();
             let news: Vec<String> = news.filter(|why| !sum.compared.contains(why)).collect();
             sum.compared.extend(news);
-            if ended {
-                self.say(name, None);
-                return Ok(sum.compared);
+            match end {
+                PassEnd::Whole => {
+                    self.say(name, None);
+                    return Ok(sum.compared);
+                }
+                PassEnd::NoRoom { most_bytes } => {
+                    return Err(StoreError::OutboxFull { most_bytes }.into());
+                }
+                PassEnd::Stopped => {}
             }
             if looked.elapsed() >= LOOK_AGAIN {
                 looked = Instant::now();
@@ -190,6 +199,7 @@ impl Capturer {
             let so_far = SoFar {
                 called: pass.called(),
                 sends: pass.sends(),
+                tells_pace: pass.sends() && work != RESYNC.name,
                 done_bytes: seen.load(Relaxed).min(pass.total_bytes),
                 total_bytes: pass.total_bytes,
                 stored_bytes: sum.stored_bytes,
@@ -208,6 +218,7 @@ impl Capturer {
 struct SoFar {
     called: String,
     sends: bool,
+    tells_pace: bool,
     done_bytes: u64,
     total_bytes: u64,
     stored_bytes: u64,
@@ -228,7 +239,8 @@ impl SoFar {
             true => format!("{called}: {percent} %, {stored} sent, about {left} left of this pass"),
             false => format!("{called}: {percent} %, {stored} to send, about {left} left"),
         };
-        let Some(changed) = self.changed_bytes else {
+        // A resync sends less than it goes through, and what waits in the outbox is not sent: neither tells the line's pace.
+        let Some(changed) = self.changed_bytes.filter(|_| self.tells_pace) else {
             return progress;
         };
         let (changes, sends) = (changed as f64 / seconds, self.stored_bytes as f64 / seconds);
@@ -264,6 +276,7 @@ mod tests {
         let mut so_far = SoFar {
             called: "first sync, pass 1".into(),
             sends: true,
+            tells_pace: true,
             done_bytes: 25 << 30,
             total_bytes: 100 << 30,
             stored_bytes: 10_000_000_000,

@@ -103,3 +103,50 @@ fn points_wait_while_the_uplink_is_down_and_arrive_in_order() {
     }
     site.restore(&["verify", "--read-data"]).ok();
 }
+
+/// How much a list brings is known only once it is read: where that is more than fits beside what waits of it, what waits is
+/// replaced in the same job.
+#[test]
+fn a_hooks_large_change_replaces_what_waits_of_it() {
+    let site = Site::new();
+    let disk = site.path("vm.raw");
+    make_sparse(&disk, 64 * MIB as u64);
+    let (next, shown) = (site.path("next"), site.shown("vm.raw"));
+    let before = format!(
+        "test ! -e {0} || {{ dd if={0} of={shown} bs=1M conv=notrunc status=none; rm {0}; }}",
+        next.display()
+    );
+    let (before, after) = (site.script("before", &before), site.script("after", "true"));
+    let source = format!("{{ disks = [{shown:?}], before = {before:?}, after = {after:?} }}");
+    site.configure(&[("vm", &source)]);
+    let file = site.path("gateway.toml");
+    let text = fs::read_to_string(&file).expect("read").replace("1h", "2s");
+    fs::write(&file, &text).expect("written");
+    site.sync();
+    let off = "[outbox]\nmax = \"40 MB\"\n[uplink]\ncap = \"off\"\n";
+    fs::write(&file, format!("{text}{off}")).expect("written");
+    let change = |mib: usize, seed: u64| {
+        let made = site.path("made");
+        make_random(&made, (mib * MIB) as u64, seed);
+        fs::rename(made, &next).expect("renamed");
+    };
+    change(2, 1);
+    let daemon = Background::start(&mut site.gateway_command(&["run"]));
+    wait_until("a point waits", || queued(&site) >= 1);
+    change(24, 2);
+    wait_until("it is replaced", || {
+        let doing = live(&site).map(|vm| vm["doing"].to_string());
+        doing.is_some_and(|words| words.contains("its newest point replaced"))
+    });
+    daemon.terminate();
+    daemon.wait().ok();
+    let jobs = site.gateway(&["jobs", "vm", "--json"]).ok().json();
+    let jobs = jobs["jobs"].as_array().expect("jobs");
+    assert!(jobs.iter().all(|job| job["outcome"] == "done"), "{jobs:?}");
+    fs::write(&file, text).expect("written");
+    site.sync();
+    let (back, shown) = (site.path("back"), site.shown("back"));
+    let words = ["assemble", "vm", "--output", &shown, "--format", "raw"];
+    site.restore(&words).ok();
+    assert_same(&disk, &back);
+}

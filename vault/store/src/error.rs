@@ -64,7 +64,7 @@ pub enum StoreError {
     TakenVm { vm: String, by: String },
 
     #[error(
-        "the outbox is full: the {most_bytes} bytes that it may take are taken, or what was to be added is larger; raise `max` in [outbox], or let the uplink catch up"
+        "the outbox is full: the {most_bytes} bytes that it may take are taken, or kept so that points that wait can be replaced; raise `max` in [outbox], or let the uplink catch up"
     )]
     OutboxFull { most_bytes: u64 },
 

@@ -8,7 +8,7 @@ use super::packing::{Packing, chunk_row};
 use super::rows::{DiskRow, PointFacts};
 use super::state_map::Change;
 use super::values::Values;
-use super::{DiskCapture, Gateway, Hold, PointReport, VmCapture};
+use super::{DiskCapture, Gateway, Hold, PassEnd, PointReport, VmCapture};
 use crate::StoreError;
 use crate::buffers::Buffers;
 use crate::extents::Extents;
@@ -137,7 +137,7 @@ impl Gateway {
         vm: VmCapture,
         (hold, until): (Hold, Instant),
         progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<(PointReport, bool), StoreError> {
+    ) -> Result<(PointReport, PassEnd), StoreError> {
         let mut report = PointReport::default();
         let mut draft = self.shared.open_draft(&vm, (hold, true), &mut report)?;
         let mut packing = Packing::new(draft.ordinal, (hold, true));
@@ -154,16 +154,20 @@ impl Gateway {
         draft.row.cost += report.bytes();
         tokio::task::block_in_place(|| drop(vm.disks));
         let ended = *read.as_ref().unwrap_or(&false);
-        self.end_reading(read.map(drop), &mut packing, &draft)
-            .await?;
-        if ended {
-            (draft.row.pass, draft.row.under_way) = (Some(vm.id), None);
-            let chunk_bytes = u64::from(self.shared.key.chunk_bytes);
-            let now = vm.captured_at.as_second();
-            draft.end_scrubs(now, (chunk_bytes, true), &mut report);
-            self.shared.state.end_pass(draft.ordinal, &draft.row)?;
+        let end = self.end_reading(read.map(drop), &mut packing, &draft).await;
+        if let Err(StoreError::OutboxFull { most_bytes }) = end {
+            return Ok((report, PassEnd::NoRoom { most_bytes }));
         }
-        Ok((report, ended))
+        end?;
+        if !ended {
+            return Ok((report, PassEnd::Stopped));
+        }
+        (draft.row.pass, draft.row.under_way) = (Some(vm.id), None);
+        let chunk_bytes = u64::from(self.shared.key.chunk_bytes);
+        let now = vm.captured_at.as_second();
+        draft.end_scrubs(now, (chunk_bytes, true), &mut report);
+        self.shared.state.end_pass(draft.ordinal, &draft.row)?;
+        Ok((report, PassEnd::Whole))
     }
 
     /// Ends the packs, and notes what is still to be noted. What was read before the disk failed stays; where it is the
@@ -181,6 +185,9 @@ impl Gateway {
         let ended = read.and(ended);
         if ended.is_err() {
             self.await_packing(packing).await?;
+        }
+        if matches!(ended, Err(StoreError::OutboxFull { .. })) {
+            self.shared.end_without_room(draft)?;
         }
         ended
     }

@@ -3,8 +3,10 @@
 
 use super::batches::{Known, Tracked};
 use super::later::Later;
+use super::losses::Loss;
 use super::rows::{DiskRow, QueueRow, Scrub};
 use super::scrub::{bound, plan_scrub};
+use super::state_queue::Changes;
 use super::{DiskCapture, Hold, PointReport, Shared, VmCapture};
 use crate::StoreError;
 use std::collections::{BTreeSet, HashSet};
@@ -239,6 +241,29 @@ impl Shared {
             unheeded.extend(self.unsure_packs()?);
         }
         Ok(Arc::new(unheeded))
+    }
+
+    /// The outbox took no more of it. What it has stays, with what that cost; but of one that was to replace points nothing
+    /// does, as it used the room that is left for that.
+    pub(super) fn end_without_room(&self, draft: &Draft) -> Result<(), StoreError> {
+        if draft.hold == Hold::Superseding {
+            let flying = self.busy.packs();
+            let (packs, useless) = self.packs_of_gone(&[draft.ordinal], &flying)?;
+            self.state.lose(&Loss {
+                captures: vec![(draft.ordinal, draft.row.clone())],
+                packs,
+                useless,
+                ..Loss::default()
+            })?;
+            drop(flying);
+            return self.tidy_outbox();
+        }
+        let Some(noted) = self.state.capture(draft.ordinal)? else {
+            return Ok(());
+        };
+        let cost = draft.row.cost;
+        let row = QueueRow { cost, ..noted };
+        self.state.add_changes(draft.ordinal, &row, &Changes::new())
     }
 
     /// The draft is a whole point now. Returns how many points it replaced.

@@ -120,6 +120,17 @@ pub enum Hold {
     Superseding,
 }
 
+/// Where a pass stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PassEnd {
+    /// All is read.
+    Whole,
+    /// Its time is over.
+    Stopped,
+    /// The outbox takes no more of it.
+    NoRoom { most_bytes: u64 },
+}
+
 /// What capturing and publishing one point came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PointReport {
@@ -328,13 +339,13 @@ impl Gateway {
 
     /// Reads disks ahead of their capture, and publishes nothing: disks that are not frozen, or such as are for long, so
     /// that other VMs are captured meanwhile. It stops at `until`, and goes on there when a pass of the same id is asked for
-    /// again; true when it has come to the end. The capture after it names the pass as what it knows changes since.
+    /// again. The capture after it names the pass as what it knows changes since.
     pub async fn pass(
         &mut self,
         vm: VmCapture,
         (hold, until): (Hold, Instant),
         progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<(PointReport, bool), StoreError> {
+    ) -> Result<(PointReport, PassEnd), StoreError> {
         check_names(&vm)?;
         self.renew_data_key()?;
         self.pass_vm(vm, (hold, until), progress).await

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use vault_format::ids::CaptureId;
 use vault_format::names;
 use vault_store::StoreError;
-use vault_store::gateway::{Gateway, Hold};
+use vault_store::gateway::{Gateway, Hold, PassEnd};
 use vault_store::objects::faulty::{FaultPlan, Faulty};
 use vault_store::objects::{Meter, in_memory};
 use vault_store::read::{PointSelector, VerifyOptions, verify};
@@ -109,7 +109,7 @@ async fn read_pass(gateway: &mut Gateway, vm: usize, checkpoint: &Checkpoint) {
         (Hold::Nothing, until),
         &|_| {},
     );
-    assert!(pass.await.unwrap().1, "it comes to its end");
+    assert_eq!(pass.await.unwrap().1, PassEnd::Whole);
 }
 
 /// A process that cannot reach the store.

@@ -5,7 +5,7 @@ use crate::site::*;
 use crate::tracked::*;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use vault_store::gateway::{Gateway, Hold};
+use vault_store::gateway::{Gateway, Hold, PassEnd};
 use vault_store::read::PointSelector;
 
 const NOW: i64 = 1_700_000_000;
@@ -62,7 +62,7 @@ async fn pass(gateway: &mut Gateway, disk: &mut TrackedDisk) -> Checkpoint {
     let pass = checkpoint(gateway, "vm", disk);
     let until = Instant::now() + Duration::from_secs(3600);
     let read = gateway.pass(pass.capture("vm", NOW), (Hold::Nothing, until), &|_| {});
-    assert!(read.await.unwrap().1);
+    assert_eq!(read.await.unwrap().1, PassEnd::Whole);
     pass
 }
 

@@ -4,7 +4,7 @@ use crate::site::*;
 use crate::tracked::*;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use vault_store::gateway::{Gateway, Hold, PointReport};
+use vault_store::gateway::{Gateway, Hold, PassEnd, PointReport};
 use vault_store::objects::{Meter, in_memory};
 use vault_store::read::PointSelector;
 
@@ -222,10 +222,10 @@ async fn in_slices(gateway: &mut Gateway, frozen: &Checkpoint) -> (Vec<u64>, Poi
         vm.disks[0].source = Some(slow.clone());
         let until = Instant::now() + Duration::from_millis(10);
         let pass = gateway.pass(vm, (Hold::Checkpoint, until), &|_| {});
-        let (part, ended) = pass.await.unwrap();
+        let (part, end) = pass.await.unwrap();
         sum.add(&part);
         seen.extend(slow.chunks(CHUNK));
-        if ended {
+        if end == PassEnd::Whole {
             return (seen, sum);
         }
     }
@@ -308,7 +308,7 @@ async fn passes_over_the_running_disk_come_before_the_first_point() {
         let until = [far, soon][usize::from(slices < 1)];
         let vm = first.capture("vm", NOW);
         let pass = gateway.pass(vm, (Hold::Nothing, until), &|_| {});
-        ended = pass.await.unwrap().1;
+        ended = pass.await.unwrap().1 == PassEnd::Whole;
         let draft = gateway.draft("vm").unwrap().unwrap();
         assert_eq!(draft.pass.is_some(), ended);
         slices += 1;
@@ -329,7 +329,7 @@ async fn passes_over_the_running_disk_come_before_the_first_point() {
             .pass(pass.capture("vm", NOW), (Hold::Nothing, far), &|_| {})
             .await
             .unwrap();
-        assert!(read.1 && read.0.compared.is_empty());
+        assert!(read.1 == PassEnd::Whole && read.0.compared.is_empty());
         // What is read besides the changed blocks is what full records need.
         assert!(pass.frozen.read_bytes() < 40 * CHUNK as u64);
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use vault_format::ids::CaptureId;
 use vault_store::StoreError;
-use vault_store::gateway::{Gateway, Hold};
+use vault_store::gateway::{Gateway, GatewayOptions, Hold, PassEnd};
 use vault_store::objects::faulty::{FaultPlan, Faulty};
 use vault_store::objects::{Meter, Objects, in_memory};
 use vault_store::read::{PointSelector, VerifyOptions, verify};
@@ -32,6 +32,30 @@ struct Model {
 }
 
 impl Model {
+    async fn with_outbox(seed: u64, outbox_bytes: u64) -> Self {
+        let mut model = Model::new(seed).await;
+        drop(model.gateway.take());
+        let options = GatewayOptions {
+            outbox_bytes,
+            ..small_packs()
+        };
+        let (objects, state) = (model.site.objects.clone(), model.site.state_folder());
+        let gateway = Gateway::open(objects, model.site.key(), &state, options).unwrap();
+        model.gateway = Some(gateway);
+        model
+    }
+
+    /// All of a VM's disk, incompressible.
+    fn fill_disk(&mut self, vm: usize) {
+        let mut bytes = vec![0; self.disks[vm].bytes.len()];
+        self.dice.fill(&mut bytes);
+        self.disks[vm].write(0, &bytes);
+    }
+
+    fn used_bytes(&mut self) -> u64 {
+        self.gateway().outbox_use().unwrap().used_bytes
+    }
+
     async fn new(seed: u64) -> Self {
         let site = Site::new().await;
         let disks = [disk(20, seed), disk(12, seed + 1)].map(TrackedDisk::new);
@@ -115,7 +139,7 @@ impl Model {
         let until = std::time::Instant::now() + Duration::from_secs(9);
         let running = checkpoint.capture(VMS[vm], NOW);
         let pass = self.gateway().pass(running, (hold, until), &|_| {});
-        assert!(pass.await.unwrap().1);
+        assert_eq!(pass.await.unwrap().1, PassEnd::Whole);
     }
 
     async fn capture_checkpoint(&mut self, vm: usize, checkpoint: Checkpoint, hold: Hold) {
@@ -367,18 +391,8 @@ async fn a_superseding_point_costs_one_patch_over_the_version_that_arrived() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outbox_that_is_full_fails_the_capture_and_loses_nothing() {
-    let mut model = Model::new(78).await;
-    let options = vault_store::gateway::GatewayOptions {
-        outbox_bytes: 300_000,
-        ..small_packs()
-    };
-    drop(model.gateway.take());
-    let (objects, state) = (model.site.objects.clone(), model.site.state_folder());
-    let gateway = Gateway::open(objects, model.site.key(), &state, options).unwrap();
-    model.gateway = Some(gateway);
-    let mut table = vec![0; 20 * CHUNK];
-    model.dice.fill(&mut table);
-    model.disks[0].write(0, &table);
+    let mut model = Model::with_outbox(78, 300_000).await;
+    model.fill_disk(0);
     let checkpoint = model.checkpoint(0);
     let capture = checkpoint.capture(VMS[0], NOW);
     let captured = model
@@ -386,11 +400,11 @@ async fn an_outbox_that_is_full_fails_the_capture_and_loses_nothing() {
         .capture(capture, Hold::Checkpoint, &|_| {}, crash);
     let error = captured.await.unwrap_err().to_string();
     assert!(error.contains("outbox is full"), "{error}");
-    assert!(model.gateway().outbox_use().unwrap().used_bytes <= 300_000);
+    assert!(model.used_bytes() <= 300_000);
     // What was captured of it is not captured again, and makes room.
     model.begin().await;
     model.gateway().uploader().send_all().await.unwrap();
-    assert_eq!(model.gateway().outbox_use().unwrap().used_bytes, 0);
+    assert_eq!(model.used_bytes(), 0);
     model.capture(0, Hold::Checkpoint).await;
     model.check().await;
 }
@@ -398,31 +412,57 @@ async fn an_outbox_that_is_full_fails_the_capture_and_loses_nothing() {
 /// How much a pass brings is not known before: it ends where the points of others could not be replaced any more.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pass_leaves_room_for_the_others() {
-    let mut model = Model::new(81).await;
-    let options = vault_store::gateway::GatewayOptions {
-        outbox_bytes: 1_200_000,
-        ..small_packs()
-    };
-    drop(model.gateway.take());
-    let (objects, state) = (model.site.objects.clone(), model.site.state_folder());
-    let gateway = Gateway::open(objects, model.site.key(), &state, options).unwrap();
-    model.gateway = Some(gateway);
-    let mut table = vec![0; 20 * CHUNK];
-    model.dice.fill(&mut table);
-    model.disks[0].write(0, &table);
+    let mut model = Model::with_outbox(81, 1_200_000).await;
+    model.fill_disk(0);
     let checkpoint = model.checkpoint(0);
-    let (far, vm) = (Duration::from_secs(9), checkpoint.capture(VMS[0], NOW));
-    let until = std::time::Instant::now() + far;
-    let pass = model.gateway().pass(vm, (Hold::Checkpoint, until), &|_| {});
-    let error = pass.await.unwrap_err().to_string();
-    assert!(error.contains("outbox is full"), "{error}");
-    let used = model.gateway().outbox_use().unwrap().used_bytes;
-    assert!((500_000..=600_000).contains(&used), "{used}");
+    let far = std::time::Instant::now() + Duration::from_secs(9);
+    let (mut ends, mut sent) = (Vec::new(), 0);
     // It goes on over the uplink.
-    model.pass(0, &checkpoint, Hold::Nothing).await;
-    model
-        .capture_checkpoint(0, checkpoint.after_pass(), Hold::Checkpoint)
-        .await;
+    for hold in [Hold::Checkpoint, Hold::Nothing] {
+        let vm = checkpoint.capture(VMS[0], NOW);
+        let pass = model.gateway().pass(vm, (hold, far), &|_| {});
+        let (report, end) = pass.await.unwrap();
+        sent += report.stored_bytes;
+        ends.push(end);
+        let used = model.used_bytes();
+        assert!((500_000..=600_000).contains(&used), "{used}");
+    }
+    let most_bytes = 1_200_000;
+    assert_eq!(ends, [PassEnd::NoRoom { most_bytes }, PassEnd::Whole]);
+    let last = checkpoint.after_pass();
+    model.capture_checkpoint(0, last, Hold::Checkpoint).await;
+    model.check().await;
+    let vault = model.site.vault().await;
+    let point = vault.find_point(VMS[0], &PointSelector::Latest);
+    let bytes = point.await.unwrap().manifest.facts.bytes;
+    assert_eq!(bytes.sent, sent, "what the first pass cost too");
+}
+
+/// It uses the room that is kept for replacing points: where that is too little, it is free again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replacement_that_does_not_fit_leaves_the_outbox_as_it_was() {
+    let mut model = Model::with_outbox(82, 1_200_000).await;
+    model.disks[0].write(0, &[1; 2 * CHUNK]);
+    model.capture(0, Hold::Checkpoint).await;
+    let before = model.gateway().outbox_use().unwrap();
+    model.fill_disk(0);
+    for is_pass in [false, true] {
+        let checkpoint = model.checkpoint(0);
+        let vm = checkpoint.capture(VMS[0], NOW);
+        let far = std::time::Instant::now() + Duration::from_secs(9);
+        let gateway = model.gateway();
+        if is_pass {
+            let pass = gateway.pass(vm, (Hold::Superseding, far), &|_| {});
+            let most_bytes = 1_200_000;
+            assert_eq!(pass.await.unwrap().1, PassEnd::NoRoom { most_bytes });
+        } else {
+            let captured = gateway.capture(vm, Hold::Superseding, &|_| {}, crash);
+            captured.await.unwrap_err();
+        }
+        assert_eq!(gateway.outbox_use().unwrap(), before);
+    }
+    model.begin().await;
+    model.capture(0, Hold::Nothing).await;
     model.check().await;
 }
 
