@@ -17,6 +17,7 @@ mod objects_failures;
 mod objects_faulty;
 mod objects_throttle;
 mod outbox;
+mod outbox_model;
 mod read_assemble;
 mod read_fixture;
 mod read_history;
