@@ -120,7 +120,8 @@ fn a_hooks_large_change_replaces_what_waits_of_it() {
     let source = format!("{{ disks = [{shown:?}], before = {before:?}, after = {after:?} }}");
     site.configure(&[("vm", &source)]);
     let file = site.path("gateway.toml");
-    let text = fs::read_to_string(&file).expect("read").replace("1h", "2s");
+    let text = fs::read_to_string(&file).expect("read");
+    let text = text.replace("\"1h\"", "\"2s\"");
     fs::write(&file, &text).expect("written");
     site.sync();
     let off = "[outbox]\nmax = \"40 MB\"\n[uplink]\ncap = \"off\"\n";

@@ -72,3 +72,19 @@ async fn a_raw_disk_costs_a_resync_after_each_stop_and_how_long_is_said() {
     let time = "a resync reads it in about 5m (at 150 MB/s)";
     assert!(detail.ends_with(time), "{detail}");
 }
+
+#[tokio::test]
+async fn a_device_past_qemus_block_layer_is_not_captured_and_said_so() {
+    let far = "-device qemu-xhci -chardev null,id=far -device usb-redir,chardev=far,id=far0";
+    let far: Vec<&str> = far.split(' ').collect();
+    let qemu = TestQemu::start_with(&[("vd0", VIRTIO_QCOW2)], &far).await;
+    StandIn::default().serve(qemu.path("qga"));
+    let checks = checked(&qemu).await;
+    let [found] = &checks.findings[..] else {
+        panic!("{:?}", checks.findings);
+    };
+    assert_eq!(found.what, "is not captured");
+    assert_eq!(found.on, "VM db: far0");
+    assert!(found.why.contains("USB"), "{found:?}");
+    assert!(found.remedy.contains("is not restored"), "{found:?}");
+}
