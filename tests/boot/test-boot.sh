@@ -4,7 +4,7 @@
 #   tests/boot/test-boot.sh short     five points                              (2 minutes)
 #   tests/boot/test-boot.sh long      thirty points at 10-second intervals and one after 200 MiB of changes; 200
 #                                     kills of `sync`, 50 of `run`; points and kills with an S3 server that goes and
-#                                     comes, and behind 1 Mbit/s               (56 minutes, nothing else running)
+#                                     comes, and behind 1 Mbit/s               (70 minutes, nothing else running)
 #
 # CAPTURER is sparesite (default), or copy or sparesite-copies, which need no live source and prove nothing of the
 # product's: the long form fails with them, and where XFS cannot be mounted. SPARESITE_BIN names a folder with the
@@ -45,15 +45,15 @@ long)
     python3 -B -m unittest discover -q -s tests/boot/harness
     # Minutes, with nothing else running: what each is expected to take.
     step selftest selftest                                                                          # 2
-    points points --points 30 --interval 10 --bulk 200                                              # 8
+    points points --points 30 --interval 10 --bulk 200                                              # 12
     step uefi --firmware uefi --disk-format raw --data-fs ext4 points --capturer "$capturer" --points 3 \
         --json "$results/uefi.json"                                                                 # 2
     if [[ $capturer == sparesite* ]]; then
         kills kills --kills 200                                                                     # 16
-        kills kills-daemon --daemon --kills 50                                                      # 6
-        kills kills-s3-outages --kills 50 --vault s3 --outages                                      # 7
+        kills kills-daemon --daemon --kills 50                                                      # 7
+        kills kills-s3-outages --kills 50 --vault s3 --outages                                      # 8
         points points-s3-outages --points 6 --interval 10 --vault s3 --outages                      # 2
-        kills kills-uplink --kills 20 --vault s3 --uplink '1 Mbit/s'                                # 4
+        kills kills-uplink --kills 20 --vault s3 --uplink '1 Mbit/s'                                # 9
         # Enough to send, so that the rate is reached for 20 s: 32 KiB a second more than the usual 90, which compress a little.
         saturating=(--points 4 --interval 30 --vault s3 --load bulk=0.5)
         points uplink "${saturating[@]}" --uplink '1 Mbit/s'                                        # 3
