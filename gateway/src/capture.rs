@@ -16,6 +16,7 @@ mod turns;
 
 use std::{
     collections::HashMap,
+    fmt::Display,
     path::PathBuf,
     sync::{Arc, Mutex as StdMutex, PoisonError, atomic::AtomicBool},
     time::Duration,
@@ -120,6 +121,11 @@ pub struct Beforehand {
     pub read: PointReport,
     /// The disks that were compared in full although earlier captures have them, and why.
     pub resyncs: Vec<String>,
+}
+
+/// What the source of a VM says.
+fn at(vm: &Vm, error: &dyn Display) -> CaptureError {
+    CaptureError::Source(format!("VM {}: {error}", vm.name))
 }
 
 impl Beforehand {

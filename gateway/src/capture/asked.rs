@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use vault_store::gateway::{Gateway, KnownCapture};
 
-use super::CaptureError;
+use super::{CaptureError, at};
 use crate::{
     config::Vm,
     source::{
@@ -41,7 +41,6 @@ impl Asked<'_> {
 
 /// Of the hypervisor, while the guest runs undisturbed.
 pub(super) async fn ask(vm: &Vm, live: LiveVm) -> Result<Asked<'_>, CaptureError> {
-    let failed = |error: String| CaptureError::Source(format!("VM {}: {error}", vm.name));
     let now = Timestamp::now().as_second();
     let facts = async {
         let mut session = live.monitor.session().await?;
@@ -49,15 +48,16 @@ pub(super) async fn ask(vm: &Vm, live: LiveVm) -> Result<Asked<'_>, CaptureError
         let facts = Facts::ask(&mut session, now).await?;
         Ok::<_, QmpError>((uuid, facts))
     };
-    let (uuid, facts) = facts.await.map_err(|error| failed(error.to_string()))?;
+    let (uuid, facts) = facts.await.map_err(|error| at(vm, &error))?;
     let own = std::fs::read_to_string("/sys/class/dmi/id/product_uuid").unwrap_or_default();
     if is_same_machine(uuid["UUID"].as_str().unwrap_or_default(), own.trim()) {
-        return Err(failed(
-            "this gateway runs in it, and cannot go on to thaw what it froze, itself among it; run the gateway elsewhere, or protect this VM from there".into(),
+        return Err(at(
+            vm,
+            &"this gateway runs in it, and cannot go on to thaw what it froze, itself among it; run the gateway elsewhere, or protect this VM from there",
         ));
     }
     let hardware = describe(&facts).hardware;
-    let Chosen { read, excluded } = choose(vm, &hardware.disks).map_err(failed)?;
+    let Chosen { read, excluded } = choose(vm, &hardware.disks).map_err(|why| at(vm, &why))?;
     let disks = read.iter().map(|disk| DiskRequest {
         id: disk.id.clone(),
         shared: disk.shared,

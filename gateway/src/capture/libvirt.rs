@@ -18,11 +18,11 @@ use vault_store::{
 };
 use virtual_disk::nbd::NbdAddress;
 
-use ended::{at, left, why};
+use ended::{left, why};
 use target::Target;
 
 use super::{
-    Beforehand, CaptureError, Captured, Capturer, Moments, expected,
+    Beforehand, CaptureError, Captured, Capturer, Moments, at, expected,
     live::{hook_failed, lower},
     passes::CONNECTIONS,
     reached::domain_of,

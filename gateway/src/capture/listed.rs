@@ -15,7 +15,7 @@ use vault_store::{
 use virtual_disk::InUse;
 
 use super::{
-    Beforehand, CaptureError, Captured, Capturer, expected,
+    Beforehand, CaptureError, Captured, Capturer, at, expected,
     hooks::{Before, Thaw},
     slices::{CATCHING_UP, FIRST_SYNC, PassFacts, Slices, Work},
     turns::Turn,
@@ -138,7 +138,7 @@ fn listed_hold(gateway: &Gateway, vm: &Vm, way: Way) -> Result<Hold, CaptureErro
             Err(StoreError::OutboxFull { most_bytes }.into())
         }
         (_, Ok(hold)) => Ok(hold),
-        (_, Err(why)) => Err(CaptureError::Source(format!("VM {}: {why}", vm.name))),
+        (_, Err(why)) => Err(at(vm, &why)),
     }
 }
 

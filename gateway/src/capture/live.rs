@@ -11,7 +11,7 @@ use vault_store::{
 use super::{
     Beforehand, CaptureError, Captured, Capturer, DiskTracking, Moments,
     asked::{Asked, ask},
-    expected,
+    at, expected,
     hooks::Thaw,
     slices::{CATCHING_UP, FIRST_SYNC, RESYNC, Work},
     turns::Between,
@@ -206,17 +206,19 @@ impl Capturer {
         usage: &mut OutboxUse,
         asked: &mut Asked<'_>,
     ) -> Result<Hold, CaptureError> {
-        let failed = |why: String, vm: &Vm| CaptureError::Source(format!("VM {}: {why}", vm.name));
         asked.trust(gateway)?;
         let changed = self.changed(asked).await?;
-        let changed = changed.map_err(|lost| failed(lost.to_string(), asked.vm))?;
+        let changed = changed.map_err(|lost| at(asked.vm, &lost))?;
         let hold = expected::hold(usage, &asked.vm.name, changed);
-        hold.map_err(|why| failed(why, asked.vm))
+        hold.map_err(|why| at(asked.vm, &why))
     }
 
-    async fn changed(&self, asked: &Asked<'_>) -> Result<Result<u64, Lost>, CaptureError> {
+    pub(super) async fn changed(
+        &self,
+        asked: &Asked<'_>,
+    ) -> Result<Result<u64, Lost>, CaptureError> {
         let changed = changed_bytes(&asked.live, &asked.disks).await;
-        changed.map_err(|error| CaptureError::Source(format!("VM {}: {error}", asked.vm.name)))
+        changed.map_err(|error| at(asked.vm, &error))
     }
 
     async fn freeze_and_read(

@@ -15,14 +15,14 @@ use vault_store::{
 use super::{
     Beforehand, CaptureError, Capturer,
     asked::Asked,
-    expected,
+    at, expected,
     slices::{ENOUGH, PassFacts, Slices, Work, bits},
     vm_capture,
 };
 use crate::source::{
     live_disk::LiveDisk,
     qemu::{
-        changed::{changed_bytes, changed_since},
+        changed::changed_since,
         checkpoint::{self, Request},
         held::Held,
     },
@@ -146,28 +146,6 @@ impl Capturer {
         }
     }
 
-    async fn read_pass(
-        &self,
-        gateway: &Mutex<Gateway>,
-        (asked, held): (&Asked<'_>, &Held),
-        (work, number): (Work, usize),
-        before: &mut Beforehand,
-        progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<(), CaptureError> {
-        let disks = self.open_disks(asked, held)?;
-        let pass = PassFacts {
-            vm: asked.vm,
-            work,
-            number: Some(number),
-            waits: true,
-            total_bytes: disks.iter().map(|(_, disk)| disk.size_bytes()).sum(),
-            asks: false,
-        };
-        let mut slices = HeldSlices { asked, held, disks };
-        let read = self.pass_in_slices(gateway, pass, &mut slices, before, progress);
-        read.await.map(drop)
-    }
-
     /// Each disk that is captured, opened.
     pub(super) fn open_disks(
         &self,
@@ -176,8 +154,7 @@ impl Capturer {
     ) -> Result<Vec<(String, Arc<LiveDisk>)>, CaptureError> {
         let open = |disk: &crate::source::qemu::held::HeldDisk| {
             let open = || LiveDisk::open(disk, CONNECTIONS, self.interrupt.clone());
-            let opened = tokio::task::block_in_place(open)
-                .map_err(|error| CaptureError::Source(format!("VM {}: {error}", asked.vm.name)))?;
+            let opened = tokio::task::block_in_place(open).map_err(|error| at(asked.vm, &error))?;
             Ok((disk.id.clone(), Arc::new(opened)))
         };
         held.disks.iter().map(open).collect()
@@ -193,7 +170,7 @@ impl Passing for Asked<'_> {
         &self,
         capturer: &Capturer,
         gateway: &Mutex<Gateway>,
-        pass: (Work, usize),
+        (work, number): (Work, usize),
         before: &mut Beforehand,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(), CaptureError> {
@@ -204,26 +181,38 @@ impl Passing for Asked<'_> {
             freeze: false,
         };
         let held = checkpoint::running(request).await?;
-        let read = capturer
-            .read_pass(gateway, (self, &held), pass, before, progress)
-            .await;
+        let read = async {
+            let disks = capturer.open_disks(self, &held)?;
+            let pass = PassFacts {
+                vm: self.vm,
+                work,
+                number: Some(number),
+                waits: true,
+                total_bytes: disks.iter().map(|(_, disk)| disk.size_bytes()).sum(),
+                asks: false,
+            };
+            let (asked, held) = (self, &held);
+            let mut slices = HeldSlices { asked, held, disks };
+            let read = capturer.pass_in_slices(gateway, pass, &mut slices, before, progress);
+            read.await.map(drop)
+        };
+        let read = read.await;
         let released = held.release().await;
         if read.is_err() {
             held.abandon().await;
             return read;
         }
-        released.map(drop).map_err(|error| self.failed(&error))
+        released.map(drop).map_err(|error| at(self.vm, &error))
     }
 
     async fn changed(
         &mut self,
-        _: &Capturer,
+        capturer: &Capturer,
         gateway: &Mutex<Gateway>,
     ) -> Result<u64, CaptureError> {
         self.trust(&*gateway.lock().await)?;
-        let changed = changed_bytes(&self.live, &self.disks).await;
-        let changed = changed.map_err(|error| self.failed(&error))?;
-        changed.map_err(|why| self.failed(&why))
+        let changed = capturer.changed(self).await?;
+        changed.map_err(|why| at(self.vm, &why))
     }
 }
 
@@ -252,10 +241,6 @@ impl Slices for HeldSlices<'_> {
 }
 
 impl Asked<'_> {
-    fn failed(&self, error: &dyn std::fmt::Display) -> CaptureError {
-        CaptureError::Source(format!("VM {}: {error}", self.vm.name))
-    }
-
     /// What the vault's side is given: the disks that are read, and the excluded ones.
     pub(super) fn captures(
         &self,

@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 use vault_format::ids::CaptureId;
 use vault_store::gateway::Gateway;
 
-use super::{CaptureError, Capturer};
+use super::{CaptureError, Capturer, at};
 use crate::{
     config::{self, Config, LibvirtSource, Source, Vm},
     source::{
@@ -65,8 +65,7 @@ pub async fn place(config: &Config, vm: &Vm) -> Result<VmPlace, CaptureError> {
         Source::Proxmox(source) => {
             let known: Vec<Ssh> = config.hosts.iter().map(ssh).collect();
             let found = proxmox::find(&host, &known, Path::new("/"), source.vmid).await;
-            let found =
-                found.map_err(|error| CaptureError::Source(format!("VM {}: {error}", vm.name)))?;
+            let found = found.map_err(|error| at(vm, &error))?;
             no_freeze = found.settings.no_freeze.map(|part| {
                 format!(
                     "the VM's `agent` option in Proxmox VE says {part}: its guest was not frozen"
@@ -160,12 +159,11 @@ impl Capturer {
                 Some(why) => tracing::warn!("VM {}: {why}", vm.name),
             }
         }
-        let failed = |error: String| CaptureError::Source(format!("VM {}: {error}", vm.name));
         let reach = place.host.reach(&place.wanted(&self.mark)).await;
-        let reach = reach.map_err(|error| failed(error.to_string()))?;
+        let reach = reach.map_err(|error| at(vm, &error))?;
         let live = LiveVm::new(place, self.mark.clone(), &reach);
         let swept = sweep(&live, trusted).await;
-        let swept = swept.map_err(|error| failed(error.to_string()))?;
+        let swept = swept.map_err(|error| at(vm, &error))?;
         if !swept.done.is_empty() || !swept.left.is_empty() {
             tracing::warn!("VM {}: an earlier run had left {swept:?}", vm.name);
         }

@@ -83,6 +83,11 @@ impl PassFacts<'_> {
         self.work.hold == Hold::Nothing
     }
 
+    /// A resync sends less than it goes through, and what waits in the outbox is not sent.
+    fn tells_pace(&self) -> bool {
+        self.sends() && self.work.name != RESYNC.name
+    }
+
     fn at(&self, words: String) -> Doing {
         let is_pass = self.number.is_some();
         Doing { words, is_pass }
@@ -192,14 +197,13 @@ impl Capturer {
                 }
                 PassEnd::Stopped => {}
             }
-            if looked.elapsed() >= LOOK_AGAIN {
+            if pass.tells_pace() && looked.elapsed() >= LOOK_AGAIN {
                 looked = Instant::now();
                 changed_bytes = slices.changed().await;
             }
             let so_far = SoFar {
                 called: pass.called(),
                 sends: pass.sends(),
-                tells_pace: pass.sends() && work != RESYNC.name,
                 done_bytes: seen.load(Relaxed).min(pass.total_bytes),
                 total_bytes: pass.total_bytes,
                 stored_bytes: sum.stored_bytes,
@@ -218,11 +222,10 @@ impl Capturer {
 struct SoFar {
     called: String,
     sends: bool,
-    tells_pace: bool,
     done_bytes: u64,
     total_bytes: u64,
     stored_bytes: u64,
-    /// What changed behind it, where that is known.
+    /// What changed behind it, where that is known, and to be compared with what is sent.
     changed_bytes: Option<u64>,
     took: Duration,
 }
@@ -239,8 +242,7 @@ impl SoFar {
             true => format!("{called}: {percent} %, {stored} sent, about {left} left of this pass"),
             false => format!("{called}: {percent} %, {stored} to send, about {left} left"),
         };
-        // A resync sends less than it goes through, and what waits in the outbox is not sent: neither tells the line's pace.
-        let Some(changed) = self.changed_bytes.filter(|_| self.tells_pace) else {
+        let Some(changed) = self.changed_bytes else {
             return progress;
         };
         let (changes, sends) = (changed as f64 / seconds, self.stored_bytes as f64 / seconds);
@@ -276,7 +278,6 @@ mod tests {
         let mut so_far = SoFar {
             called: "first sync, pass 1".into(),
             sends: true,
-            tells_pace: true,
             done_bytes: 25 << 30,
             total_bytes: 100 << 30,
             stored_bytes: 10_000_000_000,

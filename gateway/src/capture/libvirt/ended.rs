@@ -2,7 +2,11 @@
 
 use console::Finding;
 
-use crate::{capture::CaptureError, config::Vm, source::libvirt::job::Ended};
+use crate::{
+    capture::{CaptureError, at},
+    config::Vm,
+    source::libvirt::job::Ended,
+};
 
 /// Why the reading failed, where it is the job that ended.
 pub(super) fn why(vm: &Vm, ended: &Ended) -> Option<CaptureError> {
@@ -26,8 +30,4 @@ pub(super) fn left(vm: &Vm, ended: &Ended) -> Option<Finding> {
             "see to libvirt there; `virsh domjobabort` ends it now",
         )
     })
-}
-
-pub(super) fn at(vm: &Vm, error: &dyn std::fmt::Display) -> CaptureError {
-    CaptureError::Source(format!("VM {}: {error}", vm.name))
 }
