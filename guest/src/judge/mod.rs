@@ -1,0 +1,50 @@
+//! From facts to findings for a target: pure.
+
+use serde::Serialize;
+
+/// Where the guest shall run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    Aws,
+    Azure,
+    Qemu,
+}
+
+/// What a finding means for the bad day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Worth knowing.
+    Note,
+    /// It boots, but cannot be reached, seen, or lacks something.
+    Hinders,
+    /// It will not boot.
+    Blocks,
+}
+
+/// One thing that keeps a guest from running at a target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Stable, for scripts: `initramfs-lacks-driver`.
+    pub code: &'static str,
+    pub severity: Severity,
+    pub target: Target,
+    /// What was found, naming disk, volume, file.
+    pub what: String,
+    /// Why it matters at this target.
+    pub why: String,
+    /// What to do in the running guest today.
+    pub remedy: String,
+}
+
+/// What is to be expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Nothing that blocks was found.
+    Boots,
+    DoesNotBoot,
+    /// What decides it could not be read (encrypted, unknown file system).
+    Unknown,
+}

@@ -1,0 +1,1 @@
+//! Facts about a guest of this family.
