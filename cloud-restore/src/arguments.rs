@@ -34,6 +34,8 @@ pub enum Command {
     Points(command::points::PointsArgs),
     /// Build the disks of a recovery point
     Assemble(command::assemble::AssembleArgs),
+    /// Serve the disks of a recovery point over NBD, straight from the vault
+    Serve(command::serve::ServeArgs),
     /// Check that what is stored is whole, and which recovery points can be restored
     Verify(command::verify::VerifyArgs),
     /// Check or renew the recovery kit
@@ -110,6 +112,9 @@ mod tests {
             "sparesite-restore assemble dc01@latest --output d",
             "sparesite-restore assemble dc01@7 --output d --disk sda --format raw,vhd,vhdx,vmdk,qcow2",
             "sparesite-restore assemble dc01@2026-11-22T08:00:00Z --output d --in-place --no-sync",
+            "sparesite-restore serve dc01@7 --listen 127.0.0.1:10809",
+            "sparesite-restore serve dc01 --listen /run/x --disk sda --read-only --cache 1GiB --cache-folder /c",
+            "sparesite-restore serve dc01 --listen 0.0.0.0:1 --tls /t --overlay /o --json",
             "sparesite-restore verify --read-data --no-log --quiet",
             "sparesite-restore kit check --log-format json",
             "sparesite-restore kit new --output k2",

@@ -7,10 +7,12 @@ mod command;
 mod failure;
 mod fetched;
 mod gateway_name;
+mod interrupt;
 mod kit_file;
 mod local_disk;
 mod outputs;
 mod point_view;
+mod served;
 mod under_construction;
 mod vm_point;
 
@@ -23,6 +25,8 @@ use console::{Exit, Failure, OrFailure};
 
 use arguments::{Cli, Command, GatewayKeyCommand, KitCommand};
 
+const LEAST_THREADS: usize = 4;
+
 fn main() -> ExitCode {
     console::run(|| {
         let cli = Cli::parse();
@@ -30,7 +34,10 @@ fn main() -> ExitCode {
         if let Command::Manual(manual) = &cli.command {
             return manual.run(Cli::command());
         }
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let runtime = tokio::runtime::Builder::new_multi_thread()
+            // What is served from files on this machine is read where it is asked for: some may wait for a device.
+            .worker_threads(cpus.max(LEAST_THREADS))
             .enable_all()
             .build()
             .or_failure(|| Failure::failed("cannot start the program's threads"))?;
@@ -50,6 +57,7 @@ async fn run(cli: Cli) -> Result<Exit> {
     match command {
         Command::Points(args) => command::points::run(args, &access, &output).await,
         Command::Assemble(args) => command::assemble::run(args, &access, &output).await,
+        Command::Serve(args) => command::serve::run(args, &access, &output).await,
         Command::Verify(args) => command::verify::run(args, &access, &output).await,
         Command::Kit(KitCommand::Check) => command::kit_check::run(&access, &output).await,
         Command::Kit(KitCommand::New(args)) => command::kit_new::run(args, &access, &output).await,

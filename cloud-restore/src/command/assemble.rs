@@ -99,7 +99,7 @@ pub async fn run(args: AssembleArgs, access: &AccessArgs, output: &OutputArgs) -
 }
 
 /// The disks that were named; all of them when none was.
-fn choose<'a>(manifest: &'a Manifest, named: &[String]) -> Result<Vec<&'a Disk>, Failure> {
+pub fn choose<'a>(manifest: &'a Manifest, named: &[String]) -> Result<Vec<&'a Disk>, Failure> {
     let all = &manifest.disks;
     let vm = &manifest.facts.vm;
     if let Some(unknown) = named

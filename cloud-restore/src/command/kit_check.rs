@@ -65,7 +65,7 @@ pub async fn run(access: &AccessArgs, output: &OutputArgs) -> Result<Exit> {
 /// Opens a chunk of each disk: what only the recovery key can do.
 async fn prove(vault: &Vault, point: &Point) -> Result<(), StoreError> {
     for disk in point.manifest.disks.iter().filter(|disk| !disk.excluded) {
-        let mut image = DiskImage::open(vault, point, &disk.name).await?;
+        let image = DiskImage::open(vault, point, &disk.name).await?;
         let positions = image
             .size_bytes()
             .div_ceil(u64::from(image.chunk_bytes().max(1)));
@@ -79,7 +79,9 @@ async fn prove(vault: &Vault, point: &Point) -> Result<(), StoreError> {
                 Slot::Hole => None,
             });
             if let Some(id) = stored {
-                image.chunks(&[id]).await?;
+                for chunk in image.chunks(&[id]).await?.into_values() {
+                    chunk?;
+                }
                 break;
             }
         }

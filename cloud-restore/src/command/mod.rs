@@ -7,4 +7,5 @@ pub mod key_revoke;
 pub mod kit_check;
 pub mod kit_new;
 pub mod points;
+pub mod serve;
 pub mod verify;

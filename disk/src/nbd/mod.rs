@@ -1,6 +1,6 @@
 //! NBD, the protocol by which QEMU, nbdkit and hypervisors hand out disks: a
 //! client of the fixed newstyle handshake with structured replies and metadata
-//! contexts. `wire` is pure, `session` speaks over any byte stream, `pool` gives
+//! contexts, and a [`server`]. `wire` is pure, `session` speaks over any byte stream, `pool` gives
 //! several threads a connection each.
 //!
 //! Source: <https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md>.
@@ -10,6 +10,7 @@ mod error;
 mod handshake;
 mod pool;
 mod replies;
+pub mod server;
 mod session;
 mod tls;
 mod uri;

@@ -26,7 +26,7 @@ impl fmt::Debug for TlsClient {
     }
 }
 
-fn failed(what: impl fmt::Display) -> NbdError {
+pub(super) fn failed(what: impl fmt::Display) -> NbdError {
     NbdError::Tls(what.to_string())
 }
 
@@ -77,12 +77,12 @@ impl TlsClient {
     }
 }
 
-fn read(file: &Path) -> Result<Vec<CertificateDer<'static>>, NbdError> {
+pub(super) fn read(file: &Path) -> Result<Vec<CertificateDer<'static>>, NbdError> {
     let all = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
     all.map_err(|error| failed(format!("{}: {error}", file.display())))
 }
 
-fn roots_of(file: &Path) -> Result<RootCertStore, NbdError> {
+pub(super) fn roots_of(file: &Path) -> Result<RootCertStore, NbdError> {
     let mut roots = RootCertStore::empty();
     for certificate in read(file)? {
         roots

@@ -7,6 +7,7 @@ use super::overlay::MapOverlay;
 use super::packs::Grouping;
 use super::{Point, Vault};
 use crate::StoreError;
+use bytes::Bytes;
 use rayon::prelude::*;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -18,10 +19,10 @@ use vault_format::manifest::{Disk, Manifest};
 /// Chunks fetched and built in one go, in bytes of disk.
 const BATCH_BYTES: usize = 32 << 20;
 
-/// A disk: its layers' roots, and the index. What is larger is read on demand.
+/// A disk: its layers' roots, and the index. What is larger is read on demand, by several tasks at once.
 pub struct DiskImage {
     pub(super) engine: Arc<Engine>,
-    pub(super) overlay: MapOverlay,
+    overlay: tokio::sync::Mutex<MapOverlay>,
     size_bytes: u64,
     chunk_bytes: u32,
 }
@@ -62,6 +63,28 @@ impl DiskImage {
         point: &Point,
         disk_name: &str,
     ) -> Result<DiskImage, StoreError> {
+        disk_of(point, disk_name)?;
+        let engine = Arc::new(engine_for(vault, &point.manifest).await?);
+        Self::open_over(vault, point, disk_name, engine).await
+    }
+
+    /// Several disks of a point, which share one index.
+    pub async fn open_all(
+        vault: &Vault,
+        point: &Point,
+        disk_names: &[&str],
+    ) -> Result<Vec<DiskImage>, StoreError> {
+        let engine = Arc::new(engine_for(vault, &point.manifest).await?);
+        let open = |name| Self::open_over(vault, point, name, engine.clone());
+        futures::future::try_join_all(disk_names.iter().copied().map(open)).await
+    }
+
+    async fn open_over(
+        vault: &Vault,
+        point: &Point,
+        disk_name: &str,
+        engine: Arc<Engine>,
+    ) -> Result<DiskImage, StoreError> {
         let disk = disk_of(point, disk_name)?;
         let layers = if disk.excluded {
             &[][..]
@@ -70,8 +93,8 @@ impl DiskImage {
         };
         let overlay = MapOverlay::open(vault.objects.clone(), &vault.trust, layers).await?;
         Ok(DiskImage {
-            engine: Arc::new(engine_for(vault, &point.manifest).await?),
-            overlay,
+            engine,
+            overlay: tokio::sync::Mutex::new(overlay),
             size_bytes: disk.size_bytes,
             chunk_bytes: vault.config.chunk_bytes,
         })
@@ -86,33 +109,37 @@ impl DiskImage {
     }
 
     /// What stands at positions `range`, the layers overlaid: a hole where none says, and behind the disk's end.
-    pub async fn slots(&mut self, range: Range<u64>) -> Result<Vec<Slot>, StoreError> {
+    pub async fn slots(&self, range: Range<u64>) -> Result<Vec<Slot>, StoreError> {
         let count = range.end.saturating_sub(range.start) as usize;
         let end = self.size_bytes.div_ceil(u64::from(self.chunk_bytes));
-        let mut slots = self
-            .overlay
+        let mut overlay = self.overlay.lock().await;
+        let mut slots = overlay
             .slots(range.start.min(end)..range.end.min(end))
             .await?;
         slots.resize(count, Slot::Hole);
         Ok(slots)
     }
 
-    /// Fetches, opens and verifies chunks: any order, repetitions too.
+    /// Fetches, opens and verifies chunks: any order, repetitions too. Each is had or lost by itself; an error is the
+    /// store's, and concerns all.
     pub async fn chunks(
-        &mut self,
+        &self,
         ids: &[ChunkId],
-    ) -> Result<HashMap<ChunkId, Arc<[u8]>>, StoreError> {
+    ) -> Result<HashMap<ChunkId, Result<Bytes, StoreError>>, StoreError> {
         let mut unique = ids.to_vec();
         unique.sort_unstable();
         unique.dedup();
         let mut out = HashMap::with_capacity(unique.len());
         for group in unique.chunks((BATCH_BYTES / self.chunk_bytes as usize).max(1)) {
             let (chains, _) = self.engine.chains(group, Reach::First).await?;
-            let chains: Result<Vec<_>, _> = chains
-                .into_iter()
-                .map(|(id, c)| c.map_err(|why| lost(&id, why)))
-                .collect();
-            let batch = Batch::new(chains?);
+            let mut usable = Vec::with_capacity(chains.len());
+            for (id, chain) in chains {
+                match chain {
+                    Ok(chain) => usable.push(chain),
+                    Err(why) => drop(out.insert(id, Err(lost(&id, why)))),
+                }
+            }
+            let batch = Batch::new(usable);
             let pieces = self.engine.fetch(&batch, Grouping::Together).await?;
             let engine = &self.engine;
             let built: Vec<_> = tokio::task::block_in_place(|| {
@@ -120,18 +147,19 @@ impl DiskImage {
                 batch
                     .jobs
                     .par_iter()
-                    .map(|job| (job.id, build(job).map(Arc::from)))
+                    .map(|job| (job.id, build(job).map(Bytes::from)))
                     .collect()
             });
             let mut failed = Vec::new();
             for (id, chunk) in built {
                 match chunk {
-                    Some(chunk) => drop(out.insert(id, chunk)),
+                    Some(chunk) => drop(out.insert(id, Ok(chunk))),
                     None => failed.push(id),
                 }
             }
             for (id, chunk) in self.engine.recover(&failed).await? {
-                out.insert(id, chunk.map_err(|why| lost(&id, why))?.into());
+                let chunk = chunk.map(Bytes::from).map_err(|why| lost(&id, why));
+                out.insert(id, chunk);
             }
         }
         Ok(out)

@@ -15,8 +15,9 @@ use vault_format::{ChunkId, FormatError};
 
 /// Parts read in one go: 4 MiB, 131,072 positions.
 const PARTS_AT_ONCE: usize = 64;
-/// Decoded parts kept per layer, of about 70 KB each.
-const PARTS_KEPT: NonZeroUsize = NonZeroUsize::new(2).unwrap();
+/// Decoded parts kept per layer, of about 70 KB each; one has 2,048 positions. A disk that is booted from is read here
+/// and there.
+const PARTS_KEPT: NonZeroUsize = NonZeroUsize::new(16).unwrap();
 
 /// A layer object, opened.
 pub(super) struct RemoteLayer {

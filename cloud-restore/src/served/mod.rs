@@ -1,0 +1,20 @@
+//! A disk of a recovery point as it is served: chunks fetched on demand and kept in a bounded cache, writes kept in an
+//! overlay. The vault is only read.
+//!
+//! From above: [`ServedDisk`] (what NBD asks for) → `chunks` (which are at hand, which are on their way, what is read
+//! ahead) → `cache` and `source`; `overlay` beside them. `sealed_blocks` is the file below cache and throw-away overlay.
+
+mod cache;
+mod chunks;
+mod disk;
+mod overlay;
+mod read_ahead;
+mod sealed_blocks;
+mod serving;
+mod source;
+
+pub use disk::ServedDisk;
+pub use serving::{CacheArgs, Opened, Writes, open_disks};
+
+/// The unit of overlays, and of what is sealed in files: the vault's block.
+pub const BLOCK_BYTES: u64 = 4096;

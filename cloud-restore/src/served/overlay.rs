@@ -1,0 +1,304 @@
+//! What was written over a served disk, block by block: thrown away at the end, or kept in a file of its own.
+
+mod kept;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+
+use bytes::Bytes;
+
+use super::BLOCK_BYTES;
+use super::sealed_blocks::SealedBlocks;
+pub use kept::{KeptOverlay, Over};
+
+const BLOCK: usize = BLOCK_BYTES as usize;
+/// Blocks of one page of the map.
+const PAGE: u64 = 1024;
+
+/// A block as the map has it: how often it was written, and whether it is zero since. The count goes on over that, as it
+/// is part of what seals the block.
+const BASE: u32 = 0;
+const ZERO: u32 = 1 << 31;
+
+/// What became of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Nobody wrote it.
+    Base,
+    Zero,
+    Written,
+}
+
+impl Kind {
+    fn of(state: u32) -> Self {
+        match state {
+            BASE => Kind::Base,
+            state if state & ZERO != 0 => Kind::Zero,
+            _ => Kind::Written,
+        }
+    }
+}
+
+/// Which blocks were written, in pages that exist where something was.
+#[derive(Default)]
+struct BlockMap(BTreeMap<u64, Box<[u32; PAGE as usize]>>);
+
+impl BlockMap {
+    fn get(&self, block: u64) -> u32 {
+        let page = self.0.get(&(block / PAGE));
+        page.map_or(BASE, |page| page[(block % PAGE) as usize])
+    }
+
+    fn set(&mut self, block: u64, state: u32) {
+        let page = self.0.entry(block / PAGE);
+        page.or_insert_with(|| Box::new([BASE; PAGE as usize]))[(block % PAGE) as usize] = state;
+    }
+
+    /// The end of the blocks from `first` on that nobody wrote, at most `end`: whole pages are passed over.
+    fn base_until(&self, first: u64, end: u64) -> u64 {
+        let mut block = first;
+        while block < end {
+            let Some((number, page)) = self.0.range(block / PAGE..).next() else {
+                return end;
+            };
+            block = block.max(number * PAGE);
+            let within = (block % PAGE) as usize;
+            match page[within..].iter().position(|state| *state != BASE) {
+                Some(more) => return (block + more as u64).min(end),
+                None => block = (number + 1) * PAGE,
+            }
+        }
+        end
+    }
+}
+
+/// Where written blocks are.
+enum Blocks {
+    Thrown(SealedBlocks),
+    Kept(KeptOverlay),
+}
+
+/// What was written over a disk.
+pub struct Overlay {
+    map: BlockMap,
+    blocks: Blocks,
+}
+
+/// Part of a range that is read: as the disk has it, or as it was written since.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Part {
+    Base(Range<u64>),
+    Zeroes(Range<u64>),
+    Written(Range<u64>, Bytes),
+}
+
+/// What stands in the blocks at both ends of a write that begins or ends inside of one. Asked for beforehand, as it may
+/// have to be fetched; used only where nobody wrote meanwhile.
+#[derive(Default)]
+pub struct Ends {
+    pub first: Option<Vec<u8>>,
+    pub last: Option<Vec<u8>>,
+}
+
+impl Overlay {
+    /// One that is gone when the program ends.
+    pub fn thrown_away(folder: &Path) -> io::Result<Self> {
+        Ok(Overlay {
+            map: BlockMap::default(),
+            blocks: Blocks::Thrown(SealedBlocks::create(folder)?),
+        })
+    }
+
+    /// One that is kept, with what it holds already.
+    pub fn kept(kept: KeptOverlay) -> io::Result<Self> {
+        let mut map = BlockMap::default();
+        kept.load(|block, zero| map.set(block, if zero { ZERO } else { 1 }))?;
+        Ok(Overlay {
+            map,
+            blocks: Blocks::Kept(kept),
+        })
+    }
+
+    /// Whether nothing was written anywhere in the range.
+    pub fn is_base(&self, range: &Range<u64>) -> bool {
+        let blocks = blocks_of(range);
+        self.map.base_until(blocks.start, blocks.end) == blocks.end
+    }
+
+    /// A range, by where it is.
+    pub fn ranges(&self, range: Range<u64>) -> Vec<(Range<u64>, Kind)> {
+        let mut out = Vec::new();
+        let blocks = blocks_of(&range);
+        let mut block = blocks.start;
+        while block < blocks.end {
+            let kind = Kind::of(self.map.get(block));
+            let end = match kind {
+                Kind::Base => self.map.base_until(block, blocks.end),
+                _ => self.alike_until(block, blocks.end),
+            };
+            let bytes = (block * BLOCK_BYTES).max(range.start)..(end * BLOCK_BYTES).min(range.end);
+            out.push((bytes, kind));
+            block = end;
+        }
+        out
+    }
+
+    /// A range, with what was written.
+    pub fn parts(&self, range: Range<u64>) -> io::Result<Vec<Part>> {
+        let part = |(range, kind): (Range<u64>, Kind)| {
+            Ok(match kind {
+                Kind::Base => Part::Base(range),
+                Kind::Zero => Part::Zeroes(range),
+                Kind::Written => {
+                    let blocks = blocks_of(&range);
+                    let mut data = vec![0; ((blocks.end - blocks.start) * BLOCK_BYTES) as usize];
+                    self.read_blocks(blocks.start, &mut data)?;
+                    let skip = (range.start - blocks.start * BLOCK_BYTES) as usize;
+                    let length = (range.end - range.start) as usize;
+                    Part::Written(range, Bytes::from(data).slice(skip..skip + length))
+                }
+            })
+        };
+        self.ranges(range).into_iter().map(part).collect()
+    }
+
+    /// The end of the blocks that are zero, or written, as `first` is.
+    fn alike_until(&self, first: u64, end: u64) -> u64 {
+        let kind = |block| Kind::of(self.map.get(block));
+        let wanted = kind(first);
+        (first + 1..end)
+            .find(|block| kind(*block) != wanted)
+            .unwrap_or(end)
+    }
+
+    fn read_blocks(&self, first: u64, into: &mut [u8]) -> io::Result<()> {
+        match &self.blocks {
+            Blocks::Thrown(blocks) => {
+                let generations = (first..).map(|block| self.map.get(block) & !ZERO);
+                blocks.read(first, generations, into)
+            }
+            Blocks::Kept(kept) => kept.read(first, into),
+        }
+    }
+
+    fn write_blocks(&mut self, first: u64, data: &[u8]) -> io::Result<()> {
+        match &mut self.blocks {
+            Blocks::Kept(kept) => {
+                kept.write(first, data)?;
+                let count = (data.len() / BLOCK) as u64;
+                (first..first + count).for_each(|block| self.map.set(block, 1));
+            }
+            Blocks::Thrown(blocks) => {
+                let count = (data.len() / BLOCK) as u64;
+                let written = (first..first + count).map(|block| self.map.get(block) & !ZERO);
+                let generation = written.max().unwrap_or(0) + 1;
+                if generation == ZERO {
+                    return Err(io::Error::other(
+                        "a block was written two thousand million times",
+                    ));
+                }
+                blocks.write(first, generation, data)?;
+                (first..first + count).for_each(|block| self.map.set(block, generation));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes anywhere; `ends` as [`Overlay::ends`] asked for them.
+    pub fn write(&mut self, offset: u64, data: &[u8], ends: &Ends) -> io::Result<()> {
+        let range = offset..offset + data.len() as u64;
+        let blocks = blocks_of(&range);
+        let (head, tail) = self.ends(&range);
+        if head.is_none() && tail.is_none() {
+            return self.write_blocks(blocks.start, data);
+        }
+        let mut whole = vec![0; ((blocks.end - blocks.start) * BLOCK_BYTES) as usize];
+        for (block, base) in [(head, &ends.first), (tail, &ends.last)] {
+            if let Some(block) = block {
+                let at = ((block - blocks.start) * BLOCK_BYTES) as usize;
+                self.fill(block, base.as_deref(), &mut whole[at..at + BLOCK])?;
+            }
+        }
+        let skip = (offset - blocks.start * BLOCK_BYTES) as usize;
+        whole[skip..skip + data.len()].copy_from_slice(data);
+        self.write_blocks(blocks.start, &whole)
+    }
+
+    /// The blocks that a write of this range changes in part: the first, and the last if that is another one.
+    pub fn ends(&self, range: &Range<u64>) -> (Option<u64>, Option<u64>) {
+        let blocks = blocks_of(range);
+        let head = !range.start.is_multiple_of(BLOCK_BYTES);
+        let tail = !range.end.is_multiple_of(BLOCK_BYTES);
+        let last = blocks.end - 1;
+        match blocks.start == last {
+            true => ((head || tail).then_some(last), None),
+            false => (head.then_some(blocks.start), tail.then_some(last)),
+        }
+    }
+
+    fn fill(&self, block: u64, base: Option<&[u8]>, into: &mut [u8]) -> io::Result<()> {
+        match (Kind::of(self.map.get(block)), base) {
+            (Kind::Base, Some(base)) => into[..base.len()].copy_from_slice(base),
+            (Kind::Base, None) => {
+                return Err(io::Error::other("what stands in a block was not read"));
+            }
+            (Kind::Zero, _) => {}
+            (Kind::Written, _) => self.read_blocks(block, into)?,
+        }
+        Ok(())
+    }
+
+    /// Makes a range read as zero.
+    pub fn write_zeroes(&mut self, range: Range<u64>, ends: &Ends) -> io::Result<()> {
+        let whole = range.start.div_ceil(BLOCK_BYTES)..range.end / BLOCK_BYTES;
+        if whole.is_empty() {
+            let zeroes = vec![0; (range.end - range.start) as usize];
+            return self.write(range.start, &zeroes, ends);
+        }
+        let head = range.start..whole.start * BLOCK_BYTES;
+        let tail = whole.end * BLOCK_BYTES..range.end;
+        if !head.is_empty() {
+            let ends = Ends {
+                first: ends.first.clone(),
+                last: None,
+            };
+            self.write(
+                head.start,
+                &vec![0; (head.end - head.start) as usize],
+                &ends,
+            )?;
+        }
+        if !tail.is_empty() {
+            let ends = Ends {
+                first: ends.last.clone(),
+                last: None,
+            };
+            self.write(
+                tail.start,
+                &vec![0; (tail.end - tail.start) as usize],
+                &ends,
+            )?;
+        }
+        for block in whole {
+            if let Blocks::Kept(kept) = &mut self.blocks {
+                kept.zero(block);
+            }
+            self.map.set(block, self.map.get(block) | ZERO);
+        }
+        Ok(())
+    }
+
+    /// What is kept survives a crash from here on.
+    pub fn flush(&mut self) -> io::Result<()> {
+        match &mut self.blocks {
+            Blocks::Thrown(_) => Ok(()),
+            Blocks::Kept(kept) => kept.flush(),
+        }
+    }
+}
+
+fn blocks_of(range: &Range<u64>) -> Range<u64> {
+    range.start / BLOCK_BYTES..range.end.div_ceil(BLOCK_BYTES)
+}

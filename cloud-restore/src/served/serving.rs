@@ -1,0 +1,113 @@
+//! The disks of a recovery point, opened to be served: what `serve`, `boot`, `drill` and `preflight` begin with.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use console::units::Bytes;
+use console::{Failure, OrFailure};
+use vault_store::read::{DiskImage, Point, Vault};
+
+use super::cache::Cache;
+use super::disk::ServedDisk;
+use super::overlay::{KeptOverlay, Over, Overlay};
+use super::source::VaultSource;
+use crate::failure::attempting;
+use crate::point_view;
+
+/// Of all disks together, in memory.
+const MEMORY_BYTES: u64 = 128 << 20;
+const DEFAULT_CACHE: &str = "4 GB";
+/// Survives a restart of the machine, is not in memory, and is there.
+const DEFAULT_FOLDER: &str = "/var/tmp";
+
+/// Where what was fetched, and what is written, is kept meanwhile.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Cache")]
+pub struct CacheArgs {
+    /// How much of what was fetched is kept on this machine; sealed, and gone at the end
+    #[arg(long, value_name = "SIZE", default_value = DEFAULT_CACHE)]
+    pub cache: Bytes,
+    /// The folder for that, and for what is written over the disks
+    #[arg(long, value_name = "FOLDER", default_value = DEFAULT_FOLDER)]
+    pub cache_folder: PathBuf,
+}
+
+/// What becomes of writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Writes {
+    Refused,
+    ThrownAway,
+    /// In a folder, a file for each disk.
+    Kept(PathBuf),
+}
+
+/// A disk that is ready to be served.
+pub struct Opened {
+    pub name: String,
+    pub disk: Arc<ServedDisk>,
+}
+
+/// Opens disks of a point, in the order of their names as given.
+pub async fn open_disks(
+    vault: &Vault,
+    point: &Point,
+    names: &[&str],
+    cache: &CacheArgs,
+    writes: &Writes,
+) -> Result<Vec<Opened>, Failure> {
+    let shown = point_view::name(&point.manifest.facts);
+    let images = DiskImage::open_all(vault, point, names)
+        .await
+        .map_err(attempting(format!("cannot open the disks of {shown}")))?;
+    if let Writes::Kept(folder) = writes {
+        std::fs::create_dir_all(folder).or_failure(|| {
+            Failure::failed(format!("cannot make the folder {}", folder.display()))
+        })?;
+    }
+    let share = |bytes: u64, chunk: u32| bytes / u64::from(chunk) / names.len().max(1) as u64;
+    let mut opened = Vec::with_capacity(names.len());
+    for (name, image) in names.iter().zip(images) {
+        let chunk = image.chunk_bytes();
+        let folder = &cache.cache_folder;
+        let in_file = u32::try_from(share(cache.cache.get(), chunk)).unwrap_or(u32::MAX);
+        let in_memory = share(MEMORY_BYTES, chunk) as usize;
+        let no_cache = || {
+            Failure::failed(format!("cannot make a cache in {}", folder.display()))
+                .remedy("name a folder that you may write to with --cache-folder")
+        };
+        let made = Cache::create(folder, chunk, in_memory, in_file).or_failure(no_cache)?;
+        let overlay = match writes {
+            Writes::Refused => None,
+            Writes::ThrownAway => Some(Overlay::thrown_away(folder).or_failure(no_cache)?),
+            Writes::Kept(folder) => Some(kept(vault, point, name, image.size_bytes(), folder)?),
+        };
+        let source = Arc::new(VaultSource(image));
+        let disk = ServedDisk::new(format!("{shown} {name}"), source, made, overlay);
+        opened.push(Opened {
+            name: (*name).to_owned(),
+            disk: Arc::new(disk),
+        });
+    }
+    Ok(opened)
+}
+
+fn kept(
+    vault: &Vault,
+    point: &Point,
+    disk: &str,
+    size_bytes: u64,
+    folder: &Path,
+) -> Result<Overlay, Failure> {
+    let facts = &point.manifest.facts;
+    let over = Over {
+        vault: vault.config.id.to_string(),
+        point: format!("{}@{} ({})", facts.vm, facts.point.sequence, facts.point),
+        disk: disk.to_owned(),
+        size_bytes,
+    };
+    let path = folder.join(format!("{disk}.overlay"));
+    let opened = KeptOverlay::open(&path, &over).map_err(|e| Failure::failed(e.to_string()))?;
+    Overlay::kept(opened)
+        .or_failure(|| Failure::failed(format!("cannot read the overlay {}", path.display())))
+}
