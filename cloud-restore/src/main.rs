@@ -7,9 +7,11 @@ mod command;
 mod failure;
 mod fetched;
 mod gateway_name;
+mod hardware;
 mod interrupt;
 mod kit_file;
 mod local_disk;
+mod machine;
 mod outputs;
 mod point_view;
 mod served;
@@ -57,6 +59,7 @@ async fn run(cli: Cli) -> Result<Exit> {
     match command {
         Command::Points(args) => command::points::run(args, &access, &output).await,
         Command::Assemble(args) => command::assemble::run(args, &access, &output).await,
+        Command::Boot(args) => command::boot::run(args, &access, &output).await,
         Command::Serve(args) => command::serve::run(args, &access, &output).await,
         Command::Verify(args) => command::verify::run(args, &access, &output).await,
         Command::Kit(KitCommand::Check) => command::kit_check::run(&access, &output).await,

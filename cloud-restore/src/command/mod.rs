@@ -1,6 +1,7 @@
 //! One file a command: its arguments, what it does, what it prints.
 
 pub mod assemble;
+pub mod boot;
 pub mod key_issue;
 pub mod key_list;
 pub mod key_revoke;

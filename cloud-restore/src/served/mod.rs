@@ -12,8 +12,9 @@ mod read_ahead;
 mod sealed_blocks;
 mod serving;
 mod source;
+#[cfg(test)]
+mod tests;
 
-pub use disk::ServedDisk;
 pub use serving::{CacheArgs, Opened, Writes, open_disks};
 
 /// The unit of overlays, and of what is sealed in files: the vault's block.

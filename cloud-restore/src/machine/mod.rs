@@ -1,0 +1,14 @@
+//! A recovery point as a running machine: QEMU on the disks that are served. Used by `boot` and `drill`.
+//!
+//! `plan` says which machine (pure), `local` what QEMU of this host can do, `running` starts and ends it, `qmp` speaks to
+//! it.
+
+mod arguments;
+mod local;
+mod plan;
+mod qmp;
+mod running;
+
+pub use local::Local;
+pub use plan::{Choices, Machine, Network, plan};
+pub use running::{Console, Running, how};

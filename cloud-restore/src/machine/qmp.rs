@@ -1,0 +1,112 @@
+//! QEMU's monitor: a command, an answer. And the guest agent, which speaks almost the same.
+//!
+//! Source: <https://www.qemu.org/docs/master/interop/qmp-spec.html>.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+/// An answer that takes longer is none: QEMU answers within milliseconds, and a screenshot within a second.
+const ANSWER: Duration = Duration::from_secs(30);
+/// The longest line that is read: a guest writes the agent's.
+const LONGEST_LINE: usize = 1 << 20;
+
+pub struct Qmp {
+    stream: BufReader<UnixStream>,
+}
+
+impl Qmp {
+    /// QEMU's own monitor.
+    pub async fn connect(path: &Path) -> io::Result<Self> {
+        let mut qmp = Self::open(path).await?;
+        timeout(ANSWER, qmp.line()).await.map_err(late)??;
+        qmp.command("qmp_capabilities", json!({})).await?;
+        Ok(qmp)
+    }
+
+    /// The guest agent, if it answers: what it said to others before is skipped.
+    pub async fn agent(path: &Path, wait: Duration) -> io::Result<Self> {
+        let mut agent = Self::open(path).await?;
+        let id = std::process::id();
+        let sync = json!({"execute": "guest-sync", "arguments": {"id": id}});
+        agent.send(&sync).await?;
+        let answered = async {
+            loop {
+                if agent.line().await?["return"] == json!(id) {
+                    return Ok::<_, io::Error>(());
+                }
+            }
+        };
+        timeout(wait, answered).await.map_err(late)??;
+        Ok(agent)
+    }
+
+    async fn open(path: &Path) -> io::Result<Self> {
+        let stream = UnixStream::connect(path).await?;
+        Ok(Qmp {
+            stream: BufReader::new(stream),
+        })
+    }
+
+    async fn send(&mut self, message: &Value) -> io::Result<()> {
+        let stream = self.stream.get_mut();
+        stream.write_all(message.to_string().as_bytes()).await?;
+        stream.write_all(b"\n").await
+    }
+
+    async fn line(&mut self) -> io::Result<Value> {
+        let mut line = Vec::new();
+        loop {
+            let bytes = self.stream.fill_buf().await?;
+            if bytes.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let end = bytes.iter().position(|byte| *byte == b'\n');
+            let take = end.map_or(bytes.len(), |end| end + 1);
+            line.extend_from_slice(&bytes[..take]);
+            self.stream.consume(take);
+            if line.len() > LONGEST_LINE {
+                return Err(io::Error::other("an answer without end"));
+            }
+            if end.is_some() {
+                // Before its answer, the agent may send 0xff.
+                let text = line.strip_prefix(b"\xff").unwrap_or(&line);
+                return match text.trim_ascii().is_empty() {
+                    true => Ok(Value::Null),
+                    false => serde_json::from_slice(text).map_err(io::Error::other),
+                };
+            }
+        }
+    }
+
+    /// Sends a command and gives its answer; events are passed over.
+    pub async fn command(&mut self, name: &str, arguments: Value) -> io::Result<Value> {
+        let mut message = json!({ "execute": name });
+        if arguments.as_object().is_some_and(|given| !given.is_empty()) {
+            message["arguments"] = arguments;
+        }
+        self.send(&message).await?;
+        let answer = async {
+            loop {
+                let mut answer = self.line().await?;
+                if let Some(error) = answer.get("error") {
+                    let why = error["desc"].as_str().unwrap_or("an error without words");
+                    return Err(io::Error::other(format!("{name}: {why}")));
+                }
+                if answer.get("return").is_some() {
+                    return Ok(answer["return"].take());
+                }
+            }
+        };
+        timeout(ANSWER, answer).await.map_err(late)?
+    }
+}
+
+fn late(_: tokio::time::error::Elapsed) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "no answer in time")
+}

@@ -1,0 +1,170 @@
+//! A machine that runs: its NBD server, its QEMU, and the folder with their sockets.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use console::{Failure, OrFailure};
+use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
+use virtual_disk::nbd::NbdAddress;
+use virtual_disk::nbd::server::{NamedExport, NbdListener, NbdServer};
+
+use super::arguments::{Sockets, arguments, program};
+use super::local::{self, Local};
+use super::plan::Plan;
+use super::qmp::Qmp;
+use crate::served::Opened;
+
+/// QEMU's own end, after SIGTERM.
+const END: Duration = Duration::from_secs(5);
+
+/// Where the guest's first serial line goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Console {
+    /// To this terminal and from it; with QEMU's monitor behind Ctrl-A C where it is one.
+    Terminal {
+        interactive: bool,
+    },
+    File(PathBuf),
+    Nowhere,
+}
+
+/// The folder of a machine's sockets, gone with it. Short: a socket's path may have 107 bytes.
+pub struct Places(tempfile::TempDir);
+
+impl Places {
+    pub fn make() -> Result<Self, Failure> {
+        let made = tempfile::Builder::new().prefix("sparesite-").tempdir();
+        made.map(Places)
+            .or_failure(|| Failure::failed("cannot make a folder for the machine's sockets"))
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn sockets(&self) -> Sockets {
+        Sockets {
+            nbd: self.path().join("nbd"),
+            qmp: self.path().join("qmp"),
+            guest_agent: self.path().join("agent"),
+        }
+    }
+}
+
+pub struct Running {
+    qemu: Child,
+    server: JoinHandle<()>,
+    sockets: Sockets,
+    pub started: Instant,
+    // Last: its sockets outlive whoever uses them.
+    _places: Places,
+}
+
+impl Running {
+    /// Serves the disks and starts QEMU on them.
+    pub async fn start(
+        plan: &Plan,
+        local: &Local,
+        disks: &[Opened],
+        console: &Console,
+        vnc: Option<&str>,
+    ) -> Result<Self, Failure> {
+        let places = Places::make()?;
+        let sockets = places.sockets();
+        let flash = local::flash(plan, places.path())?;
+        let listener = NbdListener::bind(&NbdAddress::Unix(sockets.nbd.clone()))
+            .await
+            .map_err(|e| Failure::failed(e.to_string()))?;
+        let export = |opened: &Opened| NamedExport {
+            name: opened.name.clone(),
+            description: String::new(),
+            export: opened.disk.clone(),
+        };
+        let server = NbdServer::new(disks.iter().map(export).collect(), None);
+        let server = tokio::spawn(async move { server.serve(&listener).await });
+        let serial = match console {
+            Console::Terminal { interactive: true } => "mon:stdio".to_owned(),
+            Console::Terminal { interactive: false } => "stdio".to_owned(),
+            Console::File(path) => {
+                format!("file:{}", path.display().to_string().replace(',', ",,"))
+            }
+            Console::Nowhere => "null".to_owned(),
+        };
+        let now = jiff::Timestamp::now().as_second();
+        let given = arguments(plan, &sockets, flash.as_ref(), &serial, vnc, local.kvm, now);
+        let name = program(plan.architecture);
+        tracing::debug!("{name} {}", given.join(" "));
+        let mut command = Command::new(name);
+        command.args(given).kill_on_drop(true);
+        if !matches!(console, Console::Terminal { .. }) {
+            command.stdin(Stdio::null()).stdout(Stdio::null());
+        }
+        let started = Instant::now();
+        let qemu = command.spawn();
+        let qemu = qemu.or_failure(|| Failure::failed(format!("cannot start {name}")))?;
+        Ok(Running {
+            qemu,
+            server,
+            sockets,
+            started,
+            _places: places,
+        })
+    }
+
+    /// Until QEMU ends by itself.
+    pub async fn ended(&mut self) -> Result<ExitStatus, Failure> {
+        let ended = self.qemu.wait().await;
+        ended.or_failure(|| Failure::failed("QEMU cannot be waited for"))
+    }
+
+    /// QEMU's monitor; it is there some moments after the start.
+    pub async fn monitor(&self) -> std::io::Result<Qmp> {
+        let mut tries = 0;
+        loop {
+            match Qmp::connect(&self.sockets.qmp).await {
+                Err(_) if tries < 100 => {
+                    tries += 1;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    pub fn guest_agent(&self) -> &Path {
+        &self.sockets.guest_agent
+    }
+
+    /// Ends it, whatever the guest does.
+    pub async fn end(mut self) {
+        if let Some(id) = self
+            .qemu
+            .id()
+            .and_then(|id| rustix::process::Pid::from_raw(id as i32))
+        {
+            let _ = rustix::process::kill_process(id, rustix::process::Signal::TERM);
+        }
+        if tokio::time::timeout(END, self.qemu.wait()).await.is_err() {
+            let _ = self.qemu.kill().await;
+        }
+        self.server.abort();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+/// How a process ended, in words.
+pub fn how(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "an unknown end".into(),
+    }
+}
