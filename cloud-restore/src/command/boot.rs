@@ -74,6 +74,15 @@ pub struct MachineArgs {
     /// The bus of all disks [default: as recorded, else virtio]
     #[arg(long, value_name = "BUS", value_enum)]
     disk_bus: Option<BusArg>,
+    /// Hardware virtualization or emulation [default: kvm where a try shows that it works]
+    #[arg(long, value_name = "ACCEL", value_enum)]
+    accel: Option<AccelArg>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AccelArg {
+    Kvm,
+    Tcg,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -106,6 +115,10 @@ impl BusArg {
 }
 
 impl MachineArgs {
+    pub fn kvm(&self) -> Option<bool> {
+        self.accel.map(|accel| accel == AccelArg::Kvm)
+    }
+
     pub fn choices(&self, network: Network) -> Choices {
         Choices {
             memory_bytes: self.memory.map(Bytes::get),
@@ -158,7 +171,8 @@ pub async fn run(args: BootArgs, access: &AccessArgs, output: &OutputArgs) -> Re
         .map_err(attempting(format!("cannot open recovery point {wanted}")))?;
     let facts = &point.manifest.facts;
     let hardware = Hardware::of(&point.manifest);
-    let local = Local::ask(hardware.architecture.unwrap_or(Architecture::X86_64))?;
+    let architecture = hardware.architecture.unwrap_or(Architecture::X86_64);
+    let local = Local::ask(architecture, args.machine.kvm())?;
     let forwards = args.forwards.clone();
     let network = match args.network {
         true => Network::User { forwards },

@@ -23,9 +23,6 @@ pub struct Flash {
     pub secure: bool,
 }
 
-/// Where the first serial line goes, in QEMU's words.
-pub type Serial = String;
-
 pub fn program(architecture: Architecture) -> &'static str {
     match architecture {
         Architecture::X86_64 => "qemu-system-x86_64",
