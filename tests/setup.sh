@@ -164,7 +164,7 @@ flock 9
 case $kind in
 test)
     test_guest
-    packages nbdkit=nbdkit
+    packages nbdkit=nbdkit nbdcopy=libnbd-bin fio=fio
     azurite
     optional sshd packages /usr/sbin/sshd=openssh-server
     optional libvirt libvirt

@@ -34,6 +34,33 @@ impl Background {
         }
     }
 
+    /// The same, with what it says on stdout in a file: to be read while it runs.
+    pub fn start_to(command: &mut Command, stdout: fs::File) -> Self {
+        let line = line_of(command);
+        command
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(Stdio::piped());
+        let child = command
+            .spawn()
+            .unwrap_or_else(|e| panic!("{line}: cannot be started: {e}"));
+        Background {
+            child: Some(child),
+            line,
+        }
+    }
+
+    pub fn has_ended(&self) -> bool {
+        let id = self.child.as_ref().map_or(0, Child::id);
+        // Not yet waited for, it is a zombie.
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        let state = stat
+            .rsplit(") ")
+            .next()
+            .and_then(|rest| rest.chars().next());
+        state.is_none_or(|state| state == 'Z')
+    }
+
     pub fn wait(mut self) -> Run {
         let child = self.child.take().expect("it was not waited for");
         let output = child.wait_with_output().expect("it ends");
