@@ -106,7 +106,7 @@ fn parse_label(label: &[u8]) -> Option<Label> {
 fn read_area(reader: &dyn DiskReader, start: u64, size: u64) -> Result<Option<String>, String> {
     let mut header = [0u8; HEADER_BYTES as usize];
     let end = start.checked_add(size);
-    if size <= HEADER_BYTES || !end.is_some_and(|end| end <= reader.size_bytes()) {
+    if size <= HEADER_BYTES || end.is_none_or(|end| end > reader.size_bytes()) {
         return Err("it lies behind the volume's end".to_owned());
     }
     reader.read_at(start, &mut header).map_err(in_words)?;
