@@ -47,7 +47,12 @@ fn content(number: usize) -> Vec<u8> {
 }
 
 /// Makes, moves and removes files in many small transactions, so that a small journal goes round several times.
-fn work(root: &Path, may_remove_folders: bool) -> BTreeMap<String, Vec<u8>> {
+/// `look` is called now and then with what should be there.
+fn work(
+    root: &Path,
+    may_remove_folders: bool,
+    look: impl Fn(&BTreeMap<String, Vec<u8>>),
+) -> BTreeMap<String, Vec<u8>> {
     let mut expected = BTreeMap::new();
     for number in 0..1500 {
         let folder = format!("folder-{}", number % 40);
@@ -82,6 +87,9 @@ fn work(root: &Path, may_remove_folders: bool) -> BTreeMap<String, Vec<u8>> {
             });
             std::fs::remove_dir(root.join(&folder)).unwrap();
         }
+        if number % 150 == 149 {
+            look(&expected);
+        }
     }
     // One file in very many pieces.
     let pieces = std::fs::File::create(root.join("pieces")).unwrap();
@@ -98,7 +106,7 @@ fn work(root: &Path, may_remove_folders: bool) -> BTreeMap<String, Vec<u8>> {
     expected
 }
 
-fn check(file_system: &dyn FileSystem, expected: &BTreeMap<String, Vec<u8>>) {
+fn check_files(file_system: &dyn FileSystem, expected: &BTreeMap<String, Vec<u8>>) {
     let mut found = Vec::new();
     for entry in file_system.list("/").unwrap() {
         if entry.kind == FileKind::Folder && entry.name != "lost+found" {
@@ -115,6 +123,10 @@ fn check(file_system: &dyn FileSystem, expected: &BTreeMap<String, Vec<u8>>) {
         let read = file_system.read(&format!("/{path}"), 1 << 30).unwrap();
         assert!(read.as_ref() == Some(bytes), "{path}");
     }
+}
+
+fn check(file_system: &dyn FileSystem, expected: &BTreeMap<String, Vec<u8>>) {
+    check_files(file_system, expected);
     assert_eq!(
         file_system.read_link("/link").unwrap().as_deref(),
         Some("folder-1")
@@ -129,7 +141,7 @@ fn ext4_copied_while_it_is_mounted() {
     for options in ["metadata_csum", "^metadata_csum,^64bit"] {
         let folder = tempfile::tempdir().unwrap();
         let image = folder.path().join("image");
-        blank(&image, 128 << 20);
+        blank(&image, 64 << 20);
         // A journal of 4 MiB goes round under this work.
         run(
             "mke2fs",
@@ -141,16 +153,18 @@ fn ext4_copied_while_it_is_mounted() {
         let Some(mounted) = Mounted::new(&image, folder.path(), "mount", &["-o", "loop"]) else {
             return;
         };
-        let expected = work(&mounted.at, true);
-        run("sync", &[&"-f", &mounted.at]);
-        let copy = std::fs::read(&image).unwrap();
+        let copied = || {
+            run("sync", &[&"-f", &mounted.at]);
+            whole(std::fs::read(&image).unwrap()).1
+        };
+        let expected = work(&mounted.at, true, |expected| {
+            let ext = copied();
+            let state = ext.state().join("; ");
+            assert!(state.contains("blocks of its journal"), "{state}");
+            check_files(&*ext, expected);
+        });
+        let ext = copied();
         drop(mounted);
-        let (_, ext) = whole(copy);
-        assert!(
-            ext.state()[0].contains("blocks of its journal"),
-            "{:?}",
-            ext.state()
-        );
         check(&*ext, &expected);
         let (_, ext) = whole(std::fs::read(&image).unwrap());
         assert_eq!(ext.state(), Vec::<String>::new());
@@ -170,7 +184,7 @@ fn xfs_after_work_and_unmount() {
     let Some(mounted) = Mounted::new(&image, folder.path(), "mount", &["-o", "loop"]) else {
         return;
     };
-    let mut expected = work(&mounted.at, true);
+    let mut expected = work(&mounted.at, true, |_| {});
     let long = "x".repeat(900);
     std::os::unix::fs::symlink(&long, mounted.at.join("folder-2/long")).unwrap();
     expected.insert("folder-2/long".into(), Vec::new());
@@ -216,7 +230,7 @@ fn ntfs_with_folders() {
     std::fs::create_dir_all(&config).unwrap();
     std::fs::write(config.join("SYSTEM"), pattern(500_000)).unwrap();
     // ntfs-3g finds a folder not empty for a while after its last file was removed.
-    let expected = work(&mounted.at, false);
+    let expected = work(&mounted.at, false, |_| {});
     run("sync", &[]);
     drop(mounted);
     let (_, ntfs) = whole(std::fs::read(&image).unwrap());

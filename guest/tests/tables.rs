@@ -3,9 +3,11 @@
 mod common;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use common::{blank, blkid, divided, fed, has, run};
-use guest_inspection::storage::{BootCode, Content, TableKind};
+use common::{blank, blkid, divided, fed, has, named, run};
+use guest_inspection::storage::{BootCode, Content, NamedDisk, TableKind, divide};
+use virtual_disk::{DiskError, DiskReader};
 
 const SIZE: u64 = 64 << 20;
 
@@ -243,4 +245,73 @@ fn a_file_system_without_a_table_is_a_volume() {
         assert_eq!((volume.place.as_str(), volume.content), ("sda", content));
         assert_eq!(volume.number, None);
     }
+}
+
+#[test]
+fn boot_code_of_grub() {
+    let path = "/usr/lib/grub/i386-pc/boot.img";
+    let Ok(code) = std::fs::read(path) else {
+        testkit::skip("grub-pc-bin");
+        return;
+    };
+    let mut disk = vec![0u8; 1 << 20];
+    disk[..440].copy_from_slice(&code[..440]);
+    // boot.img comes with its core at sector 1, where grub-install puts it on a disk with an MBR.
+    let grub = |core_present| BootCode::Grub {
+        core_sector: 1,
+        core_present,
+    };
+    let layout = divided(disk.clone()).disks.remove(0);
+    assert_eq!(
+        (layout.has_boot_code, layout.boot_code),
+        (true, grub(false))
+    );
+    disk[512] = 0x52;
+    let layout = divided(disk).disks.remove(0);
+    assert_eq!(layout.boot_code, grub(true));
+    let printed = serde_json::to_value(&layout).unwrap();
+    assert_eq!(printed["boot_code"]["kind"], "grub");
+    assert_eq!(printed["boot_code"]["core_present"], true);
+}
+
+/// A disk whose medium fails.
+struct Failing;
+
+impl DiskReader for Failing {
+    fn size_bytes(&self) -> u64 {
+        1 << 30
+    }
+    fn read_at(&self, _: u64, _: &mut [u8]) -> Result<(), DiskError> {
+        Err(DiskError::Size {
+            path: "sda".into(),
+            reason: "the medium fails".into(),
+        })
+    }
+    fn next_data(&self, _: u64) -> Result<Option<std::ops::Range<u64>>, DiskError> {
+        Ok(None)
+    }
+}
+
+#[test]
+fn tiny_disks_and_those_that_fail_do_not_hide_the_others() {
+    let mut disks: Vec<NamedDisk> = [0, 1, 511, 512, 1023, 4096]
+        .into_iter()
+        .map(|size| named("tiny", vec![0xff; size]))
+        .collect();
+    disks.push(NamedDisk {
+        name: "failing".into(),
+        reader: Arc::new(Failing),
+    });
+    disks.push(named("last", vec![0; 1 << 20]));
+    let storage = divide(&disks);
+    assert_eq!(storage.disks.len(), 8);
+    assert!(
+        storage.faults[0].contains("disk failing is not read") && storage.faults.len() == 1,
+        "{:?}",
+        storage.faults
+    );
+    assert_eq!(
+        storage.volumes.last().map(|v| v.place.as_str()),
+        Some("last")
+    );
 }

@@ -83,3 +83,95 @@ pub(super) fn target(reparse: &[u8]) -> Option<String> {
         .filter(|printed| !printed.is_empty())
         .or_else(|| text(8, 10))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn utf16(text: &str) -> Vec<u8> {
+        text.encode_utf16().flat_map(u16::to_le_bytes).collect()
+    }
+
+    fn entry(record: u64, name: &str, flags: u32, tag: u32, namespace: u8) -> Vec<u8> {
+        let mut key = vec![0u8; 66];
+        key[56..60].copy_from_slice(&flags.to_le_bytes());
+        key[60..64].copy_from_slice(&tag.to_le_bytes());
+        key[64] = name.encode_utf16().count() as u8;
+        key[65] = namespace;
+        key.extend(utf16(name));
+        let mut entry = (record | 5 << 48).to_le_bytes().to_vec();
+        let length = (16 + key.len()).next_multiple_of(8);
+        entry.extend((length as u16).to_le_bytes());
+        entry.extend((key.len() as u16).to_le_bytes());
+        entry.extend([0; 4]);
+        entry.extend(key);
+        entry.resize(length, 0);
+        entry
+    }
+
+    fn node_of(entries: &[Vec<u8>]) -> Vec<u8> {
+        let mut body = entries.concat();
+        body.extend([0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0, 0, 2, 0, 0, 0]);
+        let mut bytes = 16u32.to_le_bytes().to_vec();
+        bytes.extend((16 + body.len() as u32).to_le_bytes());
+        bytes.extend([0; 8]);
+        bytes.extend(body);
+        bytes
+    }
+
+    #[test]
+    fn names_of_each_kind() {
+        let bytes = node_of(&[
+            entry(5, ".", FILE_FOLDER, 0, 3),
+            entry(3, "$Volume", 0, 0, 3),
+            entry(100, "Program Files", FILE_FOLDER, 0, 1),
+            entry(100, "PROGRA~1", FILE_FOLDER, 0, 2),
+            entry(
+                101,
+                "Users",
+                FILE_FOLDER | FILE_REPARSE_POINT,
+                REPARSE_MOUNT_POINT,
+                3,
+            ),
+            entry(102, "ntfs.sys", FILE_REPARSE_POINT, 0x8000_0017, 3),
+        ]);
+        let mut children = Vec::new();
+        node(&bytes, &mut children).unwrap();
+        let found: Vec<_> = children
+            .iter()
+            .map(|child| (child.name.as_str(), child.node, child.kind, child.is_alias))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("Program Files", 100, Some(FileKind::Folder), false),
+                ("PROGRA~1", 100, Some(FileKind::Folder), true),
+                ("Users", 101, Some(FileKind::Link), false),
+                ("ntfs.sys", 102, Some(FileKind::File), false),
+            ]
+        );
+        // An entry of no length would never end; one cut off is damage.
+        let mut stuck = bytes.clone();
+        stuck[16 + 8..16 + 10].fill(0);
+        assert!(node(&stuck, &mut Vec::new()).is_none());
+        assert!(node(&bytes[..60], &mut Vec::new()).is_none());
+    }
+
+    #[test]
+    fn links_lead_to_their_printed_name() {
+        let mut reparse = REPARSE_SYMLINK.to_le_bytes().to_vec();
+        let (full, printed) = (utf16("\\??\\C:\\a"), utf16("C:\\a"));
+        reparse.extend([0; 4]);
+        for number in [0, full.len(), full.len(), printed.len()] {
+            reparse.extend((number as u16).to_le_bytes());
+        }
+        reparse.extend([0; 4]);
+        reparse.extend(&full);
+        reparse.extend(&printed);
+        assert_eq!(target(&reparse).as_deref(), Some("C:\\a"));
+        reparse[14..16].fill(0);
+        assert_eq!(target(&reparse).as_deref(), Some("\\??\\C:\\a"));
+        assert_eq!(target(&reparse[..20]), None);
+        assert_eq!(target(&0x8000_0017_u32.to_le_bytes()), None);
+    }
+}
