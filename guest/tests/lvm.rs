@@ -1,12 +1,14 @@
-//! LVM2 from metadata laid out by hand, as `pvcreate` and `vgcreate` would: those tools need a device mapper, which tests do
-//! not have. Layout: lvm2, lib/format_text/layout.h.
+//! LVM2 from metadata laid out by hand, as `pvcreate` and `vgcreate` would: those tools need block devices, and `lvcreate` a
+//! device mapper, which tests do not have. Layout: lvm2, lib/format_text/layout.h.
 
 mod common;
 
 use std::fmt::Write;
+use std::sync::OnceLock;
 
 use common::{named, pattern};
 use guest_inspection::storage::{Content, NamedDisk, Storage, Volume, divide};
+use proptest::prelude::*;
 
 const EXTENT: usize = 64 * 1024;
 const FIRST_EXTENT: usize = 1 << 20;
@@ -39,12 +41,18 @@ fn dashed(uuid: &str) -> String {
     parts.join("-")
 }
 
+/// What fills an extent, of the 32 of two physical volumes.
+fn extent_bytes(extent: usize) -> &'static [u8] {
+    static PATTERN: OnceLock<Vec<u8>> = OnceLock::new();
+    let pattern = PATTERN.get_or_init(|| pattern(32 * EXTENT));
+    &pattern[extent * EXTENT..][..EXTENT]
+}
+
 /// One physical volume of 16 extents, each filled with a pattern of its own.
 fn physical(index: usize, metadata: Option<&str>, text_at: usize) -> Vec<u8> {
     let mut disk = vec![0u8; FIRST_EXTENT];
     for extent in 0..16 {
-        let start = (index * 16 + extent) * EXTENT;
-        disk.extend_from_slice(&pattern(start + EXTENT)[start..]);
+        disk.extend_from_slice(extent_bytes(index * 16 + extent));
     }
     let label = &mut disk[512..1024];
     label[..8].copy_from_slice(b"LABELONE");
@@ -145,7 +153,7 @@ fn read(volume: &Volume) -> Vec<u8> {
 fn extents(wanted: &[usize]) -> Vec<u8> {
     wanted
         .iter()
-        .flat_map(|extent| pattern((extent + 1) * EXTENT)[extent * EXTENT..].to_vec())
+        .flat_map(|extent| extent_bytes(*extent).to_vec())
         .collect()
 }
 
@@ -284,5 +292,30 @@ fn a_missing_disk_and_damage_are_told() {
         let storage = divide(&disks([Some(&text), None], 512));
         assert!(volume(&storage, "vg0/root").reader.is_none());
         assert_eq!(storage.faults.len(), 1, "{:?}", storage.faults);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Metadata with right sums and wrong words.
+    #[test]
+    fn any_metadata_is_read_or_refused(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), "[{}\\[\\]\"=,0-9a]"), 1..8)
+    ) {
+        let mut text = metadata(3, 2, &volumes()).into_bytes();
+        for (index, letter) in &changes {
+            let at = index.index(text.len());
+            text[at] = letter.as_bytes()[0];
+        }
+        let text = String::from_utf8(text).unwrap();
+        let storage = divide(&disks([Some(&text), None], 512));
+        for volume in &storage.volumes {
+            if let Some(reader) = &volume.reader {
+                let mut buf = vec![0u8; reader.0.size_bytes().min(1 << 20) as usize];
+                let _ = reader.0.read_at(0, &mut buf);
+                let _ = reader.0.next_data(0);
+            }
+        }
     }
 }

@@ -97,7 +97,11 @@ impl Group {
             Ok((disk, reader)) => (disk, Some(reader)),
             Err(why) => {
                 faults.push(format!("logical volume {place} is not read: {why}"));
-                (String::new(), None)
+                let first = found.iter().find(|physical| self.names(&physical.uuid));
+                (
+                    first.map_or_else(String::new, |physical| physical.disk.clone()),
+                    None,
+                )
             }
         };
         LogicalVolume {

@@ -20,7 +20,7 @@ pub(super) struct LogicalVolume {
     pub group: String,
     pub name: String,
     pub size_bytes: u64,
-    /// The disk that holds its first byte; empty when that is missing.
+    /// The disk that holds its first byte; where that is not known, one of its group's.
     pub disk: String,
     /// None for thin, RAID and cache volumes, and where a physical volume is missing.
     pub reader: Option<Arc<dyn DiskReader>>,
