@@ -22,3 +22,19 @@ pub enum GuestError {
         limit: u64,
     },
 }
+
+impl GuestError {
+    pub(crate) fn damaged(what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Damaged {
+            what: what.into(),
+            why: why.into(),
+        }
+    }
+
+    pub(crate) fn unsupported(what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Unsupported {
+            what: what.into(),
+            why: why.into(),
+        }
+    }
+}

@@ -1,8 +1,17 @@
 //! From a volume to its files, read-only: one interface over ext2/3/4, XFS, FAT and NTFS.
 
+mod cache;
+mod ext;
+mod fat;
+mod guarded;
+mod ntfs;
+mod tree;
+mod xfs;
+
 use serde::Serialize;
 
 use crate::GuestError;
+use crate::storage::{Content, Volume};
 
 /// What a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -54,4 +63,29 @@ pub trait FileSystem {
 
     /// Where a symbolic link leads, as it stands; `None` when it is none.
     fn read_link(&self, path: &str) -> Result<Option<String>, GuestError>;
+}
+
+/// Opens what a volume holds; `None` when that is no file system which is read here, or the volume cannot be read.
+pub fn open(volume: &Volume) -> Result<Option<Box<dyn FileSystem>>, GuestError> {
+    let Some(reader) = &volume.reader else {
+        return Ok(None);
+    };
+    let place = &volume.place;
+    let cached = || cache::CachedVolume::new(place, reader.0.clone());
+    let inner = guarded::guard(place, || {
+        let opened: Box<dyn FileSystem> = match volume.content {
+            Content::Ext => Box::new(tree::Browser::new(ext::Ext::open(cached())?)),
+            Content::Xfs => Box::new(tree::Browser::new(xfs::Xfs::open(cached())?)),
+            Content::Fat => Box::new(tree::Browser::new(fat::Fat::open(cached())?)),
+            Content::Ntfs => Box::new(tree::Browser::new(ntfs::Ntfs::open(cached())?)),
+            _ => return Ok(None),
+        };
+        Ok(Some(opened))
+    })?;
+    Ok(inner.map(|inner| -> Box<dyn FileSystem> {
+        Box::new(guarded::Guarded {
+            place: place.clone(),
+            inner,
+        })
+    }))
 }

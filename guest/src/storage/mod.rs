@@ -1,9 +1,24 @@
 //! From disks to volumes: partition tables (GPT, MBR), LVM2, and what each volume holds by its signature.
 
+mod boot_code;
+pub(crate) mod bytes;
+pub(crate) mod checksum;
+mod divide;
+mod gpt;
+mod logical;
+mod lvm;
+mod mbr;
+mod probe;
+mod table;
+pub(crate) mod window;
+
 use std::sync::Arc;
 
 use serde::Serialize;
 use virtual_disk::DiskReader;
+
+pub use boot_code::BootCode;
+pub use divide::divide;
 
 /// A disk of the guest, by the name that the recovery point gives it.
 #[derive(Clone)]
@@ -30,6 +45,8 @@ pub struct DiskLayout {
     pub table: TableKind,
     /// The first 440 bytes are not all zero.
     pub has_boot_code: bool,
+    /// Whose code that is.
+    pub boot_code: BootCode,
     /// What is wrong with the table, in words; the backup GPT was used, entries overlap or lie behind the end.
     pub faults: Vec<String>,
 }
