@@ -1,5 +1,7 @@
 //! From facts to findings for a target: pure.
 
+pub mod windows;
+
 use serde::Serialize;
 
 /// Where the guest shall run.
