@@ -22,6 +22,22 @@ pub enum TableKind {
     None,
 }
 
+/// What the first 440 bytes of a disk are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum BootCode {
+    #[default]
+    None,
+    /// GRUB's boot.img: where it looks for the core, and whether that is there.
+    Grub {
+        core_sector: u64,
+        core_present: bool,
+    },
+    Syslinux,
+    Windows,
+    Other,
+}
+
 /// One disk's partition table and boot code.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DiskLayout {
@@ -30,6 +46,7 @@ pub struct DiskLayout {
     pub table: TableKind,
     /// The first 440 bytes are not all zero.
     pub has_boot_code: bool,
+    pub boot_code: BootCode,
     /// What is wrong with the table, in words; the backup GPT was used, entries overlap or lie behind the end.
     pub faults: Vec<String>,
 }
@@ -100,4 +117,20 @@ pub struct Storage {
     pub volumes: Vec<Volume>,
     /// Volume groups that lack physical volumes, structures that could not be read: in words.
     pub faults: Vec<String>,
+}
+
+/// The disks' partitions and logical volumes.
+pub fn divide(disks: &[NamedDisk]) -> Storage {
+    let layouts = disks.iter().map(|disk| DiskLayout {
+        disk: disk.name.clone(),
+        size_bytes: disk.reader.size_bytes(),
+        table: TableKind::None,
+        has_boot_code: false,
+        boot_code: BootCode::None,
+        faults: Vec::new(),
+    });
+    Storage {
+        disks: layouts.collect(),
+        ..Storage::default()
+    }
 }
