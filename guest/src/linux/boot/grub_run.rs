@@ -334,7 +334,12 @@ impl<'a> Run<'a> {
     fn expanded_text(&self, options: &str) -> String {
         let words = parse(&options.replace(['\n', ';', '#', '\'', '"'], " "));
         match words.first() {
-            Some(Command::Simple(words)) => self.expanded(words).join(" "),
+            Some(Command::Simple(words)) => self
+                .expanded(words)
+                .join(" ")
+                .split_ascii_whitespace()
+                .collect::<Vec<_>>()
+                .join(" "),
             _ => options.to_owned(),
         }
     }

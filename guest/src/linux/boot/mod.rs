@@ -137,7 +137,11 @@ pub fn find(sources: &Sources<'_>) -> BootFacts {
                 .map(|path| split_device(path).0.to_owned())
                 .collect(),
             root: root.map(DeviceName::parse),
-            command_line: start.command_line,
+            command_line: start
+                .command_line
+                .split_ascii_whitespace()
+                .collect::<Vec<_>>()
+                .join(" "),
             chain: start.chain,
         });
     }
