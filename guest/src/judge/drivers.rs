@@ -153,13 +153,9 @@ fn network(facts: &Facts, linux: &LinuxFacts, version: &str, findings: &mut Find
     let drivers: &Drivers = &linux.drivers;
     // Without the root's lists nothing can be said of modules.
     if !drivers.modules_known {
-        if linux.root.is_some()
-            && !linux
-                .boot
-                .default_entry
-                .as_ref()
-                .is_some_and(|e| e.chain.is_some())
-        {
+        let entry = linux.boot.default_entry.as_ref();
+        let starts_a_kernel = entry.is_some_and(|entry| entry.chain.is_none());
+        if linux.root.is_some() && starts_a_kernel {
             let what = format!(
                 "the kernel {version} has no modules on the root file system (/lib/modules/{version})"
             );

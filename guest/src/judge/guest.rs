@@ -60,7 +60,9 @@ pub fn rules(facts: &Facts, findings: &mut Findings) {
 fn state(point: &str, volume: &str, state: &[String], findings: &mut Findings) {
     for words in state {
         let lower = words.to_ascii_lowercase();
-        let errors = lower.contains("error") || lower.contains("corrupt");
+        let errors = ["errors", "corrupt", "xfs_repair"]
+            .iter()
+            .any(|word| lower.contains(word));
         let log = lower.contains("log");
         let (severity, why) = match (errors, log) {
             (true, _) => (Hinders, "it may be mounted read-only, or checked for long"),

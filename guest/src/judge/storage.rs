@@ -34,7 +34,11 @@ fn tables(facts: &Facts, findings: &mut Findings) {
             .volumes
             .iter()
             .any(|volume| volume.disk == layout.disk);
-        if layout.table == TableKind::Gpt && !any {
+        let backup_only = layout
+            .faults
+            .iter()
+            .all(|fault| fault.contains("the backup GPT"));
+        if layout.table == TableKind::Gpt && !any && !backup_only {
             let what = format!(
                 "the partition table of {} does not hold together: {faults}",
                 layout.disk

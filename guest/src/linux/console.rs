@@ -23,10 +23,10 @@ pub fn inspect(tree: &Tree<'_>, entry: Option<&BootEntry>) -> ConsoleFacts {
     let kernel = entry
         .map(|entry| entry.values("console"))
         .unwrap_or_default();
-    let port = kernel
+    let mut port = kernel
         .iter()
         .map(|console| console.split(',').next().unwrap_or_default());
-    let port = port.filter(|port| PORTS.contains(port)).next_back();
+    let port = port.rfind(|port| PORTS.contains(port));
     let mut facts = ConsoleFacts {
         serial: port.is_some(),
         kernel: kernel.into_iter().map(str::to_owned).collect(),

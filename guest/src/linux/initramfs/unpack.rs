@@ -10,6 +10,8 @@ const DICTIONARY_KIB: u32 = 160 << 10;
 const LZ4_BLOCK_BYTES: usize = 8 << 20;
 /// Archives within one file: microcode, perhaps firmware, the system itself.
 const ARCHIVES: usize = 64;
+/// Of the file: many small reads cost where a file system finds the file anew for each.
+const FILE_PIECE_BYTES: usize = 8 << 20;
 const PIECE_BYTES: usize = 1 << 20;
 
 pub enum Failure {
@@ -25,7 +27,7 @@ pub fn unpack(
     unpacked_bytes: u64,
     visitor: &mut impl cpio::Visitor,
 ) -> Result<Option<String>, Failure> {
-    let mut file = BufReader::with_capacity(PIECE_BYTES, file);
+    let mut file = BufReader::with_capacity(FILE_PIECE_BYTES, file);
     let mut archives = 0;
     let unread = |failure: io::Error| Failure::Unread(failure.to_string());
     loop {
