@@ -107,7 +107,9 @@ impl Facts {
     /// How it boots: as the manifest says; else by UEFI when no disk has boot code for a BIOS.
     pub fn boots_by_uefi(&self) -> bool {
         match self.machine.firmware.as_deref() {
-            Some(firmware) => firmware.eq_ignore_ascii_case("uefi"),
+            Some(firmware) => ["uefi", "efi", "ovmf"]
+                .iter()
+                .any(|name| firmware.eq_ignore_ascii_case(name)),
             None => !self.storage.disks.iter().any(|disk| disk.has_boot_code),
         }
     }

@@ -81,6 +81,13 @@ fn init(facts: &Facts, linux: &LinuxFacts, findings: &mut Findings) {
         Presence::Unreadable { why } => findings.undecided(format!("/sbin/init: {why}")),
         presence if presence.is_missing() => {
             let entry = linux.boot.default_entry.as_ref();
+            let usr = |point: &str| point == "/usr" || point == "/sbin";
+            let elsewhere = linux.fstab.iter().any(|entry| usr(&entry.point))
+                && !linux.mounts.iter().any(|mount| usr(&mount.point));
+            if elsewhere {
+                findings.undecided("/sbin/init lies on a /usr of its own, which could not be read");
+                return;
+            }
             // Another first program is asked for.
             if entry.is_some_and(|entry| !entry.values("init").is_empty()) {
                 return;

@@ -4,6 +4,7 @@ mod boot;
 mod console;
 mod drivers;
 mod findings;
+mod firmware;
 mod guest;
 mod limits;
 mod network;

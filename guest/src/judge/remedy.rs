@@ -24,9 +24,8 @@ pub fn early_drivers(facts: &Facts, drivers: &[&str]) -> String {
             format!("add {list} to MODULES=() in /etc/mkinitcpio.conf, then mkinitcpio -P")
         }
         Family::Alpine => format!(
-            "echo 'kernel/drivers/**/{{{}}}.ko*' > /etc/mkinitfs/features.d/recovery.modules, add recovery to features \
-             in /etc/mkinitfs/mkinitfs.conf, then mkinitfs",
-            drivers.join(",")
+            "name {list} in a file of /etc/mkinitfs/features.d and that file in features= of /etc/mkinitfs/mkinitfs.conf, \
+             then mkinitfs"
         ),
         Family::Other => format!("make the initial file system anew with the drivers {list}"),
     }
@@ -102,16 +101,19 @@ pub fn efi_fallback(facts: &Facts) -> String {
     };
     match family(facts) {
         Family::Debian => {
-            "echo 'grub-efi-amd64 grub2/force_efi_extra_removable boolean true' | debconf-set-selections && \
-             grub-install --target=x86_64-efi --efi-directory=/boot/efi --force-extra-removable"
-                .replace(
-                    "amd64",
-                    if arm { "arm64" } else { "amd64" },
-                )
-                .replace("x86_64-efi", if arm { "arm64-efi" } else { "x86_64-efi" })
+            let (package, target) = match arm {
+                true => ("grub-efi-arm64", "arm64-efi"),
+                false => ("grub-efi-amd64", "x86_64-efi"),
+            };
+            format!(
+                "echo '{package} grub2/force_efi_extra_removable boolean true' | debconf-set-selections && \
+                 grub-install --target={target} --efi-directory=/boot/efi --force-extra-removable"
+            )
         }
-        Family::RedHat => "dnf reinstall shim-* grub2-efi-*".into(),
+        Family::RedHat => "dnf reinstall 'shim-*' 'grub2-efi-*'".into(),
         Family::Suse => "shim-install --removable".into(),
-        _ => format!("mkdir -p /boot/efi/EFI/BOOT && cp /boot/efi/EFI/*/{shim} /boot/efi/EFI/BOOT/{fallback}"),
+        _ => format!(
+            "mkdir -p /boot/efi/EFI/BOOT && cp /boot/efi/EFI/*/{shim} /boot/efi/EFI/BOOT/{fallback}"
+        ),
     }
 }

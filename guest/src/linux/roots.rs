@@ -16,7 +16,7 @@ use crate::{
 /// Systems that are looked at; an old root beside the new one is the usual second.
 const SYSTEMS: usize = 8;
 /// What is looked into below the root.
-const MOUNTED: [&str; 6] = ["/boot", "/boot/efi", "/efi", "/usr", "/var", "/etc"];
+const MOUNTED: [&str; 7] = ["/boot", "/boot/efi", "/efi", "/usr", "/var", "/tmp", "/etc"];
 
 /// All systems, the one that is started first.
 pub fn find(
@@ -62,10 +62,18 @@ fn is_root(opened: &Opened, unread: &Unread) -> bool {
             .iter()
             .any(|path| tree.exists(path) || tree.link(path).is_some())
     };
-    any(&["/etc/os-release", "/usr/lib/os-release", "/etc/redhat-release", "/etc/debian_version"])
-        && any(&["/etc/fstab", "/sbin/init", "/usr/sbin/init", "/usr/lib/systemd/systemd", "/lib/systemd/systemd"])
-        // A live medium and a container's image have none of these.
-        && any(&["/etc/passwd", "/etc/fstab", "/sbin/init", "/usr/sbin/init"])
+    any(&[
+        "/etc/os-release",
+        "/usr/lib/os-release",
+        "/etc/redhat-release",
+        "/etc/debian_version",
+    ]) && any(&[
+        "/etc/fstab",
+        "/sbin/init",
+        "/usr/sbin/init",
+        "/usr/lib/systemd/systemd",
+        "/lib/systemd/systemd",
+    ])
 }
 
 fn is_boot(opened: &Opened, unread: &Unread) -> bool {
@@ -73,16 +81,11 @@ fn is_boot(opened: &Opened, unread: &Unread) -> bool {
     let config = [
         "/grub/grub.cfg",
         "/grub2/grub.cfg",
+        "/grub/grub.conf",
         "/loader/entries",
         "/extlinux/extlinux.conf",
     ];
-    let kernel = |tree: &Tree<'_>| {
-        let entries = tree.list("/");
-        entries
-            .iter()
-            .any(|entry| entry.name.starts_with("vmlinuz"))
-    };
-    config.iter().any(|path| tree.exists(path)) && (kernel(&tree) || tree.exists("/grub2"))
+    config.iter().any(|path| tree.exists(path))
 }
 
 impl Search<'_> {

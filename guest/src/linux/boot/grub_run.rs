@@ -9,6 +9,11 @@ use crate::linux::device_name::DeviceName;
 const STEPS: usize = 200_000;
 /// Of a variable and of a command line: the kernel takes 2 to 4 KiB.
 const VALUE_BYTES: usize = 16 << 10;
+const VARIABLES: usize = 2000;
+/// Of one menu.
+const ENTRIES: usize = 10_000;
+/// What a variable holds that `search` set: the volume, by what it was sought.
+pub const SOUGHT: &str = "sought/";
 
 /// What `linux`, `initrd` and the like leave to be started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -139,7 +144,7 @@ impl<'a> Run<'a> {
                     submenu,
                     words,
                     body,
-                } => {
+                } if self.entries.len() < ENTRIES => {
                     let words = self.expanded(words);
                     let id = option(&words, "--id").or_else(|| {
                         // $menuentry_id_option stands for --id where the feature is there.
@@ -155,6 +160,7 @@ impl<'a> Run<'a> {
                         body,
                     });
                 }
+                Command::Menu { .. } => {}
             }
         }
     }
@@ -221,7 +227,9 @@ impl<'a> Run<'a> {
                 self.configuration = Some((path.clone(), self.root.clone()));
             }
             ("blscfg" | "bls_import", _) => {
-                self.entries.extend(self.outside.iter().map(Entry::Outside))
+                let room = ENTRIES.saturating_sub(self.entries.len());
+                self.entries
+                    .extend(self.outside.iter().take(room).map(Entry::Outside));
             }
             (search, arguments) if search == "search" || search.starts_with("search.") => {
                 self.search(search, arguments)
@@ -234,7 +242,7 @@ impl<'a> Run<'a> {
     fn assign(&mut self, assignment: &str) {
         if let Some((name, value)) = assignment
             .split_once('=')
-            .filter(|_| self.variables.len() < 10_000)
+            .filter(|_| self.variables.len() < VARIABLES)
         {
             if name == "root" {
                 self.root.device = Some(value.to_owned());
@@ -252,23 +260,30 @@ impl<'a> Run<'a> {
             "search" => (has(&["--label", "-l"]), has(&["--file", "-f"])),
             command => (command.contains("label"), command.contains("file")),
         };
-        // `--set root` has the variable before what is sought.
-        let sought = match (command, &plain[..]) {
-            ("search", [.., sought]) => sought,
-            (_, [sought, ..]) => sought,
-            _ => return,
-        };
-        let other_variable = arguments
-            .iter()
-            .filter_map(|a| a.strip_prefix("--set="))
-            .any(|variable| variable != "root");
-        if file || other_variable {
+        if file {
             return;
         }
-        self.root.found = Some(match label {
+        let (variable, sought) = match (command, &plain[..]) {
+            // `--set root` has the variable before what is sought.
+            ("search", [variable, sought]) if has(&["--set", "-s"]) => (variable.as_str(), sought),
+            ("search", [.., sought]) => ("root", sought),
+            (_, [sought, variable, ..]) if !variable.contains(',') => (variable.as_str(), sought),
+            (_, [sought, ..]) => ("root", sought),
+            _ => return,
+        };
+        let mut given = arguments.iter().filter_map(|a| a.strip_prefix("--set="));
+        let variable = given.next().unwrap_or(variable);
+        let found = match label {
             true => DeviceName::Label((*sought).clone()),
             false => DeviceName::Uuid((*sought).clone()),
-        });
+        };
+        if self.variables.len() < VARIABLES {
+            self.variables
+                .insert(variable.to_owned(), format!("{SOUGHT}{found}"));
+        }
+        if variable == "root" {
+            self.root.found = Some(found);
+        }
     }
 
     /// Follows `default`, as in `1`, `title`, `id` or `Advanced>title`; the first entry where there is none such.

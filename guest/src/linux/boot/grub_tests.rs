@@ -129,7 +129,7 @@ fn a_script_that_leads_to_another() {
     let script = "search.fs_uuid 1-2 root hd0,gpt2 \nset prefix=($root)'/boot/grub'\nconfigfile $prefix/grub.cfg\n";
     let outcome = run(script, &BTreeMap::new(), &[], true);
     let (path, root) = outcome.configuration.expect("it leads on");
-    assert_eq!(path, "()/boot/grub/grub.cfg");
+    assert_eq!(path, "(sought/UUID=1-2)/boot/grub/grub.cfg");
     assert_eq!(root.found, Some(DeviceName::Uuid("1-2".into())));
 }
 

@@ -1,8 +1,9 @@
-//! What a boot loader starts by itself: the configurations of GRUB 2, systemd-boot and extlinux, wherever they lie, and
+//! What a boot loader starts by itself: the configurations of GRUB, systemd-boot and extlinux, wherever they lie, and
 //! the entry that is the default.
 
 mod bls;
 mod extlinux;
+mod grub_legacy;
 mod grub_run;
 mod grub_script;
 
@@ -24,6 +25,7 @@ const REDIRECTIONS: usize = 4;
 #[serde(rename_all = "kebab-case")]
 pub enum Loader {
     Grub,
+    GrubLegacy,
     SystemdBoot,
     Extlinux,
 }
@@ -177,6 +179,12 @@ impl<'a> Sources<'a> {
             .iter()
             .filter_map(|path| at(Loader::Grub, path))
             .collect();
+        let legacy = ["/boot/grub/grub.conf", "/boot/grub/menu.lst"];
+        found.extend(
+            legacy
+                .iter()
+                .filter_map(|path| at(Loader::GrubLegacy, path)),
+        );
         found.extend(
             extlinux
                 .iter()
@@ -236,6 +244,14 @@ impl<'a> Sources<'a> {
         let files = self.one(&config.volume)?;
         match config.loader {
             Loader::Grub => self.grub(&config.volume, &config.path, REDIRECTIONS),
+            Loader::GrubLegacy => {
+                let (start, entries) = grub_legacy::parse(&files.text(&config.path)?);
+                let start = start?;
+                let root = start.root.device.as_deref();
+                let volume = root.and_then(|device| self.device(device));
+                let volume = volume.unwrap_or_else(|| config.volume.clone());
+                Some((start, entries, None, volume))
+            }
             Loader::Extlinux => {
                 let (start, entries) = extlinux::parse(&files.text(&config.path)?);
                 let folder = config
@@ -337,8 +353,11 @@ impl<'a> Sources<'a> {
         found.or_else(|| self.device(root.device.as_deref()?))
     }
 
-    /// `hd0,gpt2`, `hd0,msdos1`, `lvm/vg-lv`: the BIOS's first disk is the first one of the guest.
+    /// `hd0,gpt2`, `hd0,msdos1`, `lvm/vg-lv`, what `search` found: the BIOS's first disk is the first one of the guest.
     fn device(&self, device: &str) -> Option<String> {
+        if let Some(sought) = device.strip_prefix(grub_run::SOUGHT) {
+            return Some(DeviceName::parse(sought).find(self.storage)?.place.clone());
+        }
         if let Some(name) = device.strip_prefix("lvm/") {
             let name = DeviceName::parse(&format!("/dev/mapper/{name}"));
             return Some(name.find(self.storage)?.place.clone());

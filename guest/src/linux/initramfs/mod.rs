@@ -78,8 +78,11 @@ struct Contents {
     built_in: Vec<(String, Names)>,
 }
 
-/// Names of modules that are kept: a distribution's kernel has about 6,000.
-const MODULES: usize = 100_000;
+/// Names of modules that are kept: a distribution's kernel has about 6,000. NAME_MAX bounds each.
+const MODULES: usize = 20_000;
+const NAME_BYTES: usize = 255;
+/// Kernels whose lists are kept.
+const KERNELS: usize = 16;
 
 impl Contents {
     /// The kernel's version in `usr/lib/modules/VERSION/…`, and the rest.
@@ -102,13 +105,18 @@ impl cpio::Visitor for Contents {
         let Some((version, rest)) = Contents::kernel(name) else {
             return;
         };
-        if self.kernels.len() < 100 {
+        if version.len() > NAME_BYTES || rest.len() > NAME_BYTES * 16 {
+            return;
+        }
+        if self.kernels.len() < KERNELS {
             self.kernels.insert(version.to_owned());
         }
-        if let Some(content) = content {
+        if let Some(content) = content.filter(|_| self.built_in.len() < KERNELS) {
             let names = modules(&String::from_utf8_lossy(content));
             self.built_in.push((version.to_owned(), names));
-        } else if let Some(module) = module_name(rest).filter(|_| self.modules.len() < MODULES) {
+        } else if let Some(module) = module_name(rest)
+            .filter(|name| self.modules.len() < MODULES && name.len() <= NAME_BYTES)
+        {
             self.modules.push((version.to_owned(), module));
         }
     }
