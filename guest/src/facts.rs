@@ -96,12 +96,22 @@ impl Facts {
         self.linux.first()
     }
 
-    /// Of the guest's programs, else of the VM.
+    /// Of the guest's programs, else of the VM: `x86_64`, `aarch64`, `i686`, …
     pub fn architecture(&self) -> Option<&str> {
-        let guest = self
+        let linux = self
             .system()
             .and_then(|linux| linux.architecture.as_deref());
-        guest.or(self.machine.architecture.as_deref())
+        let windows = self
+            .windows
+            .first()
+            .and_then(|windows| windows.architecture.as_deref());
+        let found = linux.or(windows).or(self.machine.architecture.as_deref())?;
+        Some(match found {
+            "AMD64" | "amd64" => "x86_64",
+            "ARM64" | "arm64" => "aarch64",
+            "x86" | "i386" | "i586" => "i686",
+            other => other,
+        })
     }
 
     /// How it boots: as the manifest says; else by UEFI when no disk has boot code for a BIOS.

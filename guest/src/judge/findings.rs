@@ -40,6 +40,11 @@ impl Findings {
         }
     }
 
+    /// Rules that add to a list of their own.
+    pub fn extend(&mut self, add: impl FnOnce(&mut Vec<Finding>)) {
+        add(&mut self.list);
+    }
+
     /// Something that decides whether it boots could not be read.
     pub fn undecided(&mut self, what: impl Into<String>) {
         let what = what.into();

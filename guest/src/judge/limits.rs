@@ -42,7 +42,7 @@ fn processor(facts: &Facts, findings: &mut Findings) {
     let Some(architecture) = facts.architecture() else {
         return;
     };
-    if ["x86_64", "amd64", "aarch64", "arm64"].contains(&architecture) {
+    if ["x86_64", "aarch64"].contains(&architecture) {
         return;
     }
     let (severity, why) = match findings.target {
@@ -82,7 +82,7 @@ fn excluded(facts: &Facts, findings: &mut Findings) {
 /// The disk that the guest starts from: the root's, else the first.
 fn os_disk(facts: &Facts) -> Option<&DiskLayout> {
     let root = facts.system().and_then(|linux| linux.root.as_deref());
-    let root = root.or(facts.windows.first().map(|windows| windows.volume.as_str()));
+    let root = root.or(facts.windows.first().map(|windows| windows.place.as_str()));
     let disk = root
         .and_then(|place| facts.volume(place))
         .map(|volume| volume.disk.as_str());

@@ -10,7 +10,7 @@ mod limits;
 mod network;
 mod remedy;
 mod storage;
-mod windows;
+pub mod windows;
 
 use serde::Serialize;
 
@@ -86,9 +86,16 @@ pub fn judge(facts: &Facts, target: Target) -> Judgement {
         network::rules,
         console::rules,
         limits::rules,
-        windows::rules,
     ] {
         rules(facts, &mut findings);
+    }
+    let disks = facts.storage.disks.len() + facts.machine.excluded_disks.len();
+    for system in &facts.windows {
+        let buses = &facts.machine.disk_buses;
+        findings.extend(|list| windows::rules(system, disks > 1, buses, target, list));
+        for what in &system.unread {
+            findings.undecided(what);
+        }
     }
     for what in facts.unread.iter().chain(&facts.storage.faults) {
         findings.undecided(what);

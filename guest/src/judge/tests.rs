@@ -155,6 +155,20 @@ fn what_is_not_seen_is_not_judged() {
     let mut guest = debian();
     guest.root(|root| root.unreadable(INITRD));
     unknown(&guest, None);
+    // /boot on what is not read.
+    let mut guest = rocky();
+    guest.volume("vda:2").content = Content::Btrfs;
+    guest.trees.truncate(2);
+    unknown(&guest, None);
+    // A file system whose root is not found anywhere.
+    let mut guest = debian();
+    guest.trees.clear();
+    unknown(&guest, None);
+    // A kernel and its initial file system in one file.
+    let mut guest = suse();
+    guest.root(|root| root.without("/boot/grub2"));
+    guest.tree("vda:1", |esp| esp.file("/EFI/Linux/linux.efi", "MZ"));
+    unknown(&guest, None);
     // Compressed by what is not read here.
     let mut guest = debian();
     guest.root(|root| root.file(INITRD, "BZh91AY&SY"));

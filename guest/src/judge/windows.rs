@@ -1,6 +1,14 @@
 //! What keeps a Windows guest from running at a target.
 
-use super::Findings;
-use crate::facts::Facts;
+use super::{Finding, Target};
+use crate::windows::WindowsFacts;
 
-pub fn rules(_facts: &Facts, _findings: &mut Findings) {}
+/// All rules of one Windows.
+pub fn rules(
+    _facts: &WindowsFacts,
+    _several_disks: bool,
+    _disk_buses: &[String],
+    _target: Target,
+    _findings: &mut Vec<Finding>,
+) {
+}

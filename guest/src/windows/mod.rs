@@ -4,15 +4,21 @@ use serde::Serialize;
 
 use crate::{GuestError, file_system::FileSystem, storage::Volume};
 
-/// One Windows installation.
+/// What is known of a Windows guest.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct WindowsFacts {
-    pub volume: String,
+    /// [`Volume::place`]
+    pub place: String,
+    /// `AMD64`, `x86`, `ARM64`.
+    pub architecture: Option<String>,
+    /// What could not be read, and why.
+    pub unread: Vec<String>,
 }
 
 /// The facts of the Windows on this volume.
 pub fn inspect(volume: &Volume, _files: &dyn FileSystem) -> Result<WindowsFacts, GuestError> {
     Ok(WindowsFacts {
-        volume: volume.place.clone(),
+        place: volume.place.clone(),
+        ..WindowsFacts::default()
     })
 }

@@ -206,6 +206,17 @@ pub fn cases_of_booting() -> Vec<Case> {
             everywhere![("kernel-lacks-driver", Hinders)],
         ),
         (
+            "GRUB before 2, whose entry has no kernel",
+            debian,
+            |guest| {
+                let text = format!(
+                    "default=0\ntitle Old\n root (hd0,0)\n kernel /boot/none root=UUID={ROOT} console=ttyS0\n initrd {INITRD}\n"
+                );
+                guest.root(|root| root.without(GRUB).file("/boot/grub/menu.lst", text));
+            },
+            everywhere![("kernel-missing", Blocks)],
+        ),
+        (
             "no init",
             debian,
             |guest| guest.root(|root| root.without("/usr/lib/systemd/systemd")),
