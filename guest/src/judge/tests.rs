@@ -176,6 +176,65 @@ fn what_is_not_seen_is_not_judged() {
 }
 
 #[test]
+fn systemd_boot_with_entries_on_a_partition_of_their_own() {
+    let mut guest = rocky();
+    guest.tree("vda:2", |boot| boot.without("/grub2"));
+    guest.tree("vda:1", |esp| {
+        esp.without("/EFI/rocky")
+            .file("/EFI/systemd/systemd-bootx64.efi", "MZ")
+            .file("/loader/loader.conf", "timeout 3\n")
+    });
+    let facts = guest.facts();
+    let entry = facts
+        .system()
+        .and_then(|linux| linux.boot.default_entry.as_ref());
+    let volume = entry.map(|entry| (entry.volume.as_str(), entry.loader));
+    assert_eq!(
+        volume,
+        Some(("vda:2", crate::linux::boot::Loader::SystemdBoot))
+    );
+    for target in TARGETS {
+        assert_eq!(codes(&guest, target), []);
+    }
+}
+
+/// Whatever a guest's files hold: facts and findings come out.
+#[test]
+fn any_content_of_any_file_is_judged() {
+    let files = [
+        "/boot/grub/grub.cfg",
+        "/boot/grub/grubenv",
+        "/etc/fstab",
+        "/etc/os-release",
+        "/etc/netplan/a.yaml",
+        "/etc/network/interfaces",
+        "/boot/vmlinuz-6.1.0-13-amd64",
+        INITRD,
+        "/usr/lib/systemd/systemd",
+        "/usr/lib/modules/6.1.0-13-amd64/modules.dep",
+    ];
+    let contents: [&[u8]; 7] = [
+        b"",
+        b"\0\xff\xfe\x80",
+        b"menuentry a { linux $x$x root=UUID= ; } ; if",
+        b"UUID= / - \\777\\0 UUID=/dev/",
+        b"network: {ethernets: [",
+        b"\x7fELF",
+        b"070701zzzzzzzz",
+    ];
+    for file in files {
+        for content in contents {
+            let mut guest = debian();
+            guest.root(|root| root.file(file, content));
+            let facts = guest.facts();
+            for target in TARGETS {
+                let _ = judge(&facts, target);
+            }
+        }
+    }
+}
+
+#[test]
 fn the_system_that_the_loader_names_comes_first() {
     let mut guest = debian();
     // An older system beside it, on a volume before it.

@@ -190,6 +190,17 @@ impl<'a> Sources<'a> {
                 .iter()
                 .filter_map(|path| at(Loader::Extlinux, path)),
         );
+        // systemd-boot's entries may lie on a partition of their own (XBOOTLDR), the loader on the ESP.
+        let systemd = |path: &String| path.to_ascii_lowercase().contains("systemd-boot");
+        let mut loaders = self.efi.iter().flat_map(|efi| &efi.loaders);
+        let entries = self.tree.spot("/boot/loader/entries");
+        if let Some(spot) = entries.filter(|_| loaders.any(systemd)) {
+            found.push(Config {
+                loader: Loader::SystemdBoot,
+                volume: spot.mount.volume.to_owned(),
+                path: format!("{}/loader.conf", spot.inner.trim_end_matches("/entries")),
+            });
+        }
         found
     }
 
