@@ -2,7 +2,15 @@
 
 use serde::Serialize;
 
-use crate::storage::Storage;
+use crate::{
+    file_system::Space,
+    linux::LinuxFacts,
+    storage::{Storage, Volume},
+    windows::WindowsFacts,
+};
+
+/// The type of an EFI system partition in a GPT, and in an MBR (UEFI 2.10, 5.2.2 and 5.3.3).
+pub const ESP_TYPES: [&str; 2] = ["c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "0xef"];
 
 /// What the recovery point's manifest says of the VM, as far as a target's limits ask for it.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -15,6 +23,53 @@ pub struct Machine {
     pub cpus: Option<u32>,
     pub memory_bytes: Option<u64>,
     pub nics: usize,
+    /// `virtio`, `scsi`, `sata`, `ide`, `nvme`, `usb`: of each disk, in the order of [`Storage::disks`]; empty where
+    /// the source did not tell.
+    pub disk_buses: Vec<String>,
+    /// As the hypervisor calls them: `virtio`, `virtio-net-pci`, `e1000`, `vmxnet3`, …
+    pub nic_models: Vec<String>,
+    /// Disks that are left out of recovery points, and made anew, empty.
+    pub excluded_disks: Vec<String>,
+}
+
+/// A file system that could be opened.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct FileSystemFacts {
+    /// [`Volume::place`].
+    pub volume: String,
+    pub space: Option<Space>,
+    /// Not unmounted cleanly, errors noted: in words.
+    pub state: Vec<String>,
+}
+
+/// An EFI system partition.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct EfiPartition {
+    pub volume: String,
+    pub disk: String,
+    /// It is a FAT file system that can be read.
+    pub readable: bool,
+    /// All `*.efi` below `/EFI`.
+    pub loaders: Vec<String>,
+}
+
+impl EfiPartition {
+    /// What firmware starts from a disk that it has no boot entry for (UEFI 2.10, 3.5.1.1).
+    pub fn has_fallback(&self, architecture: &str) -> bool {
+        let wanted = fallback(architecture);
+        self.loaders
+            .iter()
+            .any(|path| path.eq_ignore_ascii_case(wanted))
+    }
+}
+
+/// The path of the fallback loader.
+pub fn fallback(architecture: &str) -> &'static str {
+    match architecture {
+        "aarch64" => "/EFI/BOOT/BOOTAA64.EFI",
+        "i686" => "/EFI/BOOT/BOOTIA32.EFI",
+        _ => "/EFI/BOOT/BOOTX64.EFI",
+    }
 }
 
 /// All that is known of a guest.
@@ -22,6 +77,71 @@ pub struct Machine {
 pub struct Facts {
     pub machine: Machine,
     pub storage: Storage,
+    pub file_systems: Vec<FileSystemFacts>,
+    pub efi: Vec<EfiPartition>,
+    /// The systems on the disks; first the one that the boot loader starts.
+    pub linux: Vec<LinuxFacts>,
+    pub windows: Vec<WindowsFacts>,
     /// What could not be read, and why: the judgement says that it lacks it.
     pub unread: Vec<String>,
+}
+
+impl Facts {
+    pub fn volume(&self, place: &str) -> Option<&Volume> {
+        self.storage.volumes.iter().find(|v| v.place == place)
+    }
+
+    /// The Linux that starts.
+    pub fn system(&self) -> Option<&LinuxFacts> {
+        self.linux.first()
+    }
+
+    /// Of the guest's programs, else of the VM: `x86_64`, `aarch64`, `i686`, …
+    pub fn architecture(&self) -> Option<&str> {
+        let linux = self
+            .system()
+            .and_then(|linux| linux.architecture.as_deref());
+        let windows = self
+            .windows
+            .first()
+            .and_then(|windows| windows.architecture.as_deref());
+        let found = linux.or(windows).or(self.machine.architecture.as_deref())?;
+        Some(match found {
+            "AMD64" | "amd64" => "x86_64",
+            "ARM64" | "arm64" => "aarch64",
+            "x86" | "i386" | "i586" => "i686",
+            other => other,
+        })
+    }
+
+    /// How it boots: as the manifest says; else by UEFI when no disk has boot code for a BIOS.
+    pub fn boots_by_uefi(&self) -> bool {
+        match self.machine.firmware.as_deref() {
+            Some(firmware) => ["uefi", "efi", "ovmf"]
+                .iter()
+                .any(|name| firmware.eq_ignore_ascii_case(name)),
+            None => !self.storage.disks.iter().any(|disk| disk.has_boot_code),
+        }
+    }
+
+    /// The bus of a disk at the source; virtio where none was recorded, as `boot` attaches it then.
+    pub fn bus_of(&self, disk: &str) -> &str {
+        let position = self.storage.disks.iter().position(|d| d.disk == disk);
+        let buses = &self.machine.disk_buses;
+        let bus = position.and_then(|index| buses.get(index));
+        bus.or(buses.first()).map_or("virtio", String::as_str)
+    }
+
+    /// Volumes whose content is not seen from outside: what is looked for may lie in them.
+    pub fn hides_volumes(&self) -> bool {
+        use crate::storage::Content::{Luks, RaidMember, ZfsMember};
+        let hidden = |volume: &Volume| matches!(volume.content, Luks | RaidMember | ZfsMember);
+        self.storage.volumes.iter().any(hidden) || !self.storage.faults.is_empty()
+    }
+}
+
+/// Whether a partition is an EFI system partition by its type.
+pub fn is_esp(volume: &Volume) -> bool {
+    let kind = volume.part_type.as_deref().unwrap_or_default();
+    ESP_TYPES.iter().any(|esp| kind.eq_ignore_ascii_case(esp))
 }

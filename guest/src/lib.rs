@@ -8,9 +8,14 @@
 mod error;
 pub mod facts;
 pub mod file_system;
+mod inspect;
 pub mod judge;
 pub mod linux;
+#[cfg(test)]
+mod paper;
 pub mod storage;
 pub mod windows;
 
 pub use error::GuestError;
+pub use inspect::inspect;
+pub use judge::judge;

@@ -1,8 +1,21 @@
 //! From facts to findings for a target: pure.
 
+mod boot;
+mod console;
+mod drivers;
+mod findings;
+mod firmware;
+mod guest;
+mod limits;
+mod network;
+mod remedy;
+mod storage;
 pub mod windows;
 
 use serde::Serialize;
+
+use crate::facts::Facts;
+pub use findings::Findings;
 
 /// Where the guest shall run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -50,3 +63,45 @@ pub enum Verdict {
     /// What decides it could not be read (encrypted, unknown file system).
     Unknown,
 }
+
+/// What is expected of a guest at a target, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Judgement {
+    pub target: Target,
+    pub verdict: Verdict,
+    /// The gravest first.
+    pub findings: Vec<Finding>,
+    /// What decides it and could not be read: why the verdict is [`Verdict::Unknown`].
+    pub undecided: Vec<String>,
+}
+
+/// Judges a guest for a target.
+pub fn judge(facts: &Facts, target: Target) -> Judgement {
+    let mut findings = Findings::new(target);
+    for rules in [
+        storage::rules,
+        boot::rules,
+        drivers::rules,
+        guest::rules,
+        network::rules,
+        console::rules,
+        limits::rules,
+    ] {
+        rules(facts, &mut findings);
+    }
+    let disks = facts.storage.disks.len() + facts.machine.excluded_disks.len();
+    for system in &facts.windows {
+        let buses = &facts.machine.disk_buses;
+        findings.extend(|list| windows::rules(system, disks > 1, buses, target, list));
+        for what in &system.unread {
+            findings.undecided(what);
+        }
+    }
+    for what in facts.unread.iter().chain(&facts.storage.faults) {
+        findings.undecided(what);
+    }
+    findings.into_judgement()
+}
+
+#[cfg(test)]
+mod tests;
