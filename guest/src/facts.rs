@@ -12,6 +12,17 @@ use crate::{
 /// The type of an EFI system partition in a GPT, and in an MBR (UEFI 2.10, 5.2.2 and 5.3.3).
 pub const ESP_TYPES: [&str; 2] = ["c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "0xef"];
 
+/// Partitions that hold no file system by their type: BIOS boot, Microsoft reserved, PReP; extended ones of an MBR.
+const WITHOUT_FILES: [&str; 7] = [
+    "21686148-6449-6e6f-744e-656564454649",
+    "e3c9e316-0b5c-4db8-817d-f92df00215ae",
+    "9e1a2d38-c612-4316-aa26-8b49521e5a8b",
+    "0x05",
+    "0x0f",
+    "0x85",
+    "0x41",
+];
+
 /// What the recovery point's manifest says of the VM, as far as a target's limits ask for it.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Machine {
@@ -134,9 +145,23 @@ impl Facts {
 
     /// Volumes whose content is not seen from outside: what is looked for may lie in them.
     pub fn hides_volumes(&self) -> bool {
-        use crate::storage::Content::{Luks, RaidMember, ZfsMember};
-        let hidden = |volume: &Volume| matches!(volume.content, Luks | RaidMember | ZfsMember);
-        self.storage.volumes.iter().any(hidden) || !self.storage.faults.is_empty()
+        self.storage.volumes.iter().any(hides) || !self.storage.faults.is_empty()
+    }
+}
+
+/// Encrypted, part of an array, or of a kind that was not recognised (JFS, F2FS, …). A whole disk without any signature
+/// is rather empty.
+fn hides(volume: &Volume) -> bool {
+    use crate::storage::Content::{Luks, RaidMember, Unknown, ZfsMember};
+    let kind = volume.part_type.as_deref().unwrap_or_default();
+    match volume.content {
+        Luks | RaidMember | ZfsMember => true,
+        Unknown => {
+            (volume.number.is_some() || volume.lvm.is_some())
+                && !WITHOUT_FILES.contains(&kind)
+                && !is_esp(volume)
+        }
+        _ => false,
     }
 }
 

@@ -135,7 +135,7 @@ fn kernel(facts: &Facts, linux: &LinuxFacts, entry: &BootEntry, findings: &mut F
 }
 
 /// What no file system module opens.
-pub fn unreadable(content: Content) -> bool {
+fn unreadable(content: Content) -> bool {
     !matches!(
         content,
         Content::Ext | Content::Xfs | Content::Fat | Content::Ntfs

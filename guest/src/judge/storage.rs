@@ -4,7 +4,7 @@ use super::{
     Findings,
     Severity::{Blocks, Hinders, Note},
     Target,
-    boot::{disk_name, excluded, same_kind, unreadable},
+    boot::{disk_name, excluded, same_kind},
 };
 use crate::{
     facts::Facts,
@@ -103,11 +103,11 @@ fn encrypted(facts: &Facts, findings: &mut Findings) {
         let why = "its key is sealed to this machine's TPM: elsewhere Windows asks for the recovery key at each start";
         let remedy = "keep the recovery key (manage-bde -protectors -get C:), or suspend BitLocker: \
                       Suspend-BitLocker -MountPoint C: -RebootCount 0";
-        findings.add("encrypted-bitlocker", Hinders, what, why, remedy);
-        findings.undecided(format!(
-            "{} is encrypted: what is in it is not seen",
-            volume.place
-        ));
+        findings.add("encrypted-bitlocker", Hinders, what.clone(), why, remedy);
+        // Beside a Windows that is read it holds data only.
+        if facts.windows.is_empty() {
+            findings.undecided(what);
+        }
     }
 }
 
@@ -221,10 +221,7 @@ fn missing(facts: &Facts, entry: &FstabEntry, findings: &mut Findings) {
     let remedy = "delete the line if the volume is no more, add nofail to its options if the guest can do without it, or \
                   include its disk in the recovery points";
     let goes_on = entry.point == "/" || entry.is_swap();
-    let hidden = facts.hides_volumes()
-        || facts.storage.volumes.iter().any(|v| {
-            v.content == Content::Unknown && unreadable(v.content) && v.part_type.is_none()
-        });
+    let hidden = facts.hides_volumes();
     let (severity, why) = match (goes_on, hidden) {
         (false, false) => (Blocks, "boot waits 90 s for it, and ends in emergency mode"),
         (true, _) => (Hinders, "boot waits 90 s for it, and goes on without it"),

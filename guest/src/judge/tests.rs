@@ -146,6 +146,10 @@ fn what_is_not_seen_is_not_judged() {
         .push(volume("vda:3", Content::Btrfs, Some(ROOT)));
     guest.tree("vda:2", |boot| boot.file("/loader/entries/abc-5.14.0-427.el9.x86_64.conf", format!("title x\nlinux /vmlinuz-5.14.0-427.el9.x86_64\ninitrd /initramfs-5.14.0-427.el9.x86_64.img\noptions root=UUID={ROOT} console=ttyS0\n")));
     unknown(&guest, Some("unknown-file-system"));
+    // F2FS, say, which has no signature that is known.
+    guest.volume("vda:3").content = Content::Unknown;
+    guest.volume("vda:3").uuid = None;
+    unknown(&guest, None);
     // BitLocker.
     let mut guest = debian();
     guest.trees.clear();
