@@ -1,0 +1,114 @@
+"""Starts an image in QEMU, and tells what became of it. The image is not written."""
+
+import dataclasses
+import subprocess
+import time
+
+from harness.accel import TCG
+from harness.failed import Failed
+from harness.qmp import Qmp
+
+from . import machine, signs
+
+LIMIT_SECONDS = 300                     # a healthy guest takes 25 to 120, emulated
+# The prompt on the serial line comes with that on the screen, or not at all.
+AFTER_SCREEN_LOGIN_SECONDS = 20
+# Before the kernel speaks, nobody waits for anything: what neither speaks nor reads its disk for so long is dead.
+SILENT_SECONDS = 30
+VGA_TEXT, VGA_BYTES = 0xB8000, 0x8000
+# QEMU 10.0.2's emulation sometimes aborts (tests/boot/run): no sign of the guest, so it is tried again.
+TRIES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """`kind`: login, screen-login, one of signs.FINAL, silent (dead before a kernel spoke), reset, limit."""
+
+    kind: str
+    seconds: float
+    serial: str
+    screen: str
+
+    def tail(self, letters=1500):
+        return f"{self.serial[-letters:]}\n--- screen\n{self.screen[-letters:]}".strip()
+
+    def shows(self, text):
+        return text in self.serial or text in self.screen
+
+
+def boot(image, firmware, bus, folder, limit=LIMIT_SECONDS, accel=TCG):
+    for left in range(TRIES - 1, -1, -1):
+        try:
+            with Running(image, firmware, bus, folder, accel) as running:
+                return running.watch(limit)
+        except Failed:
+            if left == 0:
+                raise
+
+
+class Running:
+    def __init__(self, image, firmware, bus, folder, accel):
+        self.folder = folder
+        self.has_text_screen = firmware == "bios"   # OVMF draws; what it says is on the serial line too
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("serial", "qmp", "screen"):
+            (folder / name).unlink(missing_ok=True)
+        self.command = machine.command(image, firmware, bus, folder, accel, snapshot=True)
+        self.process = self.monitor = None
+
+    def __enter__(self):
+        self.began = time.monotonic()
+        with open(self.folder / "qemu.log", "wb") as log:
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, start_new_session=True)
+        try:
+            self.monitor = Qmp(self.folder / "qmp")
+        except BaseException as error:
+            self.__exit__()
+            raise Failed(f"{error}\n{(self.folder / 'qemu.log').read_text()[-800:]}") from error
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        if self.monitor:
+            self.monitor.close()
+
+    def watch(self, limit):
+        last, changed, on_screen = None, time.monotonic(), None
+        while True:
+            if self.process.poll() is not None:
+                raise Failed(f"QEMU ended by itself\n{(self.folder / 'qemu.log').read_text()[-800:]}")
+            serial, screen = self.serial(), self.screen()
+            now = time.monotonic()
+            state = (serial, screen, self.disk_reads())
+            if state != last:
+                last, changed = state, now
+            if on_screen is None and signs.on_screen_only(serial, screen):
+                on_screen = now
+            kind = signs.final(serial, screen)
+            if kind is None and on_screen and now - on_screen > AFTER_SCREEN_LOGIN_SECONDS:
+                kind = "screen-login"
+            if kind is None and now - changed > SILENT_SECONDS and not signs.kernel_runs(serial, screen):
+                kind = "silent"
+            if kind is None and any(event.name == "SHUTDOWN" for event in self.monitor.events):
+                kind = "reset"
+            if kind is None and now - self.began > limit:
+                kind = "limit"
+            if kind is not None:
+                return Seen(kind, now - self.began, serial, screen)
+            time.sleep(0.5)
+
+    def serial(self):
+        path = self.folder / "serial"
+        return signs.text_of_serial(path.read_bytes()) if path.exists() else ""
+
+    def screen(self):
+        if not self.has_text_screen:
+            return ""
+        dump = self.folder / "screen"
+        self.monitor.execute("pmemsave", val=VGA_TEXT, size=VGA_BYTES, filename=str(dump))
+        return signs.text_of_screen(dump.read_bytes())
+
+    def disk_reads(self):
+        return sum(disk["stats"]["rd_bytes"] for disk in self.monitor.execute("query-blockstats") if disk.get("device") == "disk")
