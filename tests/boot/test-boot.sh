@@ -43,6 +43,7 @@ short)
 long)
     strict=(--strict)
     python3 -B -m unittest discover -q -s tests/boot/harness
+    python3 -B -m unittest discover -q -s tests/boot/broken
     # Minutes, with nothing else running: what each is expected to take.
     step selftest selftest                                                                          # 2
     points points --points 30 --interval 10 --bulk 200                                              # 12

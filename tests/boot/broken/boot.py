@@ -1,6 +1,8 @@
 """Starts an image in QEMU, and tells what became of it. The image is not written."""
 
 import dataclasses
+import os
+import pathlib
 import subprocess
 import time
 
@@ -13,8 +15,10 @@ from . import machine, signs
 LIMIT_SECONDS = 300                     # a healthy guest takes 25 to 120, emulated
 # The prompt on the serial line comes with that on the screen, or not at all.
 AFTER_SCREEN_LOGIN_SECONDS = 20
-# Before the kernel speaks, nobody waits for anything: what neither speaks nor reads its disk for so long is dead.
-SILENT_SECONDS = 30
+# Before the kernel speaks, nobody waits for anything: what neither speaks nor reads its disk for so long is dead. On a
+# machine that has no time for QEMU that proves nothing, so it must have had time to run; or, as a guest may have
+# halted, three times as long must be over.
+SILENT_SECONDS, SILENT_CPU_SECONDS = 30, 10
 VGA_TEXT, VGA_BYTES = 0xB8000, 0x8000
 # QEMU 10.0.2's emulation sometimes aborts (tests/boot/run): no sign of the guest, so it is tried again.
 TRIES = 3
@@ -75,7 +79,7 @@ class Running:
             self.monitor.close()
 
     def watch(self, limit):
-        last, changed, on_screen = None, time.monotonic(), None
+        last, changed, worked, on_screen = None, time.monotonic(), 0.0, None
         while True:
             if self.process.poll() is not None:
                 raise Failed(f"QEMU ended by itself\n{(self.folder / 'qemu.log').read_text()[-800:]}")
@@ -83,13 +87,13 @@ class Running:
             now = time.monotonic()
             state = (serial, screen, self.disk_reads())
             if state != last:
-                last, changed = state, now
+                last, changed, worked = state, now, self.cpu_seconds()
             if on_screen is None and signs.on_screen_only(serial, screen):
                 on_screen = now
             kind = signs.final(serial, screen)
             if kind is None and on_screen and now - on_screen > AFTER_SCREEN_LOGIN_SECONDS:
                 kind = "screen-login"
-            if kind is None and now - changed > SILENT_SECONDS and not signs.kernel_runs(serial, screen):
+            if kind is None and not signs.kernel_runs(serial, screen) and is_dead(now - changed, self.cpu_seconds() - worked):
                 kind = "silent"
             if kind is None and any(event.name == "SHUTDOWN" for event in self.monitor.events):
                 kind = "reset"
@@ -110,5 +114,14 @@ class Running:
         self.monitor.execute("pmemsave", val=VGA_TEXT, size=VGA_BYTES, filename=str(dump))
         return signs.text_of_screen(dump.read_bytes())
 
+    def cpu_seconds(self):
+        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(") ")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def disk_reads(self):
         return sum(disk["stats"]["rd_bytes"] for disk in self.monitor.execute("query-blockstats") if disk.get("device") == "disk")
+
+
+def is_dead(quiet, worked):
+    """Pure. Of a guest without a kernel, after seconds without a sign, in which QEMU had so much of the processors."""
+    return quiet > SILENT_SECONDS and (worked > SILENT_CPU_SECONDS or quiet > 3 * SILENT_SECONDS)

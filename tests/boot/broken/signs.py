@@ -7,16 +7,16 @@ import re
 SERIAL_LOGIN = re.compile(r" login: ")
 FINAL = [
     ("panic", re.compile(r"Kernel panic - not syncing")),
-    ("initramfs-shell", re.compile(r"\(initramfs\) ")),
+    ("initramfs-shell", re.compile(r"^\(initramfs\)", re.MULTILINE)),
     ("emergency", re.compile(r"You are in emergency mode|Cannot open access to console, the root account is locked")),
     # dash as the init: what an initramfs tries last. BusyBox, in the initramfs itself, says no "0:".
     ("bare-shell", re.compile(r"/bin/sh: 0: can't access tty")),
-    ("grub-rescue", re.compile(r"grub rescue> ")),
+    ("grub-rescue", re.compile(r"^grub rescue>", re.MULTILINE)),
     ("grub-failed", re.compile(r"Failed to boot both default and fallback entries")),
-    ("grub-shell", re.compile(r"grub> ")),
+    ("grub-shell", re.compile(r"grub>")),
     ("no-boot-device", re.compile(r"No bootable device|No bootable option or device was found|UEFI Interactive Shell")),
 ]
-SCREEN_LOGIN = re.compile(r" login: ")
+SCREEN_LOGIN = re.compile(r" login:")
 KERNEL = re.compile(r"Linux version \d|Booting Linux|systemd\[1\]|Loading, please wait|Begin: ")
 COLUMNS = 80
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\x1b[=>c78]")
@@ -42,7 +42,7 @@ def final(serial, screen):
 
 
 def on_screen_only(serial, screen):
-    return bool(SCREEN_LOGIN.search(screen + " ")) and not SERIAL_LOGIN.search(serial)
+    return bool(SCREEN_LOGIN.search(screen)) and not SERIAL_LOGIN.search(serial)
 
 
 def kernel_runs(serial, screen):

@@ -1,13 +1,13 @@
 """The broken guests: how each is made, what preflight must say of it, and what is seen when it is started.
 
-The last column is what decides: it was seen, and preflight has to agree. `kinds` are those of boot.Seen.
+What is seen decides, and preflight has to agree. `seen` is a kind of boot.Seen.
 """
 
 import dataclasses
 from typing import Callable
 
 from . import defects
-from .defects import ROOT_BY_UUID, UUID_NOWHERE
+from .defects import UUID_NOWHERE
 from .image import Image
 
 BOOTS, NOT, UNKNOWN = "boots", "does-not-boot", "unknown"
@@ -85,12 +85,12 @@ VARIANTS = [
 
     # --- the boot loader
     idle("mbr-code-zeroed", "no code in the MBR, its table is whole",
-         defects.no_mbr_code, fails("bios-loader-missing"), "silent", fast=True),
+         defects.no_mbr_code, fails("bios-loader-missing"), "silent"),
     idle("first-mib-zeroed", "MBR, table and GRUB's core are zeros",
          defects.no_first_sectors, fails("no-boot-disk"), "no-boot-device", "No bootable device", fast=True),
     idle("grub-core-zeroed", "GRUB's core image is zeros, the MBR is whole",
          defects.no_core, fails("bios-loader-missing"), "silent", "GRUB"),
-    idle("grub-cfg-missing", "no grub.cfg", defects.no_grub_cfg, fails("boot-config-missing"), "grub-shell", "grub>", fast=True),
+    idle("grub-cfg-missing", "no grub.cfg", defects.no_grub_cfg, fails("boot-config-missing"), "grub-shell"),
     writer("gpt-lost-bios", "both GPTs are zeros", defects.no_gpt, fails("partition-table-damaged"),
            "grub-rescue", firmware="bios"),
     writer("gpt-lost-uefi", "both GPTs are zeros", defects.no_gpt, fails("partition-table-damaged"),
