@@ -57,7 +57,7 @@ class Running:
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("serial", "qmp", "screen"):
             (folder / name).unlink(missing_ok=True)
-        self.command = machine.command(image, firmware, bus, folder, accel, snapshot=True)
+        self.command = machine.that_starts(image, firmware, bus, folder, accel)
         self.process = self.monitor = None
 
     def __enter__(self):

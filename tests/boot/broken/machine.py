@@ -14,7 +14,12 @@ BUSES = {
 }
 
 
-def command(image, firmware, bus, folder, accel, *, snapshot):
+# A card that is plugged in nowhere: what is to be recorded has one, as VMs do; what is started has none, as firmware that
+# finds no disk would wait for it.
+CARD = ["-device", "virtio-net-pci,id=net0,mac=52:54:00:12:34:56"]
+
+
+def command(image, firmware, bus, folder, accel):
     """No network; the serial line goes to a file, the screen is a VGA whose text QEMU's monitor can read."""
     machine, disk = BUSES[bus]
     words = ["qemu-system-x86_64", "-name", "broken", "-accel", accel, "-machine", machine, "-smp", "2", "-m", "512"]
@@ -24,7 +29,17 @@ def command(image, firmware, bus, folder, accel, *, snapshot):
     if firmware == "uefi":
         # Fresh variables, as of a new machine: what an installer noted in the old ones is lost.
         shutil.copy(OVMF / "OVMF_VARS_4M.fd", folder / "vars.fd")
-        words += ["-drive", f"if=pflash,format=raw,readonly=on,snapshot=off,file={OVMF / 'OVMF_CODE_4M.fd'}"]
-        words += ["-drive", f"if=pflash,format=raw,snapshot=off,file={folder / 'vars.fd'}"]
-    words += ["-drive", f"if=none,id=disk,format=raw,file={image},snapshot={'on' if snapshot else 'off'}"]
-    return words + disk
+        words += ["-drive", f"if=pflash,format=raw,readonly=on,file={OVMF / 'OVMF_CODE_4M.fd'}"]
+        words += ["-drive", f"if=pflash,format=raw,file={folder / 'vars.fd'}"]
+    return words + disk + ["-drive", f"if=none,id=disk,format=raw,file={image}"]
+
+
+def that_starts(*machine):
+    """The image is not written: what the guest changes is gone with QEMU."""
+    words = command(*machine)
+    return [*words[:-1], f"{words[-1]},snapshot=on"]
+
+
+def that_stands(*machine):
+    """Its guest never runs, so that nothing is written either. The image itself is what is captured."""
+    return [*command(*machine), *CARD, "-S"]

@@ -33,7 +33,7 @@ class Standing:
     def __init__(self, image, firmware, bus, folder):
         folder.mkdir(parents=True)
         self.qmp, self.log = folder / "qmp", folder / "log"
-        self.command = [*machine.command(image, firmware, bus, folder, TCG, snapshot=False), "-S"]
+        self.command = machine.that_stands(image, firmware, bus, folder, TCG)
 
     def __enter__(self):
         with open(self.log, "wb") as log:

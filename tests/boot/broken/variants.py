@@ -46,12 +46,15 @@ class Variant:
         return self.seen in UP
 
 
-def idle(name, how, make, qemu, seen, shows="", bus="virtio", **more):
-    return Variant(name, how, "idle", "bios", bus, make, qemu, seen, shows, **more)
+def idle(name, how, make, qemu, seen, shows="", bus="virtio", everywhere=False, **more):
+    """`everywhere`: the clouds differ in nothing that matters here."""
+    clouds = {"aws": qemu, "azure": qemu} if everywhere else {}
+    return Variant(name, how, "idle", "bios", bus, make, qemu, seen, shows, **clouds, **more)
 
 
-def writer(name, how, make, qemu, seen, shows="", firmware="uefi", **more):
-    return Variant(name, how, "writer", firmware, "virtio", make, qemu, seen, shows, **more)
+def writer(name, how, make, qemu, seen, shows="", firmware="uefi", everywhere=False, **more):
+    clouds = {"aws": qemu, "azure": qemu} if everywhere else {}
+    return Variant(name, how, "writer", firmware, "virtio", make, qemu, seen, shows, **clouds, **more)
 
 
 def boots(*codes):
@@ -85,36 +88,44 @@ VARIANTS = [
 
     # --- the boot loader
     idle("mbr-code-zeroed", "no code in the MBR, its table is whole",
-         defects.no_mbr_code, fails("bios-loader-missing"), "silent"),
+         defects.no_mbr_code, fails("bios-loader-missing"), "silent", everywhere=True),
     idle("first-mib-zeroed", "MBR, table and GRUB's core are zeros",
-         defects.no_first_sectors, fails("no-boot-disk"), "no-boot-device", "No bootable device", fast=True),
+         defects.no_first_sectors, fails("no-boot-disk"), "no-boot-device", "No bootable device", everywhere=True, fast=True),
     idle("grub-core-zeroed", "GRUB's core image is zeros, the MBR is whole",
-         defects.no_core, fails("bios-loader-missing"), "silent", "GRUB"),
-    idle("grub-cfg-missing", "no grub.cfg", defects.no_grub_cfg, fails("boot-config-missing"), "grub-shell"),
+         defects.no_core, fails("bios-loader-missing"), "silent", "GRUB", everywhere=True),
+    idle("grub-cfg-missing", "no grub.cfg", defects.no_grub_cfg, fails("boot-config-missing"), "grub-shell",
+         everywhere=True),
     writer("gpt-lost-bios", "both GPTs are zeros", defects.no_gpt, fails("partition-table-damaged"),
-           "grub-rescue", firmware="bios"),
+           "grub-shell", firmware="bios", everywhere=True),
     writer("gpt-lost-uefi", "both GPTs are zeros", defects.no_gpt, fails("partition-table-damaged"),
-           "no-boot-device"),
+           "no-boot-device", everywhere=True),
     writer("gpt-primary-lost-bios", "the first GPT is zeros, the backup is whole",
            lambda image: defects.no_gpt(image, backup=False), fails("partition-table-repaired"),
-           "grub-rescue", firmware="bios", why="GRUB for BIOS reads the first one only"),
-    writer("esp-missing", "the ESP's entry is taken out of the GPT", defects.no_esp, fails("esp-missing"), "no-boot-device"),
-    writer("efi-loader-missing", "no loader on the ESP", defects.no_efi_loader, fails("efi-loader-missing"), "no-boot-device"),
+           "grub-shell", firmware="bios", why="GRUB for BIOS reads the first one only"),
+    writer("esp-missing", "the ESP's entry is taken out of the GPT", defects.no_esp, fails("esp-missing"), "no-boot-device",
+           everywhere=True),
+    writer("efi-loader-missing", "no loader on the ESP", defects.no_efi_loader, fails("efi-loader-missing"),
+           "no-boot-device", everywhere=True),
     writer("efi-fallback-missing", r"the loader is only at \EFI\debian\grubx64.efi", defects.no_efi_fallback,
-           fails("efi-fallback-missing"), "no-boot-device"),
-    idle("root-superblock-zeroed", "the first superblock of / is zeros", defects.no_superblock, fails(), "grub-rescue"),
+           fails("efi-fallback-missing"), "no-boot-device", everywhere=True),
+    idle("root-superblock-zeroed", "the first superblock of / is zeros", defects.no_superblock, fails(), "grub-shell"),
 
     # --- kernel and initramfs
     idle("kernel-missing", "vmlinuz is gone, the link to it dangles", defects.no_kernel, fails("kernel-missing"), "grub-shell",
-         "not found", fast=True),
-    idle("kernel-empty", "vmlinuz has no bytes", defects.empty_kernel, fails("kernel-missing"), "grub-shell"),
-    idle("kernel-truncated", "the second half of vmlinuz is gone", defects.half_kernel, fails("kernel-missing"), "grub-shell"),
+         "not found", everywhere=True, fast=True),
+    idle("kernel-empty", "vmlinuz has no bytes", defects.empty_kernel, fails("kernel-missing"), "grub-shell",
+         "premature end of file", everywhere=True),
+    idle("kernel-truncated", "the second half of vmlinuz is gone", defects.half_kernel, fails("kernel-missing"), "reset", everywhere=True,
+         why="it is unpacked, and the machine resets, for ever"),
     idle("menu-default-broken", "a menu whose default entry's kernel is gone; the second one is whole",
          lambda image: defects.menu(image, ("old", "/boot/vmlinuz-1", "/boot/initrd-1"), ("Debian", *LINK)),
-         fails("kernel-missing"), "grub-failed", why="nobody is there to choose"),
-    idle("initramfs-missing", "initrd.img is gone, the link to it dangles", defects.no_initramfs, fails("initramfs-missing"), "panic"),
-    idle("initramfs-garbage", "random bytes in place of the initramfs", defects.garbage_initramfs, fails("initramfs-missing"), "panic"),
-    idle("initramfs-truncated", "the second half of the initramfs is gone", defects.half_initramfs, fails("initramfs-missing"), "panic"),
+         fails("kernel-missing"), "grub-failed", everywhere=True, why="nobody is there to choose"),
+    idle("initramfs-missing", "initrd.img is gone, the link to it dangles", defects.no_initramfs, fails("initramfs-missing"), "panic",
+         "Unable to mount root fs", everywhere=True, why="GRUB says that it is not there, and starts the kernel without"),
+    idle("initramfs-garbage", "random bytes in place of the initramfs", defects.garbage_initramfs, fails("initramfs-missing"),
+         "panic", "Initramfs unpacking failed", everywhere=True),
+    idle("initramfs-truncated", "the second half of the initramfs is gone", defects.half_initramfs, fails("initramfs-missing"),
+         "initramfs-shell", "Initramfs unpacking failed", everywhere=True, why="its scripts are in the first half, its drivers are not"),
     idle("no-virtio", "neither virtio_blk nor virtio_pci in the initramfs",
          lambda image: defects.initramfs_without(image, "virtio_blk", "virtio_pci"), fails("initramfs-lacks-driver"),
          "initramfs-shell", aws=boots(), azure=boots()),
@@ -125,8 +136,8 @@ VARIANTS = [
          fails("initramfs-lacks-driver"), "initramfs-shell", bus="sata", aws=boots(), azure=boots()),
     idle("no-hyperv", "no hv_storvsc in the initramfs", lambda image: defects.initramfs_without(image, "hv_storvsc"),
          boots(), "login", aws=boots(), azure=fails("initramfs-lacks-driver"), why="only Azure needs it"),
-    idle("no-modules", "the root file system has no modules of the kernel that starts", defects.no_modules,
-         boots("kernel-lacks-driver"), "login", why="what / needs is in the initramfs; a network card is not"),
+    idle("no-modules", "no module of the kernel on /, and no network card's in the initramfs", defects.no_modules,
+         boots("kernel-lacks-driver"), "login", everywhere=True, why="what / needs is in the initramfs"),
 
     # --- root and fstab
     idle("root-sda1-on-virtio", "root=/dev/sda1 and fstab by it", lambda image: defects.root_by_name(image, "/dev/sda1"),
@@ -136,24 +147,30 @@ VARIANTS = [
          lambda image: defects.root_by_name(image, "/dev/sda1"), boots(), "login", bus="ide",
          aws=fails("root-by-device-name")),
     idle("root-uuid-nowhere", "root= names a UUID that no file system has",
-         lambda image: defects.root_parameter(image, UUID_NOWHERE), fails("root-not-found"), "initramfs-shell", "does not exist"),
+         lambda image: defects.root_parameter(image, UUID_NOWHERE), fails("root-not-found"), "initramfs-shell", "does not exist",
+         everywhere=True),
     idle("fstab-other-disk", "/srv by /dev/sda2, which is not there", lambda image: defects.fstab(image, "/dev/sda2 /srv ext4 defaults 0 2"),
          fails("fstab-device-name"), "emergency", why="systemd waits for 90 s, then gives up"),
     idle("fstab-uuid-nowhere", "/srv by a UUID that is nowhere, without nofail",
          lambda image: defects.fstab(image, f"{UUID_NOWHERE} /srv ext4 defaults,x-systemd.device-timeout=5s 0 2"),
-         fails("fstab-missing-device"), "emergency"),
-    idle("root-full", "no block of / is free", defects.full, boots("file-system-full"), "login"),
-    idle("root-errors", "the superblock says that an error was met", defects.errors_flag, boots("file-system-damaged"), "login"),
+         fails("fstab-missing-device"), "emergency", everywhere=True),
+    idle("root-full", "no block of / is free", defects.full, boots("file-system-full"), "login", everywhere=True),
+    idle("root-errors", "the superblock says that an error was met", defects.errors_flag, boots("file-system-damaged"), "login",
+         everywhere=True),
 
     # --- userland
-    idle("init-link-missing", "/sbin/init is gone", defects.no_init_link, fails("init-missing"), "bare-shell"),
-    idle("systemd-missing", "/sbin/init leads nowhere", defects.no_systemd, fails("init-missing"), "bare-shell"),
-    idle("passwd-missing", "no /etc/passwd", lambda image: image.edit("rm /etc/passwd"), boots("login-broken"), "login"),
-    idle("shadow-empty", "/etc/shadow has no bytes", lambda image: image.overwrite("/etc/shadow", b""), boots("login-broken"), "login"),
-    idle("no-serial-console", "no console= at all", lambda image: defects.console(image, "quiet"), boots("console-missing"), "screen-login"),
-    idle("no-serial-getty", "serial-getty@ttyS0 is masked", defects.no_serial_getty, boots("no-serial-login"), "screen-login"),
+    idle("init-link-missing", "/sbin/init is gone", defects.no_init_link, fails("init-missing"), "bare-shell", everywhere=True),
+    idle("systemd-missing", "/sbin/init leads nowhere", defects.no_systemd, fails("init-missing"), "bare-shell", everywhere=True),
+    idle("passwd-missing", "no /etc/passwd", lambda image: image.edit("rm /etc/passwd"), boots("login-broken"), "login",
+         everywhere=True),
+    idle("shadow-empty", "/etc/shadow has no bytes", lambda image: image.overwrite("/etc/shadow", b""), boots("login-broken"), "login",
+         everywhere=True),
+    idle("no-serial-console", "no console= at all", lambda image: defects.console(image, "quiet"), boots("console-missing"),
+         "screen-login", everywhere=True),
+    idle("no-serial-getty", "serial-getty@ttyS0 is masked", defects.no_serial_getty, boots("no-serial-login"),
+         "screen-login", everywhere=True),
     idle("network-mac-bound", "a fixed address, and a rule that binds the name to a MAC", defects.mac_bound,
-         boots("network-mac-bound", "network-static"), "login"),
+         boots("network-mac-bound", "network-static"), "login", everywhere=True),
 ]
 
 BY_NAME = {variant.name: variant for variant in VARIANTS}
