@@ -60,10 +60,10 @@ def table(results):
 
 
 def listing(variants):
-    rows = [("variant", "firmware", "bus", "made", "preflight (qemu)", "codes", "seen")]
+    rows = [("variant", "firmware", "bus", "made", "preflight (qemu)", "codes", "seen", "why")]
     for variant in variants:
         codes = " ".join(variant.qemu.codes)
-        rows.append((variant.name, variant.firmware, variant.bus, variant.how, variant.qemu.verdict, codes, variant.seen))
+        rows.append((variant.name, variant.firmware, variant.bus, variant.how, variant.qemu.verdict, codes, variant.seen, variant.why))
     return columns(rows)
 
 
