@@ -150,7 +150,7 @@ VARIANTS = [
          lambda image: defects.root_parameter(image, UUID_NOWHERE), fails("root-not-found"), "initramfs-shell", "does not exist",
          everywhere=True),
     idle("fstab-other-disk", "/srv by /dev/sda2, which is not there", lambda image: defects.fstab(image, "/dev/sda2 /srv ext4 defaults 0 2"),
-         fails("fstab-device-name"), "emergency", why="systemd waits for 90 s, then gives up"),
+         fails("fstab-device-name"), "emergency", aws=fails("fstab-device-name"), why="systemd waits for 90 s, then gives up"),
     idle("fstab-uuid-nowhere", "/srv by a UUID that is nowhere, without nofail",
          lambda image: defects.fstab(image, f"{UUID_NOWHERE} /srv ext4 defaults,x-systemd.device-timeout=5s 0 2"),
          fails("fstab-missing-device"), "emergency", everywhere=True),
