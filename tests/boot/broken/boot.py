@@ -20,13 +20,16 @@ AFTER_SCREEN_LOGIN_SECONDS = 20
 # halted, three times as long must be over.
 SILENT_SECONDS, SILENT_CPU_SECONDS = 30, 10
 VGA_TEXT, VGA_BYTES = 0xB8000, 0x8000
+# One is no failure: a guest starts anew when its root file system had to be repaired.
+MOST_RESETS = 3
 # QEMU 10.0.2's emulation sometimes aborts (tests/boot/run): no sign of the guest, so it is tried again.
 TRIES = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """`kind`: login, screen-login, one of signs.FINAL, silent (dead before a kernel spoke), reset, limit."""
+    """`kind`: login, screen-login, one of signs.FINAL, silent (dead before a kernel spoke), resets (again and again),
+    off, limit."""
 
     kind: str
     seconds: float
@@ -90,18 +93,23 @@ class Running:
                 last, changed, worked = state, now, self.cpu_seconds()
             if on_screen is None and signs.on_screen_only(serial, screen):
                 on_screen = now
-            kind = signs.final(serial, screen)
+            kind = signs.final(serial, screen) or self.ended()
             if kind is None and on_screen and now - on_screen > AFTER_SCREEN_LOGIN_SECONDS:
                 kind = "screen-login"
             if kind is None and not signs.kernel_runs(serial, screen) and is_dead(now - changed, self.cpu_seconds() - worked):
                 kind = "silent"
-            if kind is None and any(event.name == "SHUTDOWN" for event in self.monitor.events):
-                kind = "reset"
             if kind is None and now - self.began > limit:
                 kind = "limit"
             if kind is not None:
                 return Seen(kind, now - self.began, serial, screen)
             time.sleep(0.5)
+
+    def ended(self):
+        """What QEMU tells of the guest."""
+        names = [event.name for event in self.monitor.events if event.data.get("guest")]
+        if names.count("RESET") >= MOST_RESETS:
+            return "resets"
+        return "off" if "SHUTDOWN" in names else None
 
     def serial(self):
         path = self.folder / "serial"

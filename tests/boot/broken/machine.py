@@ -24,7 +24,7 @@ def command(image, firmware, bus, folder, accel):
     machine, disk = BUSES[bus]
     words = ["qemu-system-x86_64", "-name", "broken", "-accel", accel, "-machine", machine, "-smp", "2", "-m", "512"]
     words += ["-nodefaults", "-display", "none", "-vga", "std", "-nic", "none"]
-    words += ["-no-reboot", "-no-shutdown"]     # a guest that resets or powers off is left standing, and seen
+    words += ["-no-shutdown"]           # a guest that powers off is left standing, and seen
     words += ["-serial", f"file:{folder / 'serial'}", "-qmp", f"unix:{folder / 'qmp'},server=on,wait=off"]
     if firmware == "uefi":
         # Fresh variables, as of a new machine: what an installer noted in the old ones is lost.

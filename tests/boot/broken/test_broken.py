@@ -37,7 +37,7 @@ class Table(unittest.TestCase):
                 self.assertEqual(variant.qemu.verdict, BOOTS if variant.boots else NOT)
 
     def test_kinds_buses_and_verdicts_are_known(self):
-        kinds = {"login", "screen-login", "silent", "reset", *(kind for kind, _ in signs.FINAL)}
+        kinds = {"login", "screen-login", "silent", "resets", *(kind for kind, _ in signs.FINAL)}
         for variant in VARIANTS:
             with self.subTest(variant.name):
                 self.assertIn(variant.seen, kinds)

@@ -115,7 +115,7 @@ VARIANTS = [
          "not found", everywhere=True, fast=True),
     idle("kernel-empty", "vmlinuz has no bytes", defects.empty_kernel, fails("kernel-missing"), "grub-shell",
          "premature end of file", everywhere=True),
-    idle("kernel-truncated", "the second half of vmlinuz is gone", defects.half_kernel, fails("kernel-missing"), "reset", everywhere=True,
+    idle("kernel-truncated", "the second half of vmlinuz is gone", defects.half_kernel, fails("kernel-missing"), "resets", everywhere=True,
          why="it is unpacked, and the machine resets, for ever"),
     idle("menu-default-broken", "a menu whose default entry's kernel is gone; the second one is whole",
          lambda image: defects.menu(image, ("old", "/boot/vmlinuz-1", "/boot/initrd-1"), ("Debian", *LINK)),
@@ -156,7 +156,7 @@ VARIANTS = [
          fails("fstab-missing-device"), "emergency", everywhere=True),
     idle("root-full", "no block of / is free", defects.full, boots("file-system-full"), "login", everywhere=True),
     idle("root-errors", "the superblock says that an error was met", defects.errors_flag, boots("file-system-damaged"), "login",
-         everywhere=True),
+         everywhere=True, why="it is repaired in the boot, and the guest starts once more"),
 
     # --- userland
     idle("init-link-missing", "/sbin/init is gone", defects.no_init_link, fails("init-missing"), "bare-shell", everywhere=True),
