@@ -20,7 +20,10 @@ def predict(image, firmware, bus, folder):
         site.gateway("sync", "--json", "--quiet")
     done = site.call([str(site.programs / "sparesite-restore"), "preflight", VM, "--target", ",".join(TARGETS), "--json", "--quiet"])
     try:
-        return read_answer(json.loads(done.stdout))
+        answer = read_answer(json.loads(done.stdout))
+        if not answer:
+            raise ValueError("no judgement in it")
+        return answer
     except (ValueError, KeyError, TypeError) as error:
         said = f"{done.stdout[-600:]}\n{done.stderr[-800:]}"
         raise Failed(f"preflight ended with {done.returncode}, and its answer is not understood: {error!r}\n{said}") from error
@@ -53,13 +56,23 @@ class Standing:
 def read_answer(document):
     """Pure. Of each target of preflight's document, its verdict and its findings' codes with their severities."""
     found = {}
-    for told in document["targets"]:
+    for told in judgements(document):
         codes = {}
         for finding in told["findings"]:
             # A code can come more than once (of two disks): the gravest counts.
             codes[finding["code"]] = min(codes.get(finding["code"], "note"), finding["severity"], key=GRAVITY.index)
         found[told["target"]] = (told["verdict"], codes)
     return found
+
+
+def judgements(document):
+    """Wherever they lie in it: what is around them may grow."""
+    if isinstance(document, dict) and {"target", "verdict", "findings"} <= document.keys():
+        yield document
+        return
+    inner = document.values() if isinstance(document, dict) else document if isinstance(document, list) else ()
+    for part in inner:
+        yield from judgements(part)
 
 
 GRAVITY = ("blocks", "hinders", "note")
