@@ -14,6 +14,7 @@ fi
 
 python3 -B -m unittest discover -q -s tests/bench
 python3 -B -m unittest discover -q -s tests/boot/harness
+python3 -B -m unittest discover -q -s tests/boot/broken
 
 target=$(cargo metadata --no-deps --format-version 1 |
     python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Captures of a real guest that writes all the time. Called through tests/setup.sh test-boot, which has set up.
 #
-#   tests/boot/test-boot.sh short     five points                              (2 minutes)
-#   tests/boot/test-boot.sh long      thirty points at 10-second intervals and one after 200 MiB of changes; 200
-#                                     kills of `sync`, 50 of `run`; points and kills with an S3 server that goes and
-#                                     comes, and behind 1 Mbit/s               (70 minutes, nothing else running)
+#   tests/boot/test-boot.sh short     five points; two broken guests           (2 minutes)
+#   tests/boot/test-boot.sh long      the other broken guests; thirty points at 10-second intervals and one after 200
+#                                     MiB of changes; 200 kills of `sync`, 50 of `run`; points and kills with an S3
+#                                     server that goes and comes, and behind 1 Mbit/s
+#                                                                              (100 minutes, nothing else running)
 #
 # CAPTURER is sparesite (default), or copy or sparesite-copies, which need no live source and prove nothing of the
 # product's: the long form fails with them, and where XFS cannot be mounted. SPARESITE_BIN names a folder with the
@@ -32,6 +33,10 @@ step() {
     echo "== $name" >&2
     tests/boot/run "${strict[@]}" "$@" || failed+=("$name (exit $?)")
 }
+broken() {
+    echo "== broken guests" >&2
+    tests/boot/broken/run --json "$results/broken-$1.json" boot "--$1" || failed+=("broken guests (exit $?)")
+}
 points() { step "$1" points --capturer "$capturer" --json "$results/$1.json" "${@:2}"; }
 kills() { step "$1" kills --capturer "$capturer" --json "$results/$1.json" "${@:2}"; }
 
@@ -39,12 +44,15 @@ case $length in
 short)
     # On a machine that does other things too: what is right is judged, not how fast it is.
     points points-short --points 5 --interval 4 --untimed
+    broken fast
     ;;
 long)
     strict=(--strict)
     python3 -B -m unittest discover -q -s tests/boot/harness
+    python3 -B -m unittest discover -q -s tests/boot/broken
     # Minutes, with nothing else running: what each is expected to take.
     step selftest selftest                                                                          # 2
+    broken rest                                                                                     # 30
     points points --points 30 --interval 10 --bulk 200                                              # 12
     step uefi --firmware uefi --disk-format raw --data-fs ext4 points --capturer "$capturer" --points 3 \
         --json "$results/uefi.json"                                                                 # 2
