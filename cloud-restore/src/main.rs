@@ -7,6 +7,7 @@ mod command;
 mod failure;
 mod fetched;
 mod gateway_name;
+mod hardware;
 mod kit_file;
 mod local_disk;
 mod outputs;
