@@ -110,6 +110,10 @@ mod tests {
             "sparesite-restore assemble dc01@latest --output d",
             "sparesite-restore assemble dc01@7 --output d --disk sda --format raw,vhd,vhdx,vmdk,qcow2",
             "sparesite-restore assemble dc01@2026-11-22T08:00:00Z --output d --in-place --no-sync",
+            "sparesite-restore assemble dc01 --output d --in-place --dry-run --json",
+            "sparesite-restore assemble dc01 --definition libvirt",
+            "sparesite-restore assemble dc01 --definition proxmox --output d --disk sda",
+            "sparesite-restore assemble dc01 --definition hyperv --json",
             "sparesite-restore verify --read-data --no-log --quiet",
             "sparesite-restore kit check --log-format json",
             "sparesite-restore kit new --output k2",
@@ -130,6 +134,14 @@ mod tests {
             (
                 "sparesite-restore assemble dc01",
                 ErrorKind::MissingRequiredArgument,
+            ),
+            (
+                "sparesite-restore assemble dc01 --definition libvirt --dry-run",
+                ErrorKind::MissingRequiredArgument,
+            ),
+            (
+                "sparesite-restore assemble dc01 --definition xen",
+                ErrorKind::InvalidValue,
             ),
             (
                 "sparesite-restore assemble dc01@ --output d",

@@ -62,6 +62,17 @@ impl DiskImage {
         point: &Point,
         disk_name: &str,
     ) -> Result<DiskImage, StoreError> {
+        let engine = Arc::new(engine_for(vault, &point.manifest).await?);
+        Self::with(engine, vault, point, disk_name).await
+    }
+
+    /// With what other disks of the point are read with too.
+    pub(super) async fn with(
+        engine: Arc<Engine>,
+        vault: &Vault,
+        point: &Point,
+        disk_name: &str,
+    ) -> Result<DiskImage, StoreError> {
         let disk = disk_of(point, disk_name)?;
         let layers = if disk.excluded {
             &[][..]
@@ -70,7 +81,7 @@ impl DiskImage {
         };
         let overlay = MapOverlay::open(vault.objects.clone(), &vault.trust, layers).await?;
         Ok(DiskImage {
-            engine: Arc::new(engine_for(vault, &point.manifest).await?),
+            engine,
             overlay,
             size_bytes: disk.size_bytes,
             chunk_bytes: vault.config.chunk_bytes,
