@@ -169,7 +169,7 @@ pub mod tests {
     /// Names that would break out of a quote, if they could.
     pub const HOSTILE: &str = "a'b\"c<d>&$(e)`f`;--’g h";
 
-    pub fn defined(manifest: &Manifest, ending: &str) -> Definition<'_> {
+    pub fn defined<'a>(manifest: &'a Manifest, ending: &str) -> Definition<'a> {
         let hardware = Hardware::of(manifest);
         let boots = hardware.boot_disk().map(|disk| disk.name.clone());
         let disk = |hardware: &DiskHardware| DefinedDisk {

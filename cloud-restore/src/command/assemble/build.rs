@@ -170,12 +170,11 @@ impl Build<'_> {
         file: &Output,
     ) -> Result<(Option<LocalDisk>, How), virtual_disk::DiskError> {
         let Output { path, format, .. } = file;
-        let options = |given: bool| OpenOptions {
-            format: given.then_some(*format),
-            ..OpenOptions::default()
-        };
         if self.is_old(file) {
-            let options = options(self.format_given);
+            let options = OpenOptions {
+                format: self.format_given.then_some(*format),
+                ..OpenOptions::default()
+            };
             let old = match self.dry_run {
                 true => LocalDisk::look(path, &options)?,
                 false => LocalDisk::open_old(path, disk.size_bytes, &options)?,
@@ -184,9 +183,16 @@ impl Build<'_> {
         }
         if self.dry_run {
             let partial = partial_file(path, *format).filter(|partial| partial.is_file());
-            // What cannot be opened is begun anew.
-            let partial =
-                partial.and_then(|partial| LocalDisk::look(&partial, &options(true)).ok());
+            // What cannot be opened is begun anew. A VHD has its footer at last, and is plain until then.
+            let seen = match format {
+                Format::Vhd => Format::Raw,
+                other => *other,
+            };
+            let options = OpenOptions {
+                format: Some(seen),
+                ..OpenOptions::default()
+            };
+            let partial = partial.and_then(|partial| LocalDisk::look(&partial, &options).ok());
             let how = if partial.is_some() {
                 How::Resumed
             } else {
