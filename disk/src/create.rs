@@ -57,10 +57,7 @@ pub fn create(
         }));
     }
     let partial = Partial::new(path)?;
-    Ok(match begin(partial, format, size_bytes, options)? {
-        Begun::File(file) => Box::new(file),
-        Begun::Image(image) => Box::new(image),
-    })
+    Ok(begin(partial, format, size_bytes, options)?.disk)
 }
 
 /// A new disk, or what an interrupted run left of it: not to be trusted, to be compared.
@@ -80,21 +77,7 @@ pub fn create_or_resume(
 ) -> Result<Resumable, DiskError> {
     check(path, format, size_bytes)?;
     let partial = Partial::lasting(path, format)?;
-    Ok(match begin(partial, format, size_bytes, options)? {
-        Begun::File(file) => Resumable {
-            is_resumed: file.is_resumed(),
-            disk: Box::new(file),
-        },
-        Begun::Image(image) => Resumable {
-            is_resumed: image.is_resumed(),
-            disk: Box::new(image),
-        },
-    })
-}
-
-enum Begun {
-    File(FileWriter),
-    Image(ImageWriter),
+    begin(partial, format, size_bytes, options)
 }
 
 fn begin(
@@ -102,11 +85,14 @@ fn begin(
     format: Format,
     size_bytes: u64,
     options: &CreateOptions,
-) -> Result<Begun, DiskError> {
+) -> Result<Resumable, DiskError> {
     let footer = match format {
         Format::Qcow2 | Format::Vhdx | Format::Vmdk | Format::Vdi => {
             let image = ImageWriter::new(partial, format, size_bytes, options)?;
-            return Ok(Begun::Image(image));
+            return Ok(Resumable {
+                is_resumed: image.is_resumed(),
+                disk: Box::new(image),
+            });
         }
         Format::Raw => None,
         Format::Vhd => Some(VhdFooter::fixed(
@@ -116,7 +102,10 @@ fn begin(
         )),
     };
     let file = FileWriter::new(partial, size_bytes, footer, options.sync)?;
-    Ok(Begun::File(file))
+    Ok(Resumable {
+        is_resumed: file.is_resumed(),
+        disk: Box::new(file),
+    })
 }
 
 /// What cannot be made at all.
