@@ -1,9 +1,9 @@
 //! What all disks that are assembled side by side share, so that memory is bounded whatever their number.
 //!
-//! A disk has a plan (a window of 131,072 positions with its records: 60 MB when it is full) and batches of up to 16 MiB
-//! of records that are fetched or written. The batches are counted over all disks: four, which is what one disk alone uses,
-//! as one already keeps line and CPUs busy; more disks fill the gaps between its look-ups, comparing and writing. What a
-//! look-up needs meanwhile (120 MB) exists once, as disks take turns at the index.
+//! A disk has a plan (a window of 131,072 positions with its records: 60 MB when it is full, by the size of its parts) and
+//! batches of up to 16 MiB of records that are fetched or written. The batches are counted over all disks: four, which is
+//! what one disk alone uses, as one already keeps line and CPUs busy; more disks fill the gaps between its look-ups,
+//! comparing and writing. What a look-up needs meanwhile (120 MB) exists once, as disks take turns at the index.
 
 use crate::StoreError;
 use std::fs;
