@@ -114,6 +114,10 @@ mod tests {
             "sparesite-restore assemble dc01@latest --output d",
             "sparesite-restore assemble dc01@7 --output d --disk sda --format raw,vhd,vhdx,vmdk,qcow2",
             "sparesite-restore assemble dc01@2026-11-22T08:00:00Z --output d --in-place --no-sync",
+            "sparesite-restore assemble dc01 --output d --in-place --dry-run --json",
+            "sparesite-restore assemble dc01 --definition libvirt",
+            "sparesite-restore assemble dc01 --definition proxmox --output d --disk sda",
+            "sparesite-restore assemble dc01 --definition hyperv --json",
             "sparesite-restore serve dc01@7 --listen 127.0.0.1:10809",
             "sparesite-restore serve dc01 --listen /run/x --disk sda --read-only --cache 1GiB --cache-folder /c",
             "sparesite-restore serve dc01 --listen 0.0.0.0:1 --tls /t --overlay /o --json",
@@ -139,6 +143,14 @@ mod tests {
             (
                 "sparesite-restore assemble dc01",
                 ErrorKind::MissingRequiredArgument,
+            ),
+            (
+                "sparesite-restore assemble dc01 --definition libvirt --dry-run",
+                ErrorKind::MissingRequiredArgument,
+            ),
+            (
+                "sparesite-restore assemble dc01 --definition xen",
+                ErrorKind::InvalidValue,
             ),
             (
                 "sparesite-restore assemble dc01@ --output d",

@@ -8,14 +8,13 @@ use vault_store::error::DiskFailure;
 use vault_store::{Extents, Sink};
 use virtual_disk::{
     CreateOptions, DiskError, DiskReadWriter, DiskReader, DiskWriter, Format, OpenOptions, create,
-    open_in_place,
+    create_or_resume, open, open_in_place,
 };
 
 /// One call zeroes at most this much, so that an abandoned disk is let go of soon.
 const ZERO_STEP: u64 = 1 << 30;
 
-/// A disk being written. It can be ended from outside at any time, whoever else still holds it:
-/// an abandoned new image leaves nothing behind.
+/// A disk being written. It can be ended from outside at any time, whoever else still holds it.
 pub struct LocalDisk {
     held: RwLock<Option<Held>>,
     /// Images are written in whole sectors; the last one of a disk of odd size is filled up.
@@ -27,13 +26,16 @@ const SECTOR_BYTES: usize = 512;
 enum Held {
     New(Box<dyn DiskWriter>),
     Old(Box<dyn DiskReadWriter>),
+    /// Only compared.
+    Seen(Box<dyn DiskReader>),
 }
 
 impl Held {
-    fn writer(&self) -> &dyn DiskWriter {
+    fn writer(&self) -> Result<&dyn DiskWriter, DiskFailure> {
         match self {
-            Held::New(disk) => &**disk,
-            Held::Old(disk) => &**disk,
+            Held::New(disk) => Ok(&**disk),
+            Held::Old(disk) => Ok(&**disk),
+            Held::Seen(_) => Err("the disk was opened for reading".into()),
         }
     }
 
@@ -41,12 +43,13 @@ impl Held {
         match self {
             Held::New(_) => None,
             Held::Old(disk) => Some(&**disk),
+            Held::Seen(disk) => Some(&**disk),
         }
     }
 }
 
 impl LocalDisk {
-    /// A new image; or a block device, which is cleared first.
+    /// An empty image that is gone if this run is; or a block device, which is cleared first.
     pub fn create(
         path: &Path,
         format: Format,
@@ -57,8 +60,33 @@ impl LocalDisk {
         if !disk.starts_as_zeroes() {
             clear(&*disk, 0..size_bytes)?;
         }
-        let whole_sectors = matches!(format, Format::Qcow2 | Format::Vhdx | Format::Vmdk);
-        Ok(LocalDisk::holding(Held::New(disk), whole_sectors))
+        Ok(LocalDisk::holding(Held::New(disk), is_image(format)))
+    }
+
+    /// A new image, or what an interrupted run left of it; whether it is that.
+    pub fn create_or_resume(
+        path: &Path,
+        format: Format,
+        size_bytes: u64,
+        options: &CreateOptions,
+    ) -> Result<(Self, bool), DiskError> {
+        let begun = create_or_resume(path, format, size_bytes, options)?;
+        let held = match begun.is_resumed {
+            false => Held::New(begun.disk),
+            true => {
+                // Rounded up, and perhaps of another disk.
+                let found = begun.disk.size_bytes();
+                clear(&*begun.disk, size_bytes.min(found)..found)?;
+                Held::Old(begun.disk)
+            }
+        };
+        let disk = LocalDisk::holding(held, is_image(format));
+        Ok((disk, begun.is_resumed))
+    }
+
+    /// A disk that is only compared.
+    pub fn look(path: &Path, options: &OpenOptions) -> Result<Self, DiskError> {
+        Ok(LocalDisk::holding(Held::Seen(open(path, options)?), false))
     }
 
     /// An old copy, to be written over. What a VHD holds behind the disk's end becomes zero.
@@ -82,7 +110,7 @@ impl LocalDisk {
 
     /// Makes all of it zero.
     pub fn empty(&self, size_bytes: u64) -> Result<(), DiskFailure> {
-        self.with(|held| Ok(clear(held.writer(), 0..size_bytes)?))
+        self.with(|held| Ok(clear(held.writer()?, 0..size_bytes)?))
     }
 
     /// Completes the disk. After it, and after `abandon`, every other call fails.
@@ -90,6 +118,7 @@ impl LocalDisk {
         match self.take() {
             Some(Held::New(disk)) => Ok(disk.finish()?),
             Some(Held::Old(disk)) => Ok(disk.finish()?),
+            Some(Held::Seen(_)) => Ok(()),
             None => Err(ENDED.into()),
         }
     }
@@ -121,6 +150,10 @@ impl LocalDisk {
             None => Err("a new disk holds nothing to be read".into()),
         })
     }
+}
+
+fn is_image(format: Format) -> bool {
+    matches!(format, Format::Qcow2 | Format::Vhdx | Format::Vmdk)
 }
 
 const ENDED: &str = "the disk was closed before its last write";
@@ -155,14 +188,14 @@ impl Sink for LocalDisk {
             if self.whole_sectors && !bytes.len().is_multiple_of(SECTOR_BYTES) {
                 let mut filled = bytes.to_vec();
                 filled.resize(bytes.len().next_multiple_of(SECTOR_BYTES), 0);
-                return Ok(held.writer().write_at(offset, &filled)?);
+                return Ok(held.writer()?.write_at(offset, &filled)?);
             }
-            Ok(held.writer().write_at(offset, bytes)?)
+            Ok(held.writer()?.write_at(offset, bytes)?)
         })
     }
 
     fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskFailure> {
-        self.with(|held| Ok(held.writer().write_zeroes(offset, length)?))
+        self.with(|held| Ok(held.writer()?.write_zeroes(offset, length)?))
     }
 }
 

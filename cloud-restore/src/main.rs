@@ -4,6 +4,7 @@
 mod access;
 mod arguments;
 mod command;
+mod definition;
 mod failure;
 mod fetched;
 mod gateway_name;

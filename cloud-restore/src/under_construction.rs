@@ -53,6 +53,7 @@ mod tests {
     use super::*;
     use std::fs;
     use std::path::Path;
+    use vault_store::Extents;
     use virtual_disk::{CreateOptions, Format};
 
     const SIZE: u64 = 3 << 20;
@@ -101,14 +102,32 @@ mod tests {
     }
 
     #[test]
-    fn what_is_abandoned_leaves_nothing_and_takes_nothing() {
+    fn what_is_abandoned_takes_nothing_more_and_is_found_again() {
         let folder = tempfile::tempdir().unwrap();
-        let disk = new(&folder.path().join("d.raw"), Format::Raw);
+        let path = folder.path().join("d.raw");
+        let begin = || LocalDisk::create_or_resume(&path, Format::Raw, SIZE, &quick()).unwrap();
+        let (disk, resumed) = begin();
+        assert!(!resumed);
+        let disk = Arc::new(disk);
+        drop(UnderConstruction(vec![Arc::clone(&disk)]));
+        assert_eq!(
+            fs::read_dir(folder.path()).unwrap().count(),
+            0,
+            "nothing written"
+        );
+        let disk = Arc::new(begin().0);
         disk.write_at(0, b"data").unwrap();
         // Somebody else still holds the disk, as a task that was not waited for would.
         drop(UnderConstruction(vec![Arc::clone(&disk)]));
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert!(!path.exists());
         assert!(disk.write_at(0, b"data").is_err());
         assert!(disk.finish().is_err());
+        let (disk, resumed) = begin();
+        let mut found = [0; 4];
+        Extents::read_at(&disk, 0, &mut found).unwrap();
+        assert_eq!((resumed, &found), (true, b"data"));
+        disk.finish().unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().len(), SIZE);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

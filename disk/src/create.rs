@@ -1,23 +1,19 @@
 //! Creating a disk: a new image of any format but VDI, or the content of a block device.
 
-use std::ffi::OsString;
-use std::fs::{self, File, Permissions};
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::fs::File;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use rustix::fs::OFlags;
-use serde_json::json;
 
 use crate::error::DiskError;
 use crate::format::Format;
 use crate::format::vhd::{self, VhdFooter};
-use crate::nbd_disk::NbdDisk;
+use crate::new_file::FileWriter;
+use crate::new_image::ImageWriter;
 use crate::partial::Partial;
-use crate::qemu_nbd;
 use crate::raw::{RawDisk, size_of};
-use crate::reader::DiskReader;
-use crate::writer::DiskWriter;
+use crate::writer::{DiskReadWriter, DiskWriter};
 
 #[derive(Debug, Clone)]
 pub struct CreateOptions {
@@ -52,34 +48,51 @@ pub fn create(
     size_bytes: u64,
     options: &CreateOptions,
 ) -> Result<Box<dyn DiskWriter>, DiskError> {
-    let size_error = |reason: String| DiskError::Size {
-        path: path.to_owned(),
-        reason,
-    };
-    if size_bytes == 0 || size_bytes > i64::MAX as u64 / 2 {
-        return Err(size_error(format!(
-            "a disk of {size_bytes} bytes cannot be made"
-        )));
-    }
-    if path
-        .metadata()
-        .is_ok_and(|m| m.file_type().is_block_device())
-    {
-        if format != Format::Raw {
-            return Err(size_error(format!(
-                "a block device takes format raw, not {format}"
-            )));
-        }
+    check(path, format, size_bytes)?;
+    if is_device(path) {
         let device = open_device(path, size_bytes)?;
         return Ok(Box::new(DeviceWriter {
             disk: device,
             sync: options.sync,
         }));
     }
+    let partial = Partial::new(path)?;
+    Ok(begin(partial, format, size_bytes, options)?.disk)
+}
+
+/// A new disk, or what an interrupted run left of it: not to be trusted, to be compared.
+pub struct Resumable {
+    pub disk: Box<dyn DiskReadWriter>,
+    /// It holds something already, and so does not begin as zeroes.
+    pub is_resumed: bool,
+}
+
+/// Creates a file as [`create`] does, but one that is not lost with this run: dropped or killed before it is finished, what
+/// was written stays beside its place ([`crate::partial_file`]) and the next call goes on with it.
+pub fn create_or_resume(
+    path: &Path,
+    format: Format,
+    size_bytes: u64,
+    options: &CreateOptions,
+) -> Result<Resumable, DiskError> {
+    check(path, format, size_bytes)?;
+    let partial = Partial::lasting(path, format)?;
+    begin(partial, format, size_bytes, options)
+}
+
+fn begin(
+    partial: Partial,
+    format: Format,
+    size_bytes: u64,
+    options: &CreateOptions,
+) -> Result<Resumable, DiskError> {
     let footer = match format {
-        Format::Vdi => return Err(size_error("VDI images can be read, but not made".into())),
-        Format::Qcow2 | Format::Vhdx | Format::Vmdk => {
-            return Ok(Box::new(create_image(path, format, size_bytes, options)?));
+        Format::Qcow2 | Format::Vhdx | Format::Vmdk | Format::Vdi => {
+            let image = ImageWriter::new(partial, format, size_bytes, options)?;
+            return Ok(Resumable {
+                is_resumed: image.is_resumed(),
+                disk: Box::new(image),
+            });
         }
         Format::Raw => None,
         Format::Vhd => Some(VhdFooter::fixed(
@@ -88,84 +101,36 @@ pub fn create(
             options.vhd_unique_id,
         )),
     };
-    Ok(Box::new(FileWriter::new(
-        path,
-        size_bytes,
-        footer,
-        options.sync,
-    )?))
+    let file = FileWriter::new(partial, size_bytes, footer, options.sync)?;
+    Ok(Resumable {
+        is_resumed: file.is_resumed(),
+        disk: Box::new(file),
+    })
 }
 
-/// A raw file, or a fixed VHD, which is one with a footer.
-struct FileWriter {
-    // Closed before the partial file is removed.
-    disk: RawDisk,
-    partial: Partial,
-    footer: Option<VhdFooter>,
-    sync: bool,
-}
-
-impl FileWriter {
-    fn new(
-        path: &Path,
-        size_bytes: u64,
-        footer: Option<VhdFooter>,
-        sync: bool,
-    ) -> Result<Self, DiskError> {
-        let partial = Partial::new(path)?;
-        let fail = |e| DiskError::io("create", path, e);
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(partial.file())
-            .map_err(fail)?;
-        let file_bytes = footer.as_ref().map_or(size_bytes, |footer| {
-            footer.current_size_bytes + vhd::FOOTER_BYTES as u64
-        });
-        file.set_len(file_bytes).map_err(fail)?;
-        let disk = RawDisk::new(partial.target(), file, Some(size_bytes))?;
-        Ok(Self {
-            disk,
-            partial,
-            footer,
-            sync,
+/// What cannot be made at all.
+fn check(path: &Path, format: Format, size_bytes: u64) -> Result<(), DiskError> {
+    let refuse = |reason: String| {
+        Err(DiskError::Size {
+            path: path.to_owned(),
+            reason,
         })
+    };
+    if size_bytes == 0 || size_bytes > i64::MAX as u64 / 2 {
+        return refuse(format!("a disk of {size_bytes} bytes cannot be made"));
     }
+    if format == Format::Vdi {
+        return refuse("VDI images can be read, but not made".into());
+    }
+    if is_device(path) && format != Format::Raw {
+        return refuse(format!("a block device takes format raw, not {format}"));
+    }
+    Ok(())
 }
 
-impl DiskWriter for FileWriter {
-    fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
-        self.disk.write_at(offset, data)
-    }
-
-    fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskError> {
-        self.disk.write_zeroes(offset, length)
-    }
-
-    fn starts_as_zeroes(&self) -> bool {
-        true
-    }
-
-    fn finish(self: Box<Self>) -> Result<(), DiskError> {
-        if let Some(footer) = &self.footer {
-            // Last, so that an unfinished file is no VHD.
-            let at = footer.current_size_bytes;
-            self.disk
-                .file()
-                .write_all_at(&footer.encode(), at)
-                .map_err(|source| DiskError::Write {
-                    path: self.disk.path().to_owned(),
-                    offset: at,
-                    source,
-                })?;
-        }
-        if self.sync {
-            self.disk.sync()?;
-        }
-        self.partial.publish(self.sync)
-    }
+fn is_device(path: &Path) -> bool {
+    path.metadata()
+        .is_ok_and(|m| m.file_type().is_block_device())
 }
 
 /// Opens a device that nothing on this host holds: no mount, no swap, no volume on it.
@@ -217,113 +182,5 @@ impl DiskWriter for DeviceWriter {
 
     fn finish(self: Box<Self>) -> Result<(), DiskError> {
         if self.sync { self.disk.sync() } else { Ok(()) }
-    }
-}
-
-/// An image that qemu-img makes and qemu-nbd fills.
-struct ImageWriter {
-    // Its server ends before the partial file is removed.
-    disk: NbdDisk,
-    partial: Partial,
-    sync: bool,
-}
-
-fn create_image(
-    path: &Path,
-    format: Format,
-    size_bytes: u64,
-    options: &CreateOptions,
-) -> Result<ImageWriter, DiskError> {
-    let partial = Partial::new(path)?;
-    let file = partial.file().to_str().ok_or_else(|| {
-        let reason = std::io::Error::other("its path is not UTF-8, which qemu-img needs");
-        DiskError::io("create", path, reason)
-    })?;
-    make_empty(path, file, format, size_bytes)?;
-    // A guest's data is for its owner only, whatever the umask says.
-    fs::set_permissions(partial.file(), Permissions::from_mode(0o600))
-        .map_err(|e| DiskError::io("create", path, e))?;
-    let mut node = json!({
-        "driver": format.qemu_name(),
-        "file": {"driver": "file", "filename": file},
-    });
-    if matches!(format, Format::Qcow2 | Format::Vmdk) {
-        node["backing"] = serde_json::Value::Null;
-    }
-    let disk = qemu_nbd::serve(&qemu_nbd::Export {
-        image: path,
-        description: &format!("json:{node}"),
-        format: format.qemu_name(),
-        read_only: false,
-        connections: options.connections,
-        bitmap: None,
-    })?;
-    if disk.size_bytes() < size_bytes {
-        let made = disk.size_bytes();
-        return Err(DiskError::Size {
-            path: path.to_owned(),
-            reason: format!("{format} makes a disk of {made} bytes of the {size_bytes} asked for"),
-        });
-    }
-    Ok(ImageWriter {
-        disk,
-        partial,
-        sync: options.sync,
-    })
-}
-
-fn make_empty(path: &Path, file: &str, format: Format, size_bytes: u64) -> Result<(), DiskError> {
-    if !qemu_nbd::is_installed("qemu-img") {
-        return Err(DiskError::QemuMissing {
-            program: "qemu-img".into(),
-            path: path.to_owned(),
-        });
-    }
-    let arguments: [OsString; 6] = [
-        "create".into(),
-        "-q".into(),
-        "-f".into(),
-        format.qemu_name().into(),
-        file.into(),
-        size_bytes.to_string().into(),
-    ];
-    let made = Command::new("qemu-img")
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|e| DiskError::io("run qemu-img for", path, e))?;
-    if made.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&made.stderr);
-    Err(qemu_nbd::explain("qemu-img", path, &said))
-}
-
-impl DiskWriter for ImageWriter {
-    fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
-        self.disk.write_at(offset, data)
-    }
-
-    fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskError> {
-        self.disk.write_zeroes(offset, length)
-    }
-
-    fn starts_as_zeroes(&self) -> bool {
-        true
-    }
-
-    fn finish(self: Box<Self>) -> Result<(), DiskError> {
-        let Self {
-            disk,
-            partial,
-            sync,
-        } = *self;
-        disk.close()?;
-        if sync {
-            File::open(partial.file())
-                .and_then(|file| file.sync_all())
-                .map_err(|e| DiskError::io("write out", partial.target(), e))?;
-        }
-        partial.publish(sync)
     }
 }

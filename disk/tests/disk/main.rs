@@ -7,4 +7,5 @@ mod lifetime;
 mod nbd;
 mod nbd_tls;
 mod read;
+mod resume;
 mod write;

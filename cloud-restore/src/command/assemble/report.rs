@@ -14,8 +14,10 @@ use crate::point_view;
 
 pub struct Report<'a> {
     pub facts: &'a Facts,
+    pub dry_run: bool,
     pub built: Vec<Built>,
     pub fetched: Usage,
+    pub definition: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -24,8 +26,12 @@ struct Document<'a> {
     sequence: u64,
     id: String,
     captured_at: &'a str,
+    /// Nothing was written.
+    dry_run: bool,
     disks: Vec<DiskJson<'a>>,
     fetched: FetchedJson,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    definition: Option<&'a str>,
     findings: &'a [Finding],
 }
 
@@ -40,8 +46,43 @@ struct DiskJson<'a> {
     chunks: u64,
     chunks_fetched: u64,
     chunks_kept: u64,
+    /// Of the records that were fetched, compressed; requests have a little besides.
+    record_bytes: u64,
     bytes_written: u64,
     zeroed_bytes: u64,
+    /// Told before anything was written, where something was there to compare with, and in a dry run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to_fetch: Option<SurveyJson>,
+}
+
+#[derive(Serialize)]
+struct SurveyJson {
+    chunks: u64,
+    /// Compressed, as the index tells.
+    bytes: u64,
+    chunks_kept: u64,
+    bytes_to_zero: u64,
+}
+
+/// What will be fetched, said before anything is written.
+pub fn foretold(built: &[Built]) -> String {
+    let mut text = String::new();
+    for file in built {
+        let Some(survey) = &file.survey else { continue };
+        text += &format!(
+            "{}: {} in {} chunks to fetch; {} of {} chunks are there already",
+            file.path.display(),
+            show::size_decimal(survey.bytes_to_fetch),
+            survey.chunks_to_fetch,
+            survey.chunks_kept,
+            survey.chunks,
+        );
+        text += match file.how {
+            How::Resumed => ", of an interrupted run.\n",
+            _ => ".\n",
+        };
+    }
+    text
 }
 
 impl Report<'_> {
@@ -49,8 +90,20 @@ impl Report<'_> {
         if json {
             return console::print_json(&self.document(findings));
         }
-        self.table().print()?;
-        console::print(&self.summary())?;
+        if let Some(definition) = &self.definition {
+            // It alone, so that it can be sent to a file.
+            for finding in findings {
+                tracing::warn!("{}: {}", finding.on, finding.what);
+            }
+            return console::print(definition);
+        }
+        match self.dry_run {
+            true => console::print(&self.foretold())?,
+            false => {
+                self.table().print()?;
+                console::print(&self.summary())?;
+            }
+        }
         console::print_findings(findings)
     }
 
@@ -61,19 +114,28 @@ impl Report<'_> {
             format: built.format.name(),
             size_bytes: built.size_bytes,
             how: built.how,
-            chunks: built.chunks,
-            chunks_fetched: built.chunks_fetched,
-            chunks_kept: built.chunks_kept,
-            bytes_written: built.bytes_written,
-            zeroed_bytes: built.zeroed_bytes,
+            chunks: built.report.chunks,
+            chunks_fetched: built.report.chunks_fetched,
+            chunks_kept: built.report.chunks_kept,
+            record_bytes: built.report.record_bytes,
+            bytes_written: built.report.bytes_written,
+            zeroed_bytes: built.report.zeroed_bytes,
+            to_fetch: built.survey.map(|survey| SurveyJson {
+                chunks: survey.chunks_to_fetch,
+                bytes: survey.bytes_to_fetch,
+                chunks_kept: survey.chunks_kept,
+                bytes_to_zero: survey.bytes_to_zero,
+            }),
         };
         Document {
             vm: &self.facts.vm,
             sequence: self.facts.point.sequence,
             id: self.facts.point.to_string(),
             captured_at: &self.facts.captured_at,
+            dry_run: self.dry_run,
             disks: self.built.iter().map(disk).collect(),
             fetched: FetchedJson::of(self.fetched),
+            definition: self.definition.as_deref(),
             findings,
         }
     }
@@ -86,10 +148,22 @@ impl Report<'_> {
                 built.path.display().to_string(),
                 built.format.to_string(),
                 show::size(built.size_bytes),
-                show::size(built.bytes_written),
+                show::size(built.report.bytes_written),
             ]);
         }
         table
+    }
+
+    /// All of a dry run.
+    fn foretold(&self) -> String {
+        let surveys = self.built.iter().filter_map(|file| file.survey);
+        let bytes = surveys.map(|survey| survey.bytes_to_fetch).sum();
+        format!(
+            "{}{}: {} to fetch in all; nothing was written.\n",
+            foretold(&self.built),
+            point_view::name(self.facts),
+            show::size_decimal(bytes)
+        )
     }
 
     fn summary(&self) -> String {
@@ -111,8 +185,8 @@ impl Report<'_> {
                         built.disk
                     )
                 }
-                How::Updated => {
-                    let (kept, chunks) = (built.chunks_kept, built.chunks);
+                How::Updated | How::Resumed => {
+                    let (kept, chunks) = (built.report.chunks_kept, built.report.chunks);
                     text += &format!(
                         "{path}: {kept} of {chunks} chunks were there already and were not fetched.\n"
                     );
@@ -135,6 +209,7 @@ impl Report<'_> {
 mod tests {
     use super::*;
     use crate::point_view::tests::point;
+    use vault_store::read::{AssembleReport, Survey};
 
     fn report(facts: &Facts, how: How, format: Format) -> Report<'_> {
         let built = Built {
@@ -143,11 +218,21 @@ mod tests {
             format,
             size_bytes: (30 << 20) + 512,
             how,
-            chunks: 100,
-            chunks_fetched: 10,
-            chunks_kept: 90,
-            bytes_written: 1 << 20,
-            zeroed_bytes: 0,
+            survey: (how == How::Updated).then_some(Survey {
+                chunks: 100,
+                chunks_to_fetch: 10,
+                chunks_kept: 90,
+                bytes_to_fetch: 2_900_000,
+                bytes_to_zero: 0,
+            }),
+            report: AssembleReport {
+                chunks: 100,
+                chunks_fetched: 10,
+                chunks_kept: 90,
+                record_bytes: 2_900_000,
+                bytes_written: 1 << 20,
+                zeroed_bytes: 0,
+            },
         };
         let fetched = Usage {
             get: 12,
@@ -156,9 +241,28 @@ mod tests {
         };
         Report {
             facts,
+            dry_run: false,
             built: vec![built],
             fetched,
+            definition: None,
         }
+    }
+
+    #[test]
+    fn what_will_be_fetched_is_told_first() {
+        let point = point("dc01", 1, 7, &[]);
+        let report = report(&point.manifest.facts, How::Updated, Format::Raw);
+        let text = report.foretold();
+        assert!(
+            text.starts_with(
+                "out/sda: 2.9 MB in 10 chunks to fetch; 90 of 100 chunks are there already.\n"
+            ),
+            "{text}"
+        );
+        assert!(
+            text.ends_with("2.9 MB to fetch in all; nothing was written.\n"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -185,6 +289,9 @@ mod tests {
         assert_eq!(json["sequence"], 7);
         assert_eq!(json["disks"][0]["how"], "updated");
         assert_eq!(json["disks"][0]["chunks_kept"], 90);
+        assert_eq!(json["disks"][0]["to_fetch"]["bytes"], 2_900_000);
+        assert_eq!(json["dry_run"], false);
+        assert_eq!(json.get("definition"), None);
         assert_eq!(json["fetched"]["requests"], 12);
         assert_eq!(json["findings"], serde_json::json!([]));
     }

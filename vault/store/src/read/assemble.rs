@@ -1,31 +1,44 @@
-//! Assembling a disk: three stages at once. A task plans (map, index, old copy), tasks fetch, all CPUs open, verify and
-//! write. What waits between the stages is bounded, so memory is too, whatever the disk's size.
+//! Assembling disks of a recovery point, side by side. Each goes through three stages at once: a task plans (map, index),
+//! tasks fetch, all CPUs open, verify and write. What waits between the stages is bounded over all disks (`limits`).
+//!
+//! A disk that is written over an old copy is compared first, in a pass of its own: so it is known, before anything is
+//! written, what will be fetched.
 
-use super::batch::{Batch, Pieces};
-use super::disk_image::DiskImage;
+use super::disk_image::{DiskImage, engine_for};
 use super::engine::Engine;
+use super::limits::Limits;
 use super::packs::Grouping;
-use super::plan::{DiskPlan, PlannedBatch};
+use super::plan::{DiskPlan, OnBytes, PlannedBatch};
 use super::task::Task;
+use super::writing::Writing;
 use super::{Point, Vault};
 use crate::StoreError;
 use crate::extents::{Extents, Sink};
 use futures::{StreamExt, TryStreamExt, stream};
-use rayon::prelude::*;
-use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use tokio::sync::mpsc;
-use vault_format::ChunkId;
+use std::sync::atomic::AtomicU64;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-/// Batches being fetched while one is written: each has up to 16 MiB of records.
-const FETCHED_AHEAD: usize = 2;
+/// Batches of one disk being fetched while one is written: each has up to 16 MiB of records.
+pub(super) const FETCHED_AHEAD: usize = 2;
 
-/// Each holds a few chunks, which may have 4 MiB. More threads than CPUs, since two at a time wait for the device.
-const MOST_THREADS: usize = 16;
+/// Planned records of a comparison that are kept for the writing: 8 GiB that changed, 5 MB here. With more, the index is
+/// asked again, which costs little of such a fetch.
+const KEPT_RECORDS: usize = 32 * 1024;
 
-/// Written at once where chunks lie side by side: a device takes 1 MiB at 1.7 GB/s, 256 KiB at 1.2.
-const RUN_BYTES: usize = 1 << 20;
+/// What a comparison found, or what a new disk needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// Positions that are no hole.
+    pub chunks: u64,
+    /// Positions that will be written with chunks from the vault.
+    pub chunks_to_fetch: u64,
+    /// Positions that are there already.
+    pub chunks_kept: u64,
+    /// Of the records that will be fetched, compressed, as the index tells; requests have a little besides.
+    pub bytes_to_fetch: u64,
+    pub bytes_to_zero: u64,
+}
 
 /// What assembling a disk came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,209 +49,152 @@ pub struct AssembleReport {
     pub chunks_fetched: u64,
     /// Positions that the old copy had already.
     pub chunks_kept: u64,
+    /// Of the records fetched, as [`Survey::bytes_to_fetch`] counts them.
+    pub record_bytes: u64,
     pub bytes_written: u64,
     pub zeroed_bytes: u64,
 }
 
-/// Writes a disk to `sink`. `old` is the same disk as it is now, when it is assembled in place: chunks that it has are
-/// not fetched, and holes are written only where it is not zero. `progress` is called with bytes of the disk done, from
-/// several threads. Needs a multi-threaded tokio runtime.
-pub async fn assemble(
-    vault: &Vault,
-    point: &Point,
-    disk_name: &str,
-    sink: Arc<dyn Sink>,
-    old: Option<Arc<dyn Extents>>,
-    progress: &(dyn Fn(u64) + Sync),
-) -> Result<AssembleReport, StoreError> {
-    let image = DiskImage::open(vault, point, disk_name).await?;
-    let writing = Writing {
-        engine: image.engine.clone(),
-        sink,
-        disk: disk_name.to_owned(),
-        size_bytes: image.size_bytes(),
-        chunk_bytes: u64::from(image.chunk_bytes()),
-        bytes_written: AtomicU64::new(0),
-        progress,
-    };
-    let workers = rayon::ThreadPoolBuilder::new()
-        .num_threads((2 * rayon::current_num_threads()).min(MOST_THREADS))
-        .build()
-        .map_err(|e| StoreError::Other(format!("threads cannot be started: {e}")))?;
-    let mut report = AssembleReport::default();
-    let (to_fetch, planned) = mpsc::channel(1);
-    let plan = DiskPlan::new(image, old, &point.manifest.facts.vm, disk_name);
-    let planning = Task::spawn(plan.run(to_fetch));
-    let engine = writing.engine.clone();
-    let fetch = |planned: PlannedBatch| {
-        let engine = engine.clone();
-        Task::spawn(async move {
-            let pieces = engine.fetch(&planned.batch, Grouping::Together).await?;
-            Ok((planned, pieces))
-        })
-    };
-    let planned = stream::unfold(planned, |mut planned| async {
-        Some((planned.recv().await?, planned))
-    });
-    let mut fetched = Box::pin(planned.map(fetch).buffered(FETCHED_AHEAD + 1));
-    while let Some((planned, pieces)) = fetched.try_next().await? {
-        let failed = tokio::task::block_in_place(|| {
-            workers.install(|| writing.write_batch(&planned, &pieces))
-        })?;
-        drop(pieces);
-        writing.write_recovered(&planned, failed).await?;
-        report.chunks += planned.chunks;
-        report.chunks_kept += planned.kept;
-        report.chunks_fetched += planned
-            .positions
-            .iter()
-            .map(|p| p.len() as u64)
-            .sum::<u64>();
-        report.zeroed_bytes += planned.zeroes.iter().map(|r| r.end - r.start).sum::<u64>();
-    }
-    planning.await?;
-    report.bytes_written = writing.bytes_written.into_inner();
-    Ok(report)
-}
-
-/// Chunks that lie side by side, to be written at once.
-#[derive(Debug, Default)]
-struct Run {
-    offset: u64,
-    bytes: Vec<u8>,
-}
-
-/// What all batches of a disk share.
-struct Writing<'a> {
+/// A recovery point whose disks are assembled. Needs a multi-threaded tokio runtime.
+pub struct Assembly<'v> {
+    vault: &'v Vault,
+    point: &'v Point,
     engine: Arc<Engine>,
-    sink: Arc<dyn Sink>,
-    disk: String,
-    size_bytes: u64,
-    chunk_bytes: u64,
-    bytes_written: AtomicU64,
-    progress: &'a (dyn Fn(u64) + Sync),
+    limits: Arc<Limits>,
 }
 
-impl Writing<'_> {
-    /// Writes what can be written, and returns the jobs whose records are lost or damaged.
-    fn write_batch(
-        &self,
-        planned: &PlannedBatch,
-        pieces: &Pieces,
-    ) -> Result<Vec<usize>, StoreError> {
-        planned
-            .zeroes
-            .par_iter()
-            .try_for_each(|range| self.write_zeroes(range))?;
-        (self.progress)(planned.quiet_bytes);
-        let batch: &Batch = &planned.batch;
-        let jobs_at_once = (RUN_BYTES / self.chunk_bytes as usize).max(1);
-        let next = AtomicUsize::new(0);
-        // Handed out in order, so that a device with a head need not move it to and fro.
-        let write = || {
-            let mut failed = Vec::new();
-            let mut run = Run {
-                offset: 0,
-                bytes: Vec::with_capacity(RUN_BYTES.max(self.chunk_bytes as usize)),
-            };
-            loop {
-                let first = next.fetch_add(jobs_at_once, Relaxed);
-                let Some(jobs) = batch.jobs.get(first..) else {
-                    return Ok(failed);
-                };
-                for (i, job) in (first..).zip(jobs.iter().take(jobs_at_once)) {
-                    match batch.build(job, pieces, &self.engine.keys, false) {
-                        Ok(chunk) => self.write_chunk(&mut run, &chunk, &planned.positions[i])?,
-                        Err(_) => failed.push(i),
-                    }
+impl<'v> Assembly<'v> {
+    pub async fn open(vault: &'v Vault, point: &'v Point) -> Result<Self, StoreError> {
+        Ok(Assembly {
+            vault,
+            point,
+            engine: Arc::new(engine_for(vault, &point.manifest).await?),
+            limits: Arc::new(Limits::new()?),
+        })
+    }
+
+    /// One of the point's disks. It stands for itself, so that a task of its own can have it: two disks in one task would
+    /// wait for each other.
+    pub async fn disk(&self, name: &str) -> Result<DiskAssembly, StoreError> {
+        let engine = self.engine.clone();
+        let image = DiskImage::with(engine, self.vault, self.point, name).await?;
+        Ok(DiskAssembly {
+            plan: DiskPlan::new(image, &self.point.manifest.facts.vm, name),
+            limits: self.limits.clone(),
+            disk: name.to_owned(),
+            kept: None,
+        })
+    }
+}
+
+/// One disk on its way.
+pub struct DiskAssembly {
+    plan: DiskPlan,
+    limits: Arc<Limits>,
+    disk: String,
+    /// What the survey planned, where it is little.
+    kept: Option<Vec<PlannedBatch>>,
+}
+
+impl DiskAssembly {
+    /// Finds out what is to be fetched, and writes nothing. `old` is the same disk as it is now, in one format or several,
+    /// when it is written over: chunks that it has are not fetched, and holes are written only where it is not zero; it
+    /// must not change until the end. `progress` is called with bytes of the disk compared.
+    pub async fn survey(
+        &mut self,
+        old: Vec<Arc<dyn Extents>>,
+        progress: OnBytes,
+    ) -> Result<Survey, StoreError> {
+        if !old.is_empty() {
+            self.plan.begin_comparing(old, progress);
+        }
+        let (out, mut planned) = mpsc::channel::<PlannedBatch>(1);
+        let mut survey = Survey::default();
+        let (mut kept, mut records) = (Some(Vec::new()), 0);
+        let add = async {
+            while let Some(batch) = planned.recv().await {
+                survey.chunks += batch.chunks;
+                survey.chunks_kept += batch.kept;
+                survey.chunks_to_fetch += batch.fetched();
+                survey.bytes_to_fetch += batch.record_bytes();
+                survey.bytes_to_zero += batch.zeroed_bytes();
+                records += 1 + batch.batch.records.len() + batch.zeroes.len();
+                match &mut kept {
+                    Some(all) if records <= KEPT_RECORDS => all.push(batch),
+                    _ => kept = None,
                 }
-                self.write_run(&mut run)?;
             }
         };
-        let failed: Result<Vec<Vec<usize>>, StoreError> =
-            rayon::broadcast(|_| write()).into_iter().collect();
-        let mut failed = failed?.concat();
-        failed.sort_unstable();
-        Ok(failed)
+        let (ran, ()) = futures::join!(self.plan.run(out), add);
+        ran?;
+        self.plan.end_comparing();
+        self.kept = kept;
+        Ok(survey)
     }
 
-    async fn write_recovered(
-        &self,
-        planned: &PlannedBatch,
-        failed: Vec<usize>,
-    ) -> Result<(), StoreError> {
-        let ids: Vec<ChunkId> = failed.iter().map(|i| planned.batch.jobs[*i].id).collect();
-        let mut chunks = self.engine.recover(&ids).await?;
-        for i in failed {
-            let (id, positions) = (planned.batch.jobs[i].id, &planned.positions[i]);
-            let chunk = chunks
-                .remove(&id)
-                .unwrap_or_else(|| Err("it was not recovered".into()));
-            let chunk = chunk.map_err(|why| lost_at(&id, &self.disk, positions[0], why))?;
-            tokio::task::block_in_place(|| {
-                let mut run = Run::default();
-                self.write_chunk(&mut run, &chunk, positions)?;
-                self.write_run(&mut run)
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Writes the chunk to all its positions, or puts it behind `run`.
-    fn write_chunk(
-        &self,
-        run: &mut Run,
-        chunk: &[u8],
-        positions: &[u64],
-    ) -> Result<(), StoreError> {
-        for position in positions {
-            let offset = position * self.chunk_bytes;
-            let length = self
-                .size_bytes
-                .saturating_sub(offset)
-                .min(chunk.len() as u64);
-            let run_end = run.offset + run.bytes.len() as u64;
-            if offset != run_end || run.bytes.len() >= RUN_BYTES {
-                self.write_run(run)?;
-                run.offset = offset;
+    /// Writes the disk to `sink`. `progress` is called with bytes of the disk done, from several threads.
+    pub async fn write(
+        self,
+        sink: Arc<dyn Sink>,
+        progress: OnBytes,
+    ) -> Result<AssembleReport, StoreError> {
+        let image = self.plan.image();
+        let engine = image.engine.clone();
+        let writing = Writing {
+            engine: engine.clone(),
+            sink,
+            disk: self.disk,
+            size_bytes: image.size_bytes(),
+            chunk_bytes: u64::from(image.chunk_bytes()),
+            bytes_written: AtomicU64::new(0),
+            progress,
+        };
+        let (to_fetch, planned) = mpsc::channel(1);
+        let (mut plan, kept) = (self.plan, self.kept);
+        let planning = Task::spawn(async move {
+            let Some(kept) = kept else {
+                return plan.run(to_fetch).await;
+            };
+            for batch in kept {
+                if to_fetch.send(batch).await.is_err() {
+                    break;
+                }
             }
-            run.bytes.extend_from_slice(&chunk[..length as usize]);
+            Ok(())
+        });
+        let limits = self.limits;
+        // In order, and before the fetch is begun: the first batch that a disk waits for always has its place, so disks
+        // that share the places cannot wait for each other.
+        let planned = stream::unfold(
+            (planned, limits.batches.clone()),
+            |(mut planned, places)| async {
+                let batch: PlannedBatch = planned.recv().await?;
+                let place = places.clone().acquire_owned().await.ok()?;
+                Some(((batch, place), (planned, places)))
+            },
+        );
+        let fetch = |(planned, place): (PlannedBatch, OwnedSemaphorePermit)| {
+            let engine = engine.clone();
+            Task::spawn(async move {
+                let pieces = engine.fetch(&planned.batch, Grouping::Together).await?;
+                Ok((planned, pieces, place))
+            })
+        };
+        let mut fetched = Box::pin(planned.map(fetch).buffered(FETCHED_AHEAD + 1));
+        let mut report = AssembleReport::default();
+        while let Some((planned, pieces, place)) = fetched.try_next().await? {
+            let write = || writing.write_batch(&planned, &pieces);
+            let failed = tokio::task::block_in_place(|| limits.workers.install(write))?;
+            drop((pieces, place));
+            writing.write_recovered(&planned, failed).await?;
+            report.chunks += planned.chunks;
+            report.chunks_kept += planned.kept;
+            report.chunks_fetched += planned.fetched();
+            report.record_bytes += planned.record_bytes();
+            report.zeroed_bytes += planned.zeroed_bytes();
         }
-        Ok(())
-    }
-
-    fn write_run(&self, run: &mut Run) -> Result<(), StoreError> {
-        if run.bytes.is_empty() {
-            return Ok(());
-        }
-        self.sink
-            .write_at(run.offset, &run.bytes)
-            .map_err(|e| self.sink_error(run.offset, &*e))?;
-        let length = run.bytes.len() as u64;
-        self.bytes_written.fetch_add(length, Relaxed);
-        (self.progress)(length);
-        run.bytes.clear();
-        Ok(())
-    }
-
-    fn write_zeroes(&self, range: &Range<u64>) -> Result<(), StoreError> {
-        self.sink
-            .write_zeroes(range.start, range.end - range.start)
-            .map_err(|e| self.sink_error(range.start, &*e))
-    }
-
-    fn sink_error(&self, offset: u64, cause: &dyn std::fmt::Display) -> StoreError {
-        StoreError::Sink {
-            disk: self.disk.clone(),
-            offset,
-            cause: cause.to_string(),
-        }
-    }
-}
-
-pub(super) fn lost_at(id: &ChunkId, disk: &str, position: u64, why: String) -> StoreError {
-    StoreError::LostChunk {
-        id: id.to_string(),
-        why: format!("disk {disk}, position {position}: {why}"),
+        planning.await?;
+        report.bytes_written = writing.bytes_written.into_inner();
+        Ok(report)
     }
 }

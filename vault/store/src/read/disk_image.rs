@@ -65,7 +65,7 @@ impl DiskImage {
     ) -> Result<DiskImage, StoreError> {
         disk_of(point, disk_name)?;
         let engine = Arc::new(engine_for(vault, &point.manifest).await?);
-        Self::open_over(vault, point, disk_name, engine).await
+        Self::with(engine, vault, point, disk_name).await
     }
 
     /// Several disks of a point, which share one index.
@@ -75,15 +75,16 @@ impl DiskImage {
         disk_names: &[&str],
     ) -> Result<Vec<DiskImage>, StoreError> {
         let engine = Arc::new(engine_for(vault, &point.manifest).await?);
-        let open = |name| Self::open_over(vault, point, name, engine.clone());
+        let open = |name| Self::with(engine.clone(), vault, point, name);
         futures::future::try_join_all(disk_names.iter().copied().map(open)).await
     }
 
-    async fn open_over(
+    /// With what other disks of the point are read with too.
+    pub(super) async fn with(
+        engine: Arc<Engine>,
         vault: &Vault,
         point: &Point,
         disk_name: &str,
-        engine: Arc<Engine>,
     ) -> Result<DiskImage, StoreError> {
         let disk = disk_of(point, disk_name)?;
         let layers = if disk.excluded {

@@ -1,14 +1,16 @@
 //! The reading side of the vault: recovery points, their disks, assembling them, verifying everything. Needs the
-//! recovery key. From above: [`assemble`] and [`DiskImage`] → `engine` (chains of records) → `index`, `overlay` and `packs`.
+//! recovery key. From above: [`Assembly`] and [`DiskImage`] → `engine` (chains of records) → `index`, `overlay` and `packs`.
 
 mod assemble;
 mod batch;
 mod chains;
 mod control;
 mod damage;
+mod decisions;
 mod disk_image;
 mod engine;
 mod index;
+mod limits;
 mod metadata;
 mod old_copy;
 mod overlay;
@@ -20,10 +22,13 @@ mod ranges;
 mod segments;
 mod task;
 mod verify;
+mod writing;
 
-pub use assemble::{AssembleReport, assemble};
+pub use assemble::{AssembleReport, Assembly, DiskAssembly, Survey};
 pub use damage::log_damage;
 pub use disk_image::DiskImage;
+pub use limits::disks_at_once;
+pub use plan::OnBytes;
 pub use points::{Point, PointList, PointSelector};
 pub use verify::{DamagedObject, PointVerdict, VerifyOptions, VerifyReport, verify};
 

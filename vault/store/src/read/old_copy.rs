@@ -1,4 +1,5 @@
-//! The disk as it is now, when a recovery point is assembled in place: what of it can stay.
+//! The disk as it is now, when a recovery point is assembled over something: an old copy, or what an interrupted run left.
+//! What of it can stay.
 
 use crate::error::DiskFailure;
 use crate::extents::Extents;
@@ -11,15 +12,15 @@ use vault_format::record::is_zero;
 /// What is to be done at a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
+    Write = 0,
     /// It is already as the recovery point has it.
-    Keep,
-    Write,
-    Zero,
+    Keep = 1,
+    Zero = 2,
 }
 
-/// The old copy of a disk.
+/// The old copy of a disk, or several of it: in several formats.
 pub(super) struct OldCopy {
-    pub disk: Arc<dyn Extents>,
+    pub disks: Vec<Arc<dyn Extents>>,
     /// Of the disk as it will be; what the old one lacks reads as zero.
     pub size_bytes: u64,
     pub chunk_bytes: u32,
@@ -29,12 +30,14 @@ pub(super) struct OldCopy {
 pub(super) type OldFailure = (u64, DiskFailure);
 
 impl OldCopy {
-    /// Compares positions `first`… with `slots`, on all CPUs; ranges without data are not read.
+    /// Compares positions `first`… with `slots`, on all CPUs; ranges without data are not read. What one of the copies
+    /// lacks is written to all. `progress` is called with bytes compared.
     pub fn compare(
         &self,
         first: u64,
         slots: &[Slot],
         id_key: &IdKey,
+        progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Vec<Change>, OldFailure> {
         let buffer = || vec![0; self.chunk_bytes as usize];
         slots
@@ -42,24 +45,33 @@ impl OldCopy {
             .enumerate()
             .map_init(buffer, |buffer, (i, slot)| {
                 let offset = (first + i as u64) * u64::from(self.chunk_bytes);
-                self.judge(offset, slot, id_key, buffer)
-                    .map_err(|e| (offset, e))
+                let mut all = Change::Keep;
+                for disk in &self.disks {
+                    let change = self.judge(&**disk, offset, slot, id_key, buffer);
+                    all = match change.map_err(|e| (offset, e))? {
+                        Change::Keep => all,
+                        other => other,
+                    };
+                }
+                let end = offset + u64::from(self.chunk_bytes);
+                progress(self.size_bytes.min(end).saturating_sub(offset));
+                Ok(all)
             })
             .collect()
     }
 
     fn judge(
         &self,
+        disk: &dyn Extents,
         offset: u64,
         slot: &Slot,
         id_key: &IdKey,
         buffer: &mut [u8],
     ) -> Result<Change, DiskFailure> {
-        let end = self.size_bytes.min(self.disk.size_bytes());
+        let end = self.size_bytes.min(disk.size_bytes());
         let length = end.saturating_sub(offset).min(buffer.len() as u64);
         let has_data = length > 0
-            && self
-                .disk
+            && disk
                 .next_data(offset)?
                 .is_some_and(|data| data.start < offset + length);
         if !has_data {
@@ -70,7 +82,7 @@ impl OldCopy {
             });
         }
         let (data, padding) = buffer.split_at_mut(length as usize);
-        self.disk.read_at(offset, data)?;
+        disk.read_at(offset, data)?;
         padding.fill(0);
         Ok(match slot {
             Slot::Hole if is_zero(buffer) => Change::Keep,
@@ -98,7 +110,7 @@ mod tests {
         let bytes = [&one[..], &one, &one, &vec![0; CHUNK as usize], &[7; 10]].concat();
         let size_bytes = bytes.len() as u64;
         let old = OldCopy {
-            disk: Arc::new(MemoryDisk::new(bytes)),
+            disks: vec![Arc::new(MemoryDisk::new(bytes))],
             size_bytes,
             chunk_bytes: CHUNK,
         };
@@ -113,7 +125,7 @@ mod tests {
             Slot::Hole,
             Slot::Chunk(key.chunk_id(&padded)),
         ];
-        let changes = old.compare(0, &slots, &key).unwrap();
+        let changes = old.compare(0, &slots, &key, &|_| {}).unwrap();
         assert_eq!(
             changes,
             [
@@ -125,7 +137,7 @@ mod tests {
             ]
         );
         assert_eq!(
-            old.compare(5, &[Slot::Hole, same], &key).unwrap(),
+            old.compare(5, &[Slot::Hole, same], &key, &|_| {}).unwrap(),
             [Change::Keep, Change::Write],
             "behind its end"
         );

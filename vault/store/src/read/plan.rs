@@ -1,12 +1,13 @@
 //! What is to be fetched and written for a disk, batch after batch: its map overlaid, compared with an old copy, its
 //! chunk ids looked up.
 
-use super::assemble::lost_at;
 use super::batch::Batch;
 use super::chains::Located;
+use super::decisions::Decisions;
 use super::disk_image::DiskImage;
 use super::index::Reach;
 use super::old_copy::{Change, OldCopy};
+use super::writing::lost_at;
 use crate::StoreError;
 use crate::extents::Extents;
 use std::collections::HashMap;
@@ -42,32 +43,80 @@ pub(super) struct PlannedBatch {
     pub kept: u64,
 }
 
+impl PlannedBatch {
+    /// Positions that are written with chunks from the vault.
+    pub fn fetched(&self) -> u64 {
+        self.positions.iter().map(|p| p.len() as u64).sum()
+    }
+
+    /// Of the sealed records, as the index tells their lengths.
+    pub fn record_bytes(&self) -> u64 {
+        let lengths = self.batch.records.iter().map(|r| u64::from(r.length));
+        lengths.sum()
+    }
+
+    pub fn zeroed_bytes(&self) -> u64 {
+        self.zeroes
+            .iter()
+            .map(|range| range.end - range.start)
+            .sum()
+    }
+}
+
+/// Called with bytes done, from several threads.
+pub type OnBytes = Arc<dyn Fn(u64) + Send + Sync>;
+
+/// What the disk is written over.
+pub(super) enum Before {
+    /// Zeroes.
+    Nothing,
+    Old(OldCopy, OnBytes, Decisions),
+    /// An old copy that was compared.
+    Compared(Decisions),
+}
+
 /// Plans one disk.
 pub(super) struct DiskPlan {
     image: DiskImage,
-    old: Option<OldCopy>,
+    before: Before,
     vm: String,
     disk: String,
 }
 
 impl DiskPlan {
-    pub fn new(image: DiskImage, old: Option<Arc<dyn Extents>>, vm: &str, disk: &str) -> Self {
-        let (size_bytes, chunk_bytes) = (image.size_bytes(), image.chunk_bytes());
-        let old = old.map(|disk| OldCopy {
-            disk,
-            size_bytes,
-            chunk_bytes,
-        });
+    pub fn new(image: DiskImage, vm: &str, disk: &str) -> Self {
         DiskPlan {
             image,
-            old,
+            before: Before::Nothing,
             vm: vm.to_owned(),
             disk: disk.to_owned(),
         }
     }
 
+    pub fn image(&self) -> &DiskImage {
+        &self.image
+    }
+
+    /// The next [`DiskPlan::run`] compares with these.
+    pub fn begin_comparing(&mut self, disks: Vec<Arc<dyn Extents>>, progress: OnBytes) {
+        let old = OldCopy {
+            disks,
+            size_bytes: self.image.size_bytes(),
+            chunk_bytes: self.image.chunk_bytes(),
+        };
+        self.before = Before::Old(old, progress, Decisions::default());
+    }
+
+    /// From now on what was compared is remembered.
+    pub fn end_comparing(&mut self) {
+        self.before = match std::mem::replace(&mut self.before, Before::Nothing) {
+            Before::Old(_, _, decisions) => Before::Compared(decisions),
+            other => other,
+        };
+    }
+
     /// Plans the whole disk; ends early if nobody takes the batches any more.
-    pub async fn run(mut self, out: mpsc::Sender<PlannedBatch>) -> Result<(), StoreError> {
+    pub async fn run(&mut self, out: mpsc::Sender<PlannedBatch>) -> Result<(), StoreError> {
         let end = self
             .image
             .size_bytes()
@@ -153,24 +202,32 @@ impl DiskPlan {
         Ok((batches, looked_up))
     }
 
-    fn changes(&self, first: u64, slots: &[Slot]) -> Result<Vec<Change>, StoreError> {
-        let Some(old) = &self.old else {
-            let fresh = |slot: &Slot| {
-                if *slot == Slot::Hole {
-                    Change::Keep
-                } else {
-                    Change::Write
-                }
-            };
-            return Ok(slots.iter().map(fresh).collect());
+    fn changes(&mut self, first: u64, slots: &[Slot]) -> Result<Vec<Change>, StoreError> {
+        let fresh = |slot: &Slot| match slot {
+            Slot::Hole => Change::Keep,
+            _ => Change::Write,
         };
-        let compare = || old.compare(first, slots, &self.image.engine.keys.id_key);
-        tokio::task::block_in_place(compare).map_err(|(offset, cause)| StoreError::Disk {
-            vm: self.vm.clone(),
-            disk: self.disk.clone(),
-            offset,
-            cause: cause.to_string(),
-        })
+        let (old, progress, decisions) = match &mut self.before {
+            Before::Nothing => return Ok(slots.iter().map(fresh).collect()),
+            Before::Compared(decisions) => {
+                let positions = first..first + slots.len() as u64;
+                return Ok(positions.map(|position| decisions.at(position)).collect());
+            }
+            Before::Old(old, progress, decisions) => (old, progress, decisions),
+        };
+        let id_key = &self.image.engine.keys.id_key;
+        let compare = || old.compare(first, slots, id_key, &**progress);
+        let changes =
+            tokio::task::block_in_place(compare).map_err(|(offset, cause)| StoreError::Disk {
+                vm: self.vm.clone(),
+                disk: self.disk.clone(),
+                offset,
+                cause: cause.to_string(),
+            })?;
+        for (position, change) in (first..).zip(&changes) {
+            decisions.note(position, *change);
+        }
+        Ok(changes)
     }
 
     fn bytes_of(&self, position: u64) -> Range<u64> {

@@ -22,6 +22,7 @@ mod read_assemble;
 mod read_fixture;
 mod read_history;
 mod read_large;
+mod read_over_old;
 mod read_points;
 mod read_verify;
 mod site;

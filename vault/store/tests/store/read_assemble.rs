@@ -8,8 +8,8 @@ use vault_format::manifest::{LayerRef, Unindexed};
 use vault_format::record::Kind;
 use vault_format::{ChunkId, names};
 use vault_store::StoreError;
-use vault_store::extents::MemoryDisk;
-use vault_store::read::{DiskImage, PointSelector, assemble};
+use vault_store::extents::{Extents, MemoryDisk};
+use vault_store::read::{Assembly, DiskImage, PointSelector};
 
 const LATEST: PointSelector = PointSelector::Latest;
 
@@ -124,14 +124,22 @@ async fn progress_comes_to_the_size_of_the_disk() {
     let vault = fixture.vault().await;
     let point = vault.find_point("web", &LATEST).await.unwrap();
     let sink = Arc::new(MemoryDisk::new(vec![0; size as usize]));
-    let done = AtomicU64::new(0);
-    let progress = |n| {
-        done.fetch_add(n, Ordering::Relaxed);
-    };
-    let report = assemble(&vault, &point, "sda", sink, None, &progress)
-        .await
-        .unwrap();
-    assert_eq!(done.into_inner(), size);
+    let done = Arc::new(AtomicU64::new(0));
+    let sum = done.clone();
+    let progress = Arc::new(move |n| {
+        sum.fetch_add(n, Ordering::Relaxed);
+    });
+    let assembly = Assembly::open(&vault, &point).await.unwrap();
+    let mut disk = assembly.disk("sda").await.unwrap();
+    // What is not there yet is surveyed too, and nothing is compared.
+    let survey = disk.survey(Vec::new(), progress.clone()).await.unwrap();
+    assert_eq!((survey.chunks_to_fetch, survey.chunks_kept), (2, 0));
+    assert_eq!(done.load(Ordering::Relaxed), 0);
+    let old: Arc<dyn Extents> = sink.clone();
+    disk.survey(vec![old], progress.clone()).await.unwrap();
+    assert_eq!(done.swap(0, Ordering::Relaxed), size);
+    let report = disk.write(sink, progress).await.unwrap();
+    assert_eq!(done.load(Ordering::Relaxed), size);
     assert_eq!((report.chunks, report.chunks_fetched), (2, 2));
 }
 
@@ -326,79 +334,6 @@ async fn packs_without_a_segment_are_found_through_the_manifests_that_have_their
     assert!(
         latest(&fixture).await.unwrap() == expected,
         "from the trailer"
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn in_place_only_what_differs_is_fetched_and_old_data_in_holes_is_zeroed() {
-    let fixture = Fixture::new().await;
-    let mut pack = fixture.pack();
-    let ids: Vec<ChunkId> = (0..4)
-        .map(|n| fixture.add_full(&mut pack, &chunk(n)))
-        .collect();
-    let pack = fixture.put_pack(pack).await;
-    let runs = vec![
-        chunks_at(0, &ids[..2]),
-        Run::Holes { first: 2, count: 3 },
-        chunks_at(5, &ids[2..]),
-    ];
-    let manifest = with_packs(fixture.manifest("web", 1), &[&pack]);
-    let size = 7 * CHUNK as u64;
-    fixture
-        .publish(&with_disk(
-            manifest,
-            "sda",
-            size,
-            vec![LayerRef::Inline(runs)],
-        ))
-        .await;
-    let vault = fixture.vault().await;
-    let point = vault.find_point("web", &LATEST).await.unwrap();
-    let (expected, _) = assembled(&vault, &point, "sda").await.unwrap();
-    let zero = vec![0; CHUNK];
-    let old = [
-        &chunk(0)[..],
-        &chunk(7),
-        &chunk(7),
-        &chunk(7),
-        &zero,
-        &chunk(2),
-        &zero,
-    ]
-    .concat();
-    let disk = Arc::new(MemoryDisk::new(old));
-    let report = assemble(
-        &vault,
-        &point,
-        "sda",
-        disk.clone(),
-        Some(disk.clone()),
-        &|_| {},
-    )
-    .await
-    .unwrap();
-    assert!(disk.bytes() == expected);
-    assert_eq!(
-        (report.chunks, report.chunks_kept, report.chunks_fetched),
-        (4, 2, 2)
-    );
-    assert_eq!(
-        (report.bytes_written, report.zeroed_bytes),
-        (2 * CHUNK as u64, 2 * CHUNK as u64)
-    );
-    let again = assemble(
-        &vault,
-        &point,
-        "sda",
-        disk.clone(),
-        Some(disk.clone()),
-        &|_| {},
-    )
-    .await
-    .unwrap();
-    assert_eq!(
-        (again.chunks_kept, again.bytes_written, again.zeroed_bytes),
-        (4, 0, 0)
     );
 }
 

@@ -20,9 +20,9 @@ use vault_format::seal::{Coder, Sealer};
 use vault_format::segment::{ListedPack, encode_segment};
 use vault_format::vault_config::{NewVault, VaultConfig};
 use vault_store::StoreError;
-use vault_store::extents::MemoryDisk;
+use vault_store::extents::{Extents, MemoryDisk, Sink};
 use vault_store::objects::{Created, Listed, Meter, ObjectError, Objects, in_memory};
-use vault_store::read::{AssembleReport, Point, Vault, assemble};
+use vault_store::read::{AssembleReport, Assembly, Point, Survey, Vault};
 
 pub const CHUNK: usize = 65536;
 pub const TIME: &str = "2026-01-01T00:00:00Z";
@@ -474,6 +474,23 @@ pub async fn assembled(
         .find(|d| d.name == disk)
         .map_or(0, |d| d.size_bytes);
     let sink = Arc::new(MemoryDisk::new(vec![0; size as usize]));
-    let report = assemble(vault, point, disk, sink.clone(), None, &|_| {}).await?;
+    let assembly = Assembly::open(vault, point).await?;
+    let disk = assembly.disk(disk).await?;
+    let report = disk.write(sink.clone(), Arc::new(|_| {})).await?;
     Ok((sink.bytes(), report))
+}
+
+/// Assembles a disk over what `disk` holds.
+pub async fn over<D: Extents + Sink + 'static>(
+    vault: &Vault,
+    point: &Point,
+    name: &str,
+    disk: &Arc<D>,
+) -> Result<(Survey, AssembleReport), StoreError> {
+    let assembly = Assembly::open(vault, point).await?;
+    let mut assembled = assembly.disk(name).await?;
+    let old: Arc<dyn Extents> = disk.clone();
+    let survey = assembled.survey(vec![old], Arc::new(|_| {})).await?;
+    let report = assembled.write(disk.clone(), Arc::new(|_| {})).await?;
+    Ok((survey, report))
 }

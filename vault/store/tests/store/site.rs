@@ -18,7 +18,7 @@ use vault_store::gateway::{
     CycleStart, DiskCapture, Gateway, GatewayOptions, PointReport, VmCapture,
 };
 use vault_store::objects::{Meter, Objects, OpenOptions, open_vault_url};
-use vault_store::read::{PointSelector, Vault, VerifyOptions, assemble, log_damage, verify};
+use vault_store::read::{Assembly, PointSelector, Vault, VerifyOptions, log_damage, verify};
 use vault_store::setup::{VaultRequest, issue_key, prepare_vault_at};
 use vault_store::{Extents, StoreError};
 
@@ -170,7 +170,9 @@ impl Site {
         let point = vault.find_point(vm, &selector).await?;
         let size = point.manifest.disks[0].size_bytes as usize;
         let sink = Arc::new(MemoryDisk::new(vec![0; size]));
-        assemble(&vault, &point, "disk", sink.clone(), None, &|_| {}).await?;
+        let assembly = Assembly::open(&vault, &point).await?;
+        let disk = assembly.disk("disk").await?;
+        disk.write(sink.clone(), Arc::new(|_| {})).await?;
         Ok(sink.bytes())
     }
 }
