@@ -38,6 +38,8 @@ pub enum Command {
     Serve(command::serve::ServeArgs),
     /// Boot a recovery point in QEMU, straight from the vault
     Boot(command::boot::BootArgs),
+    /// Judge from outside whether the guest of a recovery point will boot there
+    Preflight(command::preflight::PreflightArgs),
     /// Check that what is stored is whole, and which recovery points can be restored
     Verify(command::verify::VerifyArgs),
     /// Check or renew the recovery kit
@@ -122,6 +124,7 @@ mod tests {
             "sparesite-restore serve dc01 --listen /run/x --disk sda --read-only --cache 1GiB --cache-folder /c",
             "sparesite-restore serve dc01 --listen 0.0.0.0:1 --tls /t --overlay /o --json",
             "sparesite-restore boot dc01@latest",
+            "sparesite-restore preflight dc01@7 --target aws,azure,qemu --json",
             "sparesite-restore boot dc01 --network --forward 2222:22 --vnc 127.0.0.1:1 --firmware uefi --disk-bus nvme",
             "sparesite-restore verify --read-data --no-log --quiet",
             "sparesite-restore kit check --log-format json",

@@ -8,6 +8,7 @@ mod definition;
 mod failure;
 mod fetched;
 mod gateway_name;
+mod guest;
 mod hardware;
 mod interrupt;
 mod kit_file;
@@ -61,6 +62,7 @@ async fn run(cli: Cli) -> Result<Exit> {
         Command::Points(args) => command::points::run(args, &access, &output).await,
         Command::Assemble(args) => command::assemble::run(args, &access, &output).await,
         Command::Boot(args) => command::boot::run(args, &access, &output).await,
+        Command::Preflight(args) => command::preflight::run(args, &access, &output).await,
         Command::Serve(args) => command::serve::run(args, &access, &output).await,
         Command::Verify(args) => command::verify::run(args, &access, &output).await,
         Command::Kit(KitCommand::Check) => command::kit_check::run(&access, &output).await,

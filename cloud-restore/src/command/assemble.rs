@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 use console::{Exit, Failure, OrFailure, OutputArgs};
-use tokio::signal::unix::{SignalKind, signal};
 use vault_format::manifest::{Disk, Manifest};
 use virtual_disk::partial_file;
 
@@ -18,6 +17,7 @@ use crate::access::AccessArgs;
 use crate::definition::{DefinedDisk, Definition, Hypervisor};
 use crate::failure::attempting;
 use crate::hardware::{DiskHardware, Hardware};
+use crate::interrupt;
 use crate::outputs::{self, Formats, Outputs, Place};
 use crate::point_view;
 use crate::vm_point::{VmPoint, vm_name};
@@ -121,7 +121,7 @@ pub async fn run(args: AssembleArgs, access: &AccessArgs, output: &OutputArgs) -
         };
         let built = tokio::select! {
             built = build.all(&disks, &outputs, foretell) => built.map_err(Ended::Failed),
-            signal = interrupted() => Err(Ended::By(signal)),
+            signal = interrupt::came() => Err(Ended::By(signal)),
         };
         match built {
             Ok(built) => report.built = built,
@@ -270,22 +270,6 @@ fn make_folder(outputs: &Outputs) -> Result<Option<&Path>, Failure> {
             Ok(Some(folder))
         }
         _ => Ok(None),
-    }
-}
-
-/// Waits for Ctrl-C or an orderly end from outside; so that what is kept is told.
-async fn interrupted() -> &'static str {
-    let wait = |kind| async move {
-        match signal(kind) {
-            Ok(mut signal) => drop(signal.recv().await),
-            // Without a handler the signal ends the program, as ever.
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = wait(SignalKind::interrupt()) => "Ctrl-C",
-        () = wait(SignalKind::terminate()) => "SIGTERM",
-        () = wait(SignalKind::hangup()) => "SIGHUP",
     }
 }
 

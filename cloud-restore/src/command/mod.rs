@@ -8,5 +8,6 @@ pub mod key_revoke;
 pub mod kit_check;
 pub mod kit_new;
 pub mod points;
+pub mod preflight;
 pub mod serve;
 pub mod verify;

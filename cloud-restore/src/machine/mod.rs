@@ -10,5 +10,5 @@ mod qmp;
 mod running;
 
 pub use local::Local;
-pub use plan::{Choices, Machine, Network, plan};
+pub use plan::{Choices, Machine, Network, bus_name, nic_device, plan};
 pub use running::{Console, Running, how};

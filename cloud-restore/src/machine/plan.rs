@@ -176,7 +176,8 @@ fn bus_here(wanted: Option<Bus>, machine: Machine, ide: &mut usize, here: &dyn A
         .unwrap_or(Bus::Virtio)
 }
 
-fn bus_name(bus: Bus) -> &'static str {
+/// As a manifest writes it.
+pub fn bus_name(bus: Bus) -> &'static str {
     match bus {
         Bus::Virtio => "virtio",
         Bus::Scsi => "scsi",
