@@ -5,6 +5,11 @@ mod access;
 mod arguments;
 mod command;
 mod definition;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the command that drills writes it")
+)]
+mod drill;
 mod failure;
 mod fetched;
 mod gateway_name;

@@ -1,0 +1,3 @@
+//! The drill: the newest recovery point of each VM is booted from the vault, isolated, and what was seen is written down.
+
+pub mod report;

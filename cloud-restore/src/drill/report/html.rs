@@ -1,0 +1,180 @@
+//! The report as one page for people: no script, nothing loaded from anywhere, pictures inside.
+//!
+//! All text of guests, manifests and stores is hostile here. [`markup::Markup`] escapes it, and a policy in the page
+//! forbids what might get past that.
+
+mod bar;
+mod closing;
+pub mod markup;
+mod vm;
+pub mod words;
+
+use self::markup::Markup;
+use self::words::{outcome_word, short};
+use super::publish::Pictures;
+use super::{DrillReport, Level, Outcome, VmDrill};
+
+const POLICY: &str = "default-src 'none'; img-src data:; style-src 'unsafe-inline'";
+
+/// `sha256` is that of the JSON file, which the page names.
+pub fn render(report: &DrillReport, sha256: &str, pictures: &Pictures) -> String {
+    let mut page = Markup::default();
+    let title = format!(
+        "Recovery drill {}, {}",
+        report.number,
+        words::date(report.started_at)
+    );
+    page.raw("<!DOCTYPE html>\n");
+    page.open(
+        "html",
+        &[("lang", "en"), ("xmlns", "http://www.w3.org/1999/xhtml")],
+    );
+    page.raw("\n<head>\n<meta charset=\"utf-8\"/>\n");
+    page.empty(
+        "meta",
+        &[
+            ("http-equiv", "Content-Security-Policy"),
+            ("content", POLICY),
+        ],
+    );
+    page.raw("\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n");
+    page.raw("<meta name=\"color-scheme\" content=\"light dark\"/>\n");
+    page.raw("<meta name=\"referrer\" content=\"no-referrer\"/>\n");
+    page.element("title", &[], &title);
+    page.raw("<style>\n")
+        .raw(include_str!("html/style.css"))
+        .raw("</style>\n");
+    page.raw("</head>\n<body>\n<main>\n");
+    page.element("h1", &[], &title);
+    verdict(&mut page, report);
+    if !report.vms.is_empty() {
+        glance(&mut page, report);
+    }
+    for (place, drilled) in report.vms.iter().enumerate() {
+        vm::section(&mut page, place, drilled, pictures);
+    }
+    closing::cost(&mut page, report);
+    closing::who(&mut page, report);
+    closing::chain(&mut page, report, sha256);
+    page.raw("</main>\n</body>\n</html>\n");
+    page.into_string()
+}
+
+fn verdict(page: &mut Markup, report: &DrillReport) {
+    let class = match report.outcome() {
+        Outcome::Passed => "verdict good",
+        Outcome::TargetsMissed => "verdict fair",
+        Outcome::Failed => "verdict bad",
+    };
+    page.open("div", &[("class", class)]).raw("\n");
+    page.element("p", &[("class", "word")], outcome_word(report.outcome()));
+    page.element("p", &[("class", "sentence")], &words::headline(report));
+    let more = words::reservations(report);
+    if !more.is_empty() {
+        page.open("ul", &[]).raw("\n");
+        for sentence in more {
+            page.element("li", &[], &sentence);
+        }
+        page.close("ul");
+    }
+    page.close("div");
+}
+
+const COLUMNS: [&str; 7] = [
+    "VM",
+    "Result",
+    "Recovery point",
+    "Age at the drill",
+    "Time to run",
+    "Reached",
+    "What failed",
+];
+
+/// On a narrow screen rows are shown as cards. The roles keep it a table for who listens to it.
+fn glance(page: &mut Markup, report: &DrillReport) {
+    page.element("h2", &[], "The VMs at a glance");
+    page.raw(
+        "<table role=\"table\" class=\"glance\">\n<thead role=\"rowgroup\">\n<tr role=\"row\">\n",
+    );
+    for column in COLUMNS {
+        page.element("th", &[("scope", "col"), ("role", "columnheader")], column);
+    }
+    page.raw("</tr>\n</thead>\n<tbody role=\"rowgroup\">\n");
+    for (place, vm) in report.vms.iter().enumerate() {
+        let [name, cells @ ..] = COLUMNS;
+        page.raw("<tr role=\"row\">\n");
+        let head = [
+            ("scope", "row"),
+            ("role", "rowheader"),
+            ("data-label", name),
+        ];
+        page.open("th", &head);
+        page.element("a", &[("href", &format!("#vm-{}", place + 1))], &vm.vm)
+            .close("th");
+        for (column, (class, text)) in cells.into_iter().zip(cells_of(vm)) {
+            let of = [("role", "cell"), ("data-label", column), ("class", class)];
+            page.element("td", &of, &text);
+        }
+        page.raw("</tr>\n");
+    }
+    page.raw("</tbody>\n</table>\n");
+}
+
+fn cells_of(vm: &VmDrill) -> [(&'static str, String); 6] {
+    let point = match &vm.point {
+        Some(point) => format!(
+            "{}@{}, {}",
+            vm.vm,
+            point.sequence,
+            words::instant(&point.captured_at)
+        ),
+        None => "none that opens".into(),
+    };
+    let age = vm.point.as_ref().map(|point| words::age(point.age_seconds));
+    let rto = vm.measured_rto_seconds.map(short);
+    let failed = words::failures(vm).join("; ");
+    [
+        (tone(vm.passed), words::passed(vm.passed).into()),
+        ("", point),
+        (
+            met_tone(vm.rpo_met()),
+            words::against(
+                age.as_deref().unwrap_or("—"),
+                vm.rpo_target_seconds,
+                vm.rpo_met(),
+            ),
+        ),
+        (
+            met_tone(vm.rto_met()),
+            words::against(
+                rto.as_deref().unwrap_or("—"),
+                vm.rto_target_seconds,
+                vm.rto_met(),
+            ),
+        ),
+        ("", words::level(vm.level).into()),
+        (
+            "",
+            if failed.is_empty() {
+                "nothing".into()
+            } else {
+                failed
+            },
+        ),
+    ]
+}
+
+fn tone(passed: bool) -> &'static str {
+    if passed { "is-good" } else { "is-bad" }
+}
+
+fn met_tone(met: Option<bool>) -> &'static str {
+    match met {
+        Some(false) => "is-bad",
+        _ => "",
+    }
+}
+
+fn booted(vm: &VmDrill) -> bool {
+    vm.level >= Level::Booted
+}
