@@ -1,8 +1,9 @@
-//! The control log (section 3): one numbered row of who may write, epochs, fences, damage.
+//! The control log (section 3): one numbered row of who may write, epochs, fences, damage, proofs.
 
 use crate::ids::{ObjectHash, PointId, VaultId, VmId, WriterId, object_hash};
 use crate::keys::{SigningKey, VerifyingKey};
 use crate::metadata_object::{Writer, from_json};
+use crate::proof::{Proof, Proven, VmProofs};
 use crate::signed_json::{Signer, Unverified, sign_as_control, sign_as_writer};
 use crate::{FormatError, names};
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,15 @@ pub enum LogEntry {
     Damage {
         objects: Vec<String>,
     },
+    Proof(Proof),
+}
+
+impl LogEntry {
+    /// Whether a reader that does not know this kind must stop. A proof changes nothing that a reader does: one of an
+    /// older version would refuse the vault for news that it can do without.
+    fn is_critical(&self) -> bool {
+        !matches!(self, LogEntry::Proof(_))
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -78,6 +88,9 @@ pub struct ControlLog {
     pub takeovers: BTreeMap<VmId, Takeover>,
     /// Objects that are lost or damaged, and the entry that says so.
     pub damaged: BTreeMap<String, u64>,
+    /// What is known of each VM's drills. A gateway that passed over them while it was older has them from the next drill on.
+    #[serde(default)]
+    pub proofs: BTreeMap<VmId, VmProofs>,
     /// Entries that are void, and why.
     pub void: BTreeMap<u64, String>,
 }
@@ -94,6 +107,7 @@ impl ControlLog {
             fenced: BTreeSet::new(),
             takeovers: BTreeMap::new(),
             damaged: BTreeMap::new(),
+            proofs: BTreeMap::new(),
             void: BTreeMap::new(),
         }
     }
@@ -108,7 +122,7 @@ impl ControlLog {
             number: self.number + 1,
             previous: self.last,
             time: time.into(),
-            critical: true,
+            critical: entry.is_critical(),
             entry,
         };
         match serde_json::to_string(&payload) {
@@ -142,7 +156,7 @@ impl ControlLog {
         self.number += 1;
         self.last = object_hash(bytes);
         match entry {
-            Ok(Some(entry)) => self.apply(entry),
+            Ok(Some((entry, time))) => self.apply(entry, time),
             Ok(None) => {}
             Err(why) => drop(self.void.insert(self.number, why.to_string())),
         }
@@ -155,7 +169,12 @@ impl ControlLog {
         self.void.insert(self.number, why.to_owned());
     }
 
-    fn check(&self, control: &VerifyingKey, bytes: &[u8]) -> Result<Option<LogEntry>, FormatError> {
+    /// The entry and its time; `None` for one to pass over.
+    fn check(
+        &self,
+        control: &VerifyingKey,
+        bytes: &[u8],
+    ) -> Result<Option<(LogEntry, String)>, FormatError> {
         let (payload, signer) =
             Unverified::parse(bytes)?.verify(control, &self.vault, &self.next_name())?;
         let payload: Payload<serde_json::Value> = from_json(payload.as_bytes(), "a log entry")?;
@@ -191,14 +210,14 @@ impl ControlLog {
             (Signer::Writer(..), _) => false,
         };
         match allowed {
-            true => Ok(Some(entry)),
+            true => Ok(Some((entry, payload.time))),
             false => Err(FormatError::Signature(
                 "its signer has no right to say this".into(),
             )),
         }
     }
 
-    fn apply(&mut self, entry: LogEntry) {
+    fn apply(&mut self, entry: LogEntry, time: String) {
         match entry {
             LogEntry::Writer { writer, label, .. } => drop(self.writers.insert(writer, label)),
             LogEntry::Revoke { writer, trusted } => {
@@ -217,6 +236,16 @@ impl ControlLog {
             LogEntry::Damage { objects } => {
                 self.damaged
                     .extend(objects.into_iter().map(|object| (object, self.number)));
+            }
+            LogEntry::Proof(proof) => {
+                let (number, vm) = (self.number, proof.vm);
+                let proven = Proven {
+                    number,
+                    time,
+                    proof,
+                };
+                let before = self.proofs.remove(&vm);
+                self.proofs.insert(vm, VmProofs::after(before, proven));
             }
         }
     }
@@ -253,190 +282,4 @@ impl ControlLog {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::keys::{Certificate, Secret};
-
-    const TIME: &str = "2026-01-01T00:00:00Z";
-
-    fn setting() -> (SigningKey, Writer, ControlLog) {
-        let control = SigningKey::from_seed(Secret([1; 32])).unwrap();
-        let key = SigningKey::from_seed(Secret([2; 32])).unwrap();
-        let (vault, id) = (VaultId([3; 32]), WriterId([4; 16]));
-        let certificate = Certificate::issue(&control, &vault, &id, key.public());
-        (
-            control,
-            Writer {
-                vault,
-                id,
-                key,
-                certificate,
-            },
-            ControlLog::new(vault),
-        )
-    }
-
-    fn writer_entry(writer: &Writer) -> LogEntry {
-        let public_key = hex::encode(writer.key.public().0);
-        LogEntry::Writer {
-            writer: writer.id,
-            public_key,
-            label: "gateway".into(),
-        }
-    }
-
-    fn epoch_of(writer: &Writer, vms: &[VmId]) -> LogEntry {
-        LogEntry::Epoch {
-            writer: writer.id,
-            vms: vms.to_vec(),
-        }
-    }
-
-    #[test]
-    fn a_vm_that_was_taken_over_is_known_until_the_taker_is_revoked() {
-        let (control, writer, mut log) = setting();
-        let (vm, other) = (VmId([7; 16]), VmId([8; 16]));
-        let bytes = log.encode_as_writer(&writer, &epoch_of(&writer, &[vm]), TIME);
-        log.read(&control.public(), &bytes).unwrap();
-        let (rest, id) = (WriterId([9; 16]), writer.id);
-        let expected = Takeover {
-            writer: id,
-            epoch: 1,
-        };
-        assert_eq!(log.taken_from(&rest, &vm, 0), Some(&expected));
-        assert_eq!(log.taken_from(&rest, &other, 0), None);
-        assert_eq!(log.taken_from(&rest, &vm, 1), None, "taken back since");
-        assert_eq!(log.taken_from(&id, &vm, 0), None, "by itself");
-        let revoke = LogEntry::Revoke {
-            writer: id,
-            trusted: BTreeMap::new(),
-        };
-        let bytes = log.encode_as_control(&control, &revoke, TIME);
-        log.read(&control.public(), &bytes).unwrap();
-        assert_eq!(log.taken_from(&rest, &vm, 0), None);
-    }
-
-    #[test]
-    fn an_epoch_is_the_number_of_its_entry() {
-        let (control, writer, mut log) = setting();
-        let bytes = log.encode_as_control(&control, &writer_entry(&writer), TIME);
-        log.read(&control.public(), &bytes).unwrap();
-        let bytes = log.encode_as_writer(&writer, &epoch_of(&writer, &[]), TIME);
-        log.read(&control.public(), &bytes).unwrap();
-        assert_eq!(log.epochs[&writer.id], 2);
-        assert!(log.void.is_empty());
-    }
-
-    #[test]
-    fn a_writer_commands_nothing() {
-        let (control, writer, log) = setting();
-        for entry in [
-            LogEntry::Fence {
-                vms: vec![VmId([1; 16])],
-            },
-            LogEntry::Damage {
-                objects: vec!["packs/x".into()],
-            },
-            LogEntry::Revoke {
-                writer: WriterId([9; 16]),
-                trusted: BTreeMap::new(),
-            },
-            LogEntry::Epoch {
-                writer: WriterId([9; 16]),
-                vms: Vec::new(),
-            },
-            writer_entry(&writer),
-        ] {
-            let mut log = log.clone();
-            let bytes = log.encode_as_writer(&writer, &entry, TIME);
-            log.read(&control.public(), &bytes).unwrap();
-            assert_eq!(log.void.len(), 1, "{entry:?}");
-            assert!(
-                log.fenced.is_empty()
-                    && log.damaged.is_empty()
-                    && log.revoked.is_empty()
-                    && log.epochs.is_empty()
-            );
-        }
-    }
-
-    #[test]
-    fn an_entry_of_another_number_vault_or_chain_is_void() {
-        let (control, writer, log) = setting();
-        let fence = LogEntry::Fence {
-            vms: vec![VmId([1; 16])],
-        };
-        let other_vault =
-            ControlLog::new(VaultId([7; 32])).encode_as_control(&control, &fence, TIME);
-        let mut later = log.clone();
-        later
-            .read(
-                &control.public(),
-                &log.encode_as_control(&control, &writer_entry(&writer), TIME),
-            )
-            .unwrap();
-        let other_number = later.encode_as_control(&control, &fence, TIME);
-        let mut flipped = log.encode_as_control(&control, &fence, TIME);
-        flipped[30] ^= 1;
-        for bytes in [other_vault, other_number, flipped, Vec::new()] {
-            let mut log = log.clone();
-            log.read(&control.public(), &bytes).unwrap();
-            assert_eq!((log.void.len(), log.number), (1, 1));
-        }
-    }
-
-    #[test]
-    fn a_revoked_writer_is_trusted_up_to_the_named_points_only() {
-        let (control, writer, mut log) = setting();
-        let (known, other) = (VmId([1; 16]), VmId([2; 16]));
-        let last = PointId {
-            epoch: 2,
-            sequence: 5,
-        };
-        let trusted = BTreeMap::from([(known, last.to_string())]);
-        let bytes = log.encode_as_control(
-            &control,
-            &LogEntry::Revoke {
-                writer: writer.id,
-                trusted,
-            },
-            TIME,
-        );
-        log.read(&control.public(), &bytes).unwrap();
-        assert!(log.trusts(&writer.id, &known, last));
-        assert!(!log.trusts(
-            &writer.id,
-            &known,
-            PointId {
-                sequence: 6,
-                ..last
-            }
-        ));
-        assert!(!log.trusts(&writer.id, &other, last));
-        assert!(log.trusts(
-            &WriterId([8; 16]),
-            &known,
-            PointId {
-                sequence: 6,
-                ..last
-            }
-        ));
-        let bytes = log.encode_as_writer(&writer, &epoch_of(&writer, &[]), TIME);
-        log.read(&control.public(), &bytes).unwrap();
-        assert!(log.epochs.is_empty(), "a revoked writer takes no epoch");
-    }
-
-    #[test]
-    fn an_unknown_critical_entry_stops_and_another_is_passed_over() {
-        let (control, _, log) = setting();
-        for (critical, stops) in [(true, true), (false, false)] {
-            let payload = serde_json::json!({"number": 1, "previous": ObjectHash(log.vault.0), "time": TIME,
-                "critical": critical, "entry": {"kind": "teleport"}});
-            let bytes =
-                sign_as_control(&control, &log.vault, &log.next_name(), payload.to_string());
-            let mut log = log.clone();
-            assert_eq!(log.read(&control.public(), &bytes).is_err(), stops);
-            assert_eq!(log.number, u64::from(!stops));
-        }
-    }
-}
+mod tests;

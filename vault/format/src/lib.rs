@@ -18,6 +18,7 @@ pub mod manifest;
 pub mod metadata_object;
 pub mod names;
 pub mod pack;
+pub mod proof;
 pub mod record;
 pub mod seal;
 pub mod segment;
