@@ -40,6 +40,8 @@ pub enum Command {
     Boot(command::boot::BootArgs),
     /// Judge from outside whether the guest of a recovery point will boot there
     Preflight(command::preflight::PreflightArgs),
+    /// Prove that the newest recovery points boot, and write it down
+    Drill(command::drill::DrillArgs),
     /// Check that what is stored is whole, and which recovery points can be restored
     Verify(command::verify::VerifyArgs),
     /// Check or renew the recovery kit
@@ -124,6 +126,8 @@ mod tests {
             "sparesite-restore serve dc01 --listen /run/x --disk sda --read-only --cache 1GiB --cache-folder /c",
             "sparesite-restore serve dc01 --listen 0.0.0.0:1 --tls /t --overlay /o --json",
             "sparesite-restore boot dc01@latest",
+            "sparesite-restore drill",
+            "sparesite-restore drill dc01 db@7 --config c --reports r --dry-run --no-log --accel tcg --json",
             "sparesite-restore preflight dc01@7 --target aws,azure,qemu --json",
             "sparesite-restore boot dc01 --network --forward 2222:22 --vnc 127.0.0.1:1 --firmware uefi --disk-bus nvme",
             "sparesite-restore verify --read-data --no-log --quiet",

@@ -2,6 +2,7 @@
 
 pub mod assemble;
 pub mod boot;
+pub mod drill;
 pub mod key_issue;
 pub mod key_list;
 pub mod key_revoke;

@@ -45,6 +45,14 @@ impl Local {
     }
 }
 
+/// `QEMU emulator version 10.0.2`.
+pub fn qemu_version() -> Option<String> {
+    let name = program(Architecture::X86_64);
+    let output = Command::new(name).arg("--version").output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.lines().next().map(str::to_owned)
+}
+
 impl Abilities for Local {
     fn has_device(&self, name: &str) -> bool {
         self.devices.contains(name)

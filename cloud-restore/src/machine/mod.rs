@@ -9,6 +9,7 @@ mod plan;
 mod qmp;
 mod running;
 
-pub use local::Local;
-pub use plan::{Choices, Machine, Network, bus_name, nic_device, plan};
+pub use local::{Local, qemu_version};
+pub use plan::{Choices, Machine, Network, Plan, bus_name, nic_device, plan};
+pub use qmp::Qmp;
 pub use running::{Console, Running, how};

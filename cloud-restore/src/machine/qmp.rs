@@ -53,7 +53,8 @@ impl Qmp {
         })
     }
 
-    async fn send(&mut self, message: &Value) -> io::Result<()> {
+    /// Without waiting for an answer.
+    pub async fn send(&mut self, message: &Value) -> io::Result<()> {
         let stream = self.stream.get_mut();
         stream.write_all(message.to_string().as_bytes()).await?;
         stream.write_all(b"\n").await

@@ -6,6 +6,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use console::{Failure, OrFailure};
+use serde_json::json;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use virtual_disk::nbd::NbdAddress;
@@ -132,6 +133,17 @@ impl Running {
                 other => return other,
             }
         }
+    }
+
+    /// The screen as a PNG; `None` if QEMU gives none.
+    pub async fn screenshot(&self, path: &Path) -> Option<Vec<u8>> {
+        let mut monitor = self.monitor().await.ok()?;
+        let arguments = json!({ "filename": path, "format": "png" });
+        if let Err(error) = monitor.command("screendump", arguments).await {
+            tracing::warn!(%error, "no picture could be taken of the screen");
+            return None;
+        }
+        std::fs::read(path).ok()
     }
 
     pub fn guest_agent(&self) -> &Path {

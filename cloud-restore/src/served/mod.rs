@@ -15,7 +15,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-pub use disk::ServedDisk;
+pub use disk::{ServedDisk, Usage};
 pub use serving::{CacheArgs, Opened, Writes, open_disks};
 
 /// The unit of overlays, and of what is sealed in files: the vault's block.

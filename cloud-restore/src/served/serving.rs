@@ -43,6 +43,7 @@ pub enum Writes {
 }
 
 /// A disk that is ready to be served.
+#[derive(Clone)]
 pub struct Opened {
     pub name: String,
     pub disk: Arc<ServedDisk>,
