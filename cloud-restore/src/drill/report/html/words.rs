@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use console::show;
 use jiff::{Timestamp, tz::TimeZone};
+use vault_format::manifest::Consistency;
 
 use super::super::{DrillReport, Level, Outcome, Sign, VmDrill};
 use super::booted;
@@ -19,6 +20,23 @@ pub fn outcome_word(outcome: Outcome) -> &'static str {
 
 pub fn passed(passed: bool) -> &'static str {
     if passed { "✔ passed" } else { "✘ failed" }
+}
+
+/// Of a VM, with its targets.
+pub fn vm_word(vm: &VmDrill) -> &'static str {
+    match vm.passed && vm.misses_a_target() {
+        true => "▲ passed, but a target was missed",
+        false => passed(vm.passed),
+    }
+}
+
+pub fn consistency(consistency: Consistency) -> &'static str {
+    match consistency {
+        Consistency::None => "none: read from a disk in use",
+        Consistency::Crash => "crash: as after a power loss",
+        Consistency::FileSystem => "file-system: file systems were frozen",
+        Consistency::Application => "application: applications were quiesced",
+    }
 }
 
 pub fn level(level: Level) -> &'static str {
@@ -147,9 +165,12 @@ pub fn short(seconds: u64) -> String {
     show::duration(Duration::from_secs(seconds))
 }
 
-/// `2.4s`, of a measurement.
+/// `2.4s`, `41 ms`.
 pub fn measured(seconds: f64) -> String {
-    show::duration(Duration::try_from_secs_f64(seconds).unwrap_or_default())
+    match Duration::try_from_secs_f64(seconds).unwrap_or_default() {
+        short if short < Duration::from_millis(100) => format!("{} ms", short.as_millis()),
+        long => show::duration(long),
+    }
 }
 
 /// `1 hour 5 minutes`: the two largest parts, as in a sentence.
