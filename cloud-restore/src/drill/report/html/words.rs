@@ -124,7 +124,8 @@ pub fn reservations(report: &DrillReport) -> Vec<String> {
 pub fn failures(vm: &VmDrill) -> Vec<String> {
     let mut failed = Vec::new();
     failed.extend(vm.error.clone());
-    if let Some(preflight) = &vm.preflight {
+    // What booted all the same did not fail there.
+    if let Some(preflight) = vm.preflight.as_ref().filter(|_| !vm.passed) {
         let blocks = preflight.findings.iter().filter(|f| f.severity == "blocks");
         failed.extend(blocks.map(|finding| format!("preflight: {}", finding.code)));
     }
@@ -134,6 +135,12 @@ pub fn failures(vm: &VmDrill) -> Vec<String> {
     }
     let probes = vm.probes.iter().filter(|probe| !probe.passed);
     failed.extend(probes.map(|probe| format!("probe {}: {}", probe.name, probe.said)));
+    if !vm.passed && failed.is_empty() {
+        failed.push(format!(
+            "no reason is told; it reached: {}",
+            level(vm.level)
+        ));
+    }
     if vm.rpo_met() == Some(false) {
         failed.push("RPO target missed".into());
     }
@@ -209,7 +216,7 @@ pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() * 2);
     for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place) % 3 == 0 {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
             out.push('\u{202f}');
         }
         out.push(digit);
