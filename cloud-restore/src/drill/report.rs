@@ -222,10 +222,9 @@ impl DrillReport {
 
     /// A drill of nothing proves nothing, and did not pass.
     pub fn outcome(&self) -> Outcome {
-        let missed = |vm: &VmDrill| vm.rpo_met() == Some(false) || vm.rto_met() == Some(false);
         match () {
             () if self.vms.is_empty() || !self.vms.iter().all(|vm| vm.passed) => Outcome::Failed,
-            () if self.vms.iter().any(missed) => Outcome::TargetsMissed,
+            () if self.vms.iter().any(VmDrill::misses_a_target) => Outcome::TargetsMissed,
             () => Outcome::Passed,
         }
     }
@@ -243,6 +242,10 @@ impl VmDrill {
     pub fn rto_met(&self) -> Option<bool> {
         let target = self.rto_target_seconds?;
         Some(self.measured_rto_seconds.is_some_and(|s| s <= target))
+    }
+
+    pub fn misses_a_target(&self) -> bool {
+        self.rpo_met() == Some(false) || self.rto_met() == Some(false)
     }
 }
 

@@ -93,7 +93,8 @@ impl Folder {
         }
     }
 
-    /// What the next report names. By number, since a clock that was wrong for a day must not make two ends.
+    /// What the next report names. By number, since a clock that was wrong for a day must not make two ends. What is
+    /// damaged is passed over here, and stays a break.
     pub fn newest(&self) -> Option<FileHash> {
         let (file, report) = self.in_order().pop()?;
         Some(FileHash {

@@ -118,6 +118,11 @@ fn glance(page: &mut Markup, report: &DrillReport) {
         page.raw("</tr>\n");
     }
     page.raw("</tbody>\n</table>\n");
+    page.raw(
+        "<p class=\"quiet\">The age of the recovery point is what would be lost; its target is the RPO. The time to run \
+         is from the start of the boot to the last probe that held, or to the sign of life where nothing was probed; its \
+         target is the RTO.</p>\n",
+    );
 }
 
 fn cells_of(vm: &VmDrill) -> [(&'static str, String); 6] {
@@ -134,12 +139,12 @@ fn cells_of(vm: &VmDrill) -> [(&'static str, String); 6] {
     let rto = vm.measured_rto_seconds.map(short);
     let failed = words::failures(vm).join("; ");
     [
-        (tone(vm.passed), words::passed(vm.passed).into()),
+        (vm_tone(vm), words::vm_word(vm).into()),
         ("", point),
         (
             met_tone(vm.rpo_met()),
             words::against(
-                age.as_deref().unwrap_or("—"),
+                age.as_deref().unwrap_or("no point"),
                 vm.rpo_target_seconds,
                 vm.rpo_met(),
             ),
@@ -147,7 +152,7 @@ fn cells_of(vm: &VmDrill) -> [(&'static str, String); 6] {
         (
             met_tone(vm.rto_met()),
             words::against(
-                rto.as_deref().unwrap_or("—"),
+                rto.as_deref().unwrap_or("not reached"),
                 vm.rto_target_seconds,
                 vm.rto_met(),
             ),
@@ -166,6 +171,13 @@ fn cells_of(vm: &VmDrill) -> [(&'static str, String); 6] {
 
 fn tone(passed: bool) -> &'static str {
     if passed { "is-good" } else { "is-bad" }
+}
+
+fn vm_tone(vm: &VmDrill) -> &'static str {
+    match vm.passed && vm.misses_a_target() {
+        true => "is-fair",
+        false => tone(vm.passed),
+    }
 }
 
 fn met_tone(met: Option<bool>) -> &'static str {

@@ -25,6 +25,9 @@ pub fn publish(report: &DrillReport, pictures: &Pictures, folder: &Path) -> io::
     let json = folder.join(file_name(report.started_at));
     let page = json.with_extension("html");
     for (name, picture) in pictures {
+        if Path::new(name).file_name() != Some(name.as_ref()) {
+            return Err(io::Error::other(format!("{name:?} is no file name")));
+        }
         write(folder, &folder.join(name), picture)?;
     }
     let rendered = html::render(report, &sha256(&bytes), pictures);

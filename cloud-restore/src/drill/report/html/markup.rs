@@ -26,7 +26,11 @@ impl Markup {
     }
 
     pub fn close(&mut self, tag: &'static str) -> &mut Self {
-        self.raw("</").raw(tag).raw(">\n")
+        // A line's end after what stands within a sentence would be a space in it.
+        let within = matches!(tag, "a" | "code" | "strong");
+        self.raw("</")
+            .raw(tag)
+            .raw(if within { ">" } else { ">\n" })
     }
 
     /// An element that has no content.

@@ -16,7 +16,7 @@ pub fn section(page: &mut Markup, place: usize, vm: &VmDrill, pictures: &Picture
     let id = format!("vm-{}", place + 1);
     page.open("section", &[("class", "vm"), ("aria-labelledby", &id)])
         .raw("\n");
-    let heading = format!("{}: {}", vm.vm, words::passed(vm.passed));
+    let heading = format!("{}: {}", vm.vm, words::vm_word(vm));
     page.element("h2", &[("id", &id)], &heading);
     let failed = words::failures(vm);
     if !failed.is_empty() {
@@ -114,7 +114,7 @@ fn figures(page: &mut Markup, vm: &VmDrill) {
                 format!("{}@{} ({})", vm.vm, point.sequence, point.id),
             ),
             ("Captured", words::instant(&point.captured_at)),
-            ("Consistency", point.consistency.to_string()),
+            ("Consistency", words::consistency(point.consistency).into()),
             ("Age at the drill", words::age(point.age_seconds)),
         ]),
         None => rows.push(("Recovery point", "none that opens".into())),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use console::show;
 use jiff::{Timestamp, tz::TimeZone};
+use vault_format::manifest::Consistency;
 
 use super::super::{DrillReport, Level, Outcome, Sign, VmDrill};
 use super::booted;
@@ -19,6 +20,23 @@ pub fn outcome_word(outcome: Outcome) -> &'static str {
 
 pub fn passed(passed: bool) -> &'static str {
     if passed { "✔ passed" } else { "✘ failed" }
+}
+
+/// Of a VM, with its targets.
+pub fn vm_word(vm: &VmDrill) -> &'static str {
+    match vm.passed && vm.misses_a_target() {
+        true => "▲ passed, but a target was missed",
+        false => passed(vm.passed),
+    }
+}
+
+pub fn consistency(consistency: Consistency) -> &'static str {
+    match consistency {
+        Consistency::None => "none: read from a disk in use",
+        Consistency::Crash => "crash: as after a power loss",
+        Consistency::FileSystem => "file-system: file systems were frozen",
+        Consistency::Application => "application: applications were quiesced",
+    }
 }
 
 pub fn level(level: Level) -> &'static str {
@@ -106,7 +124,8 @@ pub fn reservations(report: &DrillReport) -> Vec<String> {
 pub fn failures(vm: &VmDrill) -> Vec<String> {
     let mut failed = Vec::new();
     failed.extend(vm.error.clone());
-    if let Some(preflight) = &vm.preflight {
+    // What booted all the same did not fail there.
+    if let Some(preflight) = vm.preflight.as_ref().filter(|_| !vm.passed) {
         let blocks = preflight.findings.iter().filter(|f| f.severity == "blocks");
         failed.extend(blocks.map(|finding| format!("preflight: {}", finding.code)));
     }
@@ -116,6 +135,12 @@ pub fn failures(vm: &VmDrill) -> Vec<String> {
     }
     let probes = vm.probes.iter().filter(|probe| !probe.passed);
     failed.extend(probes.map(|probe| format!("probe {}: {}", probe.name, probe.said)));
+    if !vm.passed && failed.is_empty() {
+        failed.push(format!(
+            "no reason is told; it reached: {}",
+            level(vm.level)
+        ));
+    }
     if vm.rpo_met() == Some(false) {
         failed.push("RPO target missed".into());
     }
@@ -147,9 +172,12 @@ pub fn short(seconds: u64) -> String {
     show::duration(Duration::from_secs(seconds))
 }
 
-/// `2.4s`, of a measurement.
+/// `2.4s`, `41 ms`.
 pub fn measured(seconds: f64) -> String {
-    show::duration(Duration::try_from_secs_f64(seconds).unwrap_or_default())
+    match Duration::try_from_secs_f64(seconds).unwrap_or_default() {
+        short if short < Duration::from_millis(100) => format!("{} ms", short.as_millis()),
+        long => show::duration(long),
+    }
 }
 
 /// `1 hour 5 minutes`: the two largest parts, as in a sentence.
@@ -188,7 +216,7 @@ pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() * 2);
     for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place) % 3 == 0 {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
             out.push('\u{202f}');
         }
         out.push(digit);

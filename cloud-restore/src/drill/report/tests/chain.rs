@@ -211,6 +211,8 @@ fn what_is_published_is_a_chain_on_disk() {
             Some(done.sha256)
         );
         assert!(done.html.ends_with(done.json.with_extension("html")));
+        let elsewhere = Pictures::from([("../x.png".into(), screen(3))]);
+        assert!(publish(&report, &elsewhere, &path).is_err());
         // Nothing is replaced.
         assert!(publish(&report, &pictures, &path).is_err());
     }

@@ -9,8 +9,10 @@ fn page(report: &DrillReport, pictures: &Pictures) -> String {
     render(report, &sha256(&json), pictures)
 }
 
+type Element = (String, Vec<(String, String)>);
+
 /// The elements with their attributes, and all text; fails where the page is not well-formed.
-fn parsed(page: &str) -> (Vec<(String, Vec<(String, String)>)>, String) {
+fn parsed(page: &str) -> (Vec<Element>, String) {
     let mut reader = Reader::from_str(page);
     reader.config_mut().check_end_names = true;
     let (mut elements, mut text, mut depth) = (Vec::new(), String::new(), 0);
@@ -99,6 +101,11 @@ fn what_failed_is_on_top_and_all_facts_are_there() {
         "Install the virtio drivers",
         "a login prompt on the serial console, after 1m 1s",
         "count(*) of orders: 18241",
+        "41 ms",
+        "db01: ▲ passed, but a target was missed",
+        "file-system: file systems were frozen",
+        "✘ Blocks: sda2",
+        "not reached, target 15m: ✘ missed",
         "db01 login:",
         "pc-q35-10.0 is not known here",
         "dc01@17 (6f1c2a9e-17)",
@@ -204,7 +211,7 @@ fn nothing_hostile_gets_out_of_its_place() {
         vm.error = vm.error.as_ref().map(|_| evil());
     }
     let (elements, text) = parsed(&page(&report, &pictures));
-    let names = |of: &[(String, Vec<(String, String)>)]| {
+    let names = |of: &[Element]| {
         let mut names: Vec<_> = of.iter().map(|(name, _)| name.clone()).collect();
         // The broken chain is an item more on top.
         names.retain(|name| name != "li");
@@ -240,6 +247,28 @@ fn nothing_hostile_gets_out_of_its_place() {
     let (elements, text) = parsed(&page(&report, &pictures));
     assert_eq!(elements.iter().filter(|(name, _)| name == "img").count(), 1);
     assert_eq!(text.matches("was not at hand as it was taken").count(), 2);
+}
+
+#[test]
+fn what_failed_fits_what_happened() {
+    let mut vm = mixed().0.vms.remove(2);
+    vm.error = None;
+    let told = [
+        "preflight: windows-driver-missing",
+        "no sign of life",
+        "RTO target missed",
+    ];
+    assert_eq!(words::failures(&vm), told);
+    vm.passed = true;
+    vm.boot = None;
+    vm.rto_target_seconds = None;
+    assert!(words::failures(&vm).is_empty());
+    vm.passed = false;
+    vm.preflight = None;
+    assert_eq!(
+        words::failures(&vm),
+        ["no reason is told; it reached: preflight"]
+    );
 }
 
 #[test]
