@@ -141,12 +141,25 @@ impl FileSystem for TreeOnPaper {
         }
     }
 
+    fn read_at(&self, path: &str, offset: u64, buf: &mut [u8]) -> Result<usize, GuestError> {
+        let whole = self.read(path, u64::MAX)?.unwrap_or_default();
+        Ok(copy_from(&whole, offset, buf))
+    }
+
     fn read_link(&self, path: &str) -> Result<Option<String>, GuestError> {
         Ok(match self.find(path) {
             Some((_, Node::Link(target))) => Some(target.clone()),
             _ => None,
         })
     }
+}
+
+/// A part of a file that is in memory; how many bytes.
+pub fn copy_from(content: &[u8], offset: u64, buf: &mut [u8]) -> usize {
+    let from = usize::try_from(offset).map_or(content.len(), |from| from.min(content.len()));
+    let count = buf.len().min(content.len() - from);
+    buf[..count].copy_from_slice(&content[from..from + count]);
+    count
 }
 
 /// A partition: `sda:2` is number 2 of disk `sda`.

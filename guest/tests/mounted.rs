@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{blank, has, pattern, run, whole};
+use common::{blank, check_pieces, has, pattern, run, whole};
 use guest_inspection::file_system::{FileKind, FileSystem};
 
 /// A mounted image, unmounted when it goes out of scope.
@@ -123,6 +123,9 @@ fn check_files(file_system: &dyn FileSystem, expected: &BTreeMap<String, Vec<u8>
         let read = file_system.read(&format!("/{path}"), 1 << 30).unwrap();
         assert!(read.as_ref() == Some(bytes), "{path}");
     }
+    if let Some(bytes) = expected.get("pieces") {
+        check_pieces(file_system, "/pieces", bytes);
+    }
 }
 
 fn check(file_system: &dyn FileSystem, expected: &BTreeMap<String, Vec<u8>>) {
@@ -208,6 +211,7 @@ fn xfs_after_work_and_unmount() {
             .iter()
             .any(|entry| entry.name == "long" && entry.kind == FileKind::Link)
     );
+    check_pieces(&*xfs, "/pieces", &expected["pieces"]);
     for (path, bytes) in &expected {
         let read = xfs.read(&format!("/{path}"), 1 << 30).unwrap();
         assert!(read.as_ref() == Some(bytes), "{path}");
@@ -240,6 +244,7 @@ fn ntfs_with_folders() {
             .unwrap()
             == pattern(500_000)
     );
+    check_pieces(&*ntfs, "/pieces", &expected["pieces"]);
     for (path, bytes) in &expected {
         let read = ntfs.read(&format!("/{path}"), 1 << 30).unwrap();
         assert!(read.as_ref() == Some(bytes), "{path}");

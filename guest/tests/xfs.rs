@@ -5,7 +5,7 @@ mod common;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use common::{blank, blkid, has, names, pattern, run, whole};
+use common::{blank, blkid, check_pieces, has, names, pattern, run, whole};
 use guest_inspection::GuestError;
 use guest_inspection::file_system::FileKind;
 use guest_inspection::storage::Content;
@@ -155,6 +155,7 @@ fn a_file_of_many_extents_is_read_by_its_tree() {
     assert!(xfs.read("/large", 1 << 30).unwrap().unwrap() == pattern(3_000_000));
     let treed = with_tree(&image, bytes);
     let (_, xfs) = whole(treed);
+    check_pieces(&*xfs, "/large", &pattern(3_000_000));
     assert!(xfs.read("/large", 1 << 30).unwrap().unwrap() == pattern(3_000_000));
 }
 

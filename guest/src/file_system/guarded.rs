@@ -65,6 +65,10 @@ impl FileSystem for Guarded {
         self.call(|inner| inner.read(path, limit))
     }
 
+    fn read_at(&self, path: &str, offset: u64, buf: &mut [u8]) -> Result<usize, GuestError> {
+        self.call(|inner| inner.read_at(path, offset, buf))
+    }
+
     fn read_link(&self, path: &str) -> Result<Option<String>, GuestError> {
         self.call(|inner| inner.read_link(path))
     }

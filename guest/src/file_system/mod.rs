@@ -13,9 +13,6 @@ use serde::Serialize;
 use crate::GuestError;
 use crate::storage::{Content, Volume};
 
-/// What a file system without ranged reads reads whole for one: an initial file system is seldom above 200 MiB.
-const WHOLE_FILE: u64 = 512 << 20;
-
 /// What a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -64,15 +61,9 @@ pub trait FileSystem {
     /// A file's whole content; `None` when it is no file, [`GuestError::TooLarge`] above `limit` bytes.
     fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, GuestError>;
 
-    /// Fills `buf` from `offset` of a file, as far as the file reaches; how many bytes, 0 when it is no file. Kernels and
-    /// initial file systems are read so, in pieces: file systems that can read a part do better than this default.
-    fn read_at(&self, path: &str, offset: u64, buf: &mut [u8]) -> Result<usize, GuestError> {
-        let whole = self.read(path, WHOLE_FILE)?.unwrap_or_default();
-        let from = usize::try_from(offset).map_or(whole.len(), |from| from.min(whole.len()));
-        let count = buf.len().min(whole.len() - from);
-        buf[..count].copy_from_slice(&whole[from..from + count]);
-        Ok(count)
-    }
+    /// Fills `buf` from `offset` of a file, as far as the file reaches; how many bytes, 0 when it is no file. What lies
+    /// before and behind is not read: kernels and initial file systems come in pieces.
+    fn read_at(&self, path: &str, offset: u64, buf: &mut [u8]) -> Result<usize, GuestError>;
 
     /// Where a symbolic link leads, as it stands; `None` when it is none.
     fn read_link(&self, path: &str) -> Result<Option<String>, GuestError>;

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::rc::Rc;
 
 use lru::LruCache;
@@ -43,8 +44,8 @@ pub(super) trait Tree {
     /// Without `.` and `..`; fails above [`MAX_CHILDREN`].
     fn children(&self, folder: &Self::Node) -> Result<Vec<Child<Self::Node>>, GuestError>;
     fn size(&self, file: &Self::Node) -> Result<u64, GuestError>;
-    /// A file's first `length` bytes; `length` is at most its size, and what the caller can hold.
-    fn content(&self, file: &Self::Node, length: usize) -> Result<Vec<u8>, GuestError>;
+    /// Fills `buf` from `offset` of a file, which reaches that far, and reads nothing of it beside that.
+    fn content_at(&self, file: &Self::Node, offset: u64, buf: &mut [u8]) -> Result<(), GuestError>;
     fn target(&self, link: &Self::Node) -> Result<Option<String>, GuestError>;
     fn space(&self) -> Option<Space>;
     fn state(&self) -> Vec<String>;
@@ -52,12 +53,41 @@ pub(super) trait Tree {
     fn place(&self) -> &str;
 }
 
+/// The blocks that hold `length` bytes from `offset` on.
+pub(super) fn blocks_of(offset: u64, length: usize, block_bytes: u64) -> Range<u64> {
+    let end = offset.saturating_add(length as u64).div_ceil(block_bytes);
+    offset / block_bytes..end
+}
+
+/// Of a run of `length` bytes at `start` of a file, what falls into `buf`, which is the file from `offset` on: how far
+/// into the run that is, and where it belongs.
+pub(super) fn overlap(
+    start: u64,
+    length: u64,
+    offset: u64,
+    buf: &mut [u8],
+) -> Option<(u64, &mut [u8])> {
+    let from = start.max(offset);
+    let end = start
+        .saturating_add(length)
+        .min(offset.saturating_add(buf.len() as u64));
+    if from >= end {
+        return None;
+    }
+    let part = buf.get_mut((from - offset) as usize..(end - offset) as usize)?;
+    Some((from - start, part))
+}
+
 /// A [`Tree`] with paths.
 pub(super) struct Browser<T: Tree> {
     tree: T,
     folders: RefCell<LruCache<String, Children<T>>>,
+    /// What was found last, by the path that was asked for: files are read in pieces.
+    last: RefCell<Option<(String, Found<T>)>>,
 }
 
+/// Kind, node, and the path as the cache knows it.
+type Found<T> = (FileKind, <T as Tree>::Node, String);
 type Children<T> = Rc<Vec<Child<<T as Tree>::Node>>>;
 
 impl<T: Tree> Browser<T> {
@@ -65,6 +95,7 @@ impl<T: Tree> Browser<T> {
         Self {
             tree,
             folders: RefCell::new(LruCache::new(KEPT_FOLDERS)),
+            last: RefCell::new(None),
         }
     }
 
@@ -85,8 +116,21 @@ impl<T: Tree> Browser<T> {
         child.kind.map_or_else(|| self.tree.kind(&child.node), Ok)
     }
 
-    /// Goes down the path without following links. Gives back the path as the cache knows it.
-    fn find(&self, path: &str) -> Result<Option<(FileKind, T::Node, String)>, GuestError> {
+    fn find(&self, path: &str) -> Result<Option<Found<T>>, GuestError> {
+        if let Some((last, found)) = &*self.last.borrow()
+            && last == path
+        {
+            return Ok(Some(found.clone()));
+        }
+        let found = self.walk(path)?;
+        if let Some(found) = &found {
+            *self.last.borrow_mut() = Some((path.to_owned(), found.clone()));
+        }
+        Ok(found)
+    }
+
+    /// Goes down the path without following links.
+    fn walk(&self, path: &str) -> Result<Option<Found<T>>, GuestError> {
         let Some(components) = components(path) else {
             return Ok(None);
         };
@@ -185,13 +229,29 @@ impl<T: Tree> FileSystem for Browser<T> {
         };
         let bytes = self.tree.size(&node)?;
         match usize::try_from(bytes) {
-            Ok(length) if bytes <= limit => self.tree.content(&node, length).map(Some),
+            Ok(length) if bytes <= limit => {
+                let mut content = vec![0; length];
+                self.tree.content_at(&node, 0, &mut content)?;
+                Ok(Some(content))
+            }
             _ => Err(GuestError::TooLarge {
                 what: format!("{}:{path}", self.tree.place()),
                 bytes,
                 limit,
             }),
         }
+    }
+
+    fn read_at(&self, path: &str, offset: u64, buf: &mut [u8]) -> Result<usize, GuestError> {
+        let Some(node) = self.find_kind(path, FileKind::File)? else {
+            return Ok(0);
+        };
+        let left = self.tree.size(&node)?.saturating_sub(offset);
+        let length = usize::try_from(left).map_or(buf.len(), |left| left.min(buf.len()));
+        if length > 0 {
+            self.tree.content_at(&node, offset, &mut buf[..length])?;
+        }
+        Ok(length)
     }
 
     fn read_link(&self, path: &str) -> Result<Option<String>, GuestError> {

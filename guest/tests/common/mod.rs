@@ -68,6 +68,29 @@ pub fn whole(bytes: Vec<u8>) -> (Volume, Box<dyn FileSystem>) {
     (volume, file_system)
 }
 
+/// That pieces of every size give the same bytes as the whole, wherever they begin.
+pub fn check_pieces(files: &dyn FileSystem, path: &str, expected: &[u8]) {
+    let whole = expected.len();
+    for length in [1, 13, 512, 4095, 70_000, whole + 9] {
+        let mut piece = vec![0xee; length];
+        let step = length.max(whole / 300) | 1;
+        let ends = [whole.saturating_sub(length), whole.saturating_sub(1), whole];
+        for from in (0..whole).step_by(step).chain(ends) {
+            let count = files.read_at(path, from as u64, &mut piece).unwrap();
+            assert_eq!(
+                count,
+                length.min(whole - from),
+                "{path}: {length} at {from}"
+            );
+            assert!(
+                piece[..count] == expected[from..from + count],
+                "{path}: {length} at {from}"
+            );
+        }
+    }
+    assert_eq!(files.read_at(path, u64::MAX, &mut [0; 9]).unwrap(), 0);
+}
+
 /// Whether a program is here; says so when not, and fails where all must be.
 pub fn has(program: &str, package: &str) -> bool {
     let there = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"]

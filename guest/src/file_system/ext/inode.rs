@@ -1,5 +1,7 @@
 //! An inode of ext2/3/4, and where its blocks lie: by extents, or by blocks of block numbers.
 
+use std::ops::Range;
+
 use super::super::FileKind;
 use super::Ext;
 use crate::GuestError;
@@ -81,8 +83,8 @@ impl Inode {
     }
 }
 
-/// The runs that cover a file's first `blocks` blocks; what none covers is zero.
-pub(super) fn runs(ext: &Ext, inode: &Inode, blocks: u64) -> Result<Vec<Run>, GuestError> {
+/// The runs that cover these blocks of a file, cut off at both ends; what none covers is zero.
+pub(super) fn runs(ext: &Ext, inode: &Inode, blocks: Range<u64>) -> Result<Vec<Run>, GuestError> {
     let mut map = Map {
         ext,
         what: ext.what(inode.number),
@@ -101,7 +103,7 @@ pub(super) fn runs(ext: &Ext, inode: &Inode, blocks: u64) -> Result<Vec<Run>, Gu
 struct Map<'a> {
     ext: &'a Ext,
     what: String,
-    blocks: u64,
+    blocks: Range<u64>,
     nodes: usize,
     runs: Vec<Run>,
 }
@@ -120,10 +122,17 @@ impl Map<'_> {
     }
 
     fn push(&mut self, logical: u64, physical: u64, count: u64) -> Result<(), GuestError> {
-        let count = count.min(self.blocks.saturating_sub(logical));
+        let before = self.blocks.start.saturating_sub(logical);
+        let logical = logical + before;
+        let count = count
+            .saturating_sub(before)
+            .min(self.blocks.end.saturating_sub(logical));
         if count == 0 {
             return Ok(());
         }
+        let physical = physical
+            .checked_add(before)
+            .ok_or_else(|| self.damaged("one of its blocks lies behind all numbers"))?;
         if let Some(last) = self.runs.last_mut() {
             let end = last.logical + last.count;
             if end > logical {
@@ -159,11 +168,20 @@ impl Map<'_> {
         if !right_depth || usize::from(entries) > (node.len() - 12) / 12 {
             return Err(bad());
         }
-        for entry in node[12..].chunks_exact(12).take(usize::from(entries)) {
+        let mut entries = node[12..]
+            .chunks_exact(12)
+            .take(usize::from(entries))
+            .peekable();
+        while let Some(entry) = entries.next() {
             let number = |at| u64::from(entry.le32(at).unwrap_or(0));
             let logical = number(0);
-            if logical >= self.blocks {
+            if logical >= self.blocks.end {
                 break;
+            }
+            // What the next entry begins before, this one has nothing of.
+            let next = entries.peek().and_then(|next| next.le32(0));
+            if next.is_some_and(|next| u64::from(next) <= self.blocks.start) {
+                continue;
             }
             if depth == 0 {
                 let length = entry.le16(4).unwrap_or(0);
@@ -192,13 +210,14 @@ impl Map<'_> {
     }
 
     fn numbered(&mut self, block: u32, level: u32, logical: &mut u64) -> Result<(), GuestError> {
-        if *logical >= self.blocks {
+        if *logical >= self.blocks.end {
             return Ok(());
         }
         let per_block = self.ext.superblock.block_bytes / 4;
-        if block == 0 {
-            // A hole as large as all that would hang from here.
-            *logical = logical.saturating_add(per_block.pow(level));
+        let after = logical.saturating_add(per_block.pow(level));
+        if block == 0 || after <= self.blocks.start {
+            // A hole as large as all that would hang from here, or all of that lies before what is asked for.
+            *logical = after;
             return Ok(());
         }
         if level == 0 {
@@ -208,7 +227,7 @@ impl Map<'_> {
         }
         let node = self.node(u64::from(block))?;
         for number in node.chunks_exact(4) {
-            if *logical >= self.blocks {
+            if *logical >= self.blocks.end {
                 break;
             }
             self.numbered(number.le32(0).unwrap_or(0), level - 1, logical)?;

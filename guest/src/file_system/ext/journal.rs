@@ -40,7 +40,7 @@ pub(super) fn read(ext: &Ext) -> Result<Replay, GuestError> {
     inode.check_readable(&ext.what(inode.number))?;
     let block_bytes = ext.superblock.block_bytes;
     let in_file = (inode.size / block_bytes).min(u64::from(MAX_BLOCKS));
-    let runs = inode::runs(ext, &inode, in_file)?;
+    let runs = inode::runs(ext, &inode, 0..in_file)?;
     for run in &runs {
         ext.check_run(&inode, run)?;
     }

@@ -11,7 +11,7 @@ mod superblock;
 use std::collections::BTreeMap;
 
 use super::cache::CachedVolume;
-use super::tree::{Child, Tree};
+use super::tree::{Child, Tree, blocks_of, overlap};
 use super::{FileKind, Space};
 use crate::GuestError;
 use crate::storage::bytes::Bytes;
@@ -155,18 +155,24 @@ impl Ext {
 
     /// The first `length` bytes of what an inode holds.
     fn data(&self, inode: &Inode, length: usize) -> Result<Vec<u8>, GuestError> {
-        inode.check_readable(&self.what(inode.number))?;
-        let block_bytes = self.superblock.block_bytes;
         let mut bytes = vec![0u8; length];
-        for run in inode::runs(self, inode, (length as u64).div_ceil(block_bytes))? {
+        self.data_at(inode, 0, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// What an inode holds from `offset` on.
+    fn data_at(&self, inode: &Inode, offset: u64, buf: &mut [u8]) -> Result<(), GuestError> {
+        inode.check_readable(&self.what(inode.number))?;
+        buf.fill(0);
+        let block_bytes = self.superblock.block_bytes;
+        for run in inode::runs(self, inode, blocks_of(offset, buf.len(), block_bytes))? {
+            self.check_run(inode, &run)?;
             let start = run.logical * block_bytes;
-            let end = (start + run.count * block_bytes).min(length as u64);
-            if let Some(part) = bytes.get_mut(start as usize..end as usize) {
-                self.check_run(inode, &run)?;
-                self.read(run.physical * block_bytes, part)?;
+            if let Some((within, part)) = overlap(start, run.count * block_bytes, offset, buf) {
+                self.read(run.physical * block_bytes + within, part)?;
             }
         }
-        Ok(bytes)
+        Ok(())
     }
 
     fn check_run(&self, inode: &Inode, run: &inode::Run) -> Result<(), GuestError> {
@@ -235,8 +241,8 @@ impl Tree for Ext {
         Ok(self.inode(*file)?.size)
     }
 
-    fn content(&self, file: &u32, length: usize) -> Result<Vec<u8>, GuestError> {
-        self.data(&self.inode(*file)?, length)
+    fn content_at(&self, file: &u32, offset: u64, buf: &mut [u8]) -> Result<(), GuestError> {
+        self.data_at(&self.inode(*file)?, offset, buf)
     }
 
     fn target(&self, link: &u32) -> Result<Option<String>, GuestError> {

@@ -2,6 +2,8 @@
 
 mod folder;
 
+use std::cell::Cell;
+
 use super::cache::CachedVolume;
 use super::tree::{Child, Tree};
 use super::{FileKind, Space};
@@ -9,7 +11,7 @@ use crate::GuestError;
 use crate::storage::bytes::Bytes;
 
 /// A folder has at most 65,536 entries of 32 bytes.
-const MAX_FOLDER_BYTES: u64 = 2 << 20;
+const MAX_FOLDER_BYTES: usize = 2 << 20;
 
 /// 128 GiB in clusters of 32 KiB, whose table has 16 MiB.
 const MAX_COUNTED_CLUSTERS: u32 = 1 << 22;
@@ -43,6 +45,15 @@ pub(super) struct Fat {
     root_offset: u64,
     info_offset: Option<u64>,
     is_marked_dirty: bool,
+    reached: Cell<Reached>,
+}
+
+/// The cluster at an index of the chain from `first` on, so that the next piece of a file does not walk it anew.
+#[derive(Clone, Copy, Default)]
+struct Reached {
+    first: u32,
+    index: u64,
+    cluster: u32,
 }
 
 impl Fat {
@@ -125,6 +136,7 @@ impl Fat {
             info_offset: (info > 0 && info < reserved).then_some(info * sector),
             // Linux and Windows set bit 0 while it is mounted.
             is_marked_dirty: boot.byte(if is_wide { 65 } else { 37 })? & 1 != 0,
+            reached: Cell::default(),
         })
     }
 
@@ -160,45 +172,63 @@ impl Fat {
         }
     }
 
-    /// The bytes of a chain from `first` on: `length` of them, or all of a folder up to the limit.
-    fn chain(&self, first: u32, length: Option<usize>) -> Result<Vec<u8>, GuestError> {
-        let limit = length.unwrap_or(MAX_FOLDER_BYTES as usize);
+    /// Where a cluster of the chain from `first` lies.
+    fn offset_of(&self, first: u32, cluster: u32) -> Result<u64, GuestError> {
+        if cluster < 2 || cluster - 2 >= self.clusters {
+            return Err(GuestError::damaged(
+                self.what(first),
+                format!("the chain from there leads to cluster {cluster}, which is none"),
+            ));
+        }
+        Ok(self.data_offset + u64::from(cluster - 2) * self.cluster_bytes)
+    }
+
+    /// The bytes of the folder whose chain begins at `first`.
+    fn folder_bytes(&self, first: u32) -> Result<Vec<u8>, GuestError> {
         let mut bytes = Vec::new();
         let mut cluster = first;
         // Each turn reads a cluster, so that a chain that bites its tail ends at the limit.
-        while bytes.len() < limit {
-            if cluster < 2 || cluster - 2 >= self.clusters {
-                return Err(GuestError::damaged(
-                    self.what(first),
-                    format!("the chain from there leads to cluster {cluster}, which is none"),
-                ));
-            }
-            let offset = self.data_offset + u64::from(cluster - 2) * self.cluster_bytes;
+        while bytes.len() < MAX_FOLDER_BYTES {
+            let place = self.offset_of(first, cluster)?;
             let start = bytes.len();
-            let wanted = (limit - start).min(self.cluster_bytes as usize);
+            let wanted = (MAX_FOLDER_BYTES - start).min(self.cluster_bytes as usize);
             bytes.resize(start + wanted, 0);
-            self.volume.read(offset, &mut bytes[start..])?;
-            if bytes.len() == limit && length.is_some() {
-                break;
-            }
+            self.volume.read(place, &mut bytes[start..])?;
             cluster = self.entry(cluster)?;
             if cluster >= self.end_mark() {
-                if length.is_some() {
-                    return Err(GuestError::damaged(
-                        self.what(first),
-                        "the chain from there is shorter than its file",
-                    ));
-                }
                 return Ok(bytes);
             }
         }
-        match length {
-            Some(_) => Ok(bytes),
-            None => Err(GuestError::damaged(
-                self.what(first),
-                "the folder there does not end",
-            )),
+        Err(GuestError::damaged(
+            self.what(first),
+            "the folder there does not end",
+        ))
+    }
+
+    /// The cluster at an index of the chain from `first`. No file has more than 4 GiB, so that the walk ends.
+    fn cluster_at(&self, first: u32, index: u64) -> Result<u32, GuestError> {
+        let reached = self.reached.get();
+        let mut at = match reached.first == first && reached.index <= index {
+            true => reached,
+            false => Reached {
+                first,
+                index: 0,
+                cluster: first,
+            },
+        };
+        while at.index < index {
+            self.offset_of(first, at.cluster)?;
+            at.cluster = self.entry(at.cluster)?;
+            at.index += 1;
+            if at.cluster >= self.end_mark() {
+                return Err(GuestError::damaged(
+                    self.what(first),
+                    "the chain from there is shorter than its file",
+                ));
+            }
         }
+        self.reached.set(at);
+        Ok(at.cluster)
     }
 
     /// The sum that FAT32 keeps, where the last unmount was clean; else the table is counted.
@@ -248,7 +278,7 @@ impl Tree for Fat {
         let bytes = if folder.is_fixed_root {
             self.volume.bytes(self.root_offset, folder.size as usize)?
         } else {
-            self.chain(folder.cluster, None)?
+            self.folder_bytes(folder.cluster)?
         };
         Ok(folder::children(&bytes))
     }
@@ -257,11 +287,20 @@ impl Tree for Fat {
         Ok(u64::from(file.size))
     }
 
-    fn content(&self, file: &Node, length: usize) -> Result<Vec<u8>, GuestError> {
-        if length == 0 {
-            return Ok(Vec::new());
+    fn content_at(&self, file: &Node, offset: u64, buf: &mut [u8]) -> Result<(), GuestError> {
+        let first = file.cluster;
+        let (mut at, mut left) = (offset, buf);
+        while !left.is_empty() {
+            let cluster = self.cluster_at(first, at / self.cluster_bytes)?;
+            let within = at % self.cluster_bytes;
+            let length = left.len().min((self.cluster_bytes - within) as usize);
+            let (now, later) = left.split_at_mut(length);
+            self.volume
+                .read(self.offset_of(first, cluster)? + within, now)?;
+            left = later;
+            at += length as u64;
         }
-        self.chain(file.cluster, Some(length))
+        Ok(())
     }
 
     fn target(&self, _: &Node) -> Result<Option<String>, GuestError> {

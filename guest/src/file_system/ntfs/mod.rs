@@ -245,9 +245,9 @@ impl Tree for Ntfs {
             .map_or(0, |stream| stream.size))
     }
 
-    fn content(&self, file: &u64, length: usize) -> Result<Vec<u8>, GuestError> {
+    fn content_at(&self, file: &u64, offset: u64, buf: &mut [u8]) -> Result<(), GuestError> {
         let Some(stream) = self.stream(*file, record::DATA, b"")? else {
-            return Ok(Vec::new());
+            return Err(self.damaged(*file, "it has no data"));
         };
         let elsewhere = self
             .reparse_point(*file)?
@@ -259,7 +259,7 @@ impl Tree for Ntfs {
                 "Windows keeps its data elsewhere (CompactOS or deduplication)",
             ));
         }
-        self.stream_bytes(*file, &stream, length)
+        self.stream_bytes_at(*file, &stream, offset, buf)
     }
 
     fn target(&self, link: &u64) -> Result<Option<String>, GuestError> {

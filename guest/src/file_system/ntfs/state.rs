@@ -82,6 +82,8 @@ fn is_hibernated(ntfs: &Ntfs) -> Result<bool, GuestError> {
     if ntfs.size(&file.node)? < 4 {
         return Ok(false);
     }
-    let magic = ntfs.content(&file.node, 4)?.to_ascii_uppercase();
-    Ok(matches!(magic.as_slice(), b"HIBR" | b"RSTR" | b"HORM"))
+    let mut magic = [0u8; 4];
+    ntfs.content_at(&file.node, 0, &mut magic)?;
+    magic.make_ascii_uppercase();
+    Ok(matches!(&magic, b"HIBR" | b"RSTR" | b"HORM"))
 }

@@ -233,11 +233,27 @@ impl Ntfs {
         stream: &Stream,
         length: usize,
     ) -> Result<Vec<u8>, GuestError> {
+        let mut bytes = vec![0u8; length];
+        self.stream_bytes_at(number, stream, 0, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Fills `buf` from `offset` of a stream, wherever it lies.
+    pub(super) fn stream_bytes_at(
+        &self,
+        number: u64,
+        stream: &Stream,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<(), GuestError> {
+        let short = |why: &str| self.damaged(number, why);
         if let Some(bytes) = &stream.resident {
-            return bytes
-                .part(0, length)
-                .map(<[u8]>::to_vec)
-                .ok_or_else(|| self.damaged(number, "it is shorter than it says"));
+            let part = usize::try_from(offset)
+                .ok()
+                .and_then(|offset| bytes.part(offset, buf.len()))
+                .ok_or_else(|| short("it is shorter than it says"))?;
+            buf.copy_from_slice(part);
+            return Ok(());
         }
         let refused = if stream.flags & FLAG_ENCRYPTED != 0 {
             Some("it is encrypted (EFS)")
@@ -249,11 +265,10 @@ impl Ntfs {
         if let Some(why) = refused {
             return Err(GuestError::unsupported(self.what(number), why));
         }
-        let mut bytes = vec![0u8; length];
-        if !self.read_stream(stream, 0, &mut bytes)? {
-            return Err(self.damaged(number, "its map of clusters is shorter than it says"));
+        match self.read_stream(stream, offset, buf)? {
+            true => Ok(()),
+            false => Err(short("its map of clusters is shorter than it says")),
         }
-        Ok(bytes)
     }
 }
 

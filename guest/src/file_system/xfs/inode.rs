@@ -1,6 +1,8 @@
 //! An XFS inode and its data fork: in the inode, a list of extents, or a B+tree of them (XFS Algorithms & Data Structures,
 //! chapters 15 and 16).
 
+use std::ops::Range;
+
 use super::super::FileKind;
 use super::Xfs;
 use crate::GuestError;
@@ -89,8 +91,8 @@ impl Inode {
     }
 }
 
-/// The runs that cover a file's blocks below `blocks`, in order; what none covers is zero.
-pub(super) fn runs(xfs: &Xfs, inode: &Inode, blocks: u64) -> Result<Vec<Run>, GuestError> {
+/// The runs that cover these blocks of a file, in order, cut off at both ends; what none covers is zero.
+pub(super) fn runs(xfs: &Xfs, inode: &Inode, blocks: Range<u64>) -> Result<Vec<Run>, GuestError> {
     let mut map = Map {
         xfs,
         what: xfs.what(inode.number),
@@ -116,7 +118,7 @@ pub(super) fn runs(xfs: &Xfs, inode: &Inode, blocks: u64) -> Result<Vec<Run>, Gu
 struct Map<'a> {
     xfs: &'a Xfs,
     what: String,
-    blocks: u64,
+    blocks: Range<u64>,
     nodes: usize,
     runs: Vec<Run>,
 }
@@ -139,13 +141,15 @@ impl Map<'_> {
             let logical = (high & !(1 << 63)) >> 9;
             let physical = (high & 0x1ff) << 43 | low >> 21;
             let is_unwritten = high >> 63 != 0;
-            if is_unwritten || logical >= self.blocks {
+            if is_unwritten || logical >= self.blocks.end || logical + count <= self.blocks.start {
                 continue;
             }
             // Checked as a whole, as an extent never leaves its group.
             if self.xfs.superblock.block_offset(physical, count).is_none() {
                 return Err(self.damaged("an extent of it lies behind the end of its group"));
             }
+            let before = self.blocks.start.saturating_sub(logical);
+            let logical = logical + before;
             if self
                 .runs
                 .last()
@@ -158,8 +162,8 @@ impl Map<'_> {
             }
             self.runs.push(Run {
                 logical,
-                physical,
-                count: count.min(self.blocks - logical),
+                physical: physical + before,
+                count: (count - before).min(self.blocks.end - logical),
             });
         }
         Ok(())
@@ -174,18 +178,28 @@ impl Map<'_> {
         if level == 0 || level > MAX_LEVEL || usize::from(count) > most {
             return Err(self.damaged("the root of its extent tree is damaged"));
         }
-        self.pointers(fork, 4 + most * 8, count, level)
+        self.pointers(fork, 4, most, count, level)
     }
 
+    /// `most` keys from `start` on, which are the first block of what each pointer leads to; then the pointers.
     fn pointers(
         &mut self,
         node: &[u8],
         start: usize,
+        most: usize,
         count: u16,
         level: u16,
     ) -> Result<(), GuestError> {
-        for index in 0..usize::from(count) {
-            let Some(block) = node.be64(start + index * 8) else {
+        let count = usize::from(count);
+        let key = |index: usize| node.be64(start + index * 8).filter(|_| index < count);
+        for index in 0..count {
+            if index > 0 && key(index).is_some_and(|key| key >= self.blocks.end) {
+                break;
+            }
+            if key(index + 1).is_some_and(|next| next <= self.blocks.start) {
+                continue;
+            }
+            let Some(block) = node.be64(start + (most + index) * 8) else {
                 return Err(self.damaged("a node of its extent tree is cut off"));
             };
             self.node(block, level - 1)?;
@@ -219,7 +233,7 @@ impl Map<'_> {
             let records = &bytes[header..header + usize::from(count) * 16];
             self.records(records)
         } else {
-            self.pointers(&bytes, header + most * 8, count, level)
+            self.pointers(&bytes, header, most, count, level)
         }
     }
 }

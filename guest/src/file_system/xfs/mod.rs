@@ -9,7 +9,7 @@ mod log;
 mod superblock;
 
 use super::cache::CachedVolume;
-use super::tree::{Child, Tree};
+use super::tree::{Child, Tree, blocks_of, overlap};
 use super::{FileKind, Space};
 use crate::GuestError;
 use crate::storage::bytes::Bytes;
@@ -67,19 +67,25 @@ impl Xfs {
 
     /// The first `length` bytes of a file's blocks.
     fn data(&self, inode: &Inode, length: usize) -> Result<Vec<u8>, GuestError> {
-        let block_bytes = self.superblock.block_bytes;
         let mut bytes = vec![0u8; length];
-        for run in inode::runs(self, inode, (length as u64).div_ceil(block_bytes))? {
+        self.data_at(inode, 0, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// A file's bytes from `offset` on.
+    fn data_at(&self, inode: &Inode, offset: u64, buf: &mut [u8]) -> Result<(), GuestError> {
+        buf.fill(0);
+        let block_bytes = self.superblock.block_bytes;
+        for run in inode::runs(self, inode, blocks_of(offset, buf.len(), block_bytes))? {
             let start = run.logical * block_bytes;
-            let end = (start + run.count * block_bytes).min(length as u64);
-            let offset = self.superblock.block_offset(run.physical, run.count);
-            if let (Some(part), Some(offset)) =
-                (bytes.get_mut(start as usize..end as usize), offset)
+            let place = self.superblock.block_offset(run.physical, run.count);
+            if let (Some((within, part)), Some(place)) =
+                (overlap(start, run.count * block_bytes, offset, buf), place)
             {
-                self.volume.read(offset, part)?;
+                self.volume.read(place + within, part)?;
             }
         }
-        Ok(bytes)
+        Ok(())
     }
 
     /// A folder's data blocks, each of one or more blocks of the file system, which need not lie together.
@@ -90,7 +96,7 @@ impl Xfs {
         let mut block = Vec::new();
         let mut expected = None;
         let mut read = 0;
-        for run in inode::runs(self, inode, folder::DATA_BYTES / block_bytes)? {
+        for run in inode::runs(self, inode, 0..folder::DATA_BYTES / block_bytes)? {
             read += run.count * block_bytes;
             if read > MAX_FOLDER_BYTES {
                 return Err(GuestError::TooLarge {
@@ -175,9 +181,8 @@ impl Tree for Xfs {
         Ok(self.inode(*file)?.size)
     }
 
-    fn content(&self, file: &u64, length: usize) -> Result<Vec<u8>, GuestError> {
-        let inode = self.inode(*file)?;
-        self.data(&inode, length)
+    fn content_at(&self, file: &u64, offset: u64, buf: &mut [u8]) -> Result<(), GuestError> {
+        self.data_at(&self.inode(*file)?, offset, buf)
     }
 
     fn target(&self, link: &u64) -> Result<Option<String>, GuestError> {
@@ -236,7 +241,7 @@ impl Xfs {
         let block_bytes = self.superblock.block_bytes;
         let blocks = length.div_ceil(block_bytes as usize - HEADER) as u64;
         let mut target = Vec::with_capacity(length);
-        for run in inode::runs(self, inode, blocks)? {
+        for run in inode::runs(self, inode, 0..blocks)? {
             let part = self
                 .blocks(run.physical, run.count)?
                 .filter(|part| part.has(0, b"XSLM"))

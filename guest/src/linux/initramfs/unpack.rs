@@ -10,8 +10,8 @@ const DICTIONARY_KIB: u32 = 160 << 10;
 const LZ4_BLOCK_BYTES: usize = 8 << 20;
 /// Archives within one file: microcode, perhaps firmware, the system itself.
 const ARCHIVES: usize = 64;
-/// Of the file: many small reads cost where a file system finds the file anew for each.
-const FILE_PIECE_BYTES: usize = 8 << 20;
+/// Of the file: what a file system fetches in one go.
+const FILE_PIECE_BYTES: usize = 1 << 20;
 const PIECE_BYTES: usize = 1 << 20;
 
 pub enum Failure {

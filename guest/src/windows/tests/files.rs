@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::GuestError;
 use crate::file_system::{Entry, FileKind, FileSystem, Space};
+use crate::paper::copy_from;
 
 #[derive(Clone, Default)]
 pub struct MemoryFiles {
@@ -78,6 +79,11 @@ impl FileSystem for MemoryFiles {
             return Err(GuestError::TooLarge { what, bytes, limit });
         }
         Ok(Some(content.clone()))
+    }
+
+    fn read_at(&self, path: &str, offset: u64, buf: &mut [u8]) -> Result<usize, GuestError> {
+        let file = self.files.get(&path.to_lowercase());
+        Ok(file.map_or(0, |(_, content)| copy_from(content, offset, buf)))
     }
 
     fn read_link(&self, _path: &str) -> Result<Option<String>, GuestError> {

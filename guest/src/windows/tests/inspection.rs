@@ -206,6 +206,9 @@ fn an_error_of_the_disk_goes_up() {
             }
             self.0.read(path, limit)
         }
+        fn read_at(&self, path: &str, offset: u64, buf: &mut [u8]) -> Result<usize, GuestError> {
+            self.0.read_at(path, offset, buf)
+        }
         fn read_link(&self, path: &str) -> Result<Option<String>, GuestError> {
             self.0.read_link(path)
         }
