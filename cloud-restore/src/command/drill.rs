@@ -18,8 +18,8 @@ use crate::access::{AccessArgs, OpenVault};
 use crate::drill::report::chain::Folder;
 use crate::drill::report::publish::{Pictures, Published, publish};
 use crate::drill::report::{
-    Cost, DrillReport, EarlierReports, FORMAT, Level, Outcome, Prices, Requests,
-    VaultFacts, VmDrill, file_name,
+    Cost, DrillReport, EarlierReports, FORMAT, Level, Outcome, Prices, Requests, VaultFacts,
+    VmDrill, file_name,
 };
 use crate::drill::settings::{Settings, VmSettings};
 use crate::drill::vm::{Drill, Judged, drilled_point, failed};
