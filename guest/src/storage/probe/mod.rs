@@ -50,6 +50,7 @@ pub(super) fn probe(disk: &dyn DiskReader) -> Result<Signature, DiskError> {
         .or_else(|| btrfs(&head))
         .or_else(|| ext(&head))
         .or_else(|| swap(&head))
+        .or_else(|| foreign(&head))
     {
         return Ok(found);
     }
@@ -112,6 +113,37 @@ fn ext(head: &[u8]) -> Option<Signature> {
         dashed_uuid(superblock.part(104, 16)?),
         padded_text(superblock.part(120, 16)?),
     ))
+}
+
+/// File systems that a guest may start from and that are not read here, so that what bears no signature at all is known
+/// to hold none.
+fn foreign(head: &[u8]) -> Option<Signature> {
+    const KNOWN: [(usize, &[u8]); 16] = [
+        // F2FS, EROFS
+        (1024, b"\x10\x20\xf5\xf2"),
+        (1024, b"\xe2\xe1\xf5\xe0"),
+        // NILFS2
+        (1030, b"\x34\x34"),
+        // HFS+, HFSX
+        (1024, b"H+\0\x04"),
+        (1024, b"HX\0\x05"),
+        (32, b"NXSB"),
+        (0, b"hsqs"),
+        // bcachefs
+        (4120, b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca"),
+        (4120, b"\xc6\x85\x73\xf6\x66\xce\x90\xa9"),
+        (0x8000, b"JFS1"),
+        (0x8001, b"CD001"),
+        (0x10034, b"ReIsEr"),
+        (0x10000, b"ReIsEr4"),
+        // GFS2
+        (0x10000, b"\x01\x16\x19\x70"),
+        // UFS2 in either order of bytes
+        (0x1055c, b"\x19\x01\x54\x19"),
+        (0x1055c, b"\x19\x54\x01\x19"),
+    ];
+    let known = KNOWN.iter().any(|(at, mark)| head.has(*at, mark));
+    known.then(|| Signature::new(Content::Foreign, None, None))
 }
 
 fn swap(head: &[u8]) -> Option<Signature> {
