@@ -50,7 +50,6 @@ pub(super) fn probe(disk: &dyn DiskReader) -> Result<Signature, DiskError> {
         .or_else(|| btrfs(&head))
         .or_else(|| ext(&head))
         .or_else(|| swap(&head))
-        .or_else(|| foreign(&head))
     {
         return Ok(found);
     }
@@ -60,7 +59,8 @@ pub(super) fn probe(disk: &dyn DiskReader) -> Result<Signature, DiskError> {
     if member::has_zfs_uberblock(disk)? {
         return Ok(Signature::new(Content::ZfsMember, None, None));
     }
-    Ok(Signature::new(Content::Unknown, None, None))
+    // The last: what is left of an earlier use of the volume must not hide what it is now.
+    Ok(foreign(&head).unwrap_or_else(|| Signature::new(Content::Unknown, None, None)))
 }
 
 fn encrypted(head: &[u8]) -> Option<Signature> {
@@ -179,6 +179,23 @@ mod tests {
             bytes[*at..*at + part.len()].copy_from_slice(part);
         }
         probe(&MemoryDisk(bytes)).unwrap()
+    }
+
+    #[test]
+    fn what_is_not_read_is_told_from_what_bears_no_signature() {
+        let f2fs: (usize, &[u8]) = (1024, b"\x10\x20\xf5\xf2");
+        assert_eq!(volume(1 << 20, &[f2fs]).content, Content::Foreign);
+        assert_eq!(
+            volume(1 << 20, &[(0x8000, b"JFS1")]).content,
+            Content::Foreign
+        );
+        assert_eq!(
+            volume(1 << 20, &[(9000, b"words")]).content,
+            Content::Unknown
+        );
+        // What lies there now counts.
+        let now = volume(1 << 20, &[(0, b"XFSB"), (0x8000, b"JFS1")]);
+        assert_eq!(now.content, Content::Xfs);
     }
 
     #[test]
