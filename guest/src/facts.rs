@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::{
     file_system::Space,
-    linux::LinuxFacts,
+    linux::{LinuxFacts, tree::Note},
     storage::{Storage, Volume},
     windows::WindowsFacts,
 };
@@ -58,6 +58,8 @@ pub struct FileSystemFacts {
 pub struct EfiPartition {
     pub volume: String,
     pub disk: String,
+    /// Its partition has that type. Some firmware starts what lies on any FAT file system.
+    pub typed: bool,
     /// It is a FAT file system that can be read.
     pub readable: bool,
     /// All `*.efi` below `/EFI`.
@@ -94,7 +96,7 @@ pub struct Facts {
     pub linux: Vec<LinuxFacts>,
     pub windows: Vec<WindowsFacts>,
     /// What could not be read, and why: the judgement says that it lacks it.
-    pub unread: Vec<String>,
+    pub unread: Vec<Note>,
 }
 
 impl Facts {
@@ -135,6 +137,44 @@ impl Facts {
         }
     }
 
+    /// The disk that firmware starts from: with the first boot code, or the first loader for UEFI.
+    pub fn boot_disk(&self) -> Option<&str> {
+        match self.boots_by_uefi() {
+            true => {
+                let mut efi = self.efi.iter().filter(|efi| !efi.loaders.is_empty());
+                Some(efi.next()?.disk.as_str())
+            }
+            false => {
+                let mut disks = self.storage.disks.iter();
+                Some(disks.find(|disk| disk.has_boot_code)?.disk.as_str())
+            }
+        }
+    }
+
+    /// Whether a start needs this volume: the boot loader's, the root, and what fstab makes boot wait for.
+    pub fn is_needed(&self, place: &str) -> bool {
+        let Some(linux) = self.system() else {
+            return self.windows.is_empty() || self.windows.iter().any(|own| own.place == place);
+        };
+        let mounted = linux.mounts.iter().any(|mount| mount.volume == place);
+        let loads = self.boots_by_uefi() && self.efi.iter().any(|efi| efi.volume == place);
+        let entry = linux.boot.default_entry.as_ref();
+        let starts = entry.is_some_and(|entry| entry.volume == place);
+        let root = entry.and_then(|entry| entry.root.as_ref());
+        let waited = linux
+            .fstab
+            .iter()
+            .filter(|entry| entry.is_on_disk() && !entry.is_optional())
+            .map(|entry| &entry.device);
+        let named = root.into_iter().chain(waited);
+        let mut named = named.filter_map(|name| name.find(&self.storage));
+        linux.root.as_deref() == Some(place)
+            || mounted
+            || loads
+            || starts
+            || named.any(|volume| volume.place == place)
+    }
+
     /// The bus of a disk at the source; virtio where none was recorded, as `boot` attaches it then.
     pub fn bus_of(&self, disk: &str) -> &str {
         let position = self.storage.disks.iter().position(|d| d.disk == disk);
@@ -147,22 +187,30 @@ impl Facts {
     pub fn hides_volumes(&self) -> bool {
         self.storage.volumes.iter().any(hides) || !self.storage.faults.is_empty()
     }
+
+    /// Partitions without any signature.
+    pub fn blank_volumes(&self) -> impl Iterator<Item = &Volume> {
+        self.storage
+            .volumes
+            .iter()
+            .filter(|volume| is_blank(volume))
+    }
 }
 
-/// Encrypted, part of an array, or of a kind that was not recognised (JFS, F2FS, …). A whole disk without any signature
-/// is rather empty.
+/// Encrypted, part of an array, or of a kind that is not read. What bears no signature holds none of these.
 fn hides(volume: &Volume) -> bool {
-    use crate::storage::Content::{Luks, RaidMember, Unknown, ZfsMember};
+    use crate::storage::Content::{Foreign, Luks, RaidMember, ZfsMember};
+    matches!(volume.content, Luks | RaidMember | ZfsMember | Foreign)
+}
+
+/// A partition that nothing is known of; encryption without a header (plain dm-crypt) looks so. A whole disk without any
+/// signature is rather empty.
+fn is_blank(volume: &Volume) -> bool {
     let kind = volume.part_type.as_deref().unwrap_or_default();
-    match volume.content {
-        Luks | RaidMember | ZfsMember => true,
-        Unknown => {
-            (volume.number.is_some() || volume.lvm.is_some())
-                && !WITHOUT_FILES.contains(&kind)
-                && !is_esp(volume)
-        }
-        _ => false,
-    }
+    volume.content == crate::storage::Content::Unknown
+        && (volume.number.is_some() || volume.lvm.is_some())
+        && !WITHOUT_FILES.contains(&kind)
+        && !is_esp(volume)
 }
 
 /// Whether a partition is an EFI system partition by its type.

@@ -34,7 +34,10 @@ pub fn inspect(machine: Machine, disks: &[NamedDisk]) -> Facts {
                 files,
             }),
             Ok(None) => {}
-            Err(failure) => unread.note(format_args!("{}: {failure}", volume.place)),
+            Err(failure) => unread.note(
+                Some(&volume.place),
+                format_args!("{}: {failure}", volume.place),
+            ),
         }
     }
     of_file_systems(machine, storage, &opened, unread)
@@ -70,7 +73,6 @@ fn file_system_facts(opened: &Opened) -> FileSystemFacts {
 }
 
 fn efi_partitions(storage: &Storage, opened: &[Opened], unread: &Unread) -> Vec<EfiPartition> {
-    let partitions = storage.volumes.iter().filter(|volume| is_esp(volume));
     let facts = |volume: &Volume| {
         let files = opened.iter().find(|opened| opened.place == volume.place);
         let files = files.filter(|_| volume.content == Content::Fat);
@@ -82,11 +84,21 @@ fn efi_partitions(storage: &Storage, opened: &[Opened], unread: &Unread) -> Vec<
         EfiPartition {
             volume: volume.place.clone(),
             disk: volume.disk.clone(),
+            typed: is_esp(volume),
             readable: files.is_some(),
             loaders,
         }
     };
-    partitions.map(facts).collect()
+    // Of another type, it counts where firmware that goes by the file system would start it.
+    let counts = |efi: &EfiPartition| {
+        efi.typed
+            || ["x86_64", "aarch64", "i686"]
+                .iter()
+                .any(|kind| efi.has_fallback(kind))
+    };
+    let fat = |volume: &&Volume| is_esp(volume) || volume.content == Content::Fat;
+    let partitions = storage.volumes.iter().filter(fat).map(facts);
+    partitions.filter(counts).collect()
 }
 
 fn programs(tree: &Tree<'_>, folder: &str, depth: usize, found: &mut Vec<String>) {
@@ -125,7 +137,10 @@ fn windows_systems(
             None => Ok(None),
         }) {
             Ok(facts) => found.extend(facts),
-            Err(failure) => unread.note(format_args!("{}: {failure}", volume.place)),
+            Err(failure) => unread.note(
+                Some(&volume.place),
+                format_args!("{}: {failure}", volume.place),
+            ),
         }
     }
     found

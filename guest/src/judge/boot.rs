@@ -6,14 +6,14 @@ use super::{
     Target, firmware, remedy,
 };
 use crate::{
-    facts::Facts,
+    facts::{Facts, is_esp},
     linux::{
         LinuxFacts,
         boot::{BootEntry, Loader},
         device_name::DeviceName,
         tree::Presence,
     },
-    storage::Content,
+    storage::{BootCode, Content},
 };
 
 pub fn rules(facts: &Facts, findings: &mut Findings) {
@@ -21,7 +21,7 @@ pub fn rules(facts: &Facts, findings: &mut Findings) {
         return;
     }
     let Some(linux) = facts.system() else {
-        if facts.windows.is_empty() {
+        if facts.windows.is_empty() && !nothing_to_load(facts, findings) {
             unknown_system(facts, findings);
         }
         return;
@@ -37,6 +37,41 @@ pub fn rules(facts: &Facts, findings: &mut Findings) {
     kernel(facts, linux, entry, findings);
     initramfs(facts, linux, entry, findings);
     root(facts, entry, findings);
+}
+
+/// GRUB is there, and no file system in which it could find its configuration, nor anything that may hide one.
+fn nothing_to_load(facts: &Facts, findings: &mut Findings) -> bool {
+    let boot = facts.boot_disk().filter(|_| !facts.boots_by_uefi());
+    let layout = boot.and_then(|boot| facts.storage.disks.iter().find(|own| own.disk == boot));
+    let grub = layout.filter(|own| {
+        matches!(
+            own.boot_code,
+            BootCode::Grub {
+                core_present: true,
+                ..
+            }
+        )
+    });
+    let blank: Vec<&str> = facts.blank_volumes().map(|v| v.place.as_str()).collect();
+    // Whatever else there is may hold it.
+    let nothing =
+        facts.storage.volumes.iter().all(|volume| {
+            is_esp(volume) || matches!(volume.content, Content::Unknown | Content::Swap)
+        });
+    let Some(layout) = grub.filter(|_| nothing && !facts.hides_volumes() && !blank.is_empty())
+    else {
+        return false;
+    };
+    let what = format!(
+        "GRUB is on {}, and {} bears no file system: its superblock is damaged, or it is empty",
+        layout.disk,
+        blank.join(", ")
+    );
+    let why = "the boot loader finds no configuration and no kernel, and stops at its prompt";
+    let remedy = "fsck -n on the volume from a rescue system; ext has copies of its superblock (mke2fs -n tells where, \
+                  e2fsck -b uses one)";
+    findings.add("boot-config-missing", Blocks, what, why, remedy);
+    true
 }
 
 /// Disks with something on them, and no system that was understood.
@@ -130,7 +165,21 @@ fn kernel(facts: &Facts, linux: &LinuxFacts, entry: &BootEntry, findings: &mut F
                 remedy,
             );
         }
-        _ => {}
+        _ => {
+            let Some((bytes, needs)) = kernel.cut_off() else {
+                return;
+            };
+            let what = format!(
+                "{} starts {named} on {}, and it is cut off: it has {bytes} bytes of {needs}",
+                entry.config, entry.volume
+            );
+            let why = "what is there is loaded, and the machine resets, again and again";
+            let remedy = format!(
+                "make room on its volume, and reinstall the kernel's package, then {}",
+                remedy::new_grub_config(facts)
+            );
+            findings.add("kernel-missing", Blocks, what, why, remedy);
+        }
     }
 }
 
@@ -242,7 +291,9 @@ fn root(facts: &Facts, entry: &BootEntry, findings: &mut Findings) {
     if !root.can_be_sought() || root.find(&facts.storage).is_some() || any_number() {
         return;
     }
-    if facts.hides_volumes() {
+    // A mapping may be of what bears no signature (plain dm-crypt).
+    let mapped = matches!(root, DeviceName::Mapper(_) | DeviceName::Lvm(..));
+    if facts.hides_volumes() || mapped && facts.blank_volumes().next().is_some() {
         findings.undecided(format!(
             "root={root} was not found; it may lie in a volume that is not read"
         ));

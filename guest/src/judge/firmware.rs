@@ -2,8 +2,8 @@
 
 use super::{
     Findings,
-    Severity::{Blocks, Hinders},
-    remedy,
+    Severity::{Blocks, Hinders, Note},
+    Target, remedy,
 };
 use crate::{
     facts::{EfiPartition, Facts, fallback},
@@ -42,8 +42,44 @@ fn nothing_boots(facts: &Facts, findings: &mut Findings) -> bool {
     true
 }
 
+/// A loader where firmware that goes by the file system finds it, on a partition of another type: as OVMF starts it.
+fn typed_otherwise(facts: &Facts, findings: &mut Findings) -> bool {
+    let architecture = facts.architecture().unwrap_or("x86_64");
+    let starts = |typed: bool| {
+        let mut all = facts.efi.iter();
+        all.find(|efi| efi.typed == typed && efi.readable && efi.has_fallback(architecture))
+    };
+    let Some(efi) = starts(false).filter(|_| starts(true).is_none()) else {
+        return false;
+    };
+    let (severity, why) = match findings.target {
+        Target::Qemu => (
+            Note,
+            "QEMU's firmware goes by the file system, and starts it",
+        ),
+        _ => (
+            Hinders,
+            "firmware may ask for that type, and start nothing; QEMU's goes by the file system",
+        ),
+    };
+    let what = format!(
+        "the boot loader is on {}, whose partition is not of the type EFI System",
+        efi.volume
+    );
+    let remedy = format!(
+        "sgdisk --typecode=N:ef00 /dev/{0}, or set type 0xef by fdisk where {0} has an MBR",
+        efi.disk
+    );
+    findings.add("esp-type", severity, what, why, remedy);
+    true
+}
+
 fn uefi(facts: &Facts, findings: &mut Findings) {
-    let readable: Vec<_> = facts.efi.iter().filter(|efi| efi.readable).collect();
+    if typed_otherwise(facts, findings) {
+        return;
+    }
+    let typed = facts.efi.iter().filter(|efi| efi.typed);
+    let readable: Vec<_> = typed.filter(|efi| efi.readable).collect();
     let place = |of: &[&EfiPartition]| {
         let places: Vec<&str> = of.iter().map(|efi| efi.volume.as_str()).collect();
         places.join(", ")

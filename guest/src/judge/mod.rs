@@ -97,10 +97,33 @@ pub fn judge(facts: &Facts, target: Target) -> Judgement {
             findings.undecided(what);
         }
     }
-    for what in facts.unread.iter().chain(&facts.storage.faults) {
-        findings.undecided(what);
-    }
+    unread(facts, &mut findings);
     findings.into_judgement()
+}
+
+/// What could not be read decides only where a start needs it: a damaged disk with data is worth knowing, no more.
+fn unread(facts: &Facts, findings: &mut Findings) {
+    let note = |what: &str, findings: &mut Findings| {
+        let why = "the guest starts without it, and it is not judged";
+        let remedy = "check it in the running guest: findmnt --verify, fsck, vgck; the copy is of what it has";
+        findings.add("volume-unread", Severity::Note, what, why, remedy);
+    };
+    for unread in &facts.unread {
+        match &unread.volume {
+            Some(volume) if !facts.is_needed(volume) => note(&unread.what, findings),
+            _ => findings.undecided(&unread.what),
+        }
+    }
+    // With a root that was read and a kernel that starts it, nothing is missing that a fault may hide.
+    let started = facts
+        .system()
+        .is_some_and(|linux| linux.root.is_some() && linux.kernel.is_some());
+    for fault in &facts.storage.faults {
+        match started || !facts.windows.is_empty() {
+            true => note(fault, findings),
+            false => findings.undecided(fault),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -56,12 +56,23 @@ fn tables(facts: &Facts, findings: &mut Findings) {
             );
         } else {
             let what = format!("the partition table of {}: {faults}", layout.disk);
-            let why = "what was read could be mended by what is left; the firmware may be stricter";
+            // GRUB's core for a BIOS reads the first GPT alone, as does syslinux' code; OVMF mends it.
+            let starts = facts.boot_disk() == Some(layout.disk.as_str());
+            let (severity, why) = match layout.backup_gpt_read && starts && !facts.boots_by_uefi() {
+                true => (
+                    Blocks,
+                    "boot loaders for a BIOS read the first GPT only, and find no partition",
+                ),
+                false => (
+                    Note,
+                    "what was read could be mended by what is left; the firmware may be stricter",
+                ),
+            };
             let remedy = format!(
                 "sgdisk --move-second-header /dev/{0} (and sgdisk --verify /dev/{0})",
                 layout.disk
             );
-            findings.add("partition-table-repaired", Note, what, why, remedy);
+            findings.add("partition-table-repaired", severity, what, why, remedy);
         }
     }
 }
@@ -117,7 +128,12 @@ fn unknown(facts: &Facts, findings: &mut Findings) {
     if root_is_read || !facts.windows.is_empty() {
         return;
     }
-    let kinds = [Content::Btrfs, Content::ZfsMember, Content::RaidMember];
+    let kinds = [
+        Content::Btrfs,
+        Content::ZfsMember,
+        Content::RaidMember,
+        Content::Foreign,
+    ];
     let hidden = facts
         .storage
         .volumes
@@ -152,6 +168,7 @@ fn kind_name(content: Content) -> &'static str {
         Content::Btrfs => "btrfs",
         Content::ZfsMember => "ZFS",
         Content::RaidMember => "Linux software RAID",
+        Content::Foreign => "another file system",
         _ => "unknown",
     }
 }

@@ -12,7 +12,10 @@ mod reach_cases;
 
 use super::{Severity::*, Target::*, *};
 use crate::{
-    linux::initramfs::tests::{gzip, with_modules},
+    linux::{
+        initramfs::tests::{gzip, with_modules},
+        tree::Note,
+    },
     paper::{TreeOnPaper, volume},
     storage::{BootCode, Content, TableKind},
 };
@@ -146,8 +149,8 @@ fn what_is_not_seen_is_not_judged() {
         .push(volume("vda:3", Content::Btrfs, Some(ROOT)));
     guest.tree("vda:2", |boot| boot.file("/loader/entries/abc-5.14.0-427.el9.x86_64.conf", format!("title x\nlinux /vmlinuz-5.14.0-427.el9.x86_64\ninitrd /initramfs-5.14.0-427.el9.x86_64.img\noptions root=UUID={ROOT} console=ttyS0\n")));
     unknown(&guest, Some("unknown-file-system"));
-    // F2FS, say, which has no signature that is known.
-    guest.volume("vda:3").content = Content::Unknown;
+    // F2FS, say.
+    guest.volume("vda:3").content = Content::Foreign;
     guest.volume("vda:3").uuid = None;
     unknown(&guest, None);
     // BitLocker.
@@ -177,6 +180,56 @@ fn what_is_not_seen_is_not_judged() {
     let mut guest = debian();
     guest.root(|root| root.file(INITRD, "BZh91AY&SY"));
     unknown(&guest, None);
+}
+
+/// Without any signature: nothing hides there, so that GRUB has nothing to load.
+#[test]
+fn a_wiped_superblock_is_no_unknown_kind() {
+    let mut guest = debian();
+    guest.trees.clear();
+    guest.volume("vda:1").content = Content::Unknown;
+    for target in TARGETS {
+        assert_eq!(codes(&guest, target), [("boot-config-missing", Blocks)]);
+        assert_eq!(judge(&guest.facts(), target).verdict, Verdict::DoesNotBoot);
+    }
+    for other in [
+        Content::Luks,
+        Content::Btrfs,
+        Content::Foreign,
+        Content::Ext,
+    ] {
+        let mut guest = guest.clone();
+        let volume = volume("vda:2", other, None);
+        guest.storage.volumes.push(volume);
+        assert_eq!(judge(&guest.facts(), Qemu).verdict, Verdict::Unknown);
+    }
+}
+
+/// A data volume that cannot be read does not keep the guest from starting, unless fstab makes boot wait for it.
+#[test]
+fn only_what_is_needed_decides() {
+    let mut guest = debian();
+    let data = volume("vdb:1", Content::Xfs, Some("da7a"));
+    guest.storage.volumes.push(data);
+    let tree = TreeOnPaper::default()
+        .unreadable("/etc/os-release")
+        .unreadable("/etc/fstab");
+    guest.trees.push(("vdb:1", tree));
+    guest.storage.faults = vec!["volume group data lacks a physical volume".into()];
+    let mut facts = guest.facts();
+    facts.unread.push(Note {
+        volume: Some("vdb:1".into()),
+        what: "vdb:1: its superblock is damaged".into(),
+    });
+    for target in TARGETS {
+        let judgement = judge(&facts, target);
+        assert_eq!(judgement.verdict, Verdict::Boots, "{judgement:#?}");
+        let codes = judgement.findings.iter().map(|finding| finding.code);
+        assert!(codes.clone().count() >= 2 && codes.clone().all(|code| code == "volume-unread"));
+    }
+    guest.edit("/etc/fstab", "\n", "\nUUID=da7a /data xfs defaults 0 2\n");
+    facts.linux = guest.facts().linux;
+    assert_eq!(judge(&facts, Aws).verdict, Verdict::Unknown);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::tree::{Presence, Tree};
+use crate::storage::bytes::Bytes;
 
 /// `modules.dep` of a distribution's kernel has about 700 KiB.
 const MODULES_BYTES: u64 = 8 << 20;
@@ -12,12 +13,18 @@ const MODULES_BYTES: u64 = 8 << 20;
 const MARK: usize = 0x202;
 const VERSION: usize = 0x20e;
 const SETUP: u64 = 0x200;
+/// Sectors of real-mode code less one, 0 for 4; the rest in units of 16 bytes, in 4 bytes since version 2.04.
+const SETUP_SECTORS: usize = 0x1f1;
+const UNITS: usize = 0x1f4;
+const PROTOCOL: usize = 0x206;
 
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct KernelFacts {
     /// Volume and path, links followed.
     pub path: String,
     pub presence: Presence,
+    /// What its header says that it has, at least.
+    pub needs_bytes: Option<u64>,
     /// `6.1.0-13-amd64`
     pub version: Option<String>,
     /// /lib/modules/VERSION is there.
@@ -62,20 +69,45 @@ pub fn inspect(tree: &Tree<'_>, path: &str) -> KernelFacts {
     ]
     .iter()
     .find_map(|prefix| named.strip_prefix(prefix));
-    let version = version(tree, path).or_else(|| named.map(str::to_owned));
+    let header = part(tree, path, 0, 0x300);
+    let header = header.filter(|header| header.get(MARK..MARK + 4) == Some(b"HdrS"));
+    let version = header
+        .as_deref()
+        .and_then(|header| version(tree, path, header))
+        .or_else(|| named.map(str::to_owned));
     KernelFacts {
         path: format!("{}:{}", spot.mount.volume, spot.inner),
         presence,
+        needs_bytes: header.as_deref().and_then(needs_bytes),
         version,
         has_modules: false,
     }
 }
 
-fn version(tree: &Tree<'_>, path: &str) -> Option<String> {
-    let header = part(tree, path, 0, 0x300)?;
-    if header.get(MARK..MARK + 4)? != b"HdrS" {
-        return None;
+impl KernelFacts {
+    /// Its bytes and those that it should have, where that is more. Its size is told in units of 16 bytes.
+    pub fn cut_off(&self) -> Option<(u64, u64)> {
+        let Presence::Present { bytes } = self.presence else {
+            return None;
+        };
+        let needs = self.needs_bytes.filter(|needs| bytes + 15 < *needs)?;
+        (bytes > 0).then_some((bytes, needs))
     }
+}
+
+fn needs_bytes(header: &[u8]) -> Option<u64> {
+    let sectors = match header.byte(SETUP_SECTORS)? {
+        0 => 4,
+        count => u64::from(count),
+    };
+    let units = match header.le16(PROTOCOL)? {
+        ..0x204 => u64::from(header.le16(UNITS)?),
+        _ => u64::from(header.le32(UNITS)?),
+    };
+    Some((sectors + 1) * 512 + units * 16)
+}
+
+fn version(tree: &Tree<'_>, path: &str, header: &[u8]) -> Option<String> {
     let place = u16::from_le_bytes([*header.get(VERSION)?, *header.get(VERSION + 1)?]);
     let text = part(tree, path, SETUP + u64::from(place), 128).filter(|_| place != 0)?;
     let end = text.iter().position(|byte| *byte == b' ' || *byte == 0)?;
@@ -93,7 +125,8 @@ fn part(tree: &Tree<'_>, path: &str, offset: u64, length: usize) -> Option<Vec<u
             Some(bytes)
         }
         Err(failure) => {
-            tree.unread.note(format_args!("{path}: {failure}"));
+            let volume = Some(spot.mount.volume);
+            tree.unread.note(volume, format_args!("{path}: {failure}"));
             None
         }
     }
@@ -119,7 +152,7 @@ pub mod tests {
 
     /// A kernel's first bytes.
     pub fn image(version: &str) -> Vec<u8> {
-        let mut image = vec![0; 0x400];
+        let mut image = vec![0; 0xa00];
         image[MARK..MARK + 4].copy_from_slice(b"HdrS");
         image[VERSION..VERSION + 2].copy_from_slice(&0x150_u16.to_le_bytes());
         let text = format!("{version} (builder@host) #1 SMP\0");
@@ -143,6 +176,26 @@ pub mod tests {
             Some("5.14")
         );
         assert!(inspect(&tree, "/none").presence.is_missing());
+    }
+
+    #[test]
+    fn the_image_tells_its_size() {
+        let cut_off = |bytes: usize, protocol: u16, units: u32| {
+            let mut image = image("6");
+            image[SETUP_SECTORS] = 3;
+            image[PROTOCOL..PROTOCOL + 2].copy_from_slice(&protocol.to_le_bytes());
+            image[UNITS..UNITS + 4].copy_from_slice(&units.to_le_bytes());
+            image.resize(bytes, 0);
+            let files = TreeOnPaper::default().file("/k", image);
+            let unread = Unread::default();
+            inspect(&Tree::of_one("sda", &files, &unread), "/k").cut_off()
+        };
+        // 4 sectors and 10,000 units.
+        assert_eq!(cut_off(162_048, 0x20f, 10_000), None);
+        assert_eq!(cut_off(162_032, 0x20f, 10_000), Some((162_032, 162_048)));
+        assert_eq!(cut_off(81_000, 0x20f, 10_000), Some((81_000, 162_048)));
+        // The upper half was something else once.
+        assert_eq!(cut_off(162_048, 0x203, 10_000 | 7 << 16), None);
     }
 
     #[test]

@@ -108,7 +108,8 @@ pub fn architecture(tree: &Tree<'_>) -> Option<String> {
         let count = match spot.mount.files.read_at(&spot.inner, 0, &mut header) {
             Ok(count) => count,
             Err(failure) => {
-                tree.unread.note(format_args!("{path}: {failure}"));
+                let volume = Some(spot.mount.volume);
+                tree.unread.note(volume, format_args!("{path}: {failure}"));
                 return None;
             }
         };

@@ -41,19 +41,31 @@ impl Presence {
     }
 }
 
+/// What could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Note {
+    /// Where it lies ([`crate::storage::Volume::place`]).
+    pub volume: Option<String>,
+    /// What, and why not.
+    pub what: String,
+}
+
 /// Notes of what could not be read, each once.
 #[derive(Debug, Default)]
-pub struct Unread(RefCell<BTreeSet<String>>);
+pub struct Unread(RefCell<BTreeSet<Note>>);
 
 impl Unread {
-    pub fn note(&self, what: impl std::fmt::Display) {
+    pub fn note(&self, volume: Option<&str>, what: impl std::fmt::Display) {
         let mut notes = self.0.borrow_mut();
         if notes.len() < NOTES {
-            notes.insert(what.to_string());
+            notes.insert(Note {
+                volume: volume.map(str::to_owned),
+                what: what.to_string(),
+            });
         }
     }
 
-    pub fn into_notes(self) -> Vec<String> {
+    pub fn into_notes(self) -> Vec<Note> {
         self.0.into_inner().into_iter().collect()
     }
 }
@@ -214,7 +226,10 @@ impl<'a> Tree<'a> {
     }
 
     fn noted<T>(&self, path: &str, result: Result<T, GuestError>) -> Option<T> {
-        let failed = |failure: &GuestError| self.unread.note(format_args!("{path}: {failure}"));
+        let failed = |failure: &GuestError| {
+            let volume = self.at(path).map(|(mount, _)| mount.volume);
+            self.unread.note(volume, format_args!("{path}: {failure}"));
+        };
         result.inspect_err(failed).ok()
     }
 

@@ -28,6 +28,7 @@ pub fn divide(disks: &[NamedDisk]) -> Storage {
                     table: TableKind::None,
                     has_boot_code: false,
                     boot_code: BootCode::None,
+                    backup_gpt_read: false,
                     faults: vec![why.to_string()],
                 });
             }
@@ -104,6 +105,7 @@ fn divide_disk(disk: &NamedDisk, storage: &mut Storage) -> Result<DiskLayout, Di
     let Table {
         kind,
         entries,
+        from_backup,
         faults: table_faults,
     } = table;
     if kind == TableKind::None {
@@ -122,6 +124,7 @@ fn divide_disk(disk: &NamedDisk, storage: &mut Storage) -> Result<DiskLayout, Di
         table: kind,
         has_boot_code: !is_zero(&first_sector[..440]),
         boot_code: boot_code::read(&*disk.reader, &first_sector)?,
+        backup_gpt_read: from_backup,
         faults: table_faults,
     })
 }

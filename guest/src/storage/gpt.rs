@@ -13,6 +13,8 @@ const MAX_ENTRY_BYTES: u64 = 1 << 20;
 /// What a GUID partition table says.
 pub(super) struct Gpt {
     pub entries: Vec<Entry>,
+    /// The first one is lost.
+    pub from_backup: bool,
     pub faults: Vec<String>,
 }
 
@@ -37,7 +39,11 @@ pub(super) fn read(disk: &dyn DiskReader) -> Result<Option<Gpt>, DiskError> {
         match table_at(disk, sector, 1)? {
             Found::Table(header, entries) => {
                 check_backup(disk, &header, last, &mut faults)?;
-                return Ok(Some(Gpt { entries, faults }));
+                return Ok(Some(Gpt {
+                    entries,
+                    from_backup: false,
+                    faults,
+                }));
             }
             Found::Damaged(why) => {
                 seen = true;
@@ -59,7 +65,11 @@ pub(super) fn read(disk: &dyn DiskReader) -> Result<Option<Gpt>, DiskError> {
                     "its backup at the disk's end was read instead; firmware may do so too, or not boot"
                         .to_owned(),
                 );
-                return Ok(Some(Gpt { entries, faults }));
+                return Ok(Some(Gpt {
+                    entries,
+                    from_backup: true,
+                    faults,
+                }));
             }
             Found::Damaged(why) => {
                 seen = true;
@@ -72,6 +82,7 @@ pub(super) fn read(disk: &dyn DiskReader) -> Result<Option<Gpt>, DiskError> {
     }
     Ok(seen.then_some(Gpt {
         entries: Vec::new(),
+        from_backup: false,
         faults,
     }))
 }

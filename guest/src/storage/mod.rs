@@ -47,6 +47,8 @@ pub struct DiskLayout {
     pub has_boot_code: bool,
     /// Whose code that is.
     pub boot_code: BootCode,
+    /// The first GPT is lost, and the one at the disk's end was read.
+    pub backup_gpt_read: bool,
     /// What is wrong with the table, in words; the backup GPT was used, entries overlap or lie behind the end.
     pub faults: Vec<String>,
 }
@@ -69,6 +71,8 @@ pub enum Content {
     /// Linux software RAID (md) member.
     RaidMember,
     ZfsMember,
+    /// Another file system, which is known by its signature and not read.
+    Foreign,
     /// Signature of none of these.
     Unknown,
 }

@@ -23,6 +23,8 @@ pub(super) struct Entry {
 pub(super) struct Table {
     pub kind: TableKind,
     pub entries: Vec<Entry>,
+    /// The first GPT is lost, and the backup was read.
+    pub from_backup: bool,
     pub faults: Vec<String>,
 }
 
@@ -53,6 +55,7 @@ pub(super) fn read(
         return Ok(Table {
             kind: TableKind::Gpt,
             entries: gpt.entries,
+            from_backup: gpt.from_backup,
             faults,
         });
     }
@@ -60,6 +63,7 @@ pub(super) fn read(
         return Ok(Table {
             kind: TableKind::Gpt,
             entries: Vec::new(),
+            from_backup: false,
             faults: vec![
                 "the MBR says that there is a GPT, and none was found at either end".to_owned(),
             ],
@@ -73,12 +77,14 @@ pub(super) fn read(
         return Ok(Table {
             kind: TableKind::Mbr,
             entries,
+            from_backup: false,
             faults,
         });
     }
     Ok(Table {
         kind: TableKind::None,
         entries: Vec::new(),
+        from_backup: false,
         faults: Vec::new(),
     })
 }

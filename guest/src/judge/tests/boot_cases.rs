@@ -62,7 +62,30 @@ pub fn cases_of_booting() -> Vec<Case> {
             "no ESP",
             suse,
             |guest| {
+                guest.storage.volumes.remove(0);
+                guest.trees.truncate(1);
+                guest.edit("/etc/fstab", "UUID=AB12-CD34 /boot/efi vfat utf8 0 2", "");
+            },
+            everywhere![("esp-missing", Blocks)],
+        ),
+        (
+            "an ESP of another type",
+            suse,
+            |guest| {
                 guest.volume("vda:1").part_type = None;
+            },
+            [
+                &[("esp-type", Hinders)],
+                &[("esp-type", Hinders)],
+                &[("esp-type", Note)],
+            ],
+        ),
+        (
+            "a FAT of another type without a loader",
+            suse,
+            |guest| {
+                guest.volume("vda:1").part_type = None;
+                guest.tree("vda:1", |esp| esp.without("/EFI/BOOT"));
             },
             everywhere![("esp-missing", Blocks)],
         ),
@@ -109,6 +132,26 @@ pub fn cases_of_booting() -> Vec<Case> {
             debian,
             |guest| guest.root(|root| root.file("/boot/vmlinuz-6.1.0-13-amd64", "")),
             everywhere![("kernel-missing", Blocks)],
+        ),
+        (
+            "half a kernel",
+            debian,
+            |guest| {
+                let mut half = crate::linux::kernel::tests::image(VERSION);
+                half.truncate(half.len() / 2);
+                guest.root(|root| root.file("/boot/vmlinuz-6.1.0-13-amd64", half));
+            },
+            everywhere![("kernel-missing", Blocks)],
+        ),
+        (
+            "half an initramfs",
+            debian,
+            |guest| {
+                let mut half = gzip(&with_modules(VERSION, &DRIVERS, &["ext4"]));
+                half.truncate(half.len() / 2);
+                guest.root(|root| root.file(INITRD, half));
+            },
+            everywhere![("initramfs-missing", Blocks)],
         ),
         (
             "no initramfs",

@@ -108,6 +108,7 @@ fn layout(table: TableKind, boot_code: BootCode) -> DiskLayout {
         table,
         has_boot_code: boot_code != BootCode::None,
         boot_code,
+        backup_gpt_read: false,
         faults: Vec::new(),
     }
 }

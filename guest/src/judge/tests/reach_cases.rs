@@ -39,6 +39,29 @@ pub fn cases_of_storage() -> Vec<Case> {
             everywhere![("partition-table-repaired", Note)],
         ),
         (
+            "the first GPT lost, by BIOS",
+            debian,
+            |guest| {
+                let disk = &mut guest.storage.disks[0];
+                disk.table = TableKind::Gpt;
+                disk.backup_gpt_read = true;
+                disk.faults = vec!["the GPT at sector 1 is missing".into()];
+                let mut core = volume("vda:9", Content::Unknown, None);
+                core.part_type = Some("21686148-6449-6e6f-744e-656564454649".into());
+                guest.storage.volumes.push(core);
+            },
+            everywhere![("partition-table-repaired", Blocks)],
+        ),
+        (
+            "the first GPT lost, by UEFI",
+            suse,
+            |guest| {
+                guest.storage.disks[0].backup_gpt_read = true;
+                guest.storage.disks[0].faults = vec!["the GPT at sector 1 is missing".into()];
+            },
+            everywhere![("partition-table-repaired", Note)],
+        ),
+        (
             "fstab by name",
             debian,
             |guest| guest.edit("/etc/fstab", "\n", "\n/dev/sdb1 /data ext4 defaults 0 2\n"),

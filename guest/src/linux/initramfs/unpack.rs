@@ -128,7 +128,7 @@ fn compressed(
                     "it unpacks to more than {unpacked_bytes} bytes"
                 )));
             }
-            Err(_) if archive > 0 => return Ok(()),
+            Err(_) if archive > 0 && !six.starts_with(b"0707") => return Ok(()),
             Err(why) => return Err(failed(kind, &why)),
         }
     }
@@ -139,7 +139,8 @@ fn compressed(
 fn failed(what: &str, why: &io::Error) -> Failure {
     use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
     match why.kind() {
-        InvalidData | InvalidInput | UnexpectedEof => Failure::Broken(format!("{what}: {why}")),
+        UnexpectedEof => Failure::Broken(format!("it is cut off ({what}: {why})")),
+        InvalidData | InvalidInput => Failure::Broken(format!("{what}: {why}")),
         _ => Failure::Unread(format!("{what}: {why}")),
     }
 }

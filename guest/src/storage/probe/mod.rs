@@ -59,7 +59,8 @@ pub(super) fn probe(disk: &dyn DiskReader) -> Result<Signature, DiskError> {
     if member::has_zfs_uberblock(disk)? {
         return Ok(Signature::new(Content::ZfsMember, None, None));
     }
-    Ok(Signature::new(Content::Unknown, None, None))
+    // The last: what is left of an earlier use of the volume must not hide what it is now.
+    Ok(foreign(&head).unwrap_or_else(|| Signature::new(Content::Unknown, None, None)))
 }
 
 fn encrypted(head: &[u8]) -> Option<Signature> {
@@ -114,6 +115,37 @@ fn ext(head: &[u8]) -> Option<Signature> {
     ))
 }
 
+/// File systems that a guest may start from and that are not read here, so that what bears no signature at all is known
+/// to hold none.
+fn foreign(head: &[u8]) -> Option<Signature> {
+    const KNOWN: [(usize, &[u8]); 16] = [
+        // F2FS, EROFS
+        (1024, b"\x10\x20\xf5\xf2"),
+        (1024, b"\xe2\xe1\xf5\xe0"),
+        // NILFS2
+        (1030, b"\x34\x34"),
+        // HFS+, HFSX
+        (1024, b"H+\0\x04"),
+        (1024, b"HX\0\x05"),
+        (32, b"NXSB"),
+        (0, b"hsqs"),
+        // bcachefs
+        (4120, b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca"),
+        (4120, b"\xc6\x85\x73\xf6\x66\xce\x90\xa9"),
+        (0x8000, b"JFS1"),
+        (0x8001, b"CD001"),
+        (0x10034, b"ReIsEr"),
+        (0x10000, b"ReIsEr4"),
+        // GFS2
+        (0x10000, b"\x01\x16\x19\x70"),
+        // UFS2 in either order of bytes
+        (0x1055c, b"\x19\x01\x54\x19"),
+        (0x1055c, b"\x19\x54\x01\x19"),
+    ];
+    let known = KNOWN.iter().any(|(at, mark)| head.has(*at, mark));
+    known.then(|| Signature::new(Content::Foreign, None, None))
+}
+
 fn swap(head: &[u8]) -> Option<Signature> {
     // At the end of the first page, whatever a page's size; a hibernated system has another text there.
     const SIGNATURES: [&[u8]; 6] = [
@@ -147,6 +179,23 @@ mod tests {
             bytes[*at..*at + part.len()].copy_from_slice(part);
         }
         probe(&MemoryDisk(bytes)).unwrap()
+    }
+
+    #[test]
+    fn what_is_not_read_is_told_from_what_bears_no_signature() {
+        let f2fs: (usize, &[u8]) = (1024, b"\x10\x20\xf5\xf2");
+        assert_eq!(volume(1 << 20, &[f2fs]).content, Content::Foreign);
+        assert_eq!(
+            volume(1 << 20, &[(0x8000, b"JFS1")]).content,
+            Content::Foreign
+        );
+        assert_eq!(
+            volume(1 << 20, &[(9000, b"words")]).content,
+            Content::Unknown
+        );
+        // What lies there now counts.
+        let now = volume(1 << 20, &[(0, b"XFSB"), (0x8000, b"JFS1")]);
+        assert_eq!(now.content, Content::Xfs);
     }
 
     #[test]
