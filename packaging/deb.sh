@@ -39,7 +39,9 @@ done
 # Of one time, so that the same programs make the same package.
 epoch=${SOURCE_DATE_EPOCH:-$(git -C "$root" log -1 --format=%ct 2>/dev/null || echo 0)}
 gzip --best --no-name "$tree"/usr/share/man/man1/*.1
-into 0644 "$here/sparesite-gateway.service" usr/lib/systemd/system/sparesite-gateway.service
+for unit in sparesite-gateway.service sparesite-drill.service sparesite-drill.timer; do
+    into 0644 "$here/$unit" "usr/lib/systemd/system/$unit"
+done
 into 0600 "$here/gateway.toml" etc/sparesite/gateway.toml
 chmod 0700 "$tree/etc/sparesite"
 into 0644 "$root/LICENSE" usr/share/doc/sparesite/copyright
