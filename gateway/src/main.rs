@@ -6,6 +6,7 @@ mod commands;
 mod config;
 mod interrupt;
 mod jobs;
+mod proofs;
 mod run;
 mod schedule;
 mod source;

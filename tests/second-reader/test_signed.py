@@ -125,6 +125,28 @@ def test_unknown_kinds_are_refused_only_if_critical(log: Log) -> None:
         log.read()
 
 
+PROOF = {
+    "kind": "proof", "vm": VM, "point": "0000000001-0000000007", "level": "booted", "passed": True, "target": "qemu",
+    "report": "00" * 32, "software": "s", "took_seconds": 95,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("more", [{}, {"level": "walked"}])
+def test_a_proof_changes_nothing(log: Log, more: dict[str, Any]) -> None:
+    log.add(PROOF | more, critical=False)
+    log.add(EPOCH, by_gateway=True)
+    vault = log.read()
+    assert vault.findings.texts == {} and vault.epochs == {2: WRITER.hex()}
+
+
+def test_a_writer_proves_nothing(log: Log) -> None:
+    log.add(PROOF, critical=False, by_gateway=True)
+    log.add(EPOCH, by_gateway=True)
+    vault = log.read()
+    assert [text for text in vault.findings.texts if "void" in text and "proof" in text]
+    assert vault.epochs == {2: WRITER.hex()}
+
+
 def test_a_revocation_that_holds_but_cannot_be_read_stops_everything(log: Log) -> None:
     log.add({"kind": "revoke", "writer": WRITER.hex(), "trusted": {VM: "7"}})
     with pytest.raises(VaultError) as caught:

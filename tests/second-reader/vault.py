@@ -196,7 +196,7 @@ def _heed(vault: Vault, signed: SignedJson, number: int, previous: bytes | None)
     critical = sj.field(signed.payload, "critical", bool, name)
     entry = sj.field(signed.payload, "entry", dict, name)
     kind = sj.field(entry, "kind", str, name)
-    if kind in ("writer", "revoke", "fence", "unfence", "damage") and signed.signer != "control":
+    if kind in ("writer", "revoke", "fence", "unfence", "damage", "proof") and signed.signer != "control":
         raise Damaged(f"{name}: {kind!r} is the control key's right, not {signed.signer}'s")
     if kind == "epoch":
         if sj.field(entry, "writer", str, name) != signed.signer:
@@ -208,7 +208,7 @@ def _heed(vault: Vault, signed: SignedJson, number: int, previous: bytes | None)
         for damaged in sj.texts(entry, "objects", name):
             vault.damaged.add(damaged)
             vault.findings.add(f"{damaged} is lost or damaged, says {name}")
-    elif kind not in ("writer", "fence", "unfence") and critical:
+    elif kind not in ("writer", "fence", "unfence", "proof") and critical:
         # Also the kinds that the format reserves: it gives them no meaning yet.
         raise Unknown(f"{name}: a critical entry of kind {kind!r} is not known to this reader")
 

@@ -14,13 +14,15 @@ use vault_store::{
 use super::told;
 use crate::{
     config::{Config, Vm},
+    proofs::Proofs,
     run::{LiveStatus, LiveVm, Presence, presence},
     vault_access::{load_config, open_gateway},
 };
 
 pub const EXAMPLES: &str = "\
 Achieved RPO is the age of the newest recovery point. A missed RPO target, a VM that was never
-synced and a consistency lower than the policy asks are findings (exit code 3).
+synced, a consistency lower than the policy asks and a failed last drill are findings (exit code 3).
+PROOF is what the last drill showed, and how long ago.
 
 Examples:
   sparesite-gateway status
@@ -40,6 +42,8 @@ struct Standing {
     captured_at: Option<String>,
     consistency_asked: Consistency,
     consistency: Option<String>,
+    #[serde(flatten)]
+    proofs: Proofs,
     /// Points that wait for the uplink.
     queued: u64,
     #[serde(skip)]
@@ -78,7 +82,7 @@ pub fn run(config: &Path, json: bool) -> anyhow::Result<Exit> {
         }))?;
         return Ok(Exit::of(&findings));
     }
-    table(&standings).print()?;
+    table(&standings, now).print()?;
     match &live {
         Some(live) => console::print(&daemon_lines(live))?,
         None if seen.queued_bytes > 0 => console::print(&outbox_lines(&standings, &seen))?,
@@ -90,6 +94,8 @@ pub fn run(config: &Path, json: bool) -> anyhow::Result<Exit> {
 /// What whoever knows has seen: the daemon, or we in the state.
 struct Seen {
     points: Vec<KnownPoint>,
+    /// By VM.
+    proofs: HashMap<String, Proofs>,
     /// By VM.
     queued: HashMap<String, u64>,
     queued_bytes: u64,
@@ -105,6 +111,9 @@ struct KnownPoint {
 }
 
 fn of_state(known: Vec<VmStatus>, outbox: OutboxUse) -> Seen {
+    let proofs = known.iter();
+    let proofs = proofs.map(|vm| (vm.name.clone(), vm.proofs.as_ref().into()));
+    let proofs = proofs.collect();
     let point = |vm: VmStatus| KnownPoint {
         vm: vm.name,
         sequence: vm.point.sequence,
@@ -115,6 +124,7 @@ fn of_state(known: Vec<VmStatus>, outbox: OutboxUse) -> Seen {
     let queued = outbox.vms.into_iter().map(|(vm, waits)| (vm, waits.points));
     Seen {
         points: known.into_iter().map(point).collect(),
+        proofs,
         queued: queued.collect(),
         queued_bytes: outbox.used_bytes,
     }
@@ -135,6 +145,11 @@ fn of_daemon(live: &LiveStatus) -> Seen {
     let queued = queued.map(|vm| (vm.name.clone(), u64::from(vm.queued)));
     Seen {
         points: live.vms.iter().filter_map(point).collect(),
+        proofs: live
+            .vms
+            .iter()
+            .map(|vm| (vm.name.clone(), vm.proofs.clone()))
+            .collect(),
         queued: queued.collect(),
         queued_bytes: live.queued_bytes,
     }
@@ -215,6 +230,8 @@ fn standing(
     let rpo = judge_rpo(&vm.name, known.is_some(), age, policy.rpo_target, remedy);
     let mut findings: Vec<_> = rpo.iter().cloned().collect();
     findings.extend(known.and_then(|known| lower(vm, policy.consistency, &known.consistency)));
+    let proofs = seen.proofs.get(&vm.name).cloned().unwrap_or_default();
+    findings.extend(proofs.failed(&vm.name, now));
     Standing {
         vm: vm.name.clone(),
         policy: policy.name.clone(),
@@ -226,6 +243,7 @@ fn standing(
         captured_at: known.map(|known| known.captured_at.clone()),
         consistency_asked: policy.consistency,
         consistency: known.map(|known| known.consistency.clone()),
+        proofs,
         queued: seen.queued.get(&vm.name).copied().unwrap_or(0),
         findings,
     }
@@ -289,13 +307,14 @@ fn lower(vm: &Vm, asked: Consistency, had: &str) -> Option<Finding> {
     })
 }
 
-fn table(standings: &[Standing]) -> Table {
+fn table(standings: &[Standing], now: Timestamp) -> Table {
     let mut table = Table::new([
         "VM",
         "POINT",
         "CAPTURED AT",
         "ACHIEVED RPO",
         "RPO TARGET",
+        "PROOF",
         "CONSISTENCY",
         "ASKED",
     ])
@@ -310,6 +329,7 @@ fn table(standings: &[Standing]) -> Table {
             s.captured_at.as_deref().map_or_else(dash, local),
             achieved.map_or_else(dash, show::duration),
             show::duration(target),
+            s.proofs.words(now),
             s.consistency.clone().unwrap_or_else(dash),
             s.consistency_asked.to_string(),
         ]);

@@ -15,7 +15,7 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::whole_file;
+use crate::{proofs::Proofs, whole_file};
 
 /// Some hundred VMs come to some hundred KiB.
 const MOST_BYTES: u64 = 8 << 20;
@@ -42,6 +42,8 @@ pub struct LiveVm {
     pub name: String,
     #[serde(default)]
     pub published: Option<LivePoint>,
+    #[serde(flatten)]
+    pub proofs: Proofs,
     pub queued: u32,
     pub running: bool,
     #[serde(default)]

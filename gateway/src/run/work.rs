@@ -4,7 +4,7 @@ use std::future::Future;
 
 use jiff::Timestamp;
 
-use crate::jobs::Job;
+use crate::{jobs::Job, proofs::Proofs};
 
 /// Does what the schedule decided. Its futures run as tasks of their own; each watches for the
 /// interrupt itself and ends soon after it, with jobs whose outcome is `Stopped`. What has not
@@ -39,6 +39,7 @@ pub struct Standing {
 pub struct Known {
     /// Its newest published point.
     pub published: Option<Published>,
+    pub proofs: Proofs,
     /// The instant of its newest point, published or queued.
     pub captured_at: Option<Timestamp>,
     /// How many of its points wait in the outbox.

@@ -209,6 +209,8 @@ fn log_payloads() -> Seeds {
         serde_json::json!({"kind": "fence", "vms": [vm]}),
         serde_json::json!({"kind": "unfence", "vms": [vm]}),
         serde_json::json!({"kind": "damage", "objects": ["packs/00/00"]}),
+        serde_json::json!({"kind": "proof", "vm": vm, "point": "0000000002-0000000001", "level": "booted", "passed": true,
+            "target": "qemu", "report": golden().config.id, "software": "s", "took_seconds": 1}),
         serde_json::json!({"kind": "lease"}),
     ];
     let payload = |entry: &Value| {

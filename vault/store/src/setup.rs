@@ -2,7 +2,7 @@
 
 use crate::StoreError;
 use crate::objects::{Created, ObjectError, Objects};
-use crate::read::Vault;
+use crate::read::{Vault, read_on};
 use bytes::Bytes;
 use jiff::Timestamp;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -231,30 +231,39 @@ fn writer_entry(key: &GatewayKey) -> LogEntry {
     }
 }
 
-/// Appends `entry`, signed by the control key, under the next free number.
+/// Numbers of the log that others may take before an entry gets its own. Entries are rare, and the log is read to its end before
+/// each further try: who loses so many races has a store that is not in order.
+const MOST_TRIES: u32 = 32;
+
+/// Appends `entry`, signed by the control key, under the next free number, which it returns.
 pub async fn append_to_log(
     objects: &dyn Objects,
     log: &mut ControlLog,
     control: &SigningKey,
     entry: &LogEntry,
     now: Timestamp,
-) -> Result<(), StoreError> {
-    loop {
+) -> Result<u64, StoreError> {
+    let public = control.public();
+    for _ in 0..MOST_TRIES {
         let (name, bytes) = (
             log.next_name(),
             log.encode_as_control(control, entry, &now.to_string()),
         );
-        let created = objects.create(&name, bytes.clone().into()).await?;
-        let stored = match created {
+        let stored = match objects.create(&name, bytes.clone().into()).await? {
             Created::New => Bytes::from(bytes.clone()),
             Created::Exists => objects.get(&name).await?,
         };
-        log.read(&control.public(), &stored)
+        log.read(&public, &stored)
             .map_err(StoreError::format(&name))?;
+        // Also where it exists already: the answer to an earlier attempt may have been lost.
         if stored == bytes {
-            return Ok(());
+            return Ok(log.number);
         }
+        read_on(objects, log, &public).await?;
     }
+    Err(StoreError::Other(format!(
+        "others took the next number of the control log {MOST_TRIES} times before this entry could; try again"
+    )))
 }
 
 /// Lets a new gateway in, and gives its key.
@@ -308,7 +317,8 @@ pub async fn revoke_key(
         &entry,
         now,
     )
-    .await
+    .await?;
+    Ok(())
 }
 
 /// A new kit for the same vault: same keys, new passphrase.

@@ -112,17 +112,15 @@ impl Shared {
         let (known, outbox) = (self.uploader.status()?, self.uploader.outbox_use()?);
         let mut vms = Vec::new();
         for vm in &self.config.vms {
-            let published = known
-                .iter()
-                .find(|row| row.name == vm.name)
-                .and_then(|row| {
-                    Some(Published {
-                        sequence: row.point.sequence,
-                        id: row.point.to_string(),
-                        captured_at: row.captured_at.parse().ok()?,
-                        consistency: row.consistency.clone(),
-                    })
-                });
+            let row = known.iter().find(|row| row.name == vm.name);
+            let published = row.and_then(|row| {
+                Some(Published {
+                    sequence: row.point.sequence,
+                    id: row.point.to_string(),
+                    captured_at: row.captured_at.parse().ok()?,
+                    consistency: row.consistency.clone(),
+                })
+            });
             let waiting = self.uploader.newest_waiting(&vm.name)?;
             let waiting = waiting.and_then(|at| at.parse::<Timestamp>().ok());
             let queued = outbox.vms.get(&vm.name).map_or(0, |vm| vm.points);
@@ -130,6 +128,7 @@ impl Shared {
             vms.push(Known {
                 captured_at: waiting.or(published.as_ref().map(|point| point.captured_at)),
                 published,
+                proofs: row.and_then(|row| row.proofs.as_ref()).into(),
                 queued: queued as u32,
                 // A libvirt domain that is off is read as a list is, and its hypervisor is free.
                 passes: doing

@@ -38,6 +38,7 @@ impl<W: Work, C: Clock> Daemon<W, C> {
                     captured_at: point.captured_at,
                     consistency: point.consistency.clone(),
                 }),
+                proofs: known.proofs.clone(),
                 queued: known.queued,
                 running: self.running[place],
                 doing: known.doing.clone().or_else(|| full(known, memory)),

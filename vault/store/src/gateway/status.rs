@@ -3,6 +3,7 @@
 use super::{Gateway, Shared};
 use crate::StoreError;
 use vault_format::PointId;
+use vault_format::proof::VmProofs;
 
 /// A VM's last published point.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub struct VmStatus {
     pub consistency: String,
     /// Name and size in bytes of each disk.
     pub disks: Vec<(String, u64)>,
+    /// What drills proved of it, as the control log said at the last cycle.
+    pub proofs: Option<VmProofs>,
 }
 
 impl Gateway {
@@ -30,7 +33,9 @@ impl Shared {
             .vms()?
             .into_iter()
             .filter(|vm| !vm.object.is_empty());
+        let header = self.state.header();
         let status = known.map(|vm| VmStatus {
+            proofs: header.log.proofs.get(&vm.vm_id).cloned(),
             name: vm.name,
             point: vm.point,
             captured_at: vm.captured_at,

@@ -5,6 +5,7 @@ use crate::objects::Objects;
 use futures::{StreamExt, stream};
 use std::collections::BTreeSet;
 use vault_format::control_log::{ControlLog, MOST_LOST};
+use vault_format::keys::VerifyingKey;
 use vault_format::names::{self, Name};
 use vault_format::vault_config::VaultConfig;
 
@@ -41,27 +42,35 @@ pub(super) async fn read_log(
             log.skip_lost("it is lost");
         }
         match entry.map_err(StoreError::from) {
-            Ok(bytes) => take(&mut log, config, &bytes)?,
+            Ok(bytes) => take(&mut log, &config.control, &bytes)?,
             Err(e) if e.is_damage() => log.skip_lost(&e.to_string()),
             Err(e) => return Err(e),
         }
     }
     // Entries that came while these were read.
-    loop {
-        match objects.get(&log.next_name()).await {
-            Ok(bytes) => take(&mut log, config, &bytes)?,
-            Err(e) if e.is_not_found() => break,
-            Err(e) => return Err(e.into()),
-        }
-    }
+    read_on(objects, &mut log, &config.control).await?;
     let void = log.void.iter();
     findings
         .extend(void.map(|(number, why)| format!("{} says nothing: {why}", names::log(*number))));
     Ok((log, findings))
 }
 
-fn take(log: &mut ControlLog, config: &VaultConfig, bytes: &[u8]) -> Result<(), StoreError> {
+/// Reads from where `log` ends to the first number that is not there.
+pub(crate) async fn read_on(
+    objects: &dyn Objects,
+    log: &mut ControlLog,
+    control: &VerifyingKey,
+) -> Result<(), StoreError> {
+    loop {
+        match objects.get(&log.next_name()).await {
+            Ok(bytes) => take(log, control, &bytes)?,
+            Err(e) if e.is_not_found() => return Ok(()),
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+fn take(log: &mut ControlLog, control: &VerifyingKey, bytes: &[u8]) -> Result<(), StoreError> {
     let name = log.next_name();
-    log.read(&config.control, bytes)
-        .map_err(StoreError::format(&name))
+    log.read(control, bytes).map_err(StoreError::format(&name))
 }

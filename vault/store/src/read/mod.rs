@@ -18,6 +18,7 @@ mod packs;
 mod plan;
 mod points;
 mod promised;
+mod proof;
 mod ranges;
 mod segments;
 mod task;
@@ -25,11 +26,13 @@ mod verify;
 mod writing;
 
 pub use assemble::{AssembleReport, Assembly, DiskAssembly, Survey};
+pub(crate) use control::read_on;
 pub use damage::log_damage;
 pub use disk_image::DiskImage;
 pub use limits::disks_at_once;
 pub use plan::OnBytes;
 pub use points::{Point, PointList, PointSelector};
+pub use proof::log_proof;
 pub use verify::{DamagedObject, PointVerdict, VerifyOptions, VerifyReport, verify};
 
 use crate::StoreError;

@@ -24,6 +24,7 @@ mod read_history;
 mod read_large;
 mod read_over_old;
 mod read_points;
+mod read_proof;
 mod read_verify;
 mod site;
 mod tracked;
