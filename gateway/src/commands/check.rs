@@ -92,7 +92,7 @@ pub struct Checks {
 /// A VM whose guest was judged, or was to be.
 #[derive(Debug, Serialize)]
 struct Judged {
-    name: String,
+    vm: String,
     preflight: Vec<Preflight>,
 }
 
@@ -119,7 +119,7 @@ impl Checks {
 
     fn preflight(&mut self, vm: &str, preflight: Vec<Preflight>) {
         self.guests.push(Judged {
-            name: vm.to_owned(),
+            vm: vm.to_owned(),
             preflight,
         });
     }

@@ -17,7 +17,7 @@ fn with_targets(site: &Site) {
 /// The preflight of the only VM, for both targets, of which each has the finding of [`FSTAB`].
 #[track_caller]
 fn finds_the_device_name(document: &Value, vm: &str) {
-    assert_eq!(document["vms"][0]["name"], vm, "{document}");
+    assert_eq!(document["vms"][0]["vm"], vm, "{document}");
     let all = document["vms"][0]["preflight"].as_array().expect("a list");
     let targets: Vec<&Value> = all.iter().map(|one| &one["target"]).collect();
     assert_eq!(targets, [&json!("aws"), &json!("azure")]);

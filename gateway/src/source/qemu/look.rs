@@ -152,10 +152,13 @@ impl Look {
     }
 }
 
+/// All exports of the NBD server, whosever they are; those of other servers (vhost-user) are no concern of it.
 async fn open(session: &mut Session) -> Result<Vec<String>, QmpError> {
     let exports = session.run("query-block-exports", json!({})).await?;
     let exports = exports.as_array().into_iter().flatten();
-    let names = exports.filter_map(|export| export["id"].as_str());
+    let names = exports
+        .filter(|export| export["type"] == "nbd")
+        .filter_map(|export| export["id"].as_str());
     Ok(names.map(str::to_owned).collect())
 }
 
