@@ -18,7 +18,7 @@ fn judged(verdict: Verdict, findings: Vec<Found>, undecided: &[&str]) -> Preflig
     Preflight {
         target: Target::Aws,
         verdict,
-        read_bytes: 12_000_000,
+        read_bytes: 12 << 20,
         findings,
         undecided: undecided.iter().map(|why| (*why).to_owned()).collect(),
     }
@@ -46,7 +46,7 @@ fn what_blocks_and_hinders_is_a_finding_and_a_note_is_none() {
         .iter()
         .map(|check| (check.ok, check.detail.as_str()))
         .collect();
-    assert_eq!(lines[0], (false, "does not boot (12 MB read)"));
+    assert_eq!(lines[0], (false, "does not boot (12 MiB read)"));
     assert_eq!(lines[3], (true, "note: c was found: of this"));
     assert_eq!(checks.done[0].on, "dc01: aws");
 }
@@ -61,10 +61,10 @@ fn what_could_not_be_decided_is_told_and_is_no_finding() {
         &mut checks,
     );
     assert!(checks.findings.is_empty());
-    let said = "unknown (12 MB read): a; b; c; and 2 more, see --json";
+    let said = "unknown (12 MiB read): a; b; c; and 2 more, see --json";
     assert_eq!((checks.done[0].ok, &*checks.done[0].detail), (true, said));
     let three = verdict(&judged(Verdict::Unknown, Vec::new(), &reasons[..3]));
-    assert_eq!(three, "unknown (12 MB read): a; b; c");
+    assert_eq!(three, "unknown (12 MiB read): a; b; c");
 }
 
 #[test]
