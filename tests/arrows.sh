@@ -50,7 +50,7 @@ names() {
     done < <(find "$folder" -path '*/src/*' -name '*.rs' ! -name '*tests.rs' ! -path '*/tests/*' | sort)
 }
 
-crates='vault-format|vault-store|virtual-disk|console|gateway|cloud-restore'
+crates='vault-format|vault-store|virtual-disk|guest-inspection|console|gateway|cloud-restore'
 programs='gateway|cloud-restore'
 # Threads are not among them: Argon2id's lanes run on rayon's.
 io='tokio|futures.*|mio|hyper.*|reqwest|object_store|aws-.*|rustls|redb|rand|rustix|tempfile|notify|walkdir'
@@ -58,20 +58,22 @@ io='tokio|futures.*|mio|hyper.*|reqwest|object_store|aws-.*|rustls|redb|rand|rus
 # The layers: normal dependencies, whole closure.
 depends_on vault/format "$crates" "the format is the lowest layer" -e normal
 depends_on vault/format "$io" "the format does no I/O, reads no clock, draws no randomness" -e normal
-depends_on vault/store "virtual-disk|console|$programs" "the store is below them" -e normal
+depends_on vault/store "virtual-disk|guest-inspection|console|$programs" "the store is below them" -e normal
 depends_on disk "$crates|object_store|aws-.*|azure_.*|reqwest" "a disk knows neither vault nor cloud" -e normal
+depends_on guest "vault-format|vault-store|console|$programs|object_store|aws-.*|azure_.*|reqwest" \
+    "what reads a guest knows neither vault nor cloud" -e normal
 depends_on gateway cloud-restore "the programs meet in the vault only" -e normal,build,dev
 depends_on cloud-restore gateway "the programs meet in the vault only" -e normal,build,dev
-for name in vault-format vault-store virtual-disk; do
+for name in vault-format vault-store virtual-disk guest-inspection; do
     depends_on console "$name" "the console prints; it knows no vault and no disk" -e normal
 done
-for folder in vault/format vault/store disk console gateway cloud-restore; do
+for folder in vault/format vault/store disk guest console gateway cloud-restore; do
     depends_on "$folder" 'testkit|journeys|bench|fuzz' "tests are above everything" -e normal
 done
 
 # What a layer names itself: direct dependencies.
 only_depends_on vault/format 'serde|serde_json|blake3|ring|zstd|hpke|argon2|zeroize|base64|hex|qrcodegen|bip39|thiserror'
-for folder in vault/format disk console gateway cloud-restore; do
+for folder in vault/format disk guest console gateway cloud-restore; do
     depends_on "$folder" object_store "only vault-store speaks to object storage" -e normal --depth 1
 done
 
@@ -82,7 +84,7 @@ depends_on . 'aws-lc-.*|openssl|openssl-sys|native-tls' "ring is the only crypto
 # The sources.
 names vault/format 'std::(fs|net|process|env|thread)|SystemTime|Instant|SystemRandom|thread_rng|OsRng|getrandom|[^_]rand::' \
     "the format is pure: files, clocks, randomness and processes are its callers'"
-for folder in disk console gateway cloud-restore; do
+for folder in disk guest console gateway cloud-restore; do
     names "$folder" 'object_store::' "only vault-store imports object_store"
 done
 

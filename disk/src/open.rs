@@ -43,6 +43,8 @@ pub struct OpenOptions {
     /// A persistent dirty bitmap of a qcow2 image, offered as the context
     /// `qemu:dirty-bitmap:NAME`; see [`crate::NbdDisk::context_map`].
     pub bitmap: Option<String>,
+    /// Also where a VM has the image open and writes to it: what is read then is of no one instant.
+    pub while_in_use: bool,
 }
 
 impl Default for OpenOptions {
@@ -52,6 +54,7 @@ impl Default for OpenOptions {
             references: References::SameDirectory,
             connections: std::thread::available_parallelism().map_or(4, |n| n.get().clamp(2, 16)),
             bitmap: None,
+            while_in_use: false,
         }
     }
 }
@@ -85,7 +88,10 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Box<dyn DiskReader>, D
             let reader = RawDisk::new(&inspected.path, file, limit_bytes)?;
             Ok(Box::new(reader))
         }
-        Access::Qemu { description } => {
+        Access::Qemu { mut description } => {
+            if options.while_in_use {
+                description["force-share"] = json!(true);
+            }
             let disk = qemu_nbd::serve(&qemu_nbd::Export {
                 image: &inspected.path,
                 description: &format!("json:{description}"),

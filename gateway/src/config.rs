@@ -12,6 +12,7 @@ mod problem;
 mod protection;
 mod section;
 mod source;
+mod targets;
 mod together;
 mod uplink;
 pub(crate) mod vault_url;
@@ -23,12 +24,14 @@ use std::{
 };
 
 use console::units::Duration;
+use guest_inspection::judge::Target;
 use jiff::tz::TimeZone;
 use vault_format::manifest::Consistency;
 
 pub use limits::{Outbox, Scratch};
 pub use problem::ConfigError;
 pub use source::{Disk, LibvirtSource, NbdExport, SINCE, Source};
+pub use targets::word as target_word;
 pub use together::{Group, Host};
 pub use uplink::{Cap, Uplink, UplinkWindow};
 
@@ -45,6 +48,8 @@ pub struct Config {
     pub scratch: Scratch,
     /// Run when an alert is raised, and when it is resolved.
     pub alert_command: Option<PathBuf>,
+    /// What `check` judges the guests for; nothing where none is named.
+    pub targets: Vec<Target>,
     pub hosts: Vec<Host>,
     pub policies: Vec<Policy>,
     /// In the order of the file.

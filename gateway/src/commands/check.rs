@@ -4,8 +4,11 @@ mod alert;
 mod clock;
 mod disks;
 mod domain;
+mod guest;
+mod inspection;
 mod key_file;
 mod kit_on_site;
+mod preflight;
 mod running;
 mod same_device;
 mod vault_rights;
@@ -19,19 +22,23 @@ use std::{
     time::Duration,
 };
 
-use console::{Exit, Finding, show, table::Table};
+use console::{Exit, Failure, Finding, OrFailure, show, table::Table};
+use guest::{Guest, Met};
+use preflight::Preflight;
 use serde::Serialize;
 use vault_format::ids::WriterId;
 
 use super::{VmArgs, told};
 use crate::{
     config::{Config, Source, Vm},
+    interrupt::Interrupt,
     source::qemu::position::Mark,
     vault_access::{choose, load_config},
 };
 
 pub const EXAMPLES: &str = "\
-Changes nothing, in the vault neither. What is wrong is a finding (exit code 3).
+Changes nothing, in the vault neither. What is wrong is a finding (exit code 3). With `targets` in the
+configuration the disks of the guests are read: what would keep them from booting there is a finding too.
 
 Examples:
   sparesite-gateway check
@@ -43,6 +50,9 @@ const NOT_CHECKED: [&str; 2] = [
      at the role's policy, and at the bucket's or container's lock",
     "whether the guests boot in a cloud",
 ];
+/// In place of the last one, where the guests were judged.
+const NOT_BOOTED: &str =
+    "whether the guests really boot: preflight reads their disks, and starts nothing";
 
 /// What a disk is read at where nothing better is known.
 const READ_BYTES_PER_SECOND: u64 = 150_000_000;
@@ -76,25 +86,46 @@ struct Checked {
 pub struct Checks {
     done: Vec<Checked>,
     findings: Vec<Finding>,
+    guests: Vec<Judged>,
+}
+
+/// A VM whose guest was judged, or was to be.
+#[derive(Debug, Serialize)]
+struct Judged {
+    vm: String,
+    preflight: Vec<Preflight>,
 }
 
 impl Checks {
     pub fn ok(&mut self, what: &'static str, on: impl Into<String>, detail: impl Into<String>) {
+        self.line(what, on, true, detail);
+    }
+
+    /// What was looked at, whose findings, if it has any, are added one by one.
+    fn line(
+        &mut self,
+        what: &'static str,
+        on: impl Into<String>,
+        ok: bool,
+        detail: impl Into<String>,
+    ) {
         self.done.push(Checked {
             what,
             on: on.into(),
-            ok: true,
+            ok,
             detail: detail.into(),
         });
     }
 
-    pub fn found(&mut self, what: &'static str, finding: Finding) {
-        self.done.push(Checked {
-            what,
-            on: finding.on.clone(),
-            ok: false,
-            detail: finding.what.clone(),
+    fn preflight(&mut self, vm: &str, preflight: Vec<Preflight>) {
+        self.guests.push(Judged {
+            vm: vm.to_owned(),
+            preflight,
         });
+    }
+
+    pub fn found(&mut self, what: &'static str, finding: Finding) {
+        self.line(what, &finding.on, false, &finding.what);
         self.findings.push(finding);
     }
 
@@ -107,10 +138,18 @@ impl Checks {
     }
 
     fn tell(self, json: bool) -> anyhow::Result<Exit> {
+        let mut not_checked = NOT_CHECKED;
+        if !self.guests.is_empty() {
+            not_checked[1] = NOT_BOOTED;
+        }
         if json {
-            console::print_json(&serde_json::json!({
-                "checks": self.done, "not_checked": NOT_CHECKED, "findings": self.findings,
-            }))?;
+            let mut document = serde_json::json!({
+                "checks": self.done, "not_checked": not_checked, "findings": self.findings,
+            });
+            if !self.guests.is_empty() {
+                document["vms"] = serde_json::to_value(self.guests)?;
+            }
+            console::print_json(&document)?;
             return Ok(Exit::of(&self.findings));
         }
         let mut table = Table::new(["CHECK", "ON", "RESULT"]);
@@ -122,7 +161,7 @@ impl Checks {
             table.row([checked.what.into(), checked.on, result]);
         }
         table.print()?;
-        for not in NOT_CHECKED {
+        for not in not_checked {
             console::print(&format!("not checked: {not}"))?;
         }
         told(&self.findings)
@@ -150,27 +189,48 @@ pub async fn run(file: &Path, args: &VmArgs, json: bool) -> anyhow::Result<Exit>
     kit_on_site::check(&folders(&config, file), &mut checks);
     // Names what a capture would make; where there is no key there is no capture.
     let writer = key.as_ref().map_or(WriterId([0; 16]), |key| key.writer.id);
+    let mark = Mark::of(&writer);
+    if config.targets.is_empty() {
+        for vm in vms {
+            check_vm(&config, vm, &mark, &mut checks).await;
+        }
+        return checks.tell(json);
+    }
+    // What QEMU hands out for a look is taken back before the program ends.
+    let interrupt = Interrupt::listen("nothing was changed; run it again")
+        .or_failure(|| Failure::failed("signals cannot be listened to"))?;
     for vm in vms {
-        check_vm(&config, vm, &Mark::of(&writer), &mut checks).await;
+        let met = interrupt.or(check_vm(&config, vm, &mark, &mut checks));
+        let guest = Guest::of(vm, met.await?);
+        preflight::check(&config, guest, &interrupt, &mut checks).await;
+        if interrupt.came() {
+            return Err(interrupt.failure().into());
+        }
     }
     checks.tell(json)
 }
 
-async fn check_vm(config: &Config, vm: &Vm, mark: &Mark, checks: &mut Checks) {
-    match &vm.source {
+/// What its hypervisor said, for who wants to know more of it.
+async fn check_vm(config: &Config, vm: &Vm, mark: &Mark, checks: &mut Checks) -> Option<Met> {
+    let met = match &vm.source {
         Source::Qemu(_) | Source::Proxmox(_) => running::qemu(config, vm, mark, checks).await,
         Source::Libvirt(source) => domain::check(config, vm, source, checks).await,
         Source::Nbd(exports) => {
             tokio::task::block_in_place(|| running::exports(vm, exports, checks));
+            None
         }
-        Source::Disks(_) => tokio::task::block_in_place(|| {
-            disks::check(vm, config.policy_of(vm).consistency, checks);
-            same_device::check(&config.vault.url, vm, checks);
-        }),
-    }
+        Source::Disks(_) => {
+            tokio::task::block_in_place(|| {
+                disks::check(vm, config.policy_of(vm).consistency, checks);
+                same_device::check(&config.vault.url, vm, checks);
+            });
+            None
+        }
+    };
     if !matches!(vm.source, Source::Disks(_)) {
         disks::hooks(vm, checks);
     }
+    met
 }
 
 /// Where a kit that was never carried away is likely to lie.

@@ -13,16 +13,17 @@ use super::{
     problem::Notes,
     section::{self, Keys, Section, Value},
     source::{self, SourcesSeen},
+    targets,
     together::{self, Known},
     uplink, vault_url,
 };
 
 const ROOT: Keys = Keys {
     known: &[
-        "state", "timezone", "vault", "uplink", "outbox", "scratch", "alert", "host", "policy",
-        "vm", "group",
+        "state", "timezone", "vault", "uplink", "outbox", "scratch", "alert", "targets", "host",
+        "policy", "vm", "group",
     ],
-    later: &["targets", "budget"],
+    later: &["budget"],
 };
 const VAULT: Keys = Keys {
     known: &["url", "key"],
@@ -66,6 +67,7 @@ pub(super) fn read(root: &Section, folder: &Path, notes: &mut Notes) -> Option<C
     let outbox = limits::read_outbox(root, notes);
     let scratch = limits::read_scratch(root, notes);
     let alert_command = limits::read_alert(root, folder, notes);
+    let targets = targets::read(root, notes);
     let hosts = together::read_hosts(root, notes);
     let policies = read_policies(root, notes);
     let (vm_names, vms) = read_vms(root, folder, &hosts, &policies, notes);
@@ -82,6 +84,7 @@ pub(super) fn read(root: &Section, folder: &Path, notes: &mut Notes) -> Option<C
         outbox: outbox?,
         scratch: scratch?,
         alert_command: alert_command?,
+        targets,
         hosts,
         policies: policies.read,
         vms,

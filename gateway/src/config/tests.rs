@@ -96,6 +96,13 @@ fn a_good_file_becomes_a_plain_value() {
         (3600, Consistency::Application)
     );
     assert_eq!(config.policies[1].consistency, Consistency::Crash);
+    assert_eq!(config.targets, []);
+}
+
+#[test]
+fn targets_are_kept_in_the_order_of_the_file() {
+    let config = parse(&format!("targets = [\"qemu\", \"aws\"]{GOOD}")).expect("good");
+    assert_eq!(config.targets, [Target::Qemu, Target::Aws]);
 }
 
 /// The good file with the one `from` replaced by `to`.
@@ -126,13 +133,25 @@ fn each_mistake_is_named_with_its_place() {
         (STATE, "state = \"\"", "2:9: `state` is empty"),
         (
             STATE,
-            "state = \"/s\"\ntargets = [\"aws\"]",
-            "3:1: `targets` is not in this version: remove it",
+            "state = \"/s\"\ntargets = \"aws\"",
+            "3:11: `targets` is a string: it must be a list",
+        ),
+        (
+            STATE,
+            "state = \"/s\"\ntargets = [\"aws\", \"azur\", \"aws\", \"gcp\"]",
+            "3:19: `targets` lists \"azur\", which is none: did you mean \"azure\"?\n\
+             gateway.toml:3:27: `targets` lists \"aws\" twice\n\
+             gateway.toml:3:34: `targets` lists \"gcp\", which is none: known are \"aws\", \"azure\", \"qemu\"",
+        ),
+        (
+            STATE,
+            "state = \"/s\"\ntarget = [\"aws\"]",
+            "3:1: unknown key `target`: did you mean `targets`?",
         ),
         (
             STATE,
             "state = \"/s\"\nbanana = 1",
-            "3:1: unknown key `banana`: known are `state`, `timezone`, `vault`, `uplink`, `outbox`, `scratch`, `alert`, `host`, `policy`, `vm`, `group`",
+            "3:1: unknown key `banana`: known are `state`, `timezone`, `vault`, `uplink`, `outbox`, `scratch`, `alert`, `targets`, `host`, `policy`, `vm`, `group`",
         ),
         (
             "[vault]",

@@ -8,7 +8,10 @@ use vault_store::{
     Extents,
     gateway::{DiskCapture, KnownCapture},
 };
-use virtual_disk::nbd::{NbdConnection, NbdOptions, NbdUri, TlsClient, wire::BASE_ALLOCATION};
+use virtual_disk::{
+    NbdDisk,
+    nbd::{NbdConnection, NbdOptions, NbdUri, TlsClient, wire::BASE_ALLOCATION},
+};
 
 use super::live_disk::LiveDisk;
 use crate::{
@@ -101,6 +104,13 @@ fn context<'k>(
     let (bitmap, capture) = (export.bitmap.as_ref()?, known.first()?);
     let name = bitmap.replace(SINCE, &capture.id.to_string());
     Some((capture, format!("qemu:dirty-bitmap:{name}")))
+}
+
+/// The disk alone, for who wants little of it. Blocks.
+pub fn reader(export: &NbdExport) -> anyhow::Result<NbdDisk> {
+    let uri = NbdUri::parse(&export.uri)?;
+    let options = options(&uri, vec![BASE_ALLOCATION.to_owned()])?;
+    Ok(NbdDisk::connect(&export.name, uri.address, options, 1)?)
 }
 
 /// Whether it answers; its size. Blocks.

@@ -8,6 +8,7 @@ pub mod describe;
 pub mod guard;
 pub mod held;
 mod instant;
+pub mod look;
 pub mod position;
 mod prepare;
 pub mod scratch;

@@ -2,6 +2,7 @@
 //! known, and runs of the two programs that are judged as a user or a script would judge them.
 
 mod disk;
+mod guest;
 mod image;
 mod libvirt;
 mod namespace;
@@ -12,6 +13,7 @@ mod run;
 mod site;
 
 pub use disk::{KIB, MIB, assert_same, fill, make_disk, make_random, make_sparse, zero};
+pub use guest::make_guest;
 pub use image::{assert_same_image, check, convert, virtual_size};
 pub use libvirt::Libvirt;
 pub use namespace::{SmallDisk, small_disk};

@@ -105,6 +105,13 @@ impl Libvirt {
         names.map(str::to_owned).collect()
     }
 
+    /// While it is off.
+    pub fn replace_disk(&self, raw: &Path) {
+        let mut convert = Command::new("qemu-img");
+        convert.args(["convert", "-n", "-f", "raw", "-O", "qcow2"]);
+        Run::of(convert.arg(raw).arg(self.path("vda"))).ok();
+    }
+
     /// The disk as QEMU has it, or had it, as a raw file.
     pub fn copy_disk(&self) -> PathBuf {
         if self

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::{
     Checks,
+    guest::Met,
     running::{described, no_agent, on, scratch},
 };
 use crate::{
@@ -17,7 +18,12 @@ use crate::{
     },
 };
 
-pub async fn check(config: &Config, vm: &Vm, source: &LibvirtSource, checks: &mut Checks) {
+pub async fn check(
+    config: &Config,
+    vm: &Vm,
+    source: &LibvirtSource,
+    checks: &mut Checks,
+) -> Option<Met> {
     let mut domain = domain_of(config, vm, source);
     let now = Timestamp::now().as_second();
     let seen = match domain.look(&config.scratch.folder, now).await {
@@ -29,7 +35,8 @@ pub async fn check(config: &Config, vm: &Vm, source: &LibvirtSource, checks: &mu
                 error.to_string(),
                 "correct `domain` or `host`, and give this user the right to manage domains",
             );
-            return checks.found("hypervisor", finding);
+            checks.found("hypervisor", finding);
+            return None;
         }
     };
     domain.name.clone_from(&seen.uuid);
@@ -46,6 +53,10 @@ pub async fn check(config: &Config, vm: &Vm, source: &LibvirtSource, checks: &mu
         "keep the scratch folder on a fast local disk with room: a job is given up at `max` in [scratch], or at half of \
          what is free; `qemu` with a QMP socket has no such limit",
     ));
+    Some(Met::Libvirt {
+        domain: Box::new(domain),
+        seen: Box::new(seen),
+    })
 }
 
 /// Whether a capture can begin at all.

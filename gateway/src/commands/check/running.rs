@@ -7,23 +7,24 @@ use console::{Finding, show};
 use jiff::Timestamp;
 use vault_format::manifest::Consistency;
 
-use super::{Checks, all_of_it, reading};
+use super::{Checks, all_of_it, guest::Met, reading};
 use crate::{
     capture::place,
     config::{Config, NbdExport, Vm},
     source::{
-        host::Host,
+        host::{Host, Reach},
         nbd_list,
         qemu::{
             LiveVm,
             describe::{Description, Facts, Lack, Limit, describe},
             position::Mark,
         },
+        qmp::QmpError,
     },
 };
 
 /// A VM whose QEMU we speak to.
-pub async fn qemu(config: &Config, vm: &Vm, mark: &Mark, checks: &mut Checks) {
+pub async fn qemu(config: &Config, vm: &Vm, mark: &Mark, checks: &mut Checks) -> Option<Met> {
     let cannot = |why: String| {
         Finding::new(
             "the VM cannot be asked",
@@ -32,22 +33,12 @@ pub async fn qemu(config: &Config, vm: &Vm, mark: &Mark, checks: &mut Checks) {
             "start it if it is off; else see to the way there: a capture needs it",
         )
     };
-    let place = match place(config, vm).await {
-        Ok(place) => place,
-        Err(error) => return checks.found("hypervisor", cannot(error.to_string())),
-    };
-    let reach = match place.host.reach(&place.wanted(mark)).await {
-        Ok(reach) => reach,
-        Err(error) => return checks.found("hypervisor", cannot(error.to_string())),
-    };
-    let live = LiveVm::new(place, mark.clone(), &reach);
-    let facts = async {
-        let mut session = live.monitor.session().await?;
-        Facts::ask(&mut session, Timestamp::now().as_second()).await
-    };
-    let facts = match facts.await {
-        Ok(facts) => facts,
-        Err(error) => return checks.found("hypervisor", cannot(error.to_string())),
+    let (live, reach, facts) = match ask(config, vm, mark).await {
+        Ok(asked) => asked,
+        Err(why) => {
+            checks.found("hypervisor", cannot(why));
+            return None;
+        }
     };
     let description = describe(&facts);
     let (host, version) = (live.place.host.name(), &description.hardware.qemu);
@@ -99,6 +90,24 @@ pub async fn qemu(config: &Config, vm: &Vm, mark: &Mark, checks: &mut Checks) {
     agent(config, vm, &live, checks).await;
     let free = free_bytes(&live.place.host, &config.scratch.folder).await;
     scratch(config, vm, free, checks);
+    Some(Met::Qemu {
+        live: Box::new(live),
+        reach: Box::new(reach),
+        hardware: Box::new(description.hardware),
+    })
+}
+
+async fn ask(config: &Config, vm: &Vm, mark: &Mark) -> Result<(LiveVm, Reach, Facts), String> {
+    let place = place(config, vm).await.map_err(|e| e.to_string())?;
+    let reach = place.host.reach(&place.wanted(mark)).await;
+    let reach = reach.map_err(|error| error.to_string())?;
+    let live = LiveVm::new(place, mark.clone(), &reach);
+    let facts = async {
+        let mut session = live.monitor.session().await?;
+        Facts::ask(&mut session, Timestamp::now().as_second()).await
+    };
+    let facts = facts.await.map_err(|error: QmpError| error.to_string())?;
+    Ok((live, reach, facts))
 }
 
 async fn agent(config: &Config, vm: &Vm, live: &LiveVm, checks: &mut Checks) {

@@ -32,8 +32,8 @@ fn a_wrong_configuration_is_refused_with_its_place() {
         (
             "later key",
             "[vault]",
-            "targets = [\"aws\"]\n[vault]",
-            &["`targets`", "not in this version"],
+            "[budget]\nmonthly = \"25 USD\"\n[vault]",
+            &["`budget`", "not in this version"],
         ),
         (
             "no unit",
