@@ -149,6 +149,7 @@ loop_device() {
     rm "$file"
     return $code
 }
+fuse_mount() { [[ $(id -u) -eq 0 && -c /dev/fuse ]]; }
 mount_namespace() {
     local try
     for try in -m -rm; do
@@ -166,6 +167,8 @@ test)
     test_guest
     packages nbdkit=nbdkit nbdcopy=libnbd-bin fio=fio
     azurite
+    packages mkntfs=ntfs-3g
+    optional fuse fuse_mount
     optional sshd packages /usr/sbin/sshd=openssh-server
     optional libvirt libvirt
     optional dpkg-deb packages dpkg-deb=dpkg
@@ -174,7 +177,10 @@ test)
     optional namespace mount_namespace
     ;;
 check) optional shellcheck packages shellcheck=shellcheck ;;
-demo) packages "${guest_builders[@]}" ;;
+demo)
+    packages "${guest_builders[@]}"
+    qemu_system
+    ;;
 bench) packages cc=build-essential python3=python3 qemu-img=qemu-utils mke2fs=e2fsprogs ;;
 boot) qemu_system ;;
 test-boot) test_guest ;;
