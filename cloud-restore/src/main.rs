@@ -5,10 +5,6 @@ mod access;
 mod arguments;
 mod command;
 mod definition;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the command that drills writes it")
-)]
 mod drill;
 mod failure;
 mod fetched;

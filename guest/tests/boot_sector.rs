@@ -1,13 +1,13 @@
 //! FAT as mtools make it, and NTFS as ntfs-3g's tools do.
 
-mod common;
+mod images;
 
 use std::path::Path;
 
-use common::{blank, blkid, has, names, pattern, run, whole};
 use guest_inspection::GuestError;
 use guest_inspection::file_system::FileKind;
 use guest_inspection::storage::Content;
+use images::{blank, blkid, has, names, pattern, run, whole};
 
 #[test]
 fn what_mtools_make_is_read() {

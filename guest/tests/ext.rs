@@ -1,13 +1,13 @@
 //! ext2, ext3 and ext4 as `mke2fs` makes them, and their journals as `debugfs` writes them.
 
-mod common;
+mod images;
 
 use std::path::Path;
 
-use common::{blank, blkid, has, names, opened, pattern, run, whole};
 use guest_inspection::GuestError;
 use guest_inspection::file_system::FileKind;
 use guest_inspection::storage::Content;
+use images::{blank, blkid, has, names, opened, pattern, run, whole};
 
 /// A root with small and large files, links of both kinds, and a folder of 600 names.
 fn populate(root: &Path) {
@@ -247,7 +247,7 @@ fn noted_errors_and_a_missing_unmount_are_told() {
         "debugfs",
         &[&"-w", &"-R", &"ssv feature_incompat 0x80000002", &image],
     );
-    let storage = common::divided(std::fs::read(&image).unwrap());
+    let storage = images::divided(std::fs::read(&image).unwrap());
     let Err(error) = guest_inspection::file_system::open(&storage.volumes[0]) else {
         panic!("opened");
     };

@@ -1,14 +1,14 @@
 //! Images of each kind with bytes changed at random: whatever they hold, what reads them ends, and does not panic.
 
-mod common;
+mod images;
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use common::{MemoryDisk, blank, fed, has, named, run};
 use guest_inspection::file_system::{self, FileKind, FileSystem};
 use guest_inspection::storage::{NamedDisk, divide};
+use images::{MemoryDisk, blank, fed, has, named, run};
 use proptest::prelude::*;
 use virtual_disk::{DiskError, DiskReader};
 

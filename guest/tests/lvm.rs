@@ -1,13 +1,13 @@
 //! LVM2 from metadata laid out by hand, as `pvcreate` and `vgcreate` would: those tools need block devices, and `lvcreate` a
 //! device mapper, which tests do not have. Layout: lvm2, lib/format_text/layout.h.
 
-mod common;
+mod images;
 
 use std::fmt::Write;
 use std::sync::OnceLock;
 
-use common::{named, pattern};
 use guest_inspection::storage::{Content, NamedDisk, Storage, Volume, divide};
+use images::{named, pattern};
 use proptest::prelude::*;
 
 const EXTENT: usize = 64 * 1024;

@@ -1,6 +1,6 @@
 //! File systems as a kernel leaves them: written to while mounted, and copied in the middle of it.
 
-mod common;
+mod images;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -8,8 +8,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{blank, check_pieces, has, pattern, run, whole};
 use guest_inspection::file_system::{FileKind, FileSystem};
+use images::{blank, check_pieces, has, pattern, run, whole};
 
 /// A mounted image, unmounted when it goes out of scope.
 struct Mounted {

@@ -1,15 +1,15 @@
 //! Files read in pieces: the same bytes as the whole has, and nothing of the disk but what they need.
 
-mod common;
+mod images;
 
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use common::{MemoryDisk, blank, check_pieces, has, pattern, run};
 use guest_inspection::file_system::{self, FileSystem};
 use guest_inspection::storage::{NamedDisk, divide};
+use images::{MemoryDisk, blank, check_pieces, has, pattern, run};
 use virtual_disk::{DiskError, DiskReader};
 
 const MIB: u64 = 1 << 20;

@@ -1,12 +1,12 @@
 //! Partition tables as `sfdisk` writes them, damaged in all the ways that disks come in.
 
-mod common;
+mod images;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::{blank, blkid, divided, fed, has, named, run};
 use guest_inspection::storage::{BootCode, Content, NamedDisk, TableKind, divide};
+use images::{blank, blkid, divided, fed, has, named, run};
 use virtual_disk::{DiskError, DiskReader};
 
 const SIZE: u64 = 64 << 20;

@@ -1,14 +1,14 @@
 //! XFS as `mkfs.xfs` makes it, populated from a prototype file.
 
-mod common;
+mod images;
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use common::{blank, blkid, check_pieces, has, names, pattern, run, whole};
 use guest_inspection::GuestError;
 use guest_inspection::file_system::FileKind;
 use guest_inspection::storage::Content;
+use images::{blank, blkid, check_pieces, has, names, pattern, run, whole};
 
 /// The least that mkfs.xfs makes since 6.0.
 const SIZE: u64 = 320 << 20;
@@ -232,6 +232,6 @@ fn a_log_with_changes_is_told() {
     );
     // A superblock that was changed is noticed.
     bytes[13] ^= 1;
-    let storage = common::divided(bytes);
+    let storage = images::divided(bytes);
     assert!(guest_inspection::file_system::open(&storage.volumes[0]).is_err());
 }
