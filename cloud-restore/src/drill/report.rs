@@ -216,6 +216,7 @@ impl DrillReport {
         Ok(bytes)
     }
 
+    #[cfg(test)]
     pub fn from_json(bytes: &[u8]) -> serde_json::Result<Self> {
         serde_json::from_slice(bytes)
     }

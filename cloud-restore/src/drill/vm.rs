@@ -48,7 +48,6 @@ pub struct Drill<'a> {
 /// A VM that was judged, and is ready to be booted.
 pub struct Judged {
     pub settings: VmSettings,
-    pub point: Point,
     pub disks: Vec<Opened>,
     pub result: VmDrill,
     plan: Plan,
@@ -150,7 +149,6 @@ impl Drill<'_> {
         };
         Ok(Judged {
             settings,
-            point,
             disks,
             result,
             plan,
