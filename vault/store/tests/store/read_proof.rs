@@ -79,7 +79,7 @@ async fn proofs_at_the_same_time_all_arrive() {
     assert!(again.log.proofs.len() == 8 && again.log.void.is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_knows_of_a_proof_from_the_next_cycle_on() {
     let site = Site::new().await;
     site.sync("vm", &disk(4, 1)).await.unwrap();
