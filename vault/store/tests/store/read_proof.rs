@@ -79,15 +79,13 @@ async fn proofs_at_the_same_time_all_arrive() {
     assert!(again.log.proofs.len() == 8 && again.log.void.is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_knows_of_a_proof_from_the_next_cycle_on() {
     let site = Site::new().await;
     site.sync("vm", &disk(4, 1)).await.unwrap();
     let vault = site.vault().await;
-    let point = vault
-        .find_point("vm", &PointSelector::Latest)
-        .await
-        .unwrap();
+    let latest = vault.find_point("vm", &PointSelector::Latest).await;
+    let point = latest.unwrap().manifest.facts.point;
     let vm = vault.id_key.vm_id("vm");
     let known = || site.gateway().status().unwrap()[0].proofs.clone();
     assert_eq!(known(), None);
