@@ -73,6 +73,7 @@ Maintainer: The Sparesite authors <sparesite@sparesite.invalid>
 Installed-Size: $(du -sk --exclude=DEBIAN "$tree" | cut -f1)
 Depends: libc6 (>= 2.34), libgcc-s1, ca-certificates
 Recommends: openssh-client, qemu-utils
+Suggests: qemu-system-x86, ovmf
 Section: admin
 Priority: optional
 Description: keeps the disks of VMs, encrypted, in object storage, and brings them back

@@ -188,7 +188,27 @@ mod tests {
                 "sparesite-restore gateway-key issue --label a/b --output k",
                 ErrorKind::ValueValidation,
             ),
-            ("sparesite-restore serve dc01", ErrorKind::InvalidSubcommand),
+            ("sparesite-restore failover p", ErrorKind::InvalidSubcommand),
+            (
+                "sparesite-restore serve dc01 --read-only --overlay o",
+                ErrorKind::ArgumentConflict,
+            ),
+            (
+                "sparesite-restore boot dc01 --forward 22",
+                ErrorKind::ValueValidation,
+            ),
+            (
+                "sparesite-restore boot dc01 --disk-bus floppy",
+                ErrorKind::InvalidValue,
+            ),
+            (
+                "sparesite-restore preflight dc01 --target gcp",
+                ErrorKind::InvalidValue,
+            ),
+            (
+                "sparesite-restore drill --cache many",
+                ErrorKind::ValueValidation,
+            ),
         ] {
             assert_eq!(
                 parse(line).map(drop).map_err(|e| e.kind()),

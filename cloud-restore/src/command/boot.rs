@@ -7,8 +7,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use console::units::Bytes;
 use console::{Exit, Failure, Finding, OutputArgs, show};
-use serde::Serialize;
-use virtual_disk::nbd::server::Export;
+use serde::{Deserialize, Serialize};
 
 use crate::access::AccessArgs;
 use crate::failure::attempting;
@@ -17,7 +16,7 @@ use crate::hardware::{Architecture, Bus, Hardware};
 use crate::interrupt;
 use crate::machine::{Choices, Console, Local, Network, Running, how, plan};
 use crate::point_view;
-use crate::served::{CacheArgs, Writes, open_disks};
+use crate::served::{CacheArgs, Writes, flush_all, open_disks};
 use crate::vm_point::VmPoint;
 
 #[derive(Debug, Args)]
@@ -85,13 +84,15 @@ pub enum AccelArg {
     Tcg,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum FirmwareArg {
     Bios,
     Uefi,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum BusArg {
     Virtio,
     Scsi,
@@ -102,7 +103,7 @@ pub enum BusArg {
 }
 
 impl BusArg {
-    fn bus(self) -> Bus {
+    pub fn bus(self) -> Bus {
         match self {
             BusArg::Virtio => Bus::Virtio,
             BusArg::Scsi => Bus::Scsi,
@@ -201,6 +202,7 @@ pub async fn run(args: BootArgs, access: &AccessArgs, output: &OutputArgs) -> Re
         _ = interrupt::came() => None,
     };
     let seconds = running.started.elapsed().as_secs_f64();
+    let flushed = flush_all(&disks).await;
     if let Some(status) = ended
         && !status.success()
     {
@@ -210,13 +212,10 @@ pub async fn run(args: BootArgs, access: &AccessArgs, output: &OutputArgs) -> Re
             .into());
     }
     running.end().await;
+    flushed?;
+    flush_all(&disks).await?;
     let (mut read_bytes, mut written_bytes) = (0, 0);
     for opened in &disks {
-        opened
-            .disk
-            .flush()
-            .await
-            .map_err(|e| Failure::failed(e.to_string()))?;
         let usage = opened.disk.usage();
         read_bytes += usage.read_bytes;
         written_bytes += usage.written_bytes;

@@ -1,12 +1,17 @@
 //! `drill`: proof that the newest recovery point of each VM boots, with a picture, written down for an auditor.
 
+mod told;
+
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Args;
+use console::units::Bytes;
 use console::{Exit, Failure, Finding, OrFailure, OutputArgs, show};
 use jiff::Timestamp;
+use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 use vault_format::ids::object_hash;
 use vault_format::proof::{Proof, ProofLevel};
@@ -18,8 +23,7 @@ use crate::access::{AccessArgs, OpenVault};
 use crate::drill::report::chain::Folder;
 use crate::drill::report::publish::{Pictures, Published, publish};
 use crate::drill::report::{
-    Cost, DrillReport, EarlierReports, FORMAT, Level, Outcome, Prices, Requests, VaultFacts,
-    VmDrill, file_name,
+    Cost, DrillReport, EarlierReports, FORMAT, Level, Prices, Requests, VaultFacts, VmDrill,
 };
 use crate::drill::settings::{Settings, VmSettings};
 use crate::drill::vm::{Drill, Judged, drilled_point, failed};
@@ -48,6 +52,7 @@ drill.toml:
   name = \"db\"
   rto = \"1h\"
   memory = \"4 GiB\"
+  firmware = \"uefi\"
   [[vm.probe]]
   command = \"psql -h $HOST -p $PORT_5432 -c 'select 1'\"
   ports = [5432]
@@ -89,15 +94,19 @@ struct DrillJson<'a> {
     findings: &'a [Finding],
 }
 
-/// What a guest reads until it has started, where nothing better is known: a Debian server fetches 40 to 80 MB, a Windows
-/// server ten times that.
-const BOOT_BYTES: u64 = 300_000_000;
+/// What judging and booting a guest fetch: a Debian server 60 MB, a Windows server some 500 MB.
+const VM_BYTES: u64 = 300_000_000;
 
 pub async fn run(args: DrillArgs, access: &AccessArgs, output: &OutputArgs) -> Result<Exit> {
     let settings = match &args.config {
         Some(path) => Settings::read(path)?,
         None => Settings::default(),
     };
+    let _only = match args.dry_run {
+        true => None,
+        false => Some(take_folder(&args.reports)?),
+    };
+    // Behind the lock: a drill that ran meanwhile is before this one.
     let earlier = Folder::read(&args.reports).or_failure(|| {
         Failure::failed(format!(
             "cannot read the reports in {}",
@@ -107,44 +116,64 @@ pub async fn run(args: DrillArgs, access: &AccessArgs, output: &OutputArgs) -> R
     })?;
     let open = access.open().await?;
     let (started_at, started, before) = (Timestamp::now(), Instant::now(), open.meter.snapshot());
-    let points = points(&open, &args.vms, &settings).await?;
+    let mut findings = open.findings();
+    let points = points(&open, &args.vms, &settings, &mut findings).await?;
+    let names: Vec<VmSettings> = points.iter().map(|(vm, _)| vm.clone()).collect();
+    foretell(names.len() as u64);
     let folder = tempfile::tempdir_in(&args.cache.cache_folder)
         .or_failure(|| Failure::failed("cannot make a folder for consoles and pictures"))?;
+    // All VMs are judged before the first one is booted, and keep what they fetched for that.
+    let share = args.cache.cache.get() / points.len().max(1) as u64;
+    let cache = CacheArgs {
+        cache: Bytes(share),
+        ..args.cache.clone()
+    };
     let drill = Drill {
         vault: &open.vault,
         meter: &open.meter,
-        cache: &args.cache,
+        cache: &cache,
         started_at,
         kvm: args.accel.map(|accel| accel == AccelArg::Kvm),
         folder: folder.path(),
     };
     let mut pictures = Pictures::new();
+    let (mut accelerator, mut vms) = (None, Vec::new());
     let drilled = async {
         let judged = judge_all(&drill, points).await;
-        let accelerator = judged
+        let first = judged.iter().find_map(|(_, judged)| judged.as_ref().ok());
+        accelerator = first.map(Judged::accelerator);
+        told_rate(&judged, open.meter.snapshot() - before, started.elapsed());
+        for (place, judged) in judged {
+            vms.push(match judged {
+                Err(failed) => failed,
+                Ok(judged) if args.dry_run => judged.result,
+                Ok(judged) => {
+                    tracing::info!("{}: booting", judged.settings.name);
+                    drill.boot(judged, place, &mut pictures).await
+                }
+            });
+        }
+    };
+    let interrupted = tokio::select! {
+        () = drilled => None,
+        name = interrupt::came() => Some(name),
+    };
+    if let Some(by) = interrupted {
+        // What was seen so far stays evidence.
+        let cut = Failure::failed(format!("the drill was interrupted by {by}"));
+        let rest: Vec<_> = names
             .iter()
-            .find_map(|(_, judged)| judged.as_ref().ok())
-            .map(Judged::accelerator);
-        foretell(&judged, open.meter.snapshot() - before, started.elapsed());
-        if args.dry_run {
-            let judged = judged.into_iter().map(|(_, judged)| result_of(judged));
-            return (accelerator, judged.collect());
-        }
-        (accelerator, boot_all(&drill, judged, &mut pictures).await)
-    };
-    let drilled: (Option<String>, Vec<VmDrill>) = tokio::select! {
-        drilled = drilled => drilled,
-        name = interrupt::came() => {
-            let cut = format!("interrupted by {name}; nothing of this drill was written down");
-            return Err(Failure::failed(cut).remedy("run it again").into());
-        }
-    };
+            .skip(vms.len())
+            .map(|vm| failed(vm, None, &cut))
+            .collect();
+        vms.extend(rest);
+    }
     let fetched = open.meter.snapshot() - before;
     let report = report(
         &open,
         &settings,
         &earlier,
-        drilled,
+        (accelerator, vms),
         started_at,
         started.elapsed(),
         fetched,
@@ -158,11 +187,10 @@ pub async fn run(args: DrillArgs, access: &AccessArgs, output: &OutputArgs) -> R
             ))
         })?),
     };
-    let mut findings = open.findings();
     if let Some(published) = published.as_ref().filter(|_| !args.no_log) {
         findings.extend(log(&open, &report, published).await);
     }
-    findings.extend(judged_findings(&report, args.dry_run));
+    findings.extend(told::findings(&report, args.dry_run));
     if output.json {
         console::print_json(&DrillJson {
             report: &report,
@@ -172,9 +200,23 @@ pub async fn run(args: DrillArgs, access: &AccessArgs, output: &OutputArgs) -> R
         })?;
         return Ok(Exit::of(&findings));
     }
-    print(&report, published.as_ref())?;
+    told::print(&report, published.as_ref())?;
     console::print_findings(&findings)?;
     Ok(Exit::of(&findings))
+}
+
+/// The folder of reports, for this drill alone: two ends of one chain could never be mended.
+fn take_folder(folder: &Path) -> Result<File, Failure> {
+    let cannot = || {
+        Failure::failed(format!("cannot write reports into {}", folder.display()))
+            .remedy("name another folder with --reports")
+    };
+    std::fs::create_dir_all(folder).or_failure(cannot)?;
+    tempfile::tempfile_in(folder).or_failure(cannot)?;
+    let taken = File::open(folder).or_failure(cannot)?;
+    flock(&taken, FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| cannot().because("another drill is running there"))?;
+    Ok(taken)
 }
 
 /// Each VM's settings, and its point or why it has none.
@@ -184,11 +226,13 @@ async fn points(
     open: &OpenVault,
     named: &[VmPoint],
     settings: &Settings,
+    findings: &mut Vec<Finding>,
 ) -> Result<Vec<Wanted>, Failure> {
     let mut out = Vec::new();
     if named.is_empty() {
         let list = open.vault.points().await;
         let list = list.map_err(attempting("cannot list the recovery points"))?;
+        findings.extend(point_view::findings(&list));
         for (name, point) in point_view::newest_by_vm(&list) {
             let vm = settings.of(name);
             if !vm.skip {
@@ -208,6 +252,7 @@ async fn points(
     for wanted in named {
         let point = open.vault.find_point(&wanted.vm, &wanted.selector).await;
         let point = point.map_err(attempting(format!("cannot open recovery point {wanted}")));
+        findings.extend(point.iter().flat_map(point_view::of_point));
         out.push((settings.of(&wanted.vm), point));
     }
     match out.is_empty() {
@@ -239,43 +284,25 @@ async fn judge_all(
 }
 
 /// Bytes and minutes, said before they are spent.
-fn foretell(judged: &[(usize, Result<Judged, VmDrill>)], so_far: Usage, took: Duration) {
+fn foretell(vms: u64) {
+    tracing::warn!(
+        "drilling {vms} VMs fetches about {}, and takes up to an hour for each without KVM, a quarter of one with it",
+        show::size_decimal(vms * VM_BYTES),
+    );
+}
+
+/// The same, by what judging has shown of the line.
+fn told_rate(judged: &[(usize, Result<Judged, VmDrill>)], so_far: Usage, took: Duration) {
     let boots = judged.iter().filter(|(_, judged)| judged.is_ok()).count() as u64;
     let rate = so_far.bytes_received as f64 / took.as_secs_f64().max(0.1);
-    let expected = boots * BOOT_BYTES;
+    let expected = boots * VM_BYTES;
     let minutes = Duration::from_secs_f64(expected as f64 / rate.max(1.0));
     tracing::warn!(
-        "judged {} VMs with {}; booting {boots} fetches about {} more: {} at the rate so far",
-        judged.len(),
+        "judged with {}; booting {boots} VMs fetches about {}, at least {} of waiting for it at the rate so far",
         show::size_decimal(so_far.bytes_received),
         show::size_decimal(expected),
         show::duration(minutes),
     );
-}
-
-fn result_of(judged: Result<Judged, VmDrill>) -> VmDrill {
-    match judged {
-        Ok(judged) => judged.result,
-        Err(failed) => failed,
-    }
-}
-
-async fn boot_all(
-    drill: &Drill<'_>,
-    judged: Vec<(usize, Result<Judged, VmDrill>)>,
-    pictures: &mut Pictures,
-) -> Vec<VmDrill> {
-    let mut out = Vec::with_capacity(judged.len());
-    for (place, judged) in judged {
-        out.push(match judged {
-            Err(failed) => failed,
-            Ok(judged) => {
-                tracing::info!("{}: booting", judged.settings.name);
-                drill.boot(judged, place, pictures).await
-            }
-        });
-    }
-    out
 }
 
 fn report(
@@ -340,7 +367,10 @@ async fn log(open: &OpenVault, report: &DrillReport, published: &Published) -> V
     };
     let mut findings = Vec::new();
     for vm in &report.vms {
-        let Some(point) = &vm.point else { continue };
+        // A host that could start nothing says nothing of the VM.
+        let (Some(point), Some(_)) = (&vm.point, &vm.boot) else {
+            continue;
+        };
         let Ok(id) = vault_format::PointId::parse(&point.id) else {
             continue;
         };
@@ -374,120 +404,4 @@ fn unlogged(on: &str, why: &str) -> Finding {
         why,
         "give the credentials the right to create objects under control/, or say --no-log",
     )
-}
-
-fn judged_findings(report: &DrillReport, dry_run: bool) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for vm in &report.vms {
-        let point = vm
-            .point
-            .as_ref()
-            .map_or(String::new(), |point| format!("@{}", point.sequence));
-        let on = format!("{}{point}", vm.vm);
-        if !vm.passed && !dry_run {
-            let probe = vm.probes.iter().find(|probe| !probe.passed);
-            let probe = probe.map(|probe| format!("{}: {}", probe.name, probe.said));
-            let why = vm.error.clone().or(probe).unwrap_or_default();
-            findings.push(Finding::new(
-                "it did not pass",
-                &on,
-                why,
-                "look at its picture and its console in the report",
-            ));
-        }
-        if dry_run && let Some(error) = &vm.error {
-            findings.push(Finding::new(
-                "it cannot be drilled",
-                &on,
-                error,
-                "run `sparesite-restore verify`",
-            ));
-        }
-        if vm.rpo_met() == Some(false) {
-            findings.push(Finding::new(
-                "its recovery point is older than its RPO target",
-                &on,
-                "",
-                "see `sparesite-gateway status` on site",
-            ));
-        }
-        if vm.rto_met() == Some(false) && !dry_run {
-            findings.push(Finding::new(
-                "it took longer than its RTO target",
-                &on,
-                "",
-                "give it more memory or CPUs, or a machine with KVM",
-            ));
-        }
-    }
-    if let Some(what) = &report.earlier_reports.first_break {
-        findings.push(Finding::new(
-            "the chain of reports is broken",
-            what,
-            "a report or picture was changed, or is gone",
-            "find out who changed it; the reports after it are sound",
-        ));
-    }
-    findings
-}
-
-fn print(report: &DrillReport, published: Option<&Published>) -> Result<()> {
-    let mut table = console::table::Table::new([
-        "VM", "POINT", "AGE", "LEVEL", "RESULT", "TOOK", "READ", "FETCHED",
-    ]);
-    for vm in &report.vms {
-        let point = vm.point.as_ref();
-        let age = point
-            .and_then(|point| point.age_seconds)
-            .and_then(|age| u64::try_from(age).ok());
-        let boot = vm.boot.as_ref();
-        let seconds = |seconds: Option<u64>| {
-            seconds.map_or("-".into(), |s| show::duration(Duration::from_secs(s)))
-        };
-        let result = match (boot.is_some(), vm.passed) {
-            (false, _) if vm.error.is_none() => "not booted",
-            (_, true) => "passed",
-            (_, false) => "failed",
-        };
-        table.row([
-            vm.vm.clone(),
-            point.map_or("-".into(), |point| format!("{}@{}", vm.vm, point.sequence)),
-            seconds(age),
-            level_name(vm.level).to_owned(),
-            result.to_owned(),
-            seconds(vm.measured_rto_seconds),
-            boot.map_or("-".into(), |boot| show::size(boot.read_bytes)),
-            boot.map_or("-".into(), |boot| show::size_decimal(boot.fetched_bytes)),
-        ]);
-    }
-    table.print()?;
-    if let Some(published) = published {
-        let verdict = match report.outcome() {
-            Outcome::Passed => "all passed",
-            Outcome::TargetsMissed => "all passed, targets were missed",
-            Outcome::Failed => "not all passed",
-        };
-        console::print(&format!(
-            "{verdict}; {} fetched in {} requests\nreport: {}\n        {}",
-            show::size_decimal(report.cost.fetched_bytes),
-            report.cost.requests.get + report.cost.requests.list + report.cost.requests.head,
-            published.html.display(),
-            published.json.display(),
-        ))?;
-    } else {
-        console::print(&format!(
-            "nothing was booted; a drill writes {}",
-            file_name(report.started_at)
-        ))?;
-    }
-    Ok(())
-}
-
-fn level_name(level: Level) -> &'static str {
-    match level {
-        Level::None => "none",
-        Level::Preflight => "preflight",
-        Level::Booted => "booted",
-        Level::Probed => "probed",
-    }
 }

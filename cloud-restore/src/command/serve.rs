@@ -14,7 +14,7 @@ use crate::access::AccessArgs;
 use crate::failure::attempting;
 use crate::interrupt;
 use crate::point_view;
-use crate::served::{CacheArgs, Opened, Writes, open_disks};
+use crate::served::{CacheArgs, Opened, Writes, flush_all, open_disks};
 use crate::vm_point::{VmPoint, vm_name};
 
 #[derive(Debug, Args)]
@@ -81,6 +81,18 @@ pub async fn run(args: ServeArgs, access: &AccessArgs, output: &OutputArgs) -> R
             .remedy("give --tls FOLDER, or listen on 127.0.0.1 or on a socket's path")
             .into());
     }
+    if let Some(folder) = args.tls.as_deref().filter(|_| is_reachable(&address))
+        && folder.join("ca-cert.pem").symlink_metadata().is_err()
+    {
+        let failure = format!(
+            "{} has no ca-cert.pem: whoever reaches {} could read the disks",
+            folder.display(),
+            args.listen
+        );
+        return Err(Failure::usage(failure)
+            .remedy("put the authority there whose clients may come in, or listen on 127.0.0.1")
+            .into());
+    }
     let tls = args.tls.as_deref().map(TlsServer::new).transpose();
     let tls = tls.map_err(|e| Failure::usage(e.to_string()))?;
     let open = access.open().await?;
@@ -136,12 +148,8 @@ pub async fn run(args: ServeArgs, access: &AccessArgs, output: &OutputArgs) -> R
         name = interrupt::came() => Some(name),
     };
     drop(listener);
+    flush_all(&opened).await?;
     for opened in &opened {
-        opened
-            .disk
-            .flush()
-            .await
-            .map_err(|e| Failure::failed(e.to_string()))?;
         let usage = opened.disk.usage();
         tracing::info!(
             disk = opened.name,

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -13,11 +14,11 @@ use tokio::time::{sleep, timeout};
 
 use super::report::{Probe, serial::printable};
 use super::settings::{Asked, ProbeSettings, wait};
-use crate::machine::Qmp;
+use crate::machine::{Qmp, Running};
 
 /// Services start after the login prompt; under emulation slowly.
 const WAIT: Duration = Duration::from_secs(300);
-/// One try.
+/// One try of a port; a program has all the time that is left.
 const TRY: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_secs(3);
 /// QEMU takes every connection, and closes it when the guest refuses.
@@ -27,13 +28,45 @@ const MOST_BYTES: usize = 256 << 10;
 /// Kept of what was said.
 const MOST_SAID: usize = 300;
 
+/// What a probe needs of a guest.
+#[async_trait]
+pub trait Guest: Send + Sync {
+    /// Whether a connection to this port stands in the guest.
+    async fn is_connected(&self, port: u16) -> bool;
+
+    /// The socket of its agent.
+    fn agent(&self) -> &Path;
+}
+
+#[async_trait]
+impl Guest for Running {
+    async fn is_connected(&self, port: u16) -> bool {
+        Running::is_connected(self, port).await
+    }
+
+    fn agent(&self) -> &Path {
+        self.guest_agent()
+    }
+}
+
 /// Asks until it holds, or its time is over.
-pub async fn ask(settings: &ProbeSettings, ports: &BTreeMap<u16, u16>, agent: &Path) -> Probe {
+pub async fn ask(settings: &ProbeSettings, ports: &BTreeMap<u16, u16>, guest: &dyn Guest) -> Probe {
     let started = Instant::now();
     let until = started + wait(settings.wait, WAIT);
     let result = loop {
-        let once = timeout(TRY, once(settings, ports, agent)).await;
-        let once = once.unwrap_or_else(|_| Err("no answer within 30 s".into()));
+        let left = until.saturating_duration_since(Instant::now()).max(TRY);
+        let most = match settings.asked() {
+            Ok(Asked::Guest(_) | Asked::Command(_)) => left,
+            _ => TRY,
+        };
+        let once = timeout(most, once(settings, ports, guest)).await;
+        let late = || {
+            Err(format!(
+                "no answer within {}",
+                console::show::duration(most)
+            ))
+        };
+        let once = once.unwrap_or_else(|_| late());
         if once.is_ok() || Instant::now() + PAUSE > until {
             break once;
         }
@@ -52,20 +85,22 @@ pub async fn ask(settings: &ProbeSettings, ports: &BTreeMap<u16, u16>, agent: &P
 async fn once(
     settings: &ProbeSettings,
     ports: &BTreeMap<u16, u16>,
-    agent: &Path,
+    guest: &dyn Guest,
 ) -> Result<String, String> {
     let here = |port: u16| {
         let here = ports.get(&port).copied();
         here.ok_or_else(|| format!("no port leads to {port}"))
     };
     match settings.asked()? {
-        Asked::Tcp(port) => tcp(here(port)?).await,
+        Asked::Tcp(port) => tcp(here(port)?, port, guest).await,
         Asked::Http { port, path } => {
             let answer = http(here(port)?, &path).await.map_err(|e| e.to_string())?;
             judge_http(&answer, settings.expect.as_deref())
         }
         Asked::Guest(words) => {
-            let (code, said) = in_guest(agent, &words).await.map_err(|e| e.to_string())?;
+            let (code, said) = in_guest(guest.agent(), &words)
+                .await
+                .map_err(|e| e.to_string())?;
             judge_exit(code, said, settings.expect.as_deref())
         }
         Asked::Command(command) => {
@@ -89,13 +124,16 @@ async fn once(
     }
 }
 
-async fn tcp(port: u16) -> Result<String, String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))
+/// `here` is this machine's port that leads to the guest's.
+pub async fn tcp(here: u16, port: u16, guest: &dyn Guest) -> Result<String, String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", here))
         .await
         .map_err(|e| e.to_string())?;
     let mut first = [0; 200];
     match timeout(HELD, stream.read(&mut first)).await {
-        Err(_) => Ok("the connection is held".into()),
+        // Held by QEMU alone, while the guest does not answer at all?
+        Err(_) if guest.is_connected(port).await => Ok("the connection is held".into()),
+        Err(_) => Err("the guest does not answer".into()),
         Ok(Ok(0)) => Err("the connection was closed at once".into()),
         Ok(Ok(count)) => Ok(String::from_utf8_lossy(&first[..count]).into_owned()),
         Ok(Err(error)) => Err(error.to_string()),
@@ -174,6 +212,21 @@ fn decoded(text: &str) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
+    struct OnPaper {
+        connected: bool,
+    }
+
+    #[async_trait]
+    impl Guest for OnPaper {
+        async fn is_connected(&self, _: u16) -> bool {
+            self.connected
+        }
+
+        fn agent(&self) -> &Path {
+            Path::new("/none")
+        }
+    }
+
     #[test]
     fn answers_are_judged() {
         assert!(judge_http(b"HTTP/1.1 200 OK\r\n\r\nall well", None).is_ok());
@@ -198,12 +251,19 @@ mod tests {
             drop(listener.accept().await);
             let (mut second, _) = listener.accept().await.unwrap();
             second.write_all(b"SSH-2.0-x\r\n").await.unwrap();
-            let _held = listener.accept().await;
+            let _held = [listener.accept().await, listener.accept().await];
             sleep(Duration::from_secs(10)).await;
         });
-        assert!(tcp(port).await.is_err());
-        assert!(tcp(port).await.unwrap().starts_with("SSH"));
-        assert!(tcp(port).await.is_ok(), "it is held");
+        let guest = OnPaper { connected: true };
+        assert!(tcp(port, 22, &guest).await.is_err());
+        assert!(tcp(port, 22, &guest).await.unwrap().starts_with("SSH"));
+        assert!(tcp(port, 22, &guest).await.is_ok(), "it is held");
+        let silent = OnPaper { connected: false };
+        let held = tcp(port, 22, &silent).await;
+        assert!(
+            held.is_err(),
+            "QEMU takes it, the guest does not answer: {held:?}"
+        );
         serving.abort();
     }
 
@@ -215,7 +275,7 @@ mod tests {
         let probe = ask(
             &settings,
             &BTreeMap::from([(5432, 7777)]),
-            Path::new("/none"),
+            &OnPaper { connected: true },
         )
         .await;
         assert!(probe.passed, "{probe:?}");

@@ -8,6 +8,8 @@ use console::units::{Bytes, Duration as Written};
 use console::{Failure, OrFailure};
 use serde::Deserialize;
 
+use crate::command::boot::{BusArg, FirmwareArg};
+
 /// All settings; VMs that are not named are drilled too, for a sign of life.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,6 +36,10 @@ pub struct VmSettings {
     #[serde(default)]
     pub skip: bool,
     pub memory: Option<Bytes>,
+    pub cpus: Option<u64>,
+    /// Where the recovery point does not tell: of a list of disks, it tells nothing.
+    pub firmware: Option<FirmwareArg>,
+    pub disk_bus: Option<BusArg>,
     /// What the policy of the site asks for; the vault does not tell.
     pub rpo: Option<Written>,
     pub rto: Option<Written>,

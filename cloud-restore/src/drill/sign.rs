@@ -1,11 +1,13 @@
 //! Waiting for a sign of life.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
+use super::probe;
 use super::report::Sign;
 use crate::machine::{Qmp, Running};
 
@@ -21,15 +23,17 @@ const TAIL_BYTES: u64 = 64 << 10;
 
 /// Which signs count.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted {
+pub struct Wanted<'a> {
     pub still_screen: bool,
+    /// Ports of the guest that its probes name, and this machine's that lead there.
+    pub ports: &'a BTreeMap<u16, u16>,
 }
 
 /// Waits for a sign; `None` when `until` comes first or the machine ends.
 pub async fn wait(
     running: &mut Running,
     serial: &Path,
-    wanted: Wanted,
+    wanted: Wanted<'_>,
     until: Instant,
     picture: &Path,
 ) -> Option<Sign> {
@@ -46,6 +50,11 @@ pub async fn wait(
                 .is_ok()
             {
                 return Some(Sign::GuestAgent);
+            }
+            for (there, here) in wanted.ports {
+                if probe::tcp(*here, *there, running).await.is_ok() {
+                    return Some(Sign::OpenPort);
+                }
             }
             agent_asked = Instant::now();
         }

@@ -15,13 +15,14 @@ use vault_store::read::{Point, Vault};
 use super::probe;
 use super::report::publish::Pictures;
 use super::report::{
-    self, Boot, DrilledPoint, FileHash, Level, Preflight, PreflightFinding, VmDrill,
+    self, Boot, DrilledPoint, FileHash, Level, Preflight, PreflightFinding, Sign, VmDrill,
 };
 use super::settings::{self, VmSettings};
 use super::sign::{self, Wanted};
+use crate::command::boot::{BusArg, FirmwareArg};
 use crate::guest;
 use crate::hardware::{Architecture, Hardware};
-use crate::machine::{Choices, Console, Local, Network, Plan, Qmp, Running, plan};
+use crate::machine::{Choices, Console, Local, Network, Plan, Qmp, Running, how, plan};
 use crate::served::{CacheArgs, Opened, Writes, open_disks};
 
 /// Until a sign of life. Emulated, a large guest takes half an hour.
@@ -110,15 +111,22 @@ impl Drill<'_> {
         let architecture = hardware.architecture.unwrap_or(Architecture::X86_64);
         let local = Local::ask(architecture, self.kvm)?;
         let ports = ports(&settings)?;
-        let choices = Choices {
+        let mut choices = Choices {
+            cpus: settings.cpus,
+            uefi: settings.firmware.map(|f| matches!(f, FirmwareArg::Uefi)),
+            bus: settings.disk_bus.map(BusArg::bus),
             memory_bytes: settings.memory.map(console::units::Bytes::get),
             network: Network::Isolated {
                 forwards: ports.iter().map(|(there, here)| (*here, *there)).collect(),
             },
             ..Choices::default()
         };
-        let plan = plan(&hardware, &choices, &local);
-        let names: Vec<&str> = plan.disks.iter().map(|disk| disk.name.as_str()).collect();
+        let mut planned = plan(&hardware, &choices, &local);
+        let names: Vec<&str> = planned
+            .disks
+            .iter()
+            .map(|disk| disk.name.as_str())
+            .collect();
         let disks = open_disks(self.vault, &point, &names, self.cache, &Writes::ThrownAway).await?;
         let excluded = |opened: &&Opened| {
             let disk = hardware.disks.iter().find(|disk| disk.name == opened.name);
@@ -131,6 +139,11 @@ impl Drill<'_> {
             .collect();
         let facts = guest::inspect(guest::machine(&settings.name, &hardware), &looked_at).await?;
         let judgement = guest_inspection::judge(&facts, Target::Qemu);
+        if choices.uefi.is_none() && hardware.firmware.is_none() {
+            // A list of disks does not tell; what lies on them does.
+            choices.uefi = Some(facts.boots_by_uefi());
+            planned = plan(&hardware, &choices, &local);
+        }
         let read_bytes = disks
             .iter()
             .map(|opened| opened.disk.usage().read_bytes)
@@ -151,7 +164,7 @@ impl Drill<'_> {
             settings,
             disks,
             result,
-            plan,
+            plan: planned,
             local,
             ports,
         })
@@ -189,6 +202,7 @@ impl Drill<'_> {
         };
         let wanted = Wanted {
             still_screen: settings.still_screen,
+            ports: &ports,
         };
         let until = running.started + settings::wait(settings.wait, most);
         let sign = sign::wait(&mut running, &serial, wanted, until, &picture).await;
@@ -196,13 +210,35 @@ impl Drill<'_> {
         if sign.is_some() {
             result.level = Level::Booted;
             for asked in &settings.probes {
-                let probe = probe::ask(asked, &ports, running.guest_agent()).await;
+                let probe = probe::ask(asked, &ports, &running).await;
                 result.probes.push(probe);
             }
             tokio::time::sleep(BEFORE_PICTURE).await;
         }
         let held = result.probes.iter().all(|probe| probe.passed);
-        if sign.is_some() && held {
+        let foreseen = result
+            .preflight
+            .as_ref()
+            .is_some_and(|p| p.verdict == "boots");
+        // A boot menu and a kernel's last words stand still too.
+        let counts = sign != Some(Sign::StillScreen) || foreseen || !result.probes.is_empty();
+        let ended = running.has_ended();
+        let failures: u64 = disks.iter().map(|o| o.disk.usage().failures).sum();
+        result.error = match (sign, ended) {
+            (_, Some(status)) => Some(format!("QEMU ended by itself, with {}", how(status))),
+            (None, None) => Some(format!(
+                "no sign of life was seen within {}",
+                console::show::duration(seconds)
+            )),
+            (Some(_), None) if failures > 0 => Some(format!(
+                "{failures} requests of the guest failed: the vault or the overlay could not serve them"
+            )),
+            (Some(_), None) if !counts => {
+                Some("its screen stood still, and nothing else says that it came up".into())
+            }
+            (Some(_), None) => None,
+        };
+        if held && result.error.is_none() {
             result.passed = true;
             let all = running.started.elapsed().saturating_sub(BEFORE_PICTURE);
             result.measured_rto_seconds = Some(
@@ -245,12 +281,6 @@ impl Drill<'_> {
             written_bytes: usage(|usage| usage.written_bytes),
             fetched_bytes: (self.meter.snapshot() - before).bytes_received,
         });
-        if sign.is_none() {
-            result.error = Some(format!(
-                "no sign of life was seen within {}",
-                console::show::duration(seconds)
-            ));
-        }
         result
     }
 }
@@ -281,10 +311,12 @@ async fn shut_down(running: &mut Running, most: Duration) -> String {
         let _ = monitor.command("system_powerdown", json!({})).await;
     }
     match tokio::time::timeout(most, running.ended()).await {
-        Ok(_) => format!(
+        Ok(Ok(status)) if status.success() => format!(
             "it shut down in {}",
             console::show::duration(started.elapsed())
         ),
+        Ok(Ok(status)) => format!("QEMU ended with {}", how(status)),
+        Ok(Err(failure)) => words(&failure),
         Err(_) => format!(
             "it did not shut down within {}, and was switched off",
             console::show::duration(most)

@@ -57,7 +57,7 @@ pub fn arguments(
 ) -> Vec<String> {
     let mut out = Arguments::default();
     out.0
-        .extend(["-no-user-config", "-nodefaults", "-no-reboot"].map(String::from));
+        .extend(["-no-user-config", "-nodefaults"].map(String::from));
     let secure = flash.is_some_and(|flash| flash.secure);
     let machine = match (plan.machine, secure) {
         (Machine::Pc, _) => "pc",
@@ -160,8 +160,13 @@ fn disks(out: &mut Arguments, plan: &Plan, sockets: &Sockets) {
             .serial
             .as_ref()
             .map(|serial| format!(",serial={serial}"));
+        // An error is the guest's: by default QEMU stops a machine whose disk is full, and nobody would go on with it.
+        let errors = match disk.bus {
+            Bus::Nvme => "",
+            _ => ",werror=report,rerror=report",
+        };
         let rest = format!(
-            "drive=disk{number},bootindex={}{}",
+            "drive=disk{number},bootindex={}{}{errors}",
             number + 1,
             serial.clone().unwrap_or_default()
         );

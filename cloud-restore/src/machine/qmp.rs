@@ -4,6 +4,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -32,7 +33,9 @@ impl Qmp {
     /// The guest agent, if it answers: what it said to others before is skipped.
     pub async fn agent(path: &Path, wait: Duration) -> io::Result<Self> {
         let mut agent = Self::open(path).await?;
-        let id = std::process::id();
+        // One that no earlier connection asked with, whose answers may still come.
+        static ASKED: AtomicU64 = AtomicU64::new(0);
+        let id = u64::from(std::process::id()) << 20 | ASKED.fetch_add(1, Relaxed) % (1 << 20);
         let sync = json!({"execute": "guest-sync", "arguments": {"id": id}});
         agent.send(&sync).await?;
         let answered = async {

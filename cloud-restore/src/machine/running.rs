@@ -121,6 +121,27 @@ impl Running {
         ended.or_failure(|| Failure::failed("QEMU cannot be waited for"))
     }
 
+    /// How it ended, if it has.
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.qemu.try_wait().ok().flatten()
+    }
+
+    /// Whether a connection to this port of the guest stands: QEMU takes any connection here before the guest is asked.
+    pub async fn is_connected(&self, port: u16) -> bool {
+        let Ok(mut monitor) = self.monitor().await else {
+            return false;
+        };
+        let line = json!({ "command-line": "info usernet" });
+        let told = monitor.command("human-monitor-command", line).await;
+        let told = told.unwrap_or_default();
+        let port = port.to_string();
+        // TCP[ESTABLISHED]  25  127.0.0.1  40022  10.0.2.15  22  0  0
+        told.as_str().unwrap_or_default().lines().any(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            words.first() == Some(&"TCP[ESTABLISHED]") && words.contains(&port.as_str())
+        })
+    }
+
     /// QEMU's monitor; it is there some moments after the start.
     pub async fn monitor(&self) -> std::io::Result<Qmp> {
         let mut tries = 0;

@@ -22,12 +22,16 @@ const TOGETHER: usize = 16;
 /// memory is bounded and what is asked for does not wait in a row.
 const AHEAD: usize = 8;
 
+/// Groups that are fetched for whoever waits, at the same time.
+const ASKED: usize = 32;
+
 type Coming = Shared<BoxFuture<'static, Result<Chunk, Arc<str>>>>;
 
 pub struct Chunks {
     source: Arc<dyn ChunkSource>,
     state: Mutex<State>,
     ahead: Arc<Semaphore>,
+    asked: Semaphore,
     pub fetched: AtomicU64,
     pub fetched_ahead: AtomicU64,
     told_of_cache: AtomicBool,
@@ -70,6 +74,7 @@ impl Chunks {
             }),
             source,
             ahead: Arc::new(Semaphore::new(AHEAD)),
+            asked: Semaphore::new(ASKED),
             fetched: AtomicU64::new(0),
             fetched_ahead: AtomicU64::new(0),
             told_of_cache: AtomicBool::new(false),
@@ -231,6 +236,11 @@ impl Chunks {
         let chunks = self.clone();
         tokio::spawn(async move {
             let _clear = Clear(&chunks, &positions);
+            // Never closed; what is read ahead has a place of its own.
+            let _turn = match &permit {
+                Some(_) => None,
+                None => chunks.asked.acquire().await.ok(),
+            };
             let fetched = chunks.source.fetch(&positions).await;
             chunks.keep(&positions, &fetched);
             for (sender, chunk) in senders.into_iter().zip(fetched) {
@@ -281,8 +291,13 @@ impl Drop for Clear<'_> {
     }
 }
 
+/// A small part is copied, so that it does not hold its chunk for as long as a client takes to read it.
 fn slice(chunk: &Bytes, within: Range<u64>) -> Bytes {
-    chunk.slice(within.start as usize..within.end as usize)
+    let part = within.start as usize..within.end as usize;
+    match part.len() < chunk.len() / 4 {
+        true => Bytes::copy_from_slice(&chunk[part]),
+        false => chunk.slice(part),
+    }
 }
 
 fn piece_of(chunk: Chunk, within: Range<u64>) -> Piece {

@@ -21,6 +21,9 @@ use super::source::ChunkSource;
 /// One answer tells of at most this many chunks: with chunks of 256 KiB 4 GiB, which is what a request can ask for.
 const MOST_POSITIONS: u64 = 16_384;
 
+/// And at most this many ranges: a disk may be written in every other block.
+const MOST_RANGES: usize = 4096;
+
 /// One disk of a recovery point, served.
 pub struct ServedDisk {
     name: String,
@@ -31,6 +34,7 @@ pub struct ServedDisk {
     written: AtomicBool,
     read_bytes: AtomicU64,
     written_bytes: AtomicU64,
+    failures: AtomicU64,
 }
 
 /// What was asked of a disk so far.
@@ -42,6 +46,8 @@ pub struct Usage {
     pub chunks_fetched: u64,
     /// Of these, before they were asked for.
     pub chunks_fetched_ahead: u64,
+    /// Requests that were answered with an error: the client did not get what the point has, or could not write.
+    pub failures: u64,
 }
 
 impl ServedDisk {
@@ -63,6 +69,7 @@ impl ServedDisk {
             written: AtomicBool::new(written),
             read_bytes: AtomicU64::new(0),
             written_bytes: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
         }
     }
 
@@ -72,6 +79,7 @@ impl ServedDisk {
             written_bytes: self.written_bytes.load(Relaxed),
             chunks_fetched: self.chunks.fetched.load(Relaxed),
             chunks_fetched_ahead: self.chunks.fetched_ahead.load(Relaxed),
+            failures: self.failures.load(Relaxed),
         }
     }
 
@@ -81,6 +89,7 @@ impl ServedDisk {
             self.name
         );
         tracing::error!("{message}");
+        self.failures.fetch_add(1, Relaxed);
         ServeError::io(message)
     }
 
@@ -94,6 +103,7 @@ impl ServedDisk {
             self.name
         );
         tracing::error!("{message}");
+        self.failures.fetch_add(1, Relaxed);
         ServeError::no_space(message)
     }
 
@@ -130,12 +140,12 @@ impl ServedDisk {
 
     /// What the disk holds where a write begins or ends inside of a block.
     async fn ends(&self, range: &Range<u64>) -> Result<Ends, ServeError> {
-        let (first, last) = match self.overlay() {
-            Ok(overlay) => overlay
-                .read()
-                .unwrap_or_else(PoisonError::into_inner)
-                .ends(range),
-            Err(error) => return Err(error),
+        let overlay = self.overlay()?;
+        let (first, last) = {
+            let overlay = overlay.read().unwrap_or_else(PoisonError::into_inner);
+            let (first, last) = overlay.ends(range);
+            let below = |block: &u64| overlay.is_base_block(*block);
+            (first.filter(below), last.filter(below))
         };
         Ok(Ends {
             first: self.base_block(first).await?,
@@ -274,7 +284,7 @@ impl Export for ServedDisk {
         let parts = match &self.overlay {
             Some(overlay) => {
                 let overlay = overlay.read().unwrap_or_else(PoisonError::into_inner);
-                overlay.ranges(offset..end)
+                overlay.ranges(offset..end, MOST_RANGES)
             }
             None => vec![(offset..end, Kind::Base)],
         };

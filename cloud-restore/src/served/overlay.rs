@@ -76,7 +76,7 @@ impl BlockMap {
 
 /// Where written blocks are.
 enum Blocks {
-    Thrown(SealedBlocks),
+    Thrown(Box<SealedBlocks>),
     Kept(KeptOverlay),
 }
 
@@ -84,6 +84,8 @@ enum Blocks {
 pub struct Overlay {
     map: BlockMap,
     blocks: Blocks,
+    /// The highest count that a failed write may have used up.
+    spent: u32,
 }
 
 /// Part of a range that is read: as the disk has it, or as it was written since.
@@ -107,7 +109,8 @@ impl Overlay {
     pub fn thrown_away(folder: &Path) -> io::Result<Self> {
         Ok(Overlay {
             map: BlockMap::default(),
-            blocks: Blocks::Thrown(SealedBlocks::create(folder)?),
+            blocks: Blocks::Thrown(Box::new(SealedBlocks::create(folder)?)),
+            spent: 0,
         })
     }
 
@@ -118,6 +121,7 @@ impl Overlay {
         Ok(Overlay {
             map,
             blocks: Blocks::Kept(kept),
+            spent: 0,
         })
     }
 
@@ -127,12 +131,12 @@ impl Overlay {
         self.map.base_until(blocks.start, blocks.end) == blocks.end
     }
 
-    /// A range, by where it is.
-    pub fn ranges(&self, range: Range<u64>) -> Vec<(Range<u64>, Kind)> {
+    /// A range, by where it is: the first `most` parts of it.
+    pub fn ranges(&self, range: Range<u64>, most: usize) -> Vec<(Range<u64>, Kind)> {
         let mut out = Vec::new();
         let blocks = blocks_of(&range);
         let mut block = blocks.start;
-        while block < blocks.end {
+        while block < blocks.end && out.len() < most {
             let kind = Kind::of(self.map.get(block));
             let end = match kind {
                 Kind::Base => self.map.base_until(block, blocks.end),
@@ -161,7 +165,10 @@ impl Overlay {
                 }
             })
         };
-        self.ranges(range).into_iter().map(part).collect()
+        self.ranges(range, usize::MAX)
+            .into_iter()
+            .map(part)
+            .collect()
     }
 
     /// The end of the blocks that are zero, or written, as `first` is.
@@ -191,16 +198,20 @@ impl Overlay {
                 (first..first + count).for_each(|block| self.map.set(block, 1));
             }
             Blocks::Thrown(blocks) => {
-                let count = (data.len() / BLOCK) as u64;
-                let written = (first..first + count).map(|block| self.map.get(block) & !ZERO);
-                let generation = written.max().unwrap_or(0) + 1;
-                if generation == ZERO {
-                    return Err(io::Error::other(
-                        "a block was written two thousand million times",
-                    ));
+                // One by one: a write that fails in the middle must leave the others as the map has them, and a count
+                // that it used must not come again.
+                for (block, data) in (first..).zip(data.chunks(BLOCK)) {
+                    let generation = (self.map.get(block) & !ZERO).max(self.spent) + 1;
+                    if generation == ZERO {
+                        let worn = "a block was written two thousand million times";
+                        return Err(io::Error::other(worn));
+                    }
+                    if let Err(error) = blocks.write(block, generation, data) {
+                        self.spent = generation;
+                        return Err(error);
+                    }
+                    self.map.set(block, generation);
                 }
-                blocks.write(first, generation, data)?;
-                (first..first + count).for_each(|block| self.map.set(block, generation));
             }
         }
         Ok(())
@@ -236,6 +247,11 @@ impl Overlay {
             true => ((head || tail).then_some(last), None),
             false => (head.then_some(blocks.start), tail.then_some(last)),
         }
+    }
+
+    /// Whether nobody wrote this block: else what lies below it need not be had.
+    pub fn is_base_block(&self, block: u64) -> bool {
+        Kind::of(self.map.get(block)) == Kind::Base
     }
 
     fn fill(&self, block: u64, base: Option<&[u8]>, into: &mut [u8]) -> io::Result<()> {

@@ -7,6 +7,7 @@ use clap::Args;
 use console::units::Bytes;
 use console::{Failure, OrFailure};
 use vault_store::read::{DiskImage, Point, Vault};
+use virtual_disk::nbd::server::Export;
 
 use super::cache::Cache;
 use super::disk::ServedDisk;
@@ -91,6 +92,16 @@ pub async fn open_disks(
         });
     }
     Ok(opened)
+}
+
+/// Makes durable what is kept, of all disks, whatever fails of one.
+pub async fn flush_all(disks: &[Opened]) -> Result<(), Failure> {
+    let mut all = Ok(());
+    for opened in disks {
+        let flushed = opened.disk.flush().await;
+        all = all.and(flushed.map_err(|e| Failure::failed(e.to_string())));
+    }
+    all
 }
 
 fn kept(

@@ -77,6 +77,8 @@ pub struct KeptOverlay {
     blocks_at: u64,
     /// Of the map, since the last flush.
     changed: BTreeMap<u64, u8>,
+    /// A flush failed: the kernel tells of lost blocks once, and the next flush would pass over them.
+    broken: bool,
 }
 
 impl KeptOverlay {
@@ -102,7 +104,10 @@ impl KeptOverlay {
         let length = file.metadata().map_err(failed("examine"))?.len();
         let map_bytes = over.size_bytes.div_ceil(BLOCK_BYTES);
         let blocks_at = (HEAD_BYTES + map_bytes).next_multiple_of(ALIGN);
-        if length == 0 {
+        let mut found = vec![0; HEAD_BYTES as usize];
+        let whole = file.read_exact_at(&mut found, 0).is_ok();
+        // Empty, or cut off before its head was written.
+        if length == 0 || (whole && found.iter().all(|byte| *byte == 0)) {
             let head = head_of(over).map_err(failed("write"))?;
             let whole = blocks_at + over.size_bytes.next_multiple_of(BLOCK_BYTES);
             // Its head goes last: a file that is cut off here is none, and is begun anew.
@@ -112,10 +117,8 @@ impl KeptOverlay {
             made.and_then(|()| file.sync_all())
                 .map_err(failed("write"))?;
         } else {
-            let mut head = vec![0; HEAD_BYTES as usize];
-            file.read_exact_at(&mut head, 0)
-                .map_err(|_| OverlayError::Unknown(path.to_owned()))?;
-            let found = read_head(&head).ok_or_else(|| OverlayError::Unknown(path.to_owned()))?;
+            let found = whole.then(|| read_head(&found)).flatten();
+            let found = found.ok_or_else(|| OverlayError::Unknown(path.to_owned()))?;
             if found != *over {
                 return Err(OverlayError::Other {
                     path: path.to_owned(),
@@ -129,6 +132,7 @@ impl KeptOverlay {
             size_bytes: over.size_bytes,
             blocks_at,
             changed: BTreeMap::new(),
+            broken: false,
         })
     }
 
@@ -181,6 +185,16 @@ impl KeptOverlay {
     }
 
     pub fn flush(&mut self) -> io::Result<()> {
+        if self.broken {
+            let lost = "an earlier flush of the overlay failed: what was written since may be lost";
+            return Err(io::Error::other(lost));
+        }
+        let flushed = self.make_durable();
+        self.broken = flushed.is_err();
+        flushed
+    }
+
+    fn make_durable(&mut self) -> io::Result<()> {
         self.file.sync_data()?;
         if self.changed.is_empty() {
             return Ok(());

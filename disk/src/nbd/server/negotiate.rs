@@ -260,6 +260,9 @@ fn meta_contexts(
     data: &[u8],
 ) {
     let set = replies.option == wire::OPT_SET_META_CONTEXT;
+    if set {
+        session.allocation = None;
+    }
     if set && !session.structured {
         replies.error(m::REP_ERR_INVALID, "structured replies come first");
         return;

@@ -49,10 +49,11 @@ pub async fn transmit<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     };
     let ended = session.run().await;
     // Whoever asked for something before going gets it: a flush must not be cut off.
+    let mut all = ended;
     while let Some(done) = session.waiting.join_next().await {
-        done.unwrap_or_else(|e| Err(io::Error::other(e)))?;
+        all = all.and(done.unwrap_or_else(|e| Err(io::Error::other(e))));
     }
-    ended
+    all
 }
 
 struct Session<S> {
