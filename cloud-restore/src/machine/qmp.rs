@@ -35,7 +35,8 @@ impl Qmp {
         let mut agent = Self::open(path).await?;
         // One that no earlier connection asked with, whose answers may still come.
         static ASKED: AtomicU64 = AtomicU64::new(0);
-        let id = u64::from(std::process::id()) << 20 | ASKED.fetch_add(1, Relaxed) % (1 << 20);
+        let number = ASKED.fetch_add(1, Relaxed) % (1 << 20);
+        let id = (u64::from(std::process::id()) << 20) | number;
         let sync = json!({"execute": "guest-sync", "arguments": {"id": id}});
         agent.send(&sync).await?;
         let answered = async {
