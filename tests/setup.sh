@@ -140,6 +140,17 @@ optional() {
 }
 
 # Only root has these, and not in every container.
+# try_mount MKFS MOUNT…: a file system in a file, made and mounted.
+try_mount() {
+    local make=$1 folder code=0
+    shift
+    folder=$(mktemp -d)
+    truncate -s 8M "$folder/image"
+    mkdir "$folder/mounted"
+    $make "$folder/image" >/dev/null 2>&1 && "$@" "$folder/image" "$folder/mounted" 2>/dev/null && umount "$folder/mounted" || code=1
+    rm -rf "$folder"
+    return $code
+}
 loop_device() {
     local file device
     file=$(mktemp)
@@ -147,9 +158,9 @@ loop_device() {
     device=$(losetup --find --show "$file" 2>/dev/null) && losetup --detach "$device"
     local code=$?
     rm "$file"
-    return $code
+    [[ $code -eq 0 ]] && try_mount "mke2fs -q -F" mount -o loop
 }
-fuse_mount() { [[ $(id -u) -eq 0 && -c /dev/fuse ]]; }
+fuse_mount() { try_mount "mkntfs -q -F" ntfs-3g; }
 mount_namespace() {
     local try
     for try in -m -rm; do
