@@ -11,10 +11,11 @@ use vault_format::kit::Kit;
 use vault_format::names;
 use vault_store::StoreError;
 use vault_store::objects::{Meter, ObjectError, Objects, OpenOptions, open_vault_url};
-use vault_store::read::Vault;
+use vault_store::read::{Point, Vault};
 
 use crate::failure::attempting;
 use crate::kit_file::{read_kit, unlock};
+use crate::vm_point::VmPoint;
 
 /// With which kit, and which vault.
 #[derive(Debug, Clone, Default, Args)]
@@ -93,6 +94,12 @@ impl AccessArgs {
 }
 
 impl OpenVault {
+    /// The recovery point that was named on the command line.
+    pub async fn find_point(&self, wanted: &VmPoint) -> Result<Point, Failure> {
+        let found = self.vault.find_point(&wanted.vm, &wanted.selector).await;
+        found.map_err(attempting(format!("cannot open recovery point {wanted}")))
+    }
+
     /// What opening the vault found.
     pub fn findings(&self) -> Vec<Finding> {
         let note = |text: &String| {

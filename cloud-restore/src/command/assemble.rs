@@ -15,7 +15,6 @@ use virtual_disk::partial_file;
 
 use crate::access::AccessArgs;
 use crate::definition::{DefinedDisk, Definition, Hypervisor};
-use crate::failure::attempting;
 use crate::hardware::{DiskHardware, Hardware};
 use crate::interrupt;
 use crate::outputs::{self, Formats, Outputs, Place};
@@ -77,12 +76,7 @@ pub struct AssembleArgs {
 pub async fn run(args: AssembleArgs, access: &AccessArgs, output: &OutputArgs) -> Result<Exit> {
     let open = access.open().await?;
     let started = open.meter.snapshot();
-    let wanted = &args.point;
-    let point = open
-        .vault
-        .find_point(&wanted.vm, &wanted.selector)
-        .await
-        .map_err(attempting(format!("cannot open recovery point {wanted}")))?;
+    let point = open.find_point(&args.point).await?;
     let disks = choose(&point.manifest, &args.disks)?;
     let mut findings = open.findings();
     findings.extend(point_view::of_point(&point));

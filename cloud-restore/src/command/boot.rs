@@ -10,7 +10,6 @@ use console::{Exit, Failure, Finding, OutputArgs, show};
 use serde::{Deserialize, Serialize};
 
 use crate::access::AccessArgs;
-use crate::failure::attempting;
 use crate::fetched::FetchedJson;
 use crate::hardware::{Architecture, Bus, Hardware};
 use crate::interrupt;
@@ -164,12 +163,7 @@ struct BootedJson<'a> {
 pub async fn run(args: BootArgs, access: &AccessArgs, output: &OutputArgs) -> Result<Exit> {
     let open = access.open().await?;
     let before = open.meter.snapshot();
-    let wanted = &args.point;
-    let point = open
-        .vault
-        .find_point(&wanted.vm, &wanted.selector)
-        .await
-        .map_err(attempting(format!("cannot open recovery point {wanted}")))?;
+    let point = open.find_point(&args.point).await?;
     let facts = &point.manifest.facts;
     let hardware = Hardware::of(&point.manifest);
     let architecture = hardware.architecture.unwrap_or(Architecture::X86_64);

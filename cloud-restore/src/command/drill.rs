@@ -250,8 +250,7 @@ async fn points(
         }
     }
     for wanted in named {
-        let point = open.vault.find_point(&wanted.vm, &wanted.selector).await;
-        let point = point.map_err(attempting(format!("cannot open recovery point {wanted}")));
+        let point = open.find_point(wanted).await;
         findings.extend(point.iter().flat_map(point_view::of_point));
         out.push((settings.of(&wanted.vm), point));
     }

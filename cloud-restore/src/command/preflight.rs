@@ -9,7 +9,6 @@ use guest_inspection::judge::{Judgement, Severity, Target, Verdict};
 use serde::Serialize;
 
 use crate::access::AccessArgs;
-use crate::failure::attempting;
 use crate::fetched::FetchedJson;
 use crate::guest;
 use crate::hardware::Hardware;
@@ -80,12 +79,7 @@ struct PreflightJson<'a> {
 pub async fn run(args: PreflightArgs, access: &AccessArgs, output: &OutputArgs) -> Result<Exit> {
     let open = access.open().await?;
     let before = open.meter.snapshot();
-    let wanted = &args.point;
-    let point = open
-        .vault
-        .find_point(&wanted.vm, &wanted.selector)
-        .await
-        .map_err(attempting(format!("cannot open recovery point {wanted}")))?;
+    let point = open.find_point(&args.point).await?;
     let facts = &point.manifest.facts;
     let hardware = Hardware::of(&point.manifest);
     let kept = hardware.disks.iter().filter(|disk| !disk.excluded);

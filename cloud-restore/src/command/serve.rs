@@ -11,7 +11,6 @@ use virtual_disk::nbd::NbdAddress;
 use virtual_disk::nbd::server::{Export, NamedExport, NbdListener, NbdServer, TlsServer};
 
 use crate::access::AccessArgs;
-use crate::failure::attempting;
 use crate::interrupt;
 use crate::point_view;
 use crate::served::{CacheArgs, Opened, Writes, flush_all, open_disks};
@@ -96,12 +95,7 @@ pub async fn run(args: ServeArgs, access: &AccessArgs, output: &OutputArgs) -> R
     let tls = args.tls.as_deref().map(TlsServer::new).transpose();
     let tls = tls.map_err(|e| Failure::usage(e.to_string()))?;
     let open = access.open().await?;
-    let wanted = &args.point;
-    let point = open
-        .vault
-        .find_point(&wanted.vm, &wanted.selector)
-        .await
-        .map_err(attempting(format!("cannot open recovery point {wanted}")))?;
+    let point = open.find_point(&args.point).await?;
     let facts = &point.manifest.facts;
     let disks = super::assemble::choose(&point.manifest, &args.disks)?;
     let names: Vec<&str> = disks.iter().map(|disk| disk.name.as_str()).collect();
