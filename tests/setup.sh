@@ -7,8 +7,8 @@
 # since a newer qemu from elsewhere would conflict with Debian's. Everything else is cached outside
 # of the clone, in SPARESITE_CACHE. The command finds in its environment:
 #   SPARESITE_CACHE     the cache
-#   SPARESITE_PYTHON    a Python with tests/requirements.txt      (test, test-boot)
-#   SPARESITE_MOTO      moto_server, the S3 stand-in              (test, test-boot)
+#   SPARESITE_PYTHON    a Python with tests/requirements.txt      (test, bench, test-boot)
+#   SPARESITE_MOTO      moto_server, the S3 stand-in              (test, bench, test-boot)
 #   SPARESITE_AZURITE   azurite-blob, the Azure stand-in          (test)
 #   SPARESITE_REQUIRE   1: a test that finds something missing fails, but for what
 #   SPARESITE_WITHOUT   names, as it is not to be had here        (check, test)
@@ -192,7 +192,10 @@ demo)
     packages "${guest_builders[@]}"
     qemu_system
     ;;
-bench) packages cc=build-essential python3=python3 qemu-img=qemu-utils mke2fs=e2fsprogs ;;
+bench)
+    test_guest
+    packages nbdcopy=libnbd-bin fio=fio
+    ;;
 boot) qemu_system ;;
 test-boot) test_guest ;;
 *) fail "$usage" ;;

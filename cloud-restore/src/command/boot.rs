@@ -15,7 +15,7 @@ use crate::hardware::{Architecture, Bus, Hardware};
 use crate::interrupt;
 use crate::machine::{Choices, Console, Local, Network, Running, how, plan};
 use crate::point_view;
-use crate::served::{CacheArgs, Writes, flush_all, open_disks};
+use crate::served::{CacheArgs, Writes, flush_all, open_disks, unanswered};
 use crate::vm_point::VmPoint;
 
 #[derive(Debug, Args)]
@@ -216,6 +216,7 @@ pub async fn run(args: BootArgs, access: &AccessArgs, output: &OutputArgs) -> Re
     }
     let mut findings = open.findings();
     findings.extend(point_view::of_point(&point));
+    findings.extend(unanswered(&disks));
     let fetched = open.meter.snapshot() - before;
     let booted = BootedJson {
         vm: &facts.vm,

@@ -13,7 +13,7 @@ use virtual_disk::nbd::server::{Export, NamedExport, NbdListener, NbdServer, Tls
 use crate::access::AccessArgs;
 use crate::interrupt;
 use crate::point_view;
-use crate::served::{CacheArgs, Opened, Writes, flush_all, open_disks};
+use crate::served::{CacheArgs, Opened, Writes, flush_all, open_disks, unanswered};
 use crate::vm_point::{VmPoint, vm_name};
 
 #[derive(Debug, Args)]
@@ -155,8 +155,15 @@ pub async fn run(args: ServeArgs, access: &AccessArgs, output: &OutputArgs) -> R
             show::size(open.meter.snapshot().bytes_received),
         );
     }
-    let findings = open.findings();
-    console::print_findings(&findings)?;
+    let mut findings = open.findings();
+    findings.extend(unanswered(&opened));
+    // The one document of --json was printed when it began.
+    match output.json {
+        true => findings
+            .iter()
+            .for_each(|f| tracing::warn!("{}: {}: {}", f.on, f.what, f.why)),
+        false => console::print_findings(&findings)?,
+    }
     Ok(Exit::of(&findings))
 }
 

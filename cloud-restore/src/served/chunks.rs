@@ -1,7 +1,7 @@
 //! Which chunks are at hand, and which are on their way: each is fetched once, however many ask for it, and what a run of
 //! reads will want next is fetched before it is asked for.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,25 +16,37 @@ use super::cache::{Cache, Found, Spill};
 use super::read_ahead::ReadAhead;
 use super::source::{Chunk, ChunkSource};
 
-/// Chunks fetched in one go: their records lie side by side as a rule, so they are one request of some MB.
-const TOGETHER: usize = 16;
-/// Groups that are read ahead at the same time: with chunks of 256 KiB 32 MiB. Past that nothing is read ahead, so that
-/// memory is bounded and what is asked for does not wait in a row.
-const AHEAD: usize = 8;
+/// Chunks fetched in one go: their records lie side by side as a rule, so they are one request of some MB. With a request
+/// for each chunk a client that reads a whole disk got a quarter of `assemble`'s rate out of an S3 server.
+const TOGETHER: usize = 32;
+/// Chunks that are fetched in one go lie within so many positions.
+const WITHIN: u64 = 64;
+/// Groups that are fetched for whoever waits, at the same time. What is asked for meanwhile waits, and goes together.
+const ASKED: usize = 8;
+/// Groups that are read ahead at the same time beside those.
+const AHEAD: usize = 3;
+/// Nothing more is read ahead where so many chunks wait to be fetched: with chunks of 256 KiB 128 MiB.
+const MOST_WAITING: usize = 512;
 
-/// Groups that are fetched for whoever waits, at the same time.
-const ASKED: usize = 32;
-
-type Coming = Shared<BoxFuture<'static, Result<Chunk, Arc<str>>>>;
+type Fetched = Result<Chunk, Arc<str>>;
+type Coming = Shared<BoxFuture<'static, Fetched>>;
+type Sender = oneshot::Sender<Fetched>;
 
 pub struct Chunks {
     source: Arc<dyn ChunkSource>,
     state: Mutex<State>,
-    ahead: Arc<Semaphore>,
+    ahead: Semaphore,
     asked: Semaphore,
     pub fetched: AtomicU64,
     pub fetched_ahead: AtomicU64,
     told_of_cache: AtomicBool,
+}
+
+/// Why something is fetched.
+#[derive(Clone, Copy)]
+enum Kind {
+    Asked,
+    Ahead,
 }
 
 struct State {
@@ -42,10 +54,44 @@ struct State {
     /// A bit for each position that is known to be a hole.
     holes: Vec<u64>,
     coming: HashMap<u64, Coming>,
+    /// Of what is coming, what nobody fetches yet.
+    waiting: BTreeMap<u64, Sender>,
+    /// The order in which that was asked for, or is to be read ahead: with what was taken since.
+    asked: VecDeque<u64>,
+    ahead: VecDeque<u64>,
     runs: ReadAhead,
 }
 
 impl State {
+    /// Says that a chunk is on its way, and who will tell when it is there.
+    fn expect(&mut self, position: u64) -> (Sender, Coming) {
+        let (sender, receiver) = oneshot::channel();
+        let ended = || Err(Arc::from("its task ended early"));
+        let coming = receiver.map(move |got| got.unwrap_or_else(|_| ended()));
+        let coming = coming.boxed().shared();
+        self.coming.insert(position, coming.clone());
+        (sender, coming)
+    }
+
+    /// What waits longest of its kind, with all that waits next to it.
+    fn take(&mut self, kind: Kind) -> Vec<(u64, Sender)> {
+        let order = match kind {
+            Kind::Asked => &mut self.asked,
+            Kind::Ahead => &mut self.ahead,
+        };
+        let first = loop {
+            match order.pop_front() {
+                Some(position) if self.waiting.contains_key(&position) => break position,
+                Some(_) => {}
+                None => return Vec::new(),
+            }
+        };
+        let near = self.waiting.range(first..first.saturating_add(WITHIN));
+        let near: Vec<u64> = near.map(|(position, _)| *position).take(TOGETHER).collect();
+        let out = |position| Some((position, self.waiting.remove(&position)?));
+        near.into_iter().filter_map(out).collect()
+    }
+
     fn is_hole(&self, position: u64) -> bool {
         let word = self.holes[(position / 64) as usize];
         word & 1 << (position % 64) != 0
@@ -70,10 +116,13 @@ impl Chunks {
                 cache,
                 holes: vec![0; count.div_ceil(64) as usize],
                 coming: HashMap::new(),
+                waiting: BTreeMap::new(),
+                asked: VecDeque::new(),
+                ahead: VecDeque::new(),
                 runs: ReadAhead::default(),
             }),
             source,
-            ahead: Arc::new(Semaphore::new(AHEAD)),
+            ahead: Semaphore::new(AHEAD),
             asked: Semaphore::new(ASKED),
             fetched: AtomicU64::new(0),
             fetched_ahead: AtomicU64::new(0),
@@ -176,18 +225,48 @@ impl Chunks {
     fn start(self: &Arc<Self>, positions: &[u64]) -> HashMap<u64, Coming> {
         let mut out = HashMap::new();
         let mut state = self.state();
-        let mut missing = Vec::new();
+        let mut to_fetch = 0_usize;
         for position in positions {
-            match state.coming.get(position) {
-                Some(coming) => drop(out.insert(*position, coming.clone())),
-                None if state.is_known(*position) => {}
-                None => missing.push(*position),
+            match state.coming.get(position).cloned() {
+                Some(coming) => {
+                    out.insert(*position, coming);
+                    // To be read ahead: it is more urgent now.
+                    if !state.waiting.contains_key(position) {
+                        continue;
+                    }
+                }
+                None if state.is_known(*position) => continue,
+                None => {
+                    let (sender, coming) = state.expect(*position);
+                    state.waiting.insert(*position, sender);
+                    out.insert(*position, coming);
+                }
             }
+            state.asked.push_back(*position);
+            to_fetch += 1;
         }
-        for group in missing.chunks(TOGETHER) {
-            out.extend(self.fetch(&mut state, group.to_vec(), None));
+        for _ in 0..to_fetch.div_ceil(TOGETHER) {
+            tokio::spawn(self.clone().fetch_waiting(Kind::Asked));
         }
         out
+    }
+
+    /// Until nothing of its kind waits any more: tasks of their own fetch, so that it comes to an end even if nobody waits.
+    async fn fetch_waiting(self: Arc<Self>, kind: Kind) {
+        // Never closed.
+        let _turn = match kind {
+            Kind::Asked => self.asked.acquire().await,
+            Kind::Ahead => self.ahead.acquire().await,
+        };
+        loop {
+            let group = self.state().take(kind);
+            if group.is_empty() {
+                return;
+            }
+            // Apart: should it panic, the others that wait have this one still.
+            let chunks = self.clone();
+            let _ = tokio::spawn(async move { chunks.fetch(group).await }).await;
+        }
     }
 
     /// Notes a read, and fetches what its run will want next.
@@ -202,53 +281,32 @@ impl Chunks {
     pub fn prefetch(self: &Arc<Self>, range: Range<u64>) {
         let range = range.start..range.end.min(self.source.size_bytes());
         let mut state = self.state();
-        let missing: Vec<u64> = self
-            .positions(&range)
-            .filter(|position| !state.is_known(*position))
-            .collect();
-        for group in missing.chunks(TOGETHER) {
-            let Ok(permit) = self.ahead.clone().try_acquire_owned() else {
-                return;
-            };
-            self.fetched_ahead.fetch_add(group.len() as u64, Relaxed);
-            self.fetch(&mut state, group.to_vec(), Some(permit));
+        let mut count = 0_usize;
+        for position in self.positions(&range) {
+            if state.waiting.len() >= MOST_WAITING {
+                break;
+            }
+            if !state.is_known(position) {
+                let (sender, _) = state.expect(position);
+                state.waiting.insert(position, sender);
+                state.ahead.push_back(position);
+                count += 1;
+            }
+        }
+        self.fetched_ahead.fetch_add(count as u64, Relaxed);
+        for _ in 0..count.div_ceil(TOGETHER) {
+            tokio::spawn(self.clone().fetch_waiting(Kind::Ahead));
         }
     }
 
-    /// Fetches a group in a task of its own: it comes to an end even if nobody waits any more.
-    fn fetch(
-        self: &Arc<Self>,
-        state: &mut State,
-        positions: Vec<u64>,
-        permit: Option<tokio::sync::OwnedSemaphorePermit>,
-    ) -> Vec<(u64, Coming)> {
-        let mut senders = Vec::with_capacity(positions.len());
-        let mut coming = Vec::with_capacity(positions.len());
-        for position in &positions {
-            let (sender, receiver) = oneshot::channel();
-            senders.push(sender);
-            let ended = || Err(Arc::from("its task ended early"));
-            let wait = receiver.map(move |got| got.unwrap_or_else(|_| ended()));
-            let wait = wait.boxed().shared();
-            state.coming.insert(*position, wait.clone());
-            coming.push((*position, wait));
+    async fn fetch(&self, group: Vec<(u64, Sender)>) {
+        let (positions, senders): (Vec<u64>, Vec<Sender>) = group.into_iter().unzip();
+        let _clear = Clear(self, &positions);
+        let fetched = self.source.fetch(&positions).await;
+        self.keep(&positions, &fetched);
+        for (sender, chunk) in senders.into_iter().zip(fetched) {
+            let _ = sender.send(chunk.map_err(Arc::from));
         }
-        let chunks = self.clone();
-        tokio::spawn(async move {
-            let _clear = Clear(&chunks, &positions);
-            // Never closed; what is read ahead has a place of its own.
-            let _turn = match &permit {
-                Some(_) => None,
-                None => chunks.asked.acquire().await.ok(),
-            };
-            let fetched = chunks.source.fetch(&positions).await;
-            chunks.keep(&positions, &fetched);
-            for (sender, chunk) in senders.into_iter().zip(fetched) {
-                let _ = sender.send(chunk.map_err(Arc::from));
-            }
-            drop(permit);
-        });
-        coming
     }
 
     fn keep(&self, positions: &[u64], fetched: &[Result<Chunk, String>]) {

@@ -16,7 +16,7 @@ mod source;
 mod tests;
 
 pub use disk::{ServedDisk, Usage};
-pub use serving::{CacheArgs, Opened, Writes, flush_all, open_disks};
+pub use serving::{CacheArgs, Opened, Writes, flush_all, open_disks, unanswered};
 
 /// The unit of overlays, and of what is sealed in files: the vault's block.
 pub const BLOCK_BYTES: u64 = 4096;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use console::units::Bytes;
-use console::{Failure, OrFailure};
+use console::{Failure, Finding, OrFailure};
 use vault_store::read::{DiskImage, Point, Vault};
 use virtual_disk::nbd::server::Export;
 
@@ -102,6 +102,23 @@ pub async fn flush_all(disks: &[Opened]) -> Result<(), Failure> {
         all = all.and(flushed.map_err(|e| Failure::failed(e.to_string())));
     }
     all
+}
+
+/// What a client asked for and did not get, of each disk.
+pub fn unanswered(disks: &[Opened]) -> Vec<Finding> {
+    let of = |opened: &Opened| {
+        let failures = opened.disk.usage().failures;
+        let requests = if failures == 1 { "request" } else { "requests" };
+        (failures > 0).then(|| {
+            Finding::new(
+                format!("{failures} {requests} answered with an I/O error"),
+                format!("disk {}", opened.name),
+                "the vault could not be reached or is damaged there, or what was written found no room; each is in the log",
+                "see that the vault answers, then `sparesite-restore verify` says what of it is lost",
+            )
+        })
+    };
+    disks.iter().filter_map(of).collect()
 }
 
 fn kept(

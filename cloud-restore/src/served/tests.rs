@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -37,6 +37,7 @@ fn truth() -> Vec<u8> {
 #[derive(Default)]
 struct Source {
     asked: Mutex<Vec<u64>>,
+    requests: AtomicU64,
     fails: AtomicBool,
     slow: bool,
 }
@@ -53,6 +54,7 @@ impl ChunkSource for Source {
 
     async fn fetch(&self, positions: &[u64]) -> Vec<Result<Chunk, String>> {
         self.asked.lock().unwrap().extend(positions);
+        self.requests.fetch_add(1, Relaxed);
         if self.slow {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -277,4 +279,25 @@ async fn a_run_of_reads_finds_what_it_wants_next_at_hand() {
         usage.chunks_fetched_ahead > 0 && usage.read_bytes == 10 * 32 * 1024,
         "{usage:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_for_while_others_wait_goes_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Arc::new(Source {
+        slow: true,
+        ..Source::default()
+    });
+    let disk = serve(source.clone(), folder.path(), 40, None);
+    let asks = (0..40u64).map(|position| {
+        let at = position * u64::from(CHUNK);
+        read(&disk, at, 1)
+    });
+    futures::future::join_all(asks).await;
+    let mut asked = source.asked.lock().unwrap().clone();
+    asked.sort_unstable();
+    assert_eq!(asked, (0..40).collect::<Vec<u64>>(), "each once");
+    // At most 32 go at once, and alone; the other eight lie side by side.
+    let requests = source.requests.load(Relaxed);
+    assert!(requests <= 34, "{requests} requests");
 }

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+from . import serving
 from .measure import Failed, timed
 from .programs import fresh_folder, same_bytes
 
@@ -230,6 +231,11 @@ class Bench:
             self.results["requests"] = json.loads(path.read_text())
         else:
             self.say(f"  requests: {path} is not there; those rows stay unmeasured")
+
+    def serving(self):
+        """Boots and reads straight from the vault; ours only."""
+        if self.ours:
+            serving.measure(self)
 
 
 def wrote_anchor(report):

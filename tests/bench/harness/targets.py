@@ -15,6 +15,12 @@ ASSEMBLE_TIMES_AS_FAST = 2.0
 ASSEMBLE_OF_QEMU_IMG = 1.5
 MEMORY_MIB = 300
 SYNTHETIC_MEMORY_MIB = 600
+BOOT_OF_LOCAL = 1.5
+LATE_BOOT_OF_LOCAL = 3.0
+FETCHED_OF_READ = 1.0
+FETCHED_OF_STORED = 0.25
+NBD_OF_ASSEMBLE = 0.7
+RANDOM_READS_PER_SECOND = 20_000
 
 UNMEASURED = "not measured"
 
@@ -177,6 +183,52 @@ def request_rows(results):
     return rows
 
 
+def serving_rows(results):
+    return [*boot_rows(results["serving"]), *read_rows(results["serving"])]
+
+
+def boot_rows(figures):
+    rows = []
+    boots = figures.get("boots", [])
+    local = median([row["local"] for row in boots], "seconds") if boots else None
+    for name, limit, what in (
+        ("vault", BOOT_OF_LOCAL, "boot to login from S3, of a local raw file"),
+        ("late", LATE_BOOT_OF_LOCAL, "the same with 50 ms more for each request"),
+    ):
+        value, detail = None, ""
+        if boots:
+            seconds = median([row[name] for row in boots], "seconds")
+            value, detail = seconds / local, f"{seconds:.1f} s, local {local:.1f} s"
+        rows.append(at_most(what, limit, value, detail))
+    large = figures.get("large")
+    for whole, limit, what in (
+        ("read_bytes", FETCHED_OF_READ, "guest with 2 GiB of data: fetched until login, of what it read"),
+        ("stored_bytes", FETCHED_OF_STORED, "fetched until login, of what is stored of it"),
+    ):
+        value, detail = None, ""
+        if large:
+            value = large["fetched_bytes"] / large[whole]
+            detail = f"{large['fetched_bytes'] / 1e6:,.0f} of {large[whole] / 1e6:,.0f} MB"
+        rows.append(at_most(what, limit, value, detail))
+    return rows
+
+
+def read_rows(figures):
+    sequential = figures.get("sequential")
+    value, detail = None, ""
+    if sequential:
+        nbd, assemble = (median([row[name] for row in sequential], "wall") for name in ("nbd", "assemble"))
+        value, detail = assemble / nbd, f"nbdcopy {nbd:.1f} s, assemble {assemble:.1f} s"
+    rows = [at_least("sequential read through NBD, of assemble's rate", NBD_OF_ASSEMBLE, value, detail)]
+    row = Row("4 KiB random reads, warm, depth 16, one connection", f"≥ {RANDOM_READS_PER_SECOND:,} a second")
+    random = figures.get("random")
+    if random:
+        row.met = random["per_second"] >= RANDOM_READS_PER_SECOND
+        row.measured = f"{random['per_second']:,.0f} a second"
+        row.detail = f"99th percentile {random['p99_milliseconds']:.2f} ms"
+    return [*rows, row]
+
+
 JUDGES = {
     "initial": initial_rows,
     "delta": delta_rows,
@@ -184,6 +236,7 @@ JUDGES = {
     "assemble": assemble_rows,
     "memory": memory_rows,
     "requests": request_rows,
+    "serving": serving_rows,
 }
 
 

@@ -3,6 +3,7 @@
 import unittest
 
 from harness.phases import wrote_anchor
+from harness.serving import local_machine
 from harness.targets import OURS, judge
 
 
@@ -12,7 +13,7 @@ def run(wall=1.0, added=0, rss=100):
 
 def results(**changes):
     names = ("initial", "delta", "assemble", "cycles", "assemble after cycles")
-    empty = {name: {} for name in (*names, "synthetic", "limits", "requests")}
+    empty = {name: {} for name in (*names, "synthetic", "limits", "requests", "serving")}
     return {**empty, **changes}
 
 
@@ -20,7 +21,39 @@ def verdicts(phase, **changes):
     return [row.verdict() for row in judge(results(**changes), [phase])]
 
 
+def serving(local=20.0, vault=30.0, late=60.0, fetched=100, read=100, stored=400, nbd=10.0, assemble=7.0, per_second=20_000):
+    boots = [{"local": {"seconds": local}, "vault": {"seconds": vault}, "late": {"seconds": late}}]
+    return {
+        "boots": boots,
+        "large": {"fetched_bytes": fetched, "read_bytes": read, "stored_bytes": stored},
+        "sequential": [{"nbd": run(nbd), "assemble": run(assemble)}],
+        "random": {"per_second": per_second, "p99_milliseconds": 1.0},
+    }
+
+
 class Targets(unittest.TestCase):
+    def test_what_is_served_is_judged_each_for_itself(self):
+        self.assertEqual(verdicts("serving", serving=serving()), ["ok"] * 6)
+        self.assertEqual(verdicts("serving"), ["not measured"] * 6)
+        for number, worse in enumerate((
+            {"vault": 30.1}, {"late": 60.1}, {"read": 99}, {"stored": 399}, {"nbd": 10.1}, {"per_second": 19_999},
+        )):
+            expected = ["ok"] * 6
+            expected[number] = "MISSED"
+            self.assertEqual(verdicts("serving", serving=serving(**worse)), expected, worse)
+
+    def test_the_local_machine_is_the_vaults_but_for_its_disk_and_sockets(self):
+        machine = [
+            "qemu", "-blockdev", "driver=nbd,node-name=disk0,discard=unmap,server.type=unix,server.path=/tmp/a/nbd,export=vm",
+            "-device", "virtio-blk-pci,drive=disk0", "-chardev", "socket,id=agent,path=/tmp/a/agent,server=on,wait=off",
+            "-serial", "file:/tmp/a/serial", "-qmp", "unix:/tmp/a/qmp,server=on,wait=off",
+        ]
+        self.assertEqual(local_machine(machine, "/b/disk", "/b/serial", "/b"), [
+            "qemu", "-blockdev", "driver=raw,node-name=disk0,discard=unmap,file.driver=file,file.filename=/b/disk",
+            "-device", "virtio-blk-pci,drive=disk0", "-chardev", "socket,id=agent,path=/b/agent,server=on,wait=off",
+            "-serial", "file:/b/serial", "-qmp", "unix:/b/qmp,server=on,wait=off",
+        ])
+
     def test_the_fastest_peer_and_our_median_count(self):
         phase = {"restic": [run(40)], "rustic": [run(30)], OURS: [run(9), run(10), run(99)]}
         self.assertEqual(verdicts("initial", initial=phase), ["ok"])

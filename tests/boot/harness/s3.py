@@ -96,10 +96,12 @@ def environment(endpoint):
 
 
 class Door:
-    """Forwards one loopback port to a server. `shut` cuts what is open and refuses what comes."""
+    """Forwards one loopback port to a server, each request after `delay` seconds. `shut` cuts what is open and refuses
+    what comes."""
 
-    def __init__(self, host, port, seed=1):
+    def __init__(self, host, port, seed=1, delay=0.0):
         self.target = (host, port)
+        self.delay = delay
         self.connections = set()
         self.carried = {}               # client → bytes that came from it, while it is connected
         self.lock = threading.Lock()
@@ -189,6 +191,9 @@ class Door:
     def _count(self, client, count):
         with self.lock:
             self.carried[client] += count
+        # What asks for an object is one piece; a connection waits alone, as over a long line.
+        if self.delay:
+            time.sleep(self.delay)
 
     def __enter__(self):
         return self

@@ -9,6 +9,7 @@ mod namespace;
 mod process;
 mod programs;
 mod qemu;
+mod reader;
 mod run;
 mod site;
 
@@ -20,5 +21,6 @@ pub use namespace::{SmallDisk, small_disk};
 pub use process::{Background, qemu_nbd_of, wait_until};
 pub use programs::{program, program_folder};
 pub use qemu::{GUEST_DISK_BYTES, Left, Monitor, Qemu};
+pub use reader::{make_reader, reader_says};
 pub use run::Run;
 pub use site::{Site, Where, copy_folder, packs};

@@ -34,6 +34,8 @@ pub enum ProxyFault {
     LoseAnswer,
     /// The answer's body breaks off after so many bytes.
     CutBody(usize),
+    /// One bit in the middle of the answer's body is another one.
+    FlipBit,
     /// Neither passes nor is answered for so long; then the connection closes.
     Hang(Duration),
 }
@@ -89,6 +91,11 @@ impl CountingProxy {
     /// The fault of the next request that has none yet.
     pub fn next(&self, fault: ProxyFault) {
         lock(&self.shared.faults).push_back(fault);
+    }
+
+    /// No fault is left for what comes.
+    pub fn clear(&self) {
+        lock(&self.shared.faults).clear();
     }
 
     /// While it is down, every connection is closed before anything passes.
@@ -173,7 +180,7 @@ fn answer(request: &Message, port: u16, fault: &ProxyFault) -> io::Result<Option
             http1::exchange(port, request)?;
             Ok(None)
         }
-        ProxyFault::Pass | ProxyFault::CutBody(_) => {
+        ProxyFault::Pass | ProxyFault::CutBody(_) | ProxyFault::FlipBit => {
             let mut response = http1::exchange(port, request)?;
             response.start = response.start.replacen("HTTP/1.0", "HTTP/1.1", 1);
             Ok(Some(response))
@@ -194,6 +201,10 @@ fn deliver(
         response.body.clear();
     } else {
         response.set("content-length", response.body.len().to_string());
+    }
+    let middle = response.body.len() / 2;
+    if let (ProxyFault::FlipBit, Some(byte)) = (fault, response.body.get_mut(middle)) {
+        *byte ^= 1;
     }
     if let ProxyFault::CutBody(bytes) = fault {
         response.body.truncate(*bytes);

@@ -1,0 +1,134 @@
+//! `boot` of a guest that reads its whole disk and says what it read, from a store that has its troubles meanwhile.
+
+use std::fs;
+use std::time::Duration;
+
+use journeys::*;
+use testkit::{CountingProxy, ProxyFault, S3Server};
+
+const DISK: u64 = 32 * MIB;
+
+struct Booted {
+    site: Site,
+    proxy: CountingProxy,
+    _server: S3Server,
+    /// What the guest must say.
+    right: Vec<String>,
+}
+
+impl Booted {
+    fn site() -> Self {
+        let server = S3Server::start();
+        let proxy = CountingProxy::start(server.port());
+        let vault = Where {
+            url: format!("s3://{}/v", server.create_bucket()),
+            env: server.env_through(proxy.port),
+        };
+        let site = Site::on(vault);
+        let disk = site.path("vm.raw");
+        make_random(&disk, DISK, 1);
+        make_reader(&disk);
+        site.configure_one();
+        site.sync();
+        proxy.take_counts();
+        Booted {
+            right: reader_says(&disk),
+            site,
+            proxy,
+            _server: server,
+        }
+    }
+
+    /// The guest switches itself off at the end.
+    fn boot(&self) -> (Run, Vec<String>) {
+        let serial = self.site.path("serial");
+        let _ = fs::remove_file(&serial);
+        let mut command = self
+            .site
+            .restore_command(&["boot", "vm", "--json", "--accel", "tcg"]);
+        command.args(["--cache-folder", &self.site.shown(""), "--serial"]);
+        let run = Run::of(command.arg(&serial));
+        let said = fs::read(&serial).unwrap_or_default();
+        let said = String::from_utf8_lossy(&said);
+        (run, said.lines().map(str::to_owned).collect())
+    }
+
+    /// As far as the guest came; what it read was right.
+    #[track_caller]
+    fn judge_broken_off(&self, run: &Run, said: &[String], passed: usize) {
+        let (last, read) = said.split_last().expect("it spoke");
+        assert_eq!(last, "E", "the guest has an I/O error: {run}");
+        assert_eq!(
+            read,
+            &self.right[..read.len()],
+            "and nothing wrong before it"
+        );
+        assert!(read.len() > passed, "only {} pieces were read", read.len());
+        assert!(
+            run.stderr.contains("disk vm@1 vm: cannot read at offset"),
+            "{run}"
+        );
+        let found = &run.json()["findings"][0];
+        assert!(
+            found["on"].as_str().is_some_and(|on| on.contains("vm")),
+            "{run}"
+        );
+        assert!(
+            found["what"]
+                .as_str()
+                .is_some_and(|what| what.contains("I/O error")),
+            "{run}"
+        );
+    }
+}
+
+#[test]
+fn a_machine_boots_from_a_store_that_fails_stalls_and_corrupts_now_and_then() {
+    let booted = Booted::site();
+    for _ in 0..12 {
+        for fault in [
+            ProxyFault::Pass,
+            ProxyFault::status(503, ""),
+            ProxyFault::CutBody(1000),
+            ProxyFault::Pass,
+            ProxyFault::FlipBit,
+            ProxyFault::Hang(Duration::from_millis(300)),
+            ProxyFault::Pass,
+            ProxyFault::status(500, ""),
+        ] {
+            booted.proxy.next(fault);
+        }
+    }
+    let (run, said) = booted.boot();
+    let run = run.ok();
+    let (last, read) = said.split_last().expect("it spoke");
+    assert_eq!(last, ".", "it came to the end of its disk: {run}");
+    assert!(read == booted.right, "what it read is the disk");
+    let told = run.json();
+    assert!(told["read_bytes"].as_u64() >= Some(DISK), "{run}");
+    let answers = booted.proxy.counts().requests;
+    for status in [" 503", " 500", " 0"] {
+        assert!(
+            answers.iter().any(|line| line.ends_with(status)),
+            "{answers:?}"
+        );
+    }
+}
+
+#[test]
+fn a_store_that_is_lost_or_corrupts_during_a_boot_is_an_io_error_of_the_guest_and_told() {
+    let booted = Booted::site();
+    let (run, said) = booted.boot();
+    run.ok();
+    assert_eq!(said.len(), booted.right.len() + 1);
+    let requests = booted.proxy.take_counts().requests.len();
+    let gone = ProxyFault::status(404, "");
+    for fault in [gone, ProxyFault::FlipBit] {
+        // Most of the way; then nothing right comes any more.
+        (0..requests * 3 / 4).for_each(|_| booted.proxy.next(ProxyFault::Pass));
+        (0..1000).for_each(|_| booted.proxy.next(fault.clone()));
+        let (run, said) = booted.boot();
+        booted.judge_broken_off(&run.exits(3), &said, 0);
+        booted.proxy.clear();
+    }
+}
