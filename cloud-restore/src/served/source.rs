@@ -71,7 +71,13 @@ impl ChunkSource for VaultSource {
     }
 
     async fn fetch(&self, positions: &[u64]) -> Vec<Result<Chunk, String>> {
-        match self.fetch_all(positions).await {
+        let mut fetched = self.fetch_all(positions).await;
+        // What was damaged on its way is whole the next time; what a store's weakness asks of patience was spent below.
+        if let Err(error @ StoreError::Format { .. }) = &fetched {
+            tracing::warn!(%error, "it is fetched again");
+            fetched = self.fetch_all(positions).await;
+        }
+        match fetched {
             Ok(chunks) => chunks,
             Err(error) => vec![Err(error.to_string()); positions.len()],
         }
