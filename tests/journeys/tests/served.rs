@@ -235,6 +235,26 @@ fn ten_thousand_reads_and_writes_are_those_of_a_model_and_the_vault_stays_as_it_
     }
 }
 
+#[test]
+fn fio_finds_what_it_wrote_at_depth() {
+    if !here("fio") {
+        testkit::skip("fio");
+        return;
+    }
+    let site = captured();
+    let serving = Serving::start(&site, &["vm@1", "--listen", &site.shown("s")]);
+    let uri = format!("--uri={}", serving.uri());
+    // Blocks of odd sizes, and sixteen at once, each with a checksum of its own, read back.
+    let job = "--name=written --ioengine=nbd --rw=randwrite --bsrange=512-64k --blockalign=512 --size=24M --iodepth=16 \
+               --verify=crc32c --verify_fatal=1 --do_verify=1 --randseed=7";
+    let mut words: Vec<&str> = job.split_whitespace().collect();
+    words.push(&uri);
+    let mut fio = Command::new("fio");
+    let ran = Run::of(fio.args(words).current_dir(site.folder())).ok();
+    assert!(ran.stdout.contains("err= 0"), "{ran}");
+    serving.end().ok();
+}
+
 fn snapshot(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let mut out = Vec::new();
     for entry in fs::read_dir(folder).expect("a folder").flatten() {
