@@ -9,11 +9,11 @@ use rustix::fs::OFlags;
 use crate::error::DiskError;
 use crate::format::Format;
 use crate::format::vhd::{self, VhdFooter};
-use crate::new_file::FileWriter;
-use crate::new_image::ImageWriter;
 use crate::partial::Partial;
 use crate::raw::{RawDisk, size_of};
 use crate::writer::{DiskReadWriter, DiskWriter};
+use crate::writing::Writing;
+use crate::{new_file, new_image};
 
 #[derive(Debug, Clone)]
 pub struct CreateOptions {
@@ -51,10 +51,10 @@ pub fn create(
     check(path, format, size_bytes)?;
     if is_device(path) {
         let device = open_device(path, size_bytes)?;
-        return Ok(Box::new(DeviceWriter {
-            disk: device,
-            sync: options.sync,
-        }));
+        let sync = options.sync;
+        return Ok(Box::new(Writing::in_place(device, move |device| {
+            if sync { device.sync() } else { Ok(()) }
+        })));
     }
     let partial = Partial::new(path)?;
     Ok(begin(partial, format, size_bytes, options)?.disk)
@@ -88,10 +88,10 @@ fn begin(
 ) -> Result<Resumable, DiskError> {
     let footer = match format {
         Format::Qcow2 | Format::Vhdx | Format::Vmdk | Format::Vdi => {
-            let image = ImageWriter::new(partial, format, size_bytes, options)?;
+            let (image, is_resumed) = new_image::begin(partial, format, size_bytes, options)?;
             return Ok(Resumable {
-                is_resumed: image.is_resumed(),
                 disk: Box::new(image),
+                is_resumed,
             });
         }
         Format::Raw => None,
@@ -101,10 +101,10 @@ fn begin(
             options.vhd_unique_id,
         )),
     };
-    let file = FileWriter::new(partial, size_bytes, footer, options.sync)?;
+    let (file, is_resumed) = new_file::begin(partial, size_bytes, footer, options.sync)?;
     Ok(Resumable {
-        is_resumed: file.is_resumed(),
         disk: Box::new(file),
+        is_resumed,
     })
 }
 
@@ -160,27 +160,4 @@ fn open_device(path: &Path, size_bytes: u64) -> Result<RawDisk, DiskError> {
         });
     }
     RawDisk::new(path, file, Some(size_bytes))
-}
-
-struct DeviceWriter {
-    disk: RawDisk,
-    sync: bool,
-}
-
-impl DiskWriter for DeviceWriter {
-    fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
-        self.disk.write_at(offset, data)
-    }
-
-    fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskError> {
-        self.disk.write_zeroes(offset, length)
-    }
-
-    fn starts_as_zeroes(&self) -> bool {
-        false
-    }
-
-    fn finish(self: Box<Self>) -> Result<(), DiskError> {
-        if self.sync { self.disk.sync() } else { Ok(()) }
-    }
 }

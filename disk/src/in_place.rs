@@ -1,7 +1,6 @@
 //! Writing over an old disk: reading and writing the same image.
 
 use std::fs::File;
-use std::ops::Range;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
@@ -13,7 +12,8 @@ use crate::open::{Access, Inspected, OpenOptions, inspect};
 use crate::qemu_nbd;
 use crate::raw::{RawDisk, open_file, size_of};
 use crate::reader::DiskReader;
-use crate::writer::{DiskReadWriter, DiskWriter};
+use crate::writer::DiskReadWriter;
+use crate::writing::Writing;
 
 /// Opens an existing disk to be read and overwritten. It ends up with exactly
 /// `size_bytes`: a raw file is resized, a block device may be larger, a VHD may have
@@ -34,7 +34,7 @@ pub fn open_in_place(
     match &inspected.access {
         Access::InPlace { limit_bytes, .. } => {
             let disk = open_raw(&inspected, *limit_bytes, size_bytes)?;
-            Ok(Box::new(InPlace(disk)))
+            Ok(Box::new(Writing::in_place(disk, |disk| disk.sync())))
         }
         Access::Qemu { description } => {
             let disk = qemu_nbd::serve(&qemu_nbd::Export {
@@ -47,7 +47,7 @@ pub fn open_in_place(
             })?;
             let found = disk.size_bytes();
             check_size(&inspected.path, inspected.format, found, size_bytes)?;
-            Ok(Box::new(InPlace(disk)))
+            Ok(Box::new(Writing::in_place(disk, NbdDisk::close)))
         }
     }
 }
@@ -96,56 +96,4 @@ fn is_device(path: &Path, file: &File) -> Result<bool, DiskError> {
     file.metadata()
         .map(|m| m.file_type().is_block_device())
         .map_err(|e| DiskError::io("examine", path, e))
-}
-
-struct InPlace<D>(D);
-
-impl<D: DiskReader> DiskReader for InPlace<D> {
-    fn size_bytes(&self) -> u64 {
-        self.0.size_bytes()
-    }
-
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DiskError> {
-        self.0.read_at(offset, buf)
-    }
-
-    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, DiskError> {
-        self.0.next_data(offset)
-    }
-}
-
-impl DiskWriter for InPlace<RawDisk> {
-    fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
-        self.0.write_at(offset, data)
-    }
-
-    fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskError> {
-        self.0.write_zeroes(offset, length)
-    }
-
-    fn starts_as_zeroes(&self) -> bool {
-        false
-    }
-
-    fn finish(self: Box<Self>) -> Result<(), DiskError> {
-        self.0.sync()
-    }
-}
-
-impl DiskWriter for InPlace<NbdDisk> {
-    fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
-        self.0.write_at(offset, data)
-    }
-
-    fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskError> {
-        self.0.write_zeroes(offset, length)
-    }
-
-    fn starts_as_zeroes(&self) -> bool {
-        false
-    }
-
-    fn finish(self: Box<Self>) -> Result<(), DiskError> {
-        self.0.close()
-    }
 }

@@ -19,6 +19,7 @@ mod reader;
 mod unbuffered;
 mod whole;
 mod writer;
+mod writing;
 
 pub use create::{CreateOptions, Resumable, create, create_or_resume};
 pub use error::DiskError;

@@ -9,6 +9,7 @@ use crate::nbd::wire::{BASE_ALLOCATION, STATE_ZERO};
 use crate::nbd::{ExportInfo, ExtentMap, NbdAddress, NbdError, NbdOptions, NbdPool};
 use crate::qemu_nbd::QemuNbd;
 use crate::reader::{DiskReader, check_range};
+use crate::writer::WriteAt;
 
 /// How much of the disk one map request asks for.
 const MAP_BYTES: u64 = 1 << 30;
@@ -200,41 +201,6 @@ impl NbdDisk {
         }
     }
 
-    pub(crate) fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
-        let length = data.len() as u64;
-        check_range(|| self.name.clone(), offset, length, self.size_bytes())?;
-        let result = self.pool.with(false, |c| c.write(offset, data));
-        *self.data_map() = DataMap::default();
-        result.map_err(|e| self.error(e))
-    }
-
-    /// Zeroes what does not read as zero already: some formats can only write zeroes out.
-    pub(crate) fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskError> {
-        check_range(|| self.name.clone(), offset, length, self.size_bytes())?;
-        let mut done = offset;
-        let mapped = self.export().has_context(BASE_ALLOCATION);
-        while done < offset + length {
-            let mut data = done..offset + length;
-            if mapped {
-                let map = self.status(BASE_ALLOCATION, done, data.end)?;
-                let known = DataMap::from_extents(done, &map);
-                match known.next(done) {
-                    Ok(range) if range.start < data.end => {
-                        data = range.start..range.end.min(data.end);
-                    }
-                    Ok(_) => return Ok(()),
-                    Err(end) => {
-                        done = end;
-                        continue;
-                    }
-                }
-            }
-            self.zero_data(&data)?;
-            done = data.end;
-        }
-        Ok(())
-    }
-
     fn zero_data(&self, range: &Range<u64>) -> Result<(), DiskError> {
         let length = range.end - range.start;
         let result = self
@@ -284,6 +250,43 @@ impl NbdDisk {
             .map_err(|e| self.error(e))?;
         let skip = (offset - start) as usize;
         buf.copy_from_slice(&wide[skip..skip + buf.len()]);
+        Ok(())
+    }
+}
+
+impl WriteAt for NbdDisk {
+    fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
+        let length = data.len() as u64;
+        check_range(|| self.name.clone(), offset, length, self.size_bytes())?;
+        let result = self.pool.with(false, |c| c.write(offset, data));
+        *self.data_map() = DataMap::default();
+        result.map_err(|e| self.error(e))
+    }
+
+    /// Zeroes what does not read as zero already: some formats can only write zeroes out.
+    fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+        check_range(|| self.name.clone(), offset, length, self.size_bytes())?;
+        let mut done = offset;
+        let mapped = self.export().has_context(BASE_ALLOCATION);
+        while done < offset + length {
+            let mut data = done..offset + length;
+            if mapped {
+                let map = self.status(BASE_ALLOCATION, done, data.end)?;
+                let known = DataMap::from_extents(done, &map);
+                match known.next(done) {
+                    Ok(range) if range.start < data.end => {
+                        data = range.start..range.end.min(data.end);
+                    }
+                    Ok(_) => return Ok(()),
+                    Err(end) => {
+                        done = end;
+                        continue;
+                    }
+                }
+            }
+            self.zero_data(&data)?;
+            done = data.end;
+        }
         Ok(())
     }
 }

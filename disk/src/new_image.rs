@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
-use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -19,61 +18,68 @@ use crate::open::{Access, OpenOptions, inspect};
 use crate::partial::Partial;
 use crate::qemu_nbd;
 use crate::reader::DiskReader;
-use crate::writer::DiskWriter;
+use crate::writing::Writing;
 
 /// The qemu-nbd of a run that was killed writes out its cache before it ends.
 const LAST_RUN_ENDS: Duration = Duration::from_secs(60);
 /// What a format may round a disk's size up by.
 const ROUNDED_BYTES: u64 = 1 << 20;
 
-pub(crate) struct ImageWriter {
-    // Its server ends before the partial file is removed.
-    disk: NbdDisk,
+/// Goes on with the partial image, if it is there, whole, and of the right size, and then says so.
+pub(crate) fn begin(
     partial: Partial,
-    sync: bool,
-    resumed: bool,
+    format: Format,
+    size_bytes: u64,
+    options: &CreateOptions,
+) -> Result<(Writing<NbdDisk>, bool), DiskError> {
+    let left = match partial.is_there() {
+        true => left_by_last_run(&partial, format, size_bytes, options)?,
+        false => None,
+    };
+    let resumed = left.is_some();
+    let disk = match left {
+        Some(disk) => {
+            partial.note_written();
+            disk
+        }
+        None => make(&partial, format, size_bytes, options)?,
+    };
+    let (sync, file, target) = (
+        options.sync,
+        partial.file().to_owned(),
+        partial.target().to_owned(),
+    );
+    let complete = move |disk: NbdDisk| {
+        disk.close()?;
+        match sync {
+            true => File::open(&file)
+                .and_then(|file| file.sync_all())
+                .map_err(|e| DiskError::io("write out", &target, e)),
+            false => Ok(()),
+        }
+    };
+    Ok((
+        Writing::new(disk, partial, resumed, sync, complete),
+        resumed,
+    ))
 }
 
-impl ImageWriter {
-    /// Goes on with the partial image, if it is there, whole, and of the right size.
-    pub(crate) fn new(
-        partial: Partial,
-        format: Format,
-        size_bytes: u64,
-        options: &CreateOptions,
-    ) -> Result<Self, DiskError> {
-        if partial.is_there() {
-            match resume(&partial, format, size_bytes, options) {
-                Ok(disk) => {
-                    partial.note_written();
-                    return Ok(Self {
-                        disk,
-                        partial,
-                        sync: options.sync,
-                        resumed: true,
-                    });
-                }
-                Err(error @ (DiskError::InUse { .. } | DiskError::QemuMissing { .. })) => {
-                    return Err(error);
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "what an interrupted run left cannot be used; it is begun anew");
-                    fs::remove_file(partial.file())
-                        .map_err(|e| DiskError::io("remove", partial.file(), e))?;
-                }
-            }
+/// What an interrupted run left; removed if it cannot be used.
+fn left_by_last_run(
+    partial: &Partial,
+    format: Format,
+    size_bytes: u64,
+    options: &CreateOptions,
+) -> Result<Option<NbdDisk>, DiskError> {
+    match resume(partial, format, size_bytes, options) {
+        Ok(disk) => Ok(Some(disk)),
+        Err(error @ (DiskError::InUse { .. } | DiskError::QemuMissing { .. })) => Err(error),
+        Err(error) => {
+            tracing::warn!(%error, "what an interrupted run left cannot be used; it is begun anew");
+            fs::remove_file(partial.file())
+                .map_err(|e| DiskError::io("remove", partial.file(), e))?;
+            Ok(None)
         }
-        let disk = make(&partial, format, size_bytes, options)?;
-        Ok(Self {
-            disk,
-            partial,
-            sync: options.sync,
-            resumed: false,
-        })
-    }
-
-    pub(crate) fn is_resumed(&self) -> bool {
-        self.resumed
     }
 }
 
@@ -185,49 +191,4 @@ fn make_empty(path: &Path, file: &str, format: Format, size_bytes: u64) -> Resul
     }
     let said = String::from_utf8_lossy(&made.stderr);
     Err(qemu_nbd::explain("qemu-img", path, &said))
-}
-
-impl DiskReader for ImageWriter {
-    fn size_bytes(&self) -> u64 {
-        self.disk.size_bytes()
-    }
-
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DiskError> {
-        self.disk.read_at(offset, buf)
-    }
-
-    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, DiskError> {
-        self.disk.next_data(offset)
-    }
-}
-
-impl DiskWriter for ImageWriter {
-    fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
-        self.partial.note_written();
-        self.disk.write_at(offset, data)
-    }
-
-    fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskError> {
-        self.disk.write_zeroes(offset, length)
-    }
-
-    fn starts_as_zeroes(&self) -> bool {
-        !self.resumed
-    }
-
-    fn finish(self: Box<Self>) -> Result<(), DiskError> {
-        let Self {
-            disk,
-            partial,
-            sync,
-            resumed: _,
-        } = *self;
-        disk.close()?;
-        if sync {
-            File::open(partial.file())
-                .and_then(|file| file.sync_all())
-                .map_err(|e| DiskError::io("write out", partial.target(), e))?;
-        }
-        partial.publish(sync)
-    }
 }

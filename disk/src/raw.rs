@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use crate::error::DiskError;
 use crate::reader::{DiskReader, check_range};
 use crate::unbuffered::Writes;
+use crate::writer::WriteAt;
 
 #[derive(Debug)]
 pub(crate) struct RawDisk {
@@ -58,36 +59,6 @@ impl RawDisk {
             offset,
             source,
         }
-    }
-
-    pub(crate) fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
-        self.check(offset, data.len() as u64)?;
-        self.writes
-            .write_all_at(&self.file, offset, data)
-            .map_err(|e| self.write_error(offset, e))
-    }
-
-    /// Makes a range read as zero: as a hole where the file system or the device
-    /// guarantees that it reads so, with written zeroes elsewhere.
-    pub(crate) fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskError> {
-        self.check(offset, length)?;
-        if length == 0 {
-            return Ok(());
-        }
-        for mode in [FallocateFlags::PUNCH_HOLE, FallocateFlags::ZERO_RANGE] {
-            let mode = mode | FallocateFlags::KEEP_SIZE;
-            if rustix::fs::fallocate(&self.file, mode, offset, length).is_ok() {
-                return Ok(());
-            }
-        }
-        let zeroes = vec![0; length.min(1 << 20) as usize];
-        let mut at = offset;
-        while at < offset + length {
-            let part = (offset + length - at).min(zeroes.len() as u64);
-            self.write_at(at, &zeroes[..part as usize])?;
-            at += part;
-        }
-        Ok(())
     }
 
     pub(crate) fn sync(&self) -> Result<(), DiskError> {
@@ -141,6 +112,38 @@ pub(crate) fn size_of(path: &Path, file: &File) -> Result<u64, DiskError> {
             .map_err(|e| DiskError::io("find the end of", path, e.into()));
     }
     Ok(metadata.len())
+}
+
+impl WriteAt for RawDisk {
+    fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
+        self.check(offset, data.len() as u64)?;
+        self.writes
+            .write_all_at(&self.file, offset, data)
+            .map_err(|e| self.write_error(offset, e))
+    }
+
+    /// Makes a range read as zero: as a hole where the file system or the device
+    /// guarantees that it reads so, with written zeroes elsewhere.
+    fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+        self.check(offset, length)?;
+        if length == 0 {
+            return Ok(());
+        }
+        for mode in [FallocateFlags::PUNCH_HOLE, FallocateFlags::ZERO_RANGE] {
+            let mode = mode | FallocateFlags::KEEP_SIZE;
+            if rustix::fs::fallocate(&self.file, mode, offset, length).is_ok() {
+                return Ok(());
+            }
+        }
+        let zeroes = vec![0; length.min(1 << 20) as usize];
+        let mut at = offset;
+        while at < offset + length {
+            let part = (offset + length - at).min(zeroes.len() as u64);
+            self.write_at(at, &zeroes[..part as usize])?;
+            at += part;
+        }
+        Ok(())
+    }
 }
 
 impl DiskReader for RawDisk {

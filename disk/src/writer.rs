@@ -24,3 +24,10 @@ pub trait DiskWriter: Send + Sync {
 pub trait DiskReadWriter: DiskReader + DiskWriter {}
 
 impl<T: DiskReader + DiskWriter> DiskReadWriter for T {}
+
+/// How a disk is written, whatever completes it.
+pub(crate) trait WriteAt: DiskReader {
+    fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), DiskError>;
+
+    fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DiskError>;
+}

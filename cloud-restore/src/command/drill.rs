@@ -23,7 +23,8 @@ use crate::access::{AccessArgs, OpenVault};
 use crate::drill::report::chain::Folder;
 use crate::drill::report::publish::{Pictures, Published, publish};
 use crate::drill::report::{
-    Cost, DrillReport, EarlierReports, FORMAT, Level, Prices, Requests, VaultFacts, VmDrill,
+    Cost, DrillReport, EarlierReports, FORMAT, Foretold, Level, Prices, Requests, VaultFacts,
+    VaultFinding, VmDrill,
 };
 use crate::drill::settings::{Settings, VmSettings};
 use crate::drill::vm::{Drill, Judged, drilled_point, failed};
@@ -96,12 +97,20 @@ struct DrillJson<'a> {
 
 /// What judging and booting a guest fetch: a Debian server 60 MB, a Windows server some 500 MB.
 const VM_BYTES: u64 = 300_000_000;
+/// VMs whose disks stay open from judging to booting, each with its part of the cache and up to 128 MiB in memory. Of more
+/// VMs, each one's are opened again at its turn, with the whole cache: what judging read (some 30 MB) is fetched twice.
+const MOST_OPEN: usize = 4;
 
 pub async fn run(args: DrillArgs, access: &AccessArgs, output: &OutputArgs) -> Result<Exit> {
     let settings = match &args.config {
         Some(path) => Settings::read(path)?,
         None => Settings::default(),
     };
+    let open = access.open().await?;
+    let (started_at, started, before) = (Timestamp::now(), Instant::now(), open.meter.snapshot());
+    let mut findings = open.findings();
+    let points = points(&open, &args.vms, &settings, &mut findings).await?;
+    // Now there is something to write: a wrong passphrase leaves no folder.
     let _only = match args.dry_run {
         true => None,
         false => Some(take_folder(&args.reports)?),
@@ -114,37 +123,39 @@ pub async fn run(args: DrillArgs, access: &AccessArgs, output: &OutputArgs) -> R
         ))
         .remedy("name another folder with --reports")
     })?;
-    let open = access.open().await?;
-    let (started_at, started, before) = (Timestamp::now(), Instant::now(), open.meter.snapshot());
-    let mut findings = open.findings();
-    let points = points(&open, &args.vms, &settings, &mut findings).await?;
     let names: Vec<VmSettings> = points.iter().map(|(vm, _)| vm.clone()).collect();
     foretell(names.len() as u64);
     let folder = tempfile::tempdir_in(&args.cache.cache_folder)
         .or_failure(|| Failure::failed("cannot make a folder for consoles and pictures"))?;
-    // All VMs are judged before the first one is booted, and keep what they fetched for that.
-    let share = args.cache.cache.get() / points.len().max(1) as u64;
+    // All VMs are judged before the first one is booted; a few keep what they fetched for that.
+    let keeps_open = points.len() <= MOST_OPEN;
+    let at_a_time = if keeps_open { points.len().max(1) } else { 1 };
     let cache = CacheArgs {
-        cache: Bytes(share),
+        cache: Bytes(args.cache.cache.get() / at_a_time as u64),
         ..args.cache.clone()
     };
     let drill = Drill {
         vault: &open.vault,
         meter: &open.meter,
         cache: &cache,
+        keeps_open,
         started_at,
         kvm: args.accel.map(|accel| accel == AccelArg::Kvm),
         folder: folder.path(),
     };
     let mut pictures = Pictures::new();
-    let (mut accelerator, mut vms) = (None, Vec::new());
+    let mut seen = Seen {
+        vault_findings: findings.iter().map(VaultFinding::from).collect(),
+        ..Seen::default()
+    };
     let drilled = async {
         let judged = judge_all(&drill, points).await;
         let first = judged.iter().find_map(|(_, judged)| judged.as_ref().ok());
-        accelerator = first.map(Judged::accelerator);
-        told_rate(&judged, open.meter.snapshot() - before, started.elapsed());
+        seen.accelerator = first.map(Judged::accelerator);
+        let rate = told_rate(&judged, open.meter.snapshot() - before, started.elapsed());
+        seen.foretold = Some(rate);
         for (place, judged) in judged {
-            vms.push(match judged {
+            seen.vms.push(match judged {
                 Err(failed) => failed,
                 Ok(judged) if args.dry_run => judged.result,
                 Ok(judged) => {
@@ -163,17 +174,17 @@ pub async fn run(args: DrillArgs, access: &AccessArgs, output: &OutputArgs) -> R
         let cut = Failure::failed(format!("the drill was interrupted by {by}"));
         let rest: Vec<_> = names
             .iter()
-            .skip(vms.len())
+            .skip(seen.vms.len())
             .map(|vm| failed(vm, None, &cut))
             .collect();
-        vms.extend(rest);
+        seen.vms.extend(rest);
     }
     let fetched = open.meter.snapshot() - before;
     let report = report(
         &open,
         &settings,
         &earlier,
-        (accelerator, vms),
+        seen,
         started_at,
         started.elapsed(),
         fetched,
@@ -203,6 +214,15 @@ pub async fn run(args: DrillArgs, access: &AccessArgs, output: &OutputArgs) -> R
     told::print(&report, published.as_ref())?;
     console::print_findings(&findings)?;
     Ok(Exit::of(&findings))
+}
+
+/// What a drill came to see, until it ended or was cut short.
+#[derive(Default)]
+struct Seen {
+    accelerator: Option<String>,
+    foretold: Option<Foretold>,
+    vault_findings: Vec<VaultFinding>,
+    vms: Vec<VmDrill>,
 }
 
 /// The folder of reports, for this drill alone: two ends of one chain could never be mended.
@@ -291,24 +311,32 @@ fn foretell(vms: u64) {
 }
 
 /// The same, by what judging has shown of the line.
-fn told_rate(judged: &[(usize, Result<Judged, VmDrill>)], so_far: Usage, took: Duration) {
+fn told_rate(
+    judged: &[(usize, Result<Judged, VmDrill>)],
+    so_far: Usage,
+    took: Duration,
+) -> Foretold {
     let boots = judged.iter().filter(|(_, judged)| judged.is_ok()).count() as u64;
     let rate = so_far.bytes_received as f64 / took.as_secs_f64().max(0.1);
     let expected = boots * VM_BYTES;
-    let minutes = Duration::from_secs_f64(expected as f64 / rate.max(1.0));
+    let waiting = Duration::from_secs_f64(expected as f64 / rate.max(1.0));
     tracing::warn!(
         "judged with {}; booting {boots} VMs fetches about {}, at least {} of waiting for it at the rate so far",
         show::size_decimal(so_far.bytes_received),
         show::size_decimal(expected),
-        show::duration(minutes),
+        show::duration(waiting),
     );
+    Foretold {
+        bytes: expected,
+        minutes: waiting.as_secs_f64() / 60.0,
+    }
 }
 
 fn report(
     open: &OpenVault,
     settings: &Settings,
     earlier: &Folder,
-    (accelerator, vms): (Option<String>, Vec<VmDrill>),
+    seen: Seen,
     started_at: Timestamp,
     took: Duration,
     fetched: Usage,
@@ -332,21 +360,25 @@ fn report(
         run_by: run_by(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         qemu_version: qemu_version(),
-        accelerator,
+        accelerator: seen.accelerator,
         vault: VaultFacts {
             url: open.url.clone(),
             id: open.vault.config.id.to_string(),
         },
+        vault_findings: seen.vault_findings,
         target: "qemu".to_owned(),
-        cost: Cost::new(
-            fetched.bytes_received,
-            requests,
-            took.as_secs_f64() / 60.0,
-            prices,
-        ),
+        cost: Cost {
+            foretold: seen.foretold,
+            ..Cost::new(
+                fetched.bytes_received,
+                requests,
+                took.as_secs_f64() / 60.0,
+                prices,
+            )
+        },
         previous: earlier.newest(),
         earlier_reports,
-        vms,
+        vms: seen.vms,
     }
 }
 

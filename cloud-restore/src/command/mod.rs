@@ -1,7 +1,8 @@
-//! One file a command: its arguments, what it does, what it prints.
+//! One file a command: its arguments, what it does, what it prints; and what commands share.
 
 pub mod assemble;
 pub mod boot;
+mod chosen_disks;
 pub mod drill;
 pub mod key_issue;
 pub mod key_list;

@@ -10,6 +10,7 @@ use serde::Serialize;
 use virtual_disk::nbd::NbdAddress;
 use virtual_disk::nbd::server::{Export, NamedExport, NbdListener, NbdServer, TlsServer};
 
+use super::chosen_disks::choose;
 use crate::access::AccessArgs;
 use crate::interrupt;
 use crate::point_view;
@@ -97,7 +98,7 @@ pub async fn run(args: ServeArgs, access: &AccessArgs, output: &OutputArgs) -> R
     let open = access.open().await?;
     let point = open.find_point(&args.point).await?;
     let facts = &point.manifest.facts;
-    let disks = super::assemble::choose(&point.manifest, &args.disks)?;
+    let disks = choose(&point.manifest, &args.disks)?;
     let names: Vec<&str> = disks.iter().map(|disk| disk.name.as_str()).collect();
     let writes = match (&args.overlay, args.read_only) {
         (Some(folder), _) => Writes::Kept(folder.clone()),

@@ -1,5 +1,7 @@
 //! Asking a guest whether it serves: a port, an HTTP answer, a program in the guest, a program here.
 
+mod shell;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
@@ -9,7 +11,6 @@ use async_trait::async_trait;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::process::Command;
 use tokio::time::{sleep, timeout};
 
 use super::report::{Probe, serial::printable};
@@ -104,22 +105,10 @@ async fn once(
             judge_exit(code, said, settings.expect.as_deref())
         }
         Asked::Command(command) => {
-            let mut shell = Command::new("sh");
-            shell
-                .args(["-c", &command])
-                .env("HOST", "127.0.0.1")
-                .kill_on_drop(true);
-            for (there, here) in ports {
-                shell.env(format!("PORT_{there}"), here.to_string());
-            }
-            let output = shell.output().await.map_err(|e| e.to_string())?;
-            let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
-            said += &String::from_utf8_lossy(&output.stderr);
-            judge_exit(
-                output.status.code().unwrap_or(-1).into(),
-                said,
-                settings.expect.as_deref(),
-            )
+            let ran = shell::run(&command, ports).await;
+            let (status, said) = ran.map_err(|e| e.to_string())?;
+            let code = status.code().unwrap_or(-1);
+            judge_exit(code.into(), said, settings.expect.as_deref())
         }
     }
 }

@@ -9,6 +9,8 @@ pub mod serial;
 #[cfg(test)]
 mod tests;
 
+use console::Finding;
+use guest_inspection::judge::{Severity, Verdict};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
 use vault_format::manifest::Consistency;
@@ -35,6 +37,9 @@ pub struct DrillReport {
     /// `kvm`, `tcg`.
     pub accelerator: Option<String>,
     pub vault: VaultFacts,
+    /// Damage and what is not trusted, as far as it was seen: points that were passed over among them.
+    #[serde(default)]
+    pub vault_findings: Vec<VaultFinding>,
     /// Where the VMs were run, such as `qemu`.
     pub target: String,
     pub cost: Cost,
@@ -49,6 +54,26 @@ pub struct DrillReport {
 pub struct VaultFacts {
     pub url: String,
     pub id: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VaultFinding {
+    pub what: String,
+    /// The object, point or vault.
+    pub on: String,
+    pub why: String,
+    pub remedy: String,
+}
+
+impl From<&Finding> for VaultFinding {
+    fn from(found: &Finding) -> Self {
+        VaultFinding {
+            what: found.what.clone(),
+            on: found.on.clone(),
+            why: found.why.clone(),
+            remedy: found.remedy.clone(),
+        }
+    }
 }
 
 /// A file beside the report, and what its bytes hash to.
@@ -74,6 +99,19 @@ pub struct Cost {
     #[serde(serialize_with = "thousandths")]
     pub minutes: f64,
     pub estimate: Option<Estimate>,
+    /// None where the drill ended before that, and in reports of an earlier build.
+    #[serde(default)]
+    pub foretold: Option<Foretold>,
+}
+
+/// What was said before it was spent: when the guests were judged, and none was booted yet.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Foretold {
+    /// To be fetched by booting.
+    pub bytes: u64,
+    /// Of waiting for these bytes, at least: at the rate of judging.
+    #[serde(serialize_with = "thousandths")]
+    pub minutes: f64,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,7 +185,7 @@ pub enum Level {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Preflight {
     /// `boots`, `does-not-boot`, `unknown`.
-    pub verdict: String,
+    pub verdict: Verdict,
     pub findings: Vec<PreflightFinding>,
     pub read_bytes: u64,
 }
@@ -156,7 +194,7 @@ pub struct Preflight {
 pub struct PreflightFinding {
     pub code: String,
     /// `note`, `hinders`, `blocks`.
-    pub severity: String,
+    pub severity: Severity,
     pub what: String,
     pub why: String,
     pub remedy: String,
@@ -266,6 +304,7 @@ impl Cost {
             requests,
             minutes,
             estimate,
+            foretold: None,
         }
     }
 }

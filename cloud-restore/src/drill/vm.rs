@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use console::Failure;
-use guest_inspection::judge::{Judgement, Severity, Target, Verdict};
+use guest_inspection::judge::{Judgement, Target, Verdict};
 use jiff::Timestamp;
 use serde_json::json;
 use vault_store::objects::Meter;
@@ -39,6 +39,8 @@ pub struct Drill<'a> {
     pub vault: &'a Vault,
     pub meter: &'a Meter,
     pub cache: &'a CacheArgs,
+    /// Whether a VM's disks stay open, with what judging fetched of them, until it is booted.
+    pub keeps_open: bool,
     pub started_at: Timestamp,
     /// Use KVM or not; else what a try shows.
     pub kvm: Option<bool>,
@@ -49,8 +51,10 @@ pub struct Drill<'a> {
 /// A VM that was judged, and is ready to be booted.
 pub struct Judged {
     pub settings: VmSettings,
-    pub disks: Vec<Opened>,
     pub result: VmDrill,
+    point: Point,
+    /// None: to be opened again.
+    disks: Option<Vec<Opened>>,
     plan: Plan,
     local: Local,
     ports: BTreeMap<u16, u16>,
@@ -105,6 +109,11 @@ fn words(failure: &Failure) -> String {
 }
 
 impl Drill<'_> {
+    async fn open(&self, point: &Point, plan: &Plan) -> Result<Vec<Opened>, Failure> {
+        let names: Vec<&str> = plan.disks.iter().map(|disk| disk.name.as_str()).collect();
+        open_disks(self.vault, point, &names, self.cache, &Writes::ThrownAway).await
+    }
+
     /// Opens the disks and judges the guest; nothing is started.
     pub async fn judge(&self, settings: VmSettings, point: Point) -> Result<Judged, Failure> {
         let hardware = Hardware::of(&point.manifest);
@@ -122,12 +131,7 @@ impl Drill<'_> {
             ..Choices::default()
         };
         let mut planned = plan(&hardware, &choices, &local);
-        let names: Vec<&str> = planned
-            .disks
-            .iter()
-            .map(|disk| disk.name.as_str())
-            .collect();
-        let disks = open_disks(self.vault, &point, &names, self.cache, &Writes::ThrownAway).await?;
+        let disks = self.open(&point, &planned).await?;
         let excluded = |opened: &&Opened| {
             let disk = hardware.disks.iter().find(|disk| disk.name == opened.name);
             disk.is_some_and(|disk| disk.excluded)
@@ -162,8 +166,9 @@ impl Drill<'_> {
         };
         Ok(Judged {
             settings,
-            disks,
             result,
+            point,
+            disks: self.keeps_open.then_some(disks),
             plan: planned,
             local,
             ports,
@@ -174,16 +179,27 @@ impl Drill<'_> {
     pub async fn boot(&self, judged: Judged, place: usize, pictures: &mut Pictures) -> VmDrill {
         let Judged {
             settings,
-            disks,
             mut result,
+            point,
+            disks,
             plan,
             local,
             ports,
-            ..
         } = judged;
         let serial = self.folder.join(format!("{place}.serial"));
         let picture = self.folder.join(format!("{place}.png"));
         let before = self.meter.snapshot();
+        let opened = match disks {
+            Some(disks) => Ok(disks),
+            None => self.open(&point, &plan).await,
+        };
+        let disks = match opened {
+            Ok(disks) => disks,
+            Err(failure) => {
+                result.error = Some(words(&failure));
+                return result;
+            }
+        };
         let read_before: u64 = disks
             .iter()
             .map(|opened| opened.disk.usage().read_bytes)
@@ -219,7 +235,7 @@ impl Drill<'_> {
         let foreseen = result
             .preflight
             .as_ref()
-            .is_some_and(|p| p.verdict == "boots");
+            .is_some_and(|p| p.verdict == Verdict::Boots);
         // A boot menu and a kernel's last words stand still too.
         let counts = sign != Some(Sign::StillScreen) || foreseen || !result.probes.is_empty();
         let ended = running.has_ended();
@@ -325,25 +341,15 @@ async fn shut_down(running: &mut Running, most: Duration) -> String {
 }
 
 fn preflight(judgement: &Judgement, read_bytes: u64) -> Preflight {
-    let severity = |severity| match severity {
-        Severity::Blocks => "blocks",
-        Severity::Hinders => "hinders",
-        Severity::Note => "note",
-    };
     let finding = |finding: &guest_inspection::judge::Finding| PreflightFinding {
         code: finding.code.to_owned(),
-        severity: severity(finding.severity).to_owned(),
+        severity: finding.severity,
         what: finding.what.clone(),
         why: finding.why.clone(),
         remedy: finding.remedy.clone(),
     };
     Preflight {
-        verdict: match judgement.verdict {
-            Verdict::Boots => "boots",
-            Verdict::DoesNotBoot => "does-not-boot",
-            Verdict::Unknown => "unknown",
-        }
-        .to_owned(),
+        verdict: judgement.verdict,
         findings: judgement.findings.iter().map(finding).collect(),
         read_bytes,
     }

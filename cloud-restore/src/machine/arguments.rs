@@ -14,6 +14,17 @@ pub struct Sockets {
     pub guest_agent: PathBuf,
 }
 
+/// Where the guest's first serial line goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Console {
+    /// To this terminal and from it; with QEMU's monitor behind Ctrl-A C where it is one.
+    Terminal {
+        interactive: bool,
+    },
+    File(PathBuf),
+    Nowhere,
+}
+
 /// Firmware of UEFI: code, and a copy of the variables that the machine may write.
 #[derive(Clone, Debug)]
 pub struct Flash {
@@ -50,7 +61,7 @@ pub fn arguments(
     plan: &Plan,
     sockets: &Sockets,
     flash: Option<&Flash>,
-    serial: &str,
+    console: &Console,
     vnc: Option<&str>,
     kvm: bool,
     now: i64,
@@ -135,12 +146,27 @@ pub fn arguments(
         "-device",
         "virtserialport,bus=ports.0,chardev=agent,name=org.qemu.guest_agent.0",
     );
-    out.add("-serial", serial);
+    serial(&mut out, console);
     out.add(
         "-qmp",
         format!("unix:{},server=on,wait=off", quoted(&sockets.qmp)),
     );
     out.0
+}
+
+fn serial(out: &mut Arguments, console: &Console) {
+    let line = match console {
+        Console::Terminal { interactive: true } => "mon:stdio",
+        Console::Terminal { interactive: false } => "stdio",
+        Console::File(path) => {
+            // `-serial file:` takes a path as it is, and QEMU's other options with doubled commas: here it is one of those.
+            let path = quoted(path);
+            out.add("-chardev", format!("file,id=serial,path={path}"));
+            "chardev:serial"
+        }
+        Console::Nowhere => "null",
+    };
+    out.add("-serial", line);
 }
 
 fn disks(out: &mut Arguments, plan: &Plan, sockets: &Sockets) {
@@ -246,13 +272,17 @@ mod tests {
     use crate::machine::plan::{Choices, plan};
 
     fn line(hardware: &Hardware, choices: &Choices) -> String {
+        line_to(&Console::Nowhere, hardware, choices)
+    }
+
+    fn line_to(console: &Console, hardware: &Hardware, choices: &Choices) -> String {
         let plan = plan(hardware, choices, &Without(&[]));
         let sockets = Sockets {
             nbd: "/t/a,b/nbd".into(),
             qmp: "/t/qmp".into(),
             guest_agent: "/t/agent".into(),
         };
-        arguments(&plan, &sockets, None, "stdio", None, false, 0).join(" ")
+        arguments(&plan, &sockets, None, console, None, false, 0).join(" ")
     }
 
     #[test]
@@ -290,5 +320,9 @@ mod tests {
             line.contains("bus=sata0.0,") && line.contains("bus=sata0.1,"),
             "{line}"
         );
+        let console = Console::File("/t/a,b/serial".into());
+        let line = line_to(&console, &hardware, &Choices::default());
+        let file = "-chardev file,id=serial,path=/t/a,,b/serial -serial chardev:serial";
+        assert!(line.contains(file), "{line}");
     }
 }

@@ -17,6 +17,8 @@ pub struct Local {
     devices: BTreeSet<String>,
     /// Of its own architecture, usable by this user.
     pub kvm: bool,
+    /// Whether `setpriv` can tie a program's life to ours.
+    ties: bool,
 }
 
 impl Local {
@@ -41,8 +43,41 @@ impl Local {
         Ok(Local {
             devices: help.lines().filter_map(device).collect(),
             kvm: kvm.unwrap_or_else(|| has_kvm(architecture)),
+            ties: has_ties(),
         })
     }
+
+    /// A command for a program that must not outlive this one, even if this one is killed: it would go on with disks that
+    /// are gone. `setpriv` becomes the program that it starts, so its id and its end are that program's.
+    pub fn command(&self, program: &str) -> Command {
+        match self.ties {
+            true => {
+                let mut command = Command::new(TIE[0]);
+                command.args(&TIE[1..]).arg(program);
+                command
+            }
+            false => Command::new(program),
+        }
+    }
+}
+
+/// Of util-linux; the kernel sends SIGKILL when the thread ends that started it.
+const TIE: [&str; 4] = ["setpriv", "--pdeathsig", "KILL", "--"];
+
+/// Asked by trying: busybox has a `setpriv` that knows nothing of it.
+fn has_ties() -> bool {
+    let tried = Command::new(TIE[0])
+        .args(&TIE[1..])
+        .arg("true")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    let works = tried.is_ok_and(|status| status.success());
+    if !works {
+        tracing::debug!("no setpriv of util-linux here: if this program is killed, QEMU goes on");
+    }
+    works
 }
 
 /// `QEMU emulator version 10.0.2`.

@@ -9,7 +9,8 @@ mod plan;
 mod qmp;
 mod running;
 
+pub use arguments::Console;
 pub use local::{Local, qemu_version};
 pub use plan::{Choices, Machine, Network, Plan, bus_name, nic_device, plan};
 pub use qmp::Qmp;
-pub use running::{Console, Running, how};
+pub use running::{Running, how};

@@ -14,6 +14,8 @@ use tokio::time::timeout;
 
 /// An answer that takes longer is none: QEMU answers within milliseconds, and a screenshot within a second.
 const ANSWER: Duration = Duration::from_secs(30);
+/// Between two tries to connect.
+const PAUSE: Duration = Duration::from_millis(100);
 /// The longest line that is read: a guest writes the agent's.
 const LONGEST_LINE: usize = 1 << 20;
 
@@ -22,8 +24,23 @@ pub struct Qmp {
 }
 
 impl Qmp {
-    /// QEMU's own monitor.
-    pub async fn connect(path: &Path) -> io::Result<Self> {
+    /// QEMU's own monitor, which may not be there yet, or have another client for the moment.
+    pub async fn connect_within(path: &Path, limit: Duration) -> io::Result<Self> {
+        let mut last = None;
+        let connected = async {
+            loop {
+                match Self::connect(path).await {
+                    Ok(qmp) => return qmp,
+                    Err(error) => last = Some(error),
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
+        let connected = timeout(limit, connected).await;
+        connected.map_err(|elapsed| last.unwrap_or_else(|| late(elapsed)))
+    }
+
+    async fn connect(path: &Path) -> io::Result<Self> {
         let mut qmp = Self::open(path).await?;
         timeout(ANSWER, qmp.line()).await.map_err(late)??;
         qmp.command("qmp_capabilities", json!({})).await?;
@@ -114,4 +131,26 @@ impl Qmp {
 
 fn late(_: tokio::time::error::Elapsed) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "no answer in time")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[tokio::test]
+    async fn a_monitor_that_is_not_there_or_says_nothing_is_waited_for_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("qmp");
+        let limit = Duration::from_millis(400);
+        let began = Instant::now();
+        let absent = Qmp::connect_within(&path, limit).await.err().unwrap();
+        assert_eq!(absent.kind(), io::ErrorKind::NotFound);
+        // It takes connections, and never greets.
+        let _silent = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let silent = Qmp::connect_within(&path, limit).await.err().unwrap();
+        assert_eq!(silent.kind(), io::ErrorKind::TimedOut);
+        let took = began.elapsed();
+        assert!(took < ANSWER, "both took {took:?}");
+    }
 }

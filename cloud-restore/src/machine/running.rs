@@ -1,7 +1,7 @@
 //! A machine that runs: its NBD server, its QEMU, and the folder with their sockets.
 
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use virtual_disk::nbd::NbdAddress;
 use virtual_disk::nbd::server::{NamedExport, NbdListener, NbdServer};
 
-use super::arguments::{Sockets, arguments, program};
+use super::arguments::{Console, Sockets, arguments, program};
 use super::local::{self, Local};
 use super::plan::Plan;
 use super::qmp::Qmp;
@@ -20,17 +20,8 @@ use crate::served::Opened;
 
 /// QEMU's own end, after SIGTERM.
 const END: Duration = Duration::from_secs(5);
-
-/// Where the guest's first serial line goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Console {
-    /// To this terminal and from it; with QEMU's monitor behind Ctrl-A C where it is one.
-    Terminal {
-        interactive: bool,
-    },
-    File(PathBuf),
-    Nowhere,
-}
+/// From QEMU's start to its monitor, and however often it is asked for later.
+const MONITOR: Duration = Duration::from_secs(30);
 
 /// The folder of a machine's sockets, gone with it. Short: a socket's path may have 107 bytes.
 pub struct Places(tempfile::TempDir);
@@ -65,7 +56,9 @@ pub struct Running {
 }
 
 impl Running {
-    /// Serves the disks and starts QEMU on them.
+    /// Serves the disks and starts QEMU on them. To be called by the thread that runs the whole program, not by a task of
+    /// its own: where QEMU is to die with whoever started it, the kernel means the thread, and the runtime may end those
+    /// of tasks.
     pub async fn start(
         plan: &Plan,
         local: &Local,
@@ -86,19 +79,11 @@ impl Running {
         };
         let server = NbdServer::new(disks.iter().map(export).collect(), None);
         let server = tokio::spawn(async move { server.serve(&listener).await });
-        let serial = match console {
-            Console::Terminal { interactive: true } => "mon:stdio".to_owned(),
-            Console::Terminal { interactive: false } => "stdio".to_owned(),
-            Console::File(path) => {
-                format!("file:{}", path.display().to_string().replace(',', ",,"))
-            }
-            Console::Nowhere => "null".to_owned(),
-        };
         let now = jiff::Timestamp::now().as_second();
-        let given = arguments(plan, &sockets, flash.as_ref(), &serial, vnc, local.kvm, now);
+        let given = arguments(plan, &sockets, flash.as_ref(), console, vnc, local.kvm, now);
         let name = program(plan.architecture);
         tracing::debug!("{name} {}", given.join(" "));
-        let mut command = Command::new(name);
+        let mut command = Command::from(local.command(name));
         command.args(given).kill_on_drop(true);
         if !matches!(console, Console::Terminal { .. }) {
             command.stdin(Stdio::null()).stdout(Stdio::null());
@@ -144,16 +129,7 @@ impl Running {
 
     /// QEMU's monitor; it is there some moments after the start.
     pub async fn monitor(&self) -> std::io::Result<Qmp> {
-        let mut tries = 0;
-        loop {
-            match Qmp::connect(&self.sockets.qmp).await {
-                Err(_) if tries < 100 => {
-                    tries += 1;
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-                other => return other,
-            }
-        }
+        Qmp::connect_within(&self.sockets.qmp, MONITOR).await
     }
 
     /// The screen as a PNG; `None` if QEMU gives none.

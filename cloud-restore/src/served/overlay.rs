@@ -1,8 +1,10 @@
 //! What was written over a served disk, block by block: thrown away at the end, or kept in a file of its own.
 
+mod block_map;
 mod kept;
+#[cfg(test)]
+mod tests;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
@@ -11,68 +13,11 @@ use bytes::Bytes;
 
 use super::BLOCK_BYTES;
 use super::sealed_blocks::SealedBlocks;
+pub use block_map::Kind;
+use block_map::{BlockMap, ZERO};
 pub use kept::{KeptOverlay, Over};
 
 const BLOCK: usize = BLOCK_BYTES as usize;
-/// Blocks of one page of the map.
-const PAGE: u64 = 1024;
-
-/// A block as the map has it: how often it was written, and whether it is zero since. The count goes on over that, as it
-/// is part of what seals the block.
-const BASE: u32 = 0;
-const ZERO: u32 = 1 << 31;
-
-/// What became of a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Nobody wrote it.
-    Base,
-    Zero,
-    Written,
-}
-
-impl Kind {
-    fn of(state: u32) -> Self {
-        match state {
-            BASE => Kind::Base,
-            state if state & ZERO != 0 => Kind::Zero,
-            _ => Kind::Written,
-        }
-    }
-}
-
-/// Which blocks were written, in pages that exist where something was.
-#[derive(Default)]
-struct BlockMap(BTreeMap<u64, Box<[u32; PAGE as usize]>>);
-
-impl BlockMap {
-    fn get(&self, block: u64) -> u32 {
-        let page = self.0.get(&(block / PAGE));
-        page.map_or(BASE, |page| page[(block % PAGE) as usize])
-    }
-
-    fn set(&mut self, block: u64, state: u32) {
-        let page = self.0.entry(block / PAGE);
-        page.or_insert_with(|| Box::new([BASE; PAGE as usize]))[(block % PAGE) as usize] = state;
-    }
-
-    /// The end of the blocks from `first` on that nobody wrote, at most `end`: whole pages are passed over.
-    fn base_until(&self, first: u64, end: u64) -> u64 {
-        let mut block = first;
-        while block < end {
-            let Some((number, page)) = self.0.range(block / PAGE..).next() else {
-                return end;
-            };
-            block = block.max(number * PAGE);
-            let within = (block % PAGE) as usize;
-            match page[within..].iter().position(|state| *state != BASE) {
-                Some(more) => return (block + more as u64).min(end),
-                None => block = (number + 1) * PAGE,
-            }
-        }
-        end
-    }
-}
 
 /// Where written blocks are.
 enum Blocks {
@@ -117,7 +62,7 @@ impl Overlay {
     /// One that is kept, with what it holds already.
     pub fn kept(kept: KeptOverlay) -> io::Result<Self> {
         let mut map = BlockMap::default();
-        kept.load(|block, zero| map.set(block, if zero { ZERO } else { 1 }))?;
+        kept.load(|blocks, state| map.set(blocks, state))?;
         Ok(Overlay {
             map,
             blocks: Blocks::Kept(kept),
@@ -128,25 +73,17 @@ impl Overlay {
     /// Whether nothing was written anywhere in the range.
     pub fn is_base(&self, range: &Range<u64>) -> bool {
         let blocks = blocks_of(range);
-        self.map.base_until(blocks.start, blocks.end) == blocks.end
+        self.map.kind_until(blocks.start, blocks.end, Kind::Base) == blocks.end
     }
 
     /// A range, by where it is: the first `most` parts of it.
     pub fn ranges(&self, range: Range<u64>, most: usize) -> Vec<(Range<u64>, Kind)> {
-        let mut out = Vec::new();
-        let blocks = blocks_of(&range);
-        let mut block = blocks.start;
-        while block < blocks.end && out.len() < most {
-            let kind = Kind::of(self.map.get(block));
-            let end = match kind {
-                Kind::Base => self.map.base_until(block, blocks.end),
-                _ => self.alike_until(block, blocks.end),
-            };
-            let bytes = (block * BLOCK_BYTES).max(range.start)..(end * BLOCK_BYTES).min(range.end);
-            out.push((bytes, kind));
-            block = end;
-        }
-        out
+        let within = |(blocks, kind): (Range<u64>, Kind)| {
+            let start = (blocks.start * BLOCK_BYTES).max(range.start);
+            (start..(blocks.end * BLOCK_BYTES).min(range.end), kind)
+        };
+        let ranges = self.map.ranges(blocks_of(&range));
+        ranges.take(most).map(within).collect()
     }
 
     /// A range, with what was written.
@@ -171,15 +108,6 @@ impl Overlay {
             .collect()
     }
 
-    /// The end of the blocks that are zero, or written, as `first` is.
-    fn alike_until(&self, first: u64, end: u64) -> u64 {
-        let kind = |block| Kind::of(self.map.get(block));
-        let wanted = kind(first);
-        (first + 1..end)
-            .find(|block| kind(*block) != wanted)
-            .unwrap_or(end)
-    }
-
     fn read_blocks(&self, first: u64, into: &mut [u8]) -> io::Result<()> {
         match &self.blocks {
             Blocks::Thrown(blocks) => {
@@ -195,7 +123,7 @@ impl Overlay {
             Blocks::Kept(kept) => {
                 kept.write(first, data)?;
                 let count = (data.len() / BLOCK) as u64;
-                (first..first + count).for_each(|block| self.map.set(block, 1));
+                self.map.set(first..first + count, 1);
             }
             Blocks::Thrown(blocks) => {
                 // One by one: a write that fails in the middle must leave the others as the map has them, and a count
@@ -210,7 +138,7 @@ impl Overlay {
                         self.spent = generation;
                         return Err(error);
                     }
-                    self.map.set(block, generation);
+                    self.map.set(block..block + 1, generation);
                 }
             }
         }
@@ -297,12 +225,10 @@ impl Overlay {
                 &ends,
             )?;
         }
-        for block in whole {
-            if let Blocks::Kept(kept) = &mut self.blocks {
-                kept.zero(block);
-            }
-            self.map.set(block, self.map.get(block) | ZERO);
+        if let Blocks::Kept(kept) = &mut self.blocks {
+            kept.zero(whole.clone())?;
         }
+        self.map.zero(whole);
         Ok(())
     }
 

@@ -19,6 +19,9 @@ use crate::point_view;
 /// Of all disks together, in memory.
 const MEMORY_BYTES: u64 = 128 << 20;
 const DEFAULT_CACHE: &str = "4 GB";
+/// No hypervisor has larger disks: a manifest that tells of one is damaged or hostile, and what is noted of each chunk
+/// would not fit into memory.
+const MOST_DISK_BYTES: u64 = 1 << 50;
 /// Survives a restart of the machine, is not in memory, and is there.
 const DEFAULT_FOLDER: &str = "/var/tmp";
 
@@ -70,6 +73,7 @@ pub async fn open_disks(
     let share = |bytes: u64, chunk: u32| bytes / u64::from(chunk) / names.len().max(1) as u64;
     let mut opened = Vec::with_capacity(names.len());
     for (name, image) in names.iter().zip(images) {
+        check_size(&format!("{shown} {name}"), image.size_bytes())?;
         let chunk = image.chunk_bytes();
         let folder = &cache.cache_folder;
         let in_file = u32::try_from(share(cache.cache.get(), chunk)).unwrap_or(u32::MAX);
@@ -92,6 +96,16 @@ pub async fn open_disks(
         });
     }
     Ok(opened)
+}
+
+fn check_size(disk: &str, size_bytes: u64) -> Result<(), Failure> {
+    match size_bytes <= MOST_DISK_BYTES {
+        true => Ok(()),
+        false => Err(Failure::failed(format!(
+            "disk {disk} is said to have {size_bytes} bytes, more than any disk has"
+        ))
+        .remedy("its recovery point cannot be trusted: take another one, and find out which gateway wrote it")),
+    }
 }
 
 /// Makes durable what is kept, of all disks, whatever fails of one.
@@ -139,4 +153,18 @@ fn kept(
     let opened = KeptOverlay::open(&path, &over).map_err(|e| Failure::failed(e.to_string()))?;
     Overlay::kept(opened)
         .or_failure(|| Failure::failed(format!("cannot read the overlay {}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_that_no_disk_has_is_an_error_and_takes_no_memory() {
+        assert!(check_size("vm@1 sda", 64 << 40).is_ok());
+        for absurd in [MOST_DISK_BYTES + 1, u64::MAX] {
+            let refused = check_size("vm@1 sda", absurd).unwrap_err().to_string();
+            assert!(refused.contains("vm@1 sda"), "{refused}");
+        }
+    }
 }

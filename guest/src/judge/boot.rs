@@ -134,20 +134,8 @@ fn kernel(facts: &Facts, linux: &LinuxFacts, entry: &BootEntry, findings: &mut F
     match &kernel.presence {
         Presence::Unreadable { why } => findings.undecided(format!("{}: {why}", kernel.path)),
         presence if presence.is_missing() => {
-            if facts
-                .volume(&entry.volume)
-                .is_some_and(|v| unreadable(v.content))
-            {
-                findings.undecided(format!(
-                    "{named} lies on {}, which is not read",
-                    entry.volume
-                ));
+            let Some(state) = missing(facts, entry, named, presence, findings) else {
                 return;
-            }
-            let state = if *presence == Presence::Absent {
-                "is not there"
-            } else {
-                "is empty"
             };
             let what = format!(
                 "{} starts {named} on {}, and it {state}",
@@ -181,6 +169,26 @@ fn kernel(facts: &Facts, linux: &LinuxFacts, entry: &BootEntry, findings: &mut F
             findings.add("kernel-missing", Blocks, what, why, remedy);
         }
     }
+}
+
+/// How a file is missing that the boot entry names; `None` where its volume is not read, which is then undecided.
+fn missing(
+    facts: &Facts,
+    entry: &BootEntry,
+    file: &str,
+    presence: &Presence,
+    findings: &mut Findings,
+) -> Option<&'static str> {
+    let volume = facts.volume(&entry.volume);
+    if volume.is_some_and(|volume| unreadable(volume.content)) {
+        let place = &entry.volume;
+        findings.undecided(format!("{file} lies on {place}, which is not read"));
+        return None;
+    }
+    Some(match presence {
+        Presence::Absent => "is not there",
+        _ => "is empty",
+    })
 }
 
 /// What no file system module opens.
@@ -229,25 +237,10 @@ fn initramfs(facts: &Facts, linux: &LinuxFacts, entry: &BootEntry, findings: &mu
         match presence {
             Presence::Unreadable { why } => findings.undecided(format!("{path}: {why}")),
             presence if presence.is_missing() => {
-                if facts
-                    .volume(&entry.volume)
-                    .is_some_and(|v| unreadable(v.content))
-                {
-                    findings.undecided(format!(
-                        "{path} lies on {}, which is not read",
-                        entry.volume
-                    ));
-                    continue;
+                if let Some(state) = missing(facts, entry, path, presence, findings) {
+                    let what = format!("{} loads {path}, and it {state}", entry.config);
+                    broken(what, findings);
                 }
-                let state = if *presence == Presence::Absent {
-                    "is not there"
-                } else {
-                    "is empty"
-                };
-                broken(
-                    format!("{} loads {path}, and it {state}", entry.config),
-                    findings,
-                );
             }
             _ => {}
         }

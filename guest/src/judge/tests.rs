@@ -107,6 +107,26 @@ fn each_fault_has_its_code() {
 }
 
 #[test]
+fn a_file_that_is_not_there_is_told_from_an_empty_one() {
+    for (file, code) in [
+        ("/boot/vmlinuz-6.1.0-13-amd64", "kernel-missing"),
+        (INITRD, "initramfs-missing"),
+    ] {
+        let told = |change: &dyn Fn(&mut Guest)| {
+            let mut guest = debian();
+            change(&mut guest);
+            let mut found = judge(&guest.facts(), Qemu).findings.into_iter();
+            let found = found.find(|finding| finding.code == code);
+            found.expect("a finding").what
+        };
+        let absent = told(&|guest| guest.root(|root| root.without(file)));
+        assert!(absent.contains("it is not there"), "{absent}");
+        let empty = told(&|guest| guest.root(|root| root.file(file, "")));
+        assert!(empty.contains("it is empty"), "{empty}");
+    }
+}
+
+#[test]
 fn what_is_not_seen_is_not_judged() {
     let unknown = |guest: &Guest, code: Option<&str>| {
         for target in TARGETS {

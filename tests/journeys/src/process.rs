@@ -109,6 +109,11 @@ pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
 
 /// Command lines of the qemu-nbd processes (and their supervisors) that speak of this folder.
 pub fn qemu_nbd_of(folder: &Path) -> Vec<String> {
+    processes_of("qemu-nbd", folder)
+}
+
+/// Command lines of the processes that name this program and this folder.
+pub fn processes_of(program: &str, folder: &Path) -> Vec<String> {
     let folder = folder.display().to_string();
     let processes = fs::read_dir("/proc").expect("/proc").flatten();
     let lines = processes.filter_map(|entry| {
@@ -116,6 +121,6 @@ pub fn qemu_nbd_of(folder: &Path) -> Vec<String> {
         Some(String::from_utf8_lossy(&bytes).replace('\0', " "))
     });
     lines
-        .filter(|line| line.contains("qemu-nbd") && line.contains(&folder))
+        .filter(|line| line.contains(program) && line.contains(&folder))
         .collect()
 }

@@ -267,6 +267,27 @@ fn snapshot(folder: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
+fn a_machine_does_not_outlive_the_program_that_serves_its_disks() {
+    if !here("setpriv") || !here("qemu-system-x86_64") {
+        testkit::skip("setpriv or qemu-system-x86_64");
+        return;
+    }
+    let site = captured();
+    // Its path is among QEMU's arguments, which tells this machine from others; and QEMU writes commas in its own way.
+    let serial = site.path("serial,line");
+    let words = ["boot", "vm@1", "--json", "--accel", "tcg", "--memory"];
+    let mut command = site.restore_command(&words);
+    command.args(["64MiB", "--cache-folder", ".", "--serial"]);
+    let boot = Background::start(command.arg(&serial));
+    let machines = || processes_of("qemu-system-x86_64", site.folder());
+    // QEMU makes the file, so its arguments were read by then.
+    wait_until("QEMU runs", || serial.exists() || boot.has_ended());
+    assert_eq!(machines().len(), 1, "{:?}", machines());
+    assert!(boot.kill(), "it was killed while it ran");
+    wait_until("QEMU is gone", || machines().is_empty());
+}
+
+#[test]
 fn a_network_needs_tls_and_a_certificate() {
     let site = captured();
     let mut open = site.restore_command(&["serve", "vm", "--listen", "0.0.0.0:0"]);

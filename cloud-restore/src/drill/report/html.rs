@@ -53,6 +53,7 @@ pub fn render(report: &DrillReport, sha256: &str, pictures: &Pictures) -> String
     for (place, drilled) in report.vms.iter().enumerate() {
         vm::section(&mut page, place, drilled, pictures);
     }
+    closing::vault(&mut page, report);
     closing::cost(&mut page, report);
     closing::who(&mut page, report);
     closing::chain(&mut page, report, sha256);

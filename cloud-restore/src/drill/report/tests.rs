@@ -80,7 +80,7 @@ pub fn good_vm(vm: &str) -> VmDrill {
         level: Level::Probed,
         passed: true,
         preflight: Some(Preflight {
-            verdict: "boots".into(),
+            verdict: Verdict::Boots,
             findings: vec![],
             read_bytes: 31_457_280,
         }),
@@ -133,6 +133,7 @@ pub fn report(vms: Vec<VmDrill>) -> DrillReport {
             url: "s3://acme-dr/vault".into(),
             id: "b7d0c5f2".into(),
         },
+        vault_findings: Vec::new(),
         target: "qemu".into(),
         cost: Cost::new(1_603_000_000, requests, 7.3166, Some(prices)),
         previous: None,
@@ -168,18 +169,18 @@ pub fn mixed() -> (DrillReport, Pictures) {
     dead.measured_rto_seconds = None;
     dead.probes.clear();
     dead.preflight = Some(Preflight {
-        verdict: "does-not-boot".into(),
+        verdict: Verdict::DoesNotBoot,
         findings: vec![
             PreflightFinding {
                 code: "windows-driver-missing".into(),
-                severity: "blocks".into(),
+                severity: Severity::Blocks,
                 what: "sda2: viostor is not started at boot".into(),
                 why: "Windows stops with INACCESSIBLE_BOOT_DEVICE on a virtio disk.".into(),
                 remedy: "Install the virtio drivers in the running guest, and set viostor to start at boot.".into(),
             },
             PreflightFinding {
                 code: "network-static".into(),
-                severity: "note".into(),
+                severity: Severity::Note,
                 what: "Ethernet has the fixed address 10.1.2.3".into(),
                 why: "It is not reached there at the target.".into(),
                 remedy: "Let the card ask by DHCP.".into(),
@@ -194,6 +195,16 @@ pub fn mixed() -> (DrillReport, Pictures) {
     dead.error = Some("no sign of life within 10m".into());
     dead.shutdown = "switched off".into();
     let mut report = report(vec![good_vm("dc01"), late, dead]);
+    report.vault_findings.push(VaultFinding {
+        what: "recovery point does not open".into(),
+        on: "points/0a1b2c".into(),
+        why: "it was cut off".into(),
+        remedy: "run `sparesite-restore verify`".into(),
+    });
+    report.cost.foretold = Some(Foretold {
+        bytes: 900_000_000,
+        minutes: 2.5,
+    });
     let mut pictures = BTreeMap::new();
     for (place, shade) in [(0, 12), (1, 40), (2, 90)] {
         pictured(&mut report, place, screen(shade), &mut pictures);
@@ -221,9 +232,21 @@ fn json_comes_back_as_it_was() {
         "\"sign\": \"serial-login\"",
         "\"level\": \"preflight\"",
         "\"consistency\": \"file-system\"",
+        "\"verdict\": \"does-not-boot\"",
+        "\"severity\": \"blocks\"",
+        "\"on\": \"points/0a1b2c\"",
+        "\"minutes\": 2.5",
     ] {
         assert!(text.contains(fact), "{fact}");
     }
+    // Of an earlier build, which had less to say.
+    let mut old: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let facts = old.as_object_mut().expect("an object");
+    assert!(facts.remove("vault_findings").is_some());
+    let cost = facts["cost"].as_object_mut().expect("an object");
+    assert!(cost.remove("foretold").is_some());
+    let old = DrillReport::from_json(old.to_string().as_bytes()).expect("a report");
+    assert_eq!((old.vault_findings, old.cost.foretold), (vec![], None));
     assert!(text.starts_with("{\n  \"format\": 1,\n  \"number\": 1,\n") && text.ends_with("}\n"));
 }
 

@@ -3,15 +3,16 @@
 //!
 //! It is not sealed, as no key outlives the program: whoever reads the file reads what the guest wrote.
 
-use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
+use super::block_map::{self, BlockMap, Kind};
 use crate::served::BLOCK_BYTES;
 
 const MAGIC: &[u8; 16] = b"sparesite-cow-1\n";
@@ -19,7 +20,9 @@ const HEAD_BYTES: u64 = 4096;
 /// Blocks begin on whole MiB, so that they lie well on any device.
 const ALIGN: u64 = 1 << 20;
 /// Bytes of the map read or written at a time.
-const PAGE: u64 = 4096;
+const PIECE: u64 = 1 << 20;
+/// What changed in the map is made durable at this many runs, whatever the guest says: 64 MiB of memory at most.
+const MOST_RUNS: usize = 16_384;
 
 const WRITTEN: u8 = 1;
 const ZERO: u8 = 2;
@@ -76,7 +79,7 @@ pub struct KeptOverlay {
     size_bytes: u64,
     blocks_at: u64,
     /// Of the map, since the last flush.
-    changed: BTreeMap<u64, u8>,
+    changed: BlockMap,
     /// A flush failed: the kernel tells of lost blocks once, and the next flush would pass over them.
     broken: bool,
 }
@@ -131,15 +134,15 @@ impl KeptOverlay {
             file,
             size_bytes: over.size_bytes,
             blocks_at,
-            changed: BTreeMap::new(),
+            changed: BlockMap::default(),
             broken: false,
         })
     }
 
-    /// Tells of each block that was written, and whether it is zero.
-    pub fn load(&self, mut each: impl FnMut(u64, bool)) -> io::Result<()> {
+    /// Tells of the blocks that were written, and how [`BlockMap`] calls them.
+    pub fn load(&self, mut tell: impl FnMut(Range<u64>, u32)) -> io::Result<()> {
         let count = self.size_bytes.div_ceil(BLOCK_BYTES);
-        let mut page = vec![0; PAGE as usize];
+        let mut piece = vec![0; PIECE.min(count) as usize];
         let mut at = 0;
         while at < count {
             // The map of an untouched disk is a hole of the file.
@@ -151,17 +154,18 @@ impl KeptOverlay {
             if at >= count {
                 return Ok(());
             }
-            let length = (count - at).min(PAGE) as usize;
+            let length = (count - at).min(PIECE) as usize;
             self.file
-                .read_exact_at(&mut page[..length], HEAD_BYTES + at)?;
-            for (block, state) in (at..).zip(&page[..length]) {
-                match *state {
-                    WRITTEN => each(block, false),
-                    ZERO => each(block, true),
+                .read_exact_at(&mut piece[..length], HEAD_BYTES + at)?;
+            for run in piece[..length].chunk_by(|a, b| a == b) {
+                let blocks = at..at + run.len() as u64;
+                at = blocks.end;
+                match run[0] {
+                    WRITTEN => tell(blocks, 1),
+                    ZERO => tell(blocks, block_map::ZERO),
                     _ => {}
                 }
             }
-            at += length as u64;
         }
         Ok(())
     }
@@ -172,16 +176,26 @@ impl KeptOverlay {
     }
 
     pub fn write(&mut self, first: u64, data: &[u8]) -> io::Result<()> {
+        self.bound()?;
         self.file
             .write_all_at(data, self.blocks_at + first * BLOCK_BYTES)?;
         let count = data.len() as u64 / BLOCK_BYTES;
-        self.changed
-            .extend((first..first + count).map(|block| (block, WRITTEN)));
+        self.changed.set(first..first + count, 1);
         Ok(())
     }
 
-    pub fn zero(&mut self, block: u64) {
-        self.changed.insert(block, ZERO);
+    pub fn zero(&mut self, blocks: Range<u64>) -> io::Result<()> {
+        self.bound()?;
+        self.changed.set(blocks, block_map::ZERO);
+        Ok(())
+    }
+
+    /// Not every guest flushes.
+    fn bound(&mut self) -> io::Result<()> {
+        match self.changed.runs() < MOST_RUNS {
+            true => Ok(()),
+            false => self.flush(),
+        }
     }
 
     pub fn flush(&mut self) -> io::Result<()> {
@@ -201,17 +215,28 @@ impl KeptOverlay {
         }
         let mut run: Vec<u8> = Vec::new();
         let mut first = 0;
-        for (block, state) in &self.changed {
-            if first + run.len() as u64 != *block {
-                self.file.write_all_at(&run, HEAD_BYTES + first)?;
-                run.clear();
-                first = *block;
+        let count = self.size_bytes.div_ceil(BLOCK_BYTES);
+        for (mut blocks, kind) in self.changed.ranges(0..count) {
+            let state = match kind {
+                Kind::Base => continue,
+                Kind::Zero => ZERO,
+                Kind::Written => WRITTEN,
+            };
+            while !blocks.is_empty() {
+                let end = first + run.len() as u64;
+                if end != blocks.start || run.len() as u64 == PIECE {
+                    self.file.write_all_at(&run, HEAD_BYTES + first)?;
+                    run.clear();
+                    first = blocks.start;
+                }
+                let more = (PIECE - run.len() as u64).min(blocks.end - blocks.start);
+                run.resize(run.len() + more as usize, state);
+                blocks.start += more;
             }
-            run.push(*state);
         }
         self.file.write_all_at(&run, HEAD_BYTES + first)?;
         self.file.sync_data()?;
-        self.changed.clear();
+        self.changed = BlockMap::default();
         Ok(())
     }
 }
@@ -250,7 +275,10 @@ mod tests {
 
     fn blocks(overlay: &KeptOverlay) -> Vec<(u64, bool)> {
         let mut out = Vec::new();
-        overlay.load(|block, zero| out.push((block, zero))).unwrap();
+        let told = |blocks: Range<u64>, state| {
+            out.extend(blocks.map(|block| (block, state == block_map::ZERO)))
+        };
+        overlay.load(told).unwrap();
         out
     }
 
@@ -262,7 +290,7 @@ mod tests {
         let block = vec![7; BLOCK_BYTES as usize];
         overlay.write(3, &block).unwrap();
         overlay.write(2000, &block).unwrap();
-        overlay.zero(4);
+        overlay.zero(4..5).unwrap();
         overlay.flush().unwrap();
         // As after a crash: its data may be there, its place in the map is not.
         overlay.write(5, &block).unwrap();

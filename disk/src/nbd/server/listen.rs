@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
@@ -90,6 +91,9 @@ impl NbdListener {
                 NbdListener::Tcp(listener) => listener.accept().await.map(|(stream, peer)| {
                     // Replies are written whole: waiting for more only delays them.
                     let _ = stream.set_nodelay(true);
+                    if let Err(error) = keep_alive(&stream) {
+                        tracing::warn!(%peer, %error, "if this client vanishes, nobody will notice");
+                    }
                     Connection {
                         stream: Stream::Tcp(stream),
                         peer: peer.to_string(),
@@ -105,6 +109,14 @@ impl NbdListener {
             }
         }
     }
+}
+
+/// A client may be silent for days and there; one whose machine is gone is let go of after two minutes.
+fn keep_alive(stream: &TcpStream) -> rustix::io::Result<()> {
+    sockopt::set_tcp_keepidle(stream, Duration::from_secs(60))?;
+    sockopt::set_tcp_keepintvl(stream, Duration::from_secs(15))?;
+    sockopt::set_tcp_keepcnt(stream, 4)?;
+    sockopt::set_socket_keepalive(stream, true)
 }
 
 impl Drop for NbdListener {

@@ -10,6 +10,8 @@ mod export;
 mod listen;
 mod messages;
 mod negotiate;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod transmit;
 
@@ -17,20 +19,22 @@ pub use export::{Export, Piece, ServeError};
 pub use listen::{ListenError, NbdListener};
 pub use tls::TlsServer;
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use listen::Connection;
 use negotiate::Negotiated;
 
 /// Connections at the same time. nbdcopy opens 4, QEMU one a disk; each may have requests of 64 MiB under way.
 const MOST_CONNECTIONS: usize = 64;
-/// From the greeting to a chosen export.
-const HANDSHAKE: Duration = Duration::from_secs(60);
+/// From the greeting to a chosen export, TLS included: a client that says nothing holds a connection for this long.
+const HANDSHAKE: Duration = Duration::from_secs(30);
 
 /// One disk to be shown, by name. The first one answers to the empty name too.
 #[derive(Clone)]
@@ -48,6 +52,7 @@ pub struct NbdServer {
     /// With it, nothing but TLS is spoken.
     tls: Option<TlsServer>,
     connections: Arc<Semaphore>,
+    handshake: Duration,
 }
 
 impl NbdServer {
@@ -56,6 +61,7 @@ impl NbdServer {
             exports: exports.into(),
             tls,
             connections: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
+            handshake: HANDSHAKE,
         }
     }
 
@@ -80,27 +86,22 @@ impl NbdServer {
         }
     }
 
-    async fn connection(&self, connection: Connection) -> std::io::Result<()> {
-        let late = || std::io::Error::other("the handshake took more than a minute");
+    async fn connection(&self, connection: Connection) -> io::Result<()> {
+        let begun = Instant::now();
         let exports = &self.exports;
         let mut stream = connection.stream;
         let first = negotiate::negotiate(&mut stream, exports, self.tls.is_some(), false);
-        match tokio::time::timeout(HANDSHAKE, first)
-            .await
-            .map_err(|_| late())??
-        {
+        match self.in_time(begun, first).await? {
             Negotiated::Go(chosen) => self.transmit(stream, chosen).await,
             Negotiated::Gone => Ok(()),
             Negotiated::StartTls => {
                 let Some(tls) = &self.tls else { return Ok(()) };
-                let begun = async {
+                let second = async {
                     let mut stream = tls.accept(stream).await?;
                     let next = negotiate::options(&mut stream, exports, true, true).await?;
-                    Ok::<_, std::io::Error>((stream, next))
+                    Ok((stream, next))
                 };
-                let (stream, next) = tokio::time::timeout(HANDSHAKE, begun)
-                    .await
-                    .map_err(|_| late())??;
+                let (stream, next) = self.in_time(begun, second).await?;
                 match next {
                     Negotiated::Go(chosen) => self.transmit(stream, chosen).await,
                     Negotiated::Gone | Negotiated::StartTls => Ok(()),
@@ -109,11 +110,25 @@ impl NbdServer {
         }
     }
 
+    /// Part of a handshake that began at `begun`.
+    async fn in_time<T>(
+        &self,
+        begun: Instant,
+        part: impl Future<Output = io::Result<T>>,
+    ) -> io::Result<T> {
+        let ended = tokio::time::timeout_at(begun + self.handshake, part).await;
+        ended.unwrap_or_else(|_| {
+            let seconds = self.handshake.as_secs();
+            let late = format!("the handshake took more than {seconds} s");
+            Err(io::Error::new(io::ErrorKind::TimedOut, late))
+        })
+    }
+
     async fn transmit<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         &self,
         stream: S,
         chosen: negotiate::Chosen,
-    ) -> std::io::Result<()> {
+    ) -> io::Result<()> {
         let export = self.exports[chosen.export].export.clone();
         transmit::transmit(stream, export, chosen.structured, chosen.allocation).await
     }

@@ -1,4 +1,4 @@
-//! The end of the page: what the drill cost, who ran what, and how to check that the report is the one that was written.
+//! The end of the page: what was found in the vault, what the drill cost, who ran what, and how to check that the report is the one that was written.
 
 use super::super::{DrillReport, file_name};
 use super::markup::Markup;
@@ -12,6 +12,24 @@ pub fn facts<T: AsRef<str>>(page: &mut Markup, rows: &[(&'static str, T)]) {
         page.element("dd", &[], value.as_ref()).close("div");
     }
     page.raw("</dl>\n");
+}
+
+pub fn vault(page: &mut Markup, report: &DrillReport) {
+    if report.vault_findings.is_empty() {
+        return;
+    }
+    page.element("h2", &[], "Found in the vault");
+    page.open("ul", &[]).raw("\n");
+    for found in &report.vault_findings {
+        page.open("li", &[]).text(&found.what).text(": ");
+        page.element("code", &[], &found.on);
+        let rest = [&found.why, &found.remedy].into_iter();
+        for sentence in rest.filter(|text| !text.is_empty()) {
+            page.text("; ").text(sentence);
+        }
+        page.close("li");
+    }
+    page.close("ul");
 }
 
 pub fn cost(page: &mut Markup, report: &DrillReport) {
@@ -28,6 +46,14 @@ pub fn cost(page: &mut Markup, report: &DrillReport) {
             )
         }
         None => "not estimated: read within the region, or prices not given".into(),
+    };
+    let foretold = match &cost.foretold {
+        Some(foretold) => format!(
+            "{} for booting, at least {:.1} minutes of waiting for them",
+            bytes(foretold.bytes),
+            foretold.minutes
+        ),
+        None => "not told: the drill ended before that".into(),
     };
     page.element("h2", &[], "What it cost");
     facts(
@@ -46,6 +72,7 @@ pub fn cost(page: &mut Markup, report: &DrillReport) {
             ),
             ("Time", format!("{:.1} minutes", cost.minutes)),
             ("Price, estimated", price),
+            ("Foretold when the guests were judged", foretold),
         ],
     );
 }

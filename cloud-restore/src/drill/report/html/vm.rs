@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use guest_inspection::judge::{Severity, Verdict};
 
 use super::super::publish::Pictures;
 use super::super::{Boot, Preflight, Probe, VmDrill, sha256};
@@ -163,19 +164,19 @@ fn figures(page: &mut Markup, vm: &VmDrill) {
 
 fn findings(page: &mut Markup, preflight: &Preflight) {
     page.element("h3", &[], "Preflight");
-    let verdict = match preflight.verdict.as_str() {
-        "boots" => "Read before the boot: nothing was found that keeps it from booting.",
-        "does-not-boot" => "Read before the boot: it was not expected to boot.",
-        "unknown" => "Read before the boot: what decides whether it boots could not be read.",
-        _ => "Read before the boot.",
+    let verdict = match preflight.verdict {
+        Verdict::Boots => "Read before the boot: nothing was found that keeps it from booting.",
+        Verdict::DoesNotBoot => "Read before the boot: it was not expected to boot.",
+        Verdict::Unknown => {
+            "Read before the boot: what decides whether it boots could not be read."
+        }
     };
     page.element("p", &[], verdict);
     for finding in &preflight.findings {
-        let (class, word) = match finding.severity.as_str() {
-            "blocks" => ("finding is-blocking", "✘ Blocks"),
-            "hinders" => ("finding is-hindering", "▲ Hinders"),
-            "note" => ("finding", "ℹ Note"),
-            other => ("finding", other),
+        let (class, word) = match finding.severity {
+            Severity::Blocks => ("finding is-blocking", "✘ Blocks"),
+            Severity::Hinders => ("finding is-hindering", "▲ Hinders"),
+            Severity::Note => ("finding", "ℹ Note"),
         };
         page.open("div", &[("class", class)]).raw("\n");
         page.open("p", &[])

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use console::show;
+use guest_inspection::judge::Severity;
 use jiff::{Timestamp, tz::TimeZone};
 use vault_format::manifest::Consistency;
 
@@ -90,6 +91,10 @@ pub fn reservations(report: &DrillReport) -> Vec<String> {
         names.collect::<Vec<_>>().join(", ")
     };
     let broken = report.earlier_reports.first_break.is_some();
+    let see = |there: bool, where_: &str| match there {
+        true => format!(": see {where_}"),
+        false => String::new(),
+    };
     [
         ("Did not boot: ", named(&|vm| !booted(vm))),
         (
@@ -107,11 +112,11 @@ pub fn reservations(report: &DrillReport) -> Vec<String> {
         ),
         (
             "The chain of earlier reports is broken",
-            if broken {
-                ": see the last section".into()
-            } else {
-                String::new()
-            },
+            see(broken, "the last section"),
+        ),
+        (
+            "The vault holds what is damaged or not trusted, so a VM may have a newer recovery point than was drilled",
+            see(!report.vault_findings.is_empty(), "what was found in the vault"),
         ),
     ]
     .into_iter()
@@ -126,7 +131,8 @@ pub fn failures(vm: &VmDrill) -> Vec<String> {
     failed.extend(vm.error.clone());
     // What booted all the same did not fail there.
     if let Some(preflight) = vm.preflight.as_ref().filter(|_| !vm.passed) {
-        let blocks = preflight.findings.iter().filter(|f| f.severity == "blocks");
+        let all = preflight.findings.iter();
+        let blocks = all.filter(|finding| finding.severity == Severity::Blocks);
         failed.extend(blocks.map(|finding| format!("preflight: {}", finding.code)));
     }
     let silent = vm.boot.as_ref().is_some_and(|boot| boot.sign.is_none());

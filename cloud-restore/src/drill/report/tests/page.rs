@@ -94,6 +94,9 @@ fn what_failed_is_on_top_and_all_facts_are_there() {
         "Recovery point older than its target (RPO): db01.",
         "Took longer to run than its target (RTO): db01.",
         "The chain of earlier reports is broken: see the last section.",
+        "so a VM may have a newer recovery point than was drilled: see what was found in the vault.",
+        "recovery point does not open: points/0a1b2c; it was cut off; run `sparesite-restore verify`",
+        "(900\u{202f}000\u{202f}000 bytes) for booting, at least 2.5 minutes of waiting",
         "5h, target 1h: ✘ missed",
         "no sign of life within 10m; preflight: windows-driver-missing; RTO target missed",
         "sda2: viostor is not started at boot",
@@ -189,6 +192,12 @@ fn nothing_hostile_gets_out_of_its_place() {
     };
     report.target = evil();
     report.earlier_reports.first_break = Some(evil());
+    report.vault_findings.fill(VaultFinding {
+        what: evil(),
+        on: evil(),
+        why: evil(),
+        remedy: evil(),
+    });
     report.previous = Some(FileHash {
         file: evil(),
         sha256: evil(),
