@@ -138,7 +138,7 @@ class Serving:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         start = time.monotonic()
         with open(work / "err", "w+b") as err:
-            process = subprocess.Popen(local_machine(machine, copy, serial, work), stdin=subprocess.DEVNULL, stdout=err, stderr=err)
+            process = subprocess.Popen(local_machine(machine, copy, work), stdin=subprocess.DEVNULL, stdout=err, stderr=err)
             with ended(process):
                 seconds = until_login(serial, process, start, work / "err")
         return {"seconds": seconds}
@@ -219,14 +219,12 @@ def child_command(parent):
     return next(command for command in commands if "qemu" in command[0])
 
 
-def local_machine(machine, image, serial, folder):
-    """The command of a machine on the vault, with the disk a raw file, and sockets of its own. Pure."""
+def local_machine(machine, image, folder):
+    """The command of a machine on the vault, with the disk a raw file, and sockets and serial line in `folder`. Pure."""
     out = []
     for option, value in zip([""] + machine, machine):
         if option == "-blockdev":
             value = re.sub(r"driver=nbd,(.*?),server\..*", rf"driver=raw,\1,file.driver=file,file.filename={image}", value)
-        elif option == "-serial":
-            value = f"file:{serial}"
         elif option in ("-qmp", "-chardev"):
             value = re.sub(r"((?:unix:|path=))[^,]*/", rf"\g<1>{folder}/", value)
         out.append(value)

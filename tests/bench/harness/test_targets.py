@@ -46,12 +46,12 @@ class Targets(unittest.TestCase):
         machine = [
             "qemu", "-blockdev", "driver=nbd,node-name=disk0,discard=unmap,server.type=unix,server.path=/tmp/a/nbd,export=vm",
             "-device", "virtio-blk-pci,drive=disk0", "-chardev", "socket,id=agent,path=/tmp/a/agent,server=on,wait=off",
-            "-serial", "file:/tmp/a/serial", "-qmp", "unix:/tmp/a/qmp,server=on,wait=off",
+            "-chardev", "file,id=serial,path=/tmp/a/serial", "-serial", "chardev:serial", "-qmp", "unix:/tmp/a/qmp,server=on,wait=off",
         ]
-        self.assertEqual(local_machine(machine, "/b/disk", "/b/serial", "/b"), [
+        self.assertEqual(local_machine(machine, "/b/disk", "/b"), [
             "qemu", "-blockdev", "driver=raw,node-name=disk0,discard=unmap,file.driver=file,file.filename=/b/disk",
             "-device", "virtio-blk-pci,drive=disk0", "-chardev", "socket,id=agent,path=/b/agent,server=on,wait=off",
-            "-serial", "file:/b/serial", "-qmp", "unix:/b/qmp,server=on,wait=off",
+            "-chardev", "file,id=serial,path=/b/serial", "-serial", "chardev:serial", "-qmp", "unix:/b/qmp,server=on,wait=off",
         ])
 
     def test_the_fastest_peer_and_our_median_count(self):
