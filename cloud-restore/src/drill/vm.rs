@@ -269,7 +269,12 @@ impl Drill<'_> {
                 result.level = Level::Probed;
             }
         }
-        if let Some(png) = running.screenshot(&picture).await {
+        // A QEMU that is gone has no screen, and its monitor would be waited for in vain.
+        let screen = match ended {
+            None => running.screenshot(&picture).await,
+            Some(_) => None,
+        };
+        if let Some(png) = screen {
             let file = report::screenshot_name(self.started_at, place, &settings.name);
             result.screenshot = Some(FileHash {
                 file: file.clone(),

@@ -1,7 +1,7 @@
 //! Which chunks are at hand, and which are on their way: each is fetched once, however many ask for it, and what a run of
 //! reads will want next is fetched before it is asked for.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,20 +13,17 @@ use tokio::sync::{Semaphore, oneshot};
 use virtual_disk::nbd::server::Piece;
 
 use super::cache::{Cache, Found, Spill};
+use super::queue::{Queue, TOGETHER};
 use super::read_ahead::ReadAhead;
 use super::source::{Chunk, ChunkSource};
 
-/// Chunks fetched in one go: their records lie side by side as a rule, so they are one request of some MB. With a request
-/// for each chunk a client that reads a whole disk got a quarter of `assemble`'s rate out of an S3 server.
-const TOGETHER: usize = 32;
-/// Chunks that are fetched in one go lie within so many positions.
-const WITHIN: u64 = 64;
 /// Groups that are fetched for whoever waits, at the same time. What is asked for meanwhile waits, and goes together.
 const ASKED: usize = 8;
+/// Single chunks that are fetched at the same time beside those, each where nothing else is read: a database that
+/// recovers asks for many, and waits 50 ms for each.
+const SCATTERED: usize = 24;
 /// Groups that are read ahead at the same time beside those.
 const AHEAD: usize = 3;
-/// Nothing more is read ahead where so many chunks wait to be fetched: with chunks of 256 KiB 128 MiB.
-const MOST_WAITING: usize = 512;
 
 type Fetched = Result<Chunk, Arc<str>>;
 type Coming = Shared<BoxFuture<'static, Fetched>>;
@@ -35,8 +32,9 @@ type Sender = oneshot::Sender<Fetched>;
 pub struct Chunks {
     source: Arc<dyn ChunkSource>,
     state: Mutex<State>,
-    ahead: Semaphore,
     asked: Semaphore,
+    scattered: Semaphore,
+    ahead: Semaphore,
     pub fetched: AtomicU64,
     pub fetched_ahead: AtomicU64,
     told_of_cache: AtomicBool,
@@ -46,6 +44,7 @@ pub struct Chunks {
 #[derive(Clone, Copy)]
 enum Kind {
     Asked,
+    Scattered,
     Ahead,
 }
 
@@ -55,10 +54,7 @@ struct State {
     holes: Vec<u64>,
     coming: HashMap<u64, Coming>,
     /// Of what is coming, what nobody fetches yet.
-    waiting: BTreeMap<u64, Sender>,
-    /// The order in which that was asked for, or is to be read ahead: with what was taken since.
-    asked: VecDeque<u64>,
-    ahead: VecDeque<u64>,
+    queue: Queue<Sender>,
     runs: ReadAhead,
 }
 
@@ -73,28 +69,27 @@ impl State {
         (sender, coming)
     }
 
-    /// What waits longest of its kind, with all that waits next to it.
     fn take(&mut self, kind: Kind) -> Vec<(u64, Sender)> {
-        let order = match kind {
-            Kind::Asked => &mut self.asked,
-            Kind::Ahead => &mut self.ahead,
-        };
-        let first = loop {
-            match order.pop_front() {
-                Some(position) if self.waiting.contains_key(&position) => break position,
-                Some(_) => {}
-                None => return Vec::new(),
+        match kind {
+            Kind::Asked => self.queue.take_asked(),
+            Kind::Ahead => self.queue.take_ahead(),
+            Kind::Scattered => {
+                let (holes, coming, cache) = (&self.holes, &self.coming, &self.cache);
+                let known = |position| {
+                    is_hole(holes, position)
+                        || coming.contains_key(&position)
+                        || cache.has(position)
+                };
+                let is_of_a_run = |position: u64| {
+                    position.checked_sub(1).is_some_and(known) || known(position + 1)
+                };
+                self.queue.take_scattered(is_of_a_run)
             }
-        };
-        let near = self.waiting.range(first..first.saturating_add(WITHIN));
-        let near: Vec<u64> = near.map(|(position, _)| *position).take(TOGETHER).collect();
-        let out = |position| Some((position, self.waiting.remove(&position)?));
-        near.into_iter().filter_map(out).collect()
+        }
     }
 
     fn is_hole(&self, position: u64) -> bool {
-        let word = self.holes[(position / 64) as usize];
-        word & 1 << (position % 64) != 0
+        is_hole(&self.holes, position)
     }
 
     fn note_hole(&mut self, position: u64) {
@@ -104,6 +99,11 @@ impl State {
     fn is_known(&self, position: u64) -> bool {
         self.is_hole(position) || self.coming.contains_key(&position) || self.cache.has(position)
     }
+}
+
+fn is_hole(holes: &[u64], position: u64) -> bool {
+    let word = holes.get((position / 64) as usize);
+    word.is_some_and(|word| word & 1 << (position % 64) != 0)
 }
 
 impl Chunks {
@@ -116,14 +116,13 @@ impl Chunks {
                 cache,
                 holes: vec![0; count.div_ceil(64) as usize],
                 coming: HashMap::new(),
-                waiting: BTreeMap::new(),
-                asked: VecDeque::new(),
-                ahead: VecDeque::new(),
+                queue: Queue::default(),
                 runs: ReadAhead::default(),
             }),
             source,
-            ahead: Semaphore::new(AHEAD),
             asked: Semaphore::new(ASKED),
+            scattered: Semaphore::new(SCATTERED),
+            ahead: Semaphore::new(AHEAD),
             fetched: AtomicU64::new(0),
             fetched_ahead: AtomicU64::new(0),
             told_of_cache: AtomicBool::new(false),
@@ -230,23 +229,22 @@ impl Chunks {
             match state.coming.get(position).cloned() {
                 Some(coming) => {
                     out.insert(*position, coming);
-                    // To be read ahead: it is more urgent now.
-                    if !state.waiting.contains_key(position) {
-                        continue;
-                    }
+                    to_fetch += usize::from(state.queue.hurry(*position));
                 }
-                None if state.is_known(*position) => continue,
+                None if state.is_known(*position) => {}
                 None => {
                     let (sender, coming) = state.expect(*position);
-                    state.waiting.insert(*position, sender);
+                    state.queue.ask(*position, sender);
                     out.insert(*position, coming);
+                    to_fetch += 1;
                 }
             }
-            state.asked.push_back(*position);
-            to_fetch += 1;
         }
         for _ in 0..to_fetch.div_ceil(TOGETHER) {
             tokio::spawn(self.clone().fetch_waiting(Kind::Asked));
+        }
+        if to_fetch == 1 {
+            tokio::spawn(self.clone().fetch_waiting(Kind::Scattered));
         }
         out
     }
@@ -256,6 +254,7 @@ impl Chunks {
         // Never closed.
         let _turn = match kind {
             Kind::Asked => self.asked.acquire().await,
+            Kind::Scattered => self.scattered.acquire().await,
             Kind::Ahead => self.ahead.acquire().await,
         };
         loop {
@@ -283,19 +282,26 @@ impl Chunks {
         let mut state = self.state();
         let mut count = 0_usize;
         for position in self.positions(&range) {
-            if state.waiting.len() >= MOST_WAITING {
+            if !state.queue.has_room() {
                 break;
             }
             if !state.is_known(position) {
                 let (sender, _) = state.expect(position);
-                state.waiting.insert(position, sender);
-                state.ahead.push_back(position);
+                state.queue.read_ahead(position, sender);
                 count += 1;
             }
         }
         self.fetched_ahead.fetch_add(count as u64, Relaxed);
         for _ in 0..count.div_ceil(TOGETHER) {
             tokio::spawn(self.clone().fetch_waiting(Kind::Ahead));
+        }
+    }
+
+    /// Nobody reads this disk any more: what was to be read ahead is given up.
+    pub fn end(&self) {
+        let mut state = self.state();
+        for position in state.queue.drop_ahead() {
+            state.coming.remove(&position);
         }
     }
 

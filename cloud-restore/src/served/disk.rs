@@ -197,6 +197,12 @@ fn piece(part: Part) -> Piece {
     }
 }
 
+impl Drop for ServedDisk {
+    fn drop(&mut self) {
+        self.chunks.end();
+    }
+}
+
 #[async_trait]
 impl Export for ServedDisk {
     fn size_bytes(&self) -> u64 {

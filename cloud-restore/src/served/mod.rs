@@ -8,6 +8,7 @@ mod cache;
 mod chunks;
 mod disk;
 mod overlay;
+mod queue;
 mod read_ahead;
 mod sealed_blocks;
 mod serving;

@@ -29,10 +29,21 @@ pub trait ChunkSource: Send + Sync {
 pub struct VaultSource(pub DiskImage);
 
 impl VaultSource {
+    /// What was damaged on its way is whole the next time; what a store's weakness asks of patience was spent below.
+    async fn slots_of(&self, range: Range<u64>) -> Result<Vec<Slot>, StoreError> {
+        match self.0.slots(range.clone()).await {
+            Err(error @ StoreError::Format { .. }) => {
+                tracing::warn!(%error, "it is fetched again");
+                self.0.slots(range).await
+            }
+            other => other,
+        }
+    }
+
     async fn slots(&self, positions: &[u64]) -> Result<Vec<Slot>, StoreError> {
         let mut slots = Vec::with_capacity(positions.len());
         for run in positions.chunk_by(|a, b| a + 1 == *b) {
-            slots.extend(self.0.slots(run[0]..run[run.len() - 1] + 1).await?);
+            slots.extend(self.slots_of(run[0]..run[run.len() - 1] + 1).await?);
         }
         Ok(slots)
     }
@@ -71,20 +82,26 @@ impl ChunkSource for VaultSource {
     }
 
     async fn fetch(&self, positions: &[u64]) -> Vec<Result<Chunk, String>> {
-        let mut fetched = self.fetch_all(positions).await;
-        // What was damaged on its way is whole the next time; what a store's weakness asks of patience was spent below.
-        if let Err(error @ StoreError::Format { .. }) = &fetched {
-            tracing::warn!(%error, "it is fetched again");
-            fetched = self.fetch_all(positions).await;
-        }
-        match fetched {
+        match self.fetch_all(positions).await {
             Ok(chunks) => chunks,
+            // What one of them lacks is no fault of its neighbours.
+            Err(StoreError::Format { .. } | StoreError::LostChunk { .. })
+                if positions.len() > 1 =>
+            {
+                let mut out = Vec::with_capacity(positions.len());
+                for position in positions {
+                    let one = self.fetch_all(&[*position]).await;
+                    out.extend(one.unwrap_or_else(|error| vec![Err(error.to_string())]));
+                }
+                out
+            }
             Err(error) => vec![Err(error.to_string()); positions.len()],
         }
     }
 
     async fn holes(&self, positions: Range<u64>) -> Result<Vec<bool>, String> {
-        let slots = self.0.slots(positions).await.map_err(|e| e.to_string())?;
+        let slots = self.slots_of(positions).await;
+        let slots = slots.map_err(|e| e.to_string())?;
         Ok(slots.iter().map(|slot| *slot == Slot::Hole).collect())
     }
 }

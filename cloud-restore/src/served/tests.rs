@@ -297,7 +297,41 @@ async fn what_is_asked_for_while_others_wait_goes_together() {
     let mut asked = source.asked.lock().unwrap().clone();
     asked.sort_unstable();
     assert_eq!(asked, (0..40).collect::<Vec<u64>>(), "each once");
-    // At most 32 go at once, and alone; the other eight lie side by side.
+    // Eight go at once, and alone; the others lie side by side.
     let requests = source.requests.load(Relaxed);
-    assert!(requests <= 34, "{requests} requests");
+    assert!(requests <= 16, "{requests} requests");
+}
+
+/// A large disk of holes, each of which is fetched when twenty are asked for at once.
+struct Wide(tokio::sync::Barrier);
+
+#[async_trait]
+impl ChunkSource for Wide {
+    fn size_bytes(&self) -> u64 {
+        10_000 * u64::from(CHUNK)
+    }
+
+    fn chunk_bytes(&self) -> u32 {
+        CHUNK
+    }
+
+    async fn fetch(&self, positions: &[u64]) -> Vec<Result<Chunk, String>> {
+        self.0.wait().await;
+        vec![Ok(None); positions.len()]
+    }
+
+    async fn holes(&self, positions: Range<u64>) -> Result<Vec<bool>, String> {
+        Ok(vec![true; positions.count()])
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_for_here_and_there_does_not_wait_in_a_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Arc::new(Wide(tokio::sync::Barrier::new(20)));
+    let cache = Cache::create(folder.path(), CHUNK, 4, 4).unwrap();
+    let disk = ServedDisk::new("vm@1 sda".into(), source, cache, None);
+    let asks = (0..20u64).map(|number| read(&disk, number * 500 * u64::from(CHUNK), 1));
+    let all = tokio::time::timeout(Duration::from_secs(20), futures::future::join_all(asks));
+    assert!(all.await.is_ok(), "fewer than twenty are fetched at once");
 }

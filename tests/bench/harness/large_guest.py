@@ -8,6 +8,7 @@ import tempfile
 from .measure import Failed
 
 DATA_MIB = 2200                         # the target asks for 2 GiB at least
+SOURCE_MIB = 8192                       # of the bench's disk: a smaller one has less data
 DISK_MIB = 3584
 ROOT_MIB = 1                            # where the root partition begins, tests/boot/build-guest.sh
 PIECE_MIB = 32
@@ -27,7 +28,7 @@ def pieces(source, folder):
         while len(made) * PIECE_MIB < DATA_MIB:
             data = disk.read(PIECE_MIB << 20)
             if len(data) < len(zero):
-                raise Failed(f"{source} has less than {DATA_MIB} MiB of data: --mebibytes 8192 has enough")
+                raise Failed(f"{source} has less than {DATA_MIB} MiB of data: --mebibytes {SOURCE_MIB} has enough")
             if data != zero:
                 made.append(folder / f"piece-{len(made):03}")
                 made[-1].write_bytes(data)

@@ -268,9 +268,11 @@ fn snapshot(folder: &Path) -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn a_machine_does_not_outlive_the_program_that_serves_its_disks() {
-    if !here("setpriv") || !here("qemu-system-x86_64") {
-        testkit::skip("setpriv or qemu-system-x86_64");
-        return;
+    for program in ["setpriv", "qemu-system-x86_64"] {
+        if !here(program) {
+            testkit::skip(program);
+            return;
+        }
     }
     let site = captured();
     // Its path is among QEMU's arguments, which tells this machine from others; and QEMU writes commas in its own way.

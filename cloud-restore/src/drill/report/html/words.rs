@@ -115,7 +115,7 @@ pub fn reservations(report: &DrillReport) -> Vec<String> {
             see(broken, "the last section"),
         ),
         (
-            "The vault holds what is damaged or not trusted, so a VM may have a newer recovery point than was drilled",
+            "The vault holds what is damaged or not trusted; a VM may have a newer recovery point that it hides",
             see(!report.vault_findings.is_empty(), "what was found in the vault"),
         ),
     ]
