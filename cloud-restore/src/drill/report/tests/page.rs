@@ -94,7 +94,7 @@ fn what_failed_is_on_top_and_all_facts_are_there() {
         "Recovery point older than its target (RPO): db01.",
         "Took longer to run than its target (RTO): db01.",
         "The chain of earlier reports is broken: see the last section.",
-        "so a VM may have a newer recovery point than was drilled: see what was found in the vault.",
+        "a VM may have a newer recovery point that it hides: see what was found in the vault.",
         "recovery point does not open: points/0a1b2c; it was cut off; run `sparesite-restore verify`",
         "(900\u{202f}000\u{202f}000 bytes) for booting, at least 2.5 minutes of waiting",
         "5h, target 1h: ✘ missed",
