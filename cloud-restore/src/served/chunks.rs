@@ -73,23 +73,23 @@ impl State {
         match kind {
             Kind::Asked => self.queue.take_asked(),
             Kind::Ahead => self.queue.take_ahead(),
-            Kind::Scattered => {
-                let (holes, coming, cache) = (&self.holes, &self.coming, &self.cache);
-                let known = |position| {
-                    is_hole(holes, position)
-                        || coming.contains_key(&position)
-                        || cache.has(position)
-                };
-                let is_of_a_run = |position: u64| {
-                    position.checked_sub(1).is_some_and(known) || known(position + 1)
-                };
-                self.queue.take_scattered(is_of_a_run)
-            }
+            Kind::Scattered => match self.queue.first_asked() {
+                Some(first) if !self.is_of_a_run(first) => self.queue.take_alone(first),
+                _ => Vec::new(),
+            },
         }
     }
 
+    /// Whether something is read beside it, so that waiting brings it company.
+    fn is_of_a_run(&self, position: u64) -> bool {
+        let before = position.checked_sub(1);
+        before.is_some_and(|before| self.is_known(before)) || self.is_known(position + 1)
+    }
+
     fn is_hole(&self, position: u64) -> bool {
-        is_hole(&self.holes, position)
+        // One behind the disk's end may be asked about.
+        let word = self.holes.get((position / 64) as usize);
+        word.is_some_and(|word| word & 1 << (position % 64) != 0)
     }
 
     fn note_hole(&mut self, position: u64) {
@@ -99,11 +99,6 @@ impl State {
     fn is_known(&self, position: u64) -> bool {
         self.is_hole(position) || self.coming.contains_key(&position) || self.cache.has(position)
     }
-}
-
-fn is_hole(holes: &[u64], position: u64) -> bool {
-    let word = holes.get((position / 64) as usize);
-    word.is_some_and(|word| word & 1 << (position % 64) != 0)
 }
 
 impl Chunks {

@@ -72,16 +72,9 @@ impl<T> Queue<T> {
         first.map_or_else(Vec::new, |first| self.take_near(first, false))
     }
 
-    /// What was asked for first, alone, if `is_of_a_run` says that it lies where nothing else is read: to wait would bring
-    /// it no company.
-    pub fn take_scattered(&mut self, is_of_a_run: impl Fn(u64) -> bool) -> Vec<(u64, T)> {
-        match self.first_asked() {
-            Some(first) if !is_of_a_run(first) => {
-                self.asked.pop_front();
-                self.taken(vec![first])
-            }
-            _ => Vec::new(),
-        }
+    /// What waits at this position, without its neighbours.
+    pub fn take_alone(&mut self, position: u64) -> Vec<(u64, T)> {
+        self.taken(vec![position])
     }
 
     /// What has waited longest to be read ahead, with all that waits near it.
@@ -105,8 +98,8 @@ impl<T> Queue<T> {
         dropped
     }
 
-    /// At the front of its queue.
-    fn first_asked(&mut self) -> Option<u64> {
+    /// What was asked for first and still waits: it is at the front of its queue.
+    pub fn first_asked(&mut self) -> Option<u64> {
         while let Some(first) = self.asked.front() {
             if self.waiting.contains_key(first) {
                 return Some(*first);
@@ -178,8 +171,10 @@ mod tests {
         let mut queue = Queue::default();
         queue.ask(100, ());
         queue.ask(900, ());
-        assert!(queue.take_scattered(|position| position == 100).is_empty());
-        assert_eq!(positions(queue.take_scattered(|_| false)), [100]);
+        assert_eq!(queue.first_asked(), Some(100));
+        assert_eq!(positions(queue.take_alone(100)), [100]);
+        assert!(queue.take_alone(100).is_empty());
+        assert_eq!(queue.first_asked(), Some(900));
         assert_eq!(positions(queue.take_asked()), [900]);
     }
 

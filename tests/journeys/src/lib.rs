@@ -19,7 +19,7 @@ pub use image::{assert_same_image, check, convert, virtual_size};
 pub use libvirt::Libvirt;
 pub use namespace::{SmallDisk, small_disk};
 pub use process::{Background, processes_of, qemu_nbd_of, wait_until};
-pub use programs::{program, program_folder};
+pub use programs::{has, program, program_folder};
 pub use qemu::{GUEST_DISK_BYTES, Left, Monitor, Qemu};
 pub use reader::{make_reader, reader_says};
 pub use run::Run;

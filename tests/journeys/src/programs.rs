@@ -1,6 +1,6 @@
 //! Where the programs are that the journeys try.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The folder with both programs: SPARESITE_BIN, or the target folder of this very test.
 pub fn program_folder() -> PathBuf {
@@ -23,4 +23,13 @@ pub fn program(name: &str) -> PathBuf {
         path.display()
     );
     path
+}
+
+/// Whether a program that others wrote is installed; if not, that is said, and is an error where everything must be there.
+pub fn has(program: &str) -> bool {
+    let there = Path::new("/usr/bin").join(program).exists();
+    if !there {
+        testkit::skip(program);
+    }
+    there
 }

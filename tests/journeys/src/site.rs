@@ -8,6 +8,7 @@ use std::process::Command;
 
 use serde_json::Value;
 use tempfile::TempDir;
+use testkit::{CountingProxy, S3Server};
 
 use crate::{Run, program, program_folder};
 
@@ -18,6 +19,16 @@ pub const PASSPHRASE: &str = "correct horse battery staple, for journeys only";
 pub struct Where {
     pub url: String,
     pub env: BTreeMap<String, String>,
+}
+
+impl Where {
+    /// In a bucket of its own, all requests by way of the proxy, which counts and breaks.
+    pub fn s3_behind(proxy: &CountingProxy, server: &S3Server) -> Self {
+        Where {
+            url: format!("s3://{}/site1", server.create_bucket()),
+            env: server.env_through(proxy.port),
+        }
+    }
 }
 
 #[derive(Debug)]

@@ -1,7 +1,6 @@
 //! `boot` of a guest that reads its whole disk and says what it read, from a store that has its troubles meanwhile.
 
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use journeys::*;
@@ -21,11 +20,7 @@ impl Booted {
     fn site() -> Self {
         let server = S3Server::start();
         let proxy = CountingProxy::start(server.port());
-        let vault = Where {
-            url: format!("s3://{}/v", server.create_bucket()),
-            env: server.env_through(proxy.port),
-        };
-        let site = Site::on(vault);
+        let site = Site::on(Where::s3_behind(&proxy, &server));
         let disk = site.path("vm.raw");
         make_random(&disk, DISK, 1);
         make_reader(&disk);
@@ -85,11 +80,8 @@ impl Booted {
 
 #[test]
 fn a_store_that_fails_stalls_corrupts_or_is_lost_during_a_boot() {
-    for program in ["qemu-system-x86_64", "as", "ld"] {
-        if !Path::new("/usr/bin").join(program).exists() {
-            testkit::skip(program);
-            return;
-        }
+    if !["qemu-system-x86_64", "as", "ld"].into_iter().all(has) {
+        return;
     }
     let booted = Booted::site();
     let (run, said) = booted.boot();

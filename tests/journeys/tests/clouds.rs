@@ -140,14 +140,7 @@ fn journey(at: Where, proxy: &CountingProxy) -> Value {
 fn on_s3() -> Value {
     let server = S3Server::start();
     let proxy = CountingProxy::start(server.port());
-    let url = format!("s3://{}/site1", server.create_bucket());
-    journey(
-        Where {
-            url,
-            env: server.env_through(proxy.port),
-        },
-        &proxy,
-    )
+    journey(Where::s3_behind(&proxy, &server), &proxy)
 }
 
 fn on_azure() -> Value {

@@ -33,8 +33,7 @@ fn manifests(site: &Site) -> Vec<PathBuf> {
 
 #[test]
 fn a_drill_tells_what_it_foretold_what_the_vault_lacks_and_boots_each_vm_from_its_own_disks() {
-    if !std::path::Path::new("/usr/bin/qemu-system-x86_64").exists() {
-        testkit::skip("qemu-system-x86_64");
+    if !has("qemu-system-x86_64") {
         return;
     }
     let site = Site::new();

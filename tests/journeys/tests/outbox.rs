@@ -12,11 +12,7 @@ const MIB: usize = 1 << 20;
 
 /// A VM whose `before` hook writes the number of the capture into its disk.
 fn site(proxy: &CountingProxy, server: &S3Server) -> Site {
-    let bucket = server.create_bucket();
-    let site = Site::on(Where {
-        url: format!("s3://{bucket}/site1"),
-        env: server.env_through(proxy.port),
-    });
+    let site = Site::on(Where::s3_behind(proxy, server));
     fs::write(site.path("vm.raw"), vec![7; MIB]).expect("written");
     fs::write(site.path("number"), "0").expect("written");
     let script = |name: &str, text: &str| {

@@ -80,8 +80,7 @@ fn every_client_reads_the_disk_that_was_captured() {
         ("nbdinfo", vec!["--json", uri]),
         ("nbdinfo", vec!["--map", "--totals", uri]),
     ] {
-        if !here(client) {
-            testkit::skip(client);
+        if !has(client) {
             continue;
         }
         let mut command = Command::new(client);
@@ -100,22 +99,16 @@ fn every_client_reads_the_disk_that_was_captured() {
         }
     }
     // nbdkit's client asks by simple replies too, and in pieces of its own.
-    if Path::new("/usr/bin/nbdkit").exists() {
+    if has("nbdkit") {
         let through = format!("qemu-img compare -f raw -F raw {raw} $uri");
         let words = ["-U", "-", "nbd", uri, "--run", &through];
         run("nbdkit", &words).ok();
-    } else {
-        testkit::skip("nbdkit");
     }
     let refused = run("qemu-io", &["-f", "raw", "-c", "write 0 4k", uri]);
     assert_ne!(refused.code, Some(0), "it is read-only: {refused}");
     serving.end().ok();
     assert_eq!(packs(&site.path("vault")), before, "the vault is as it was");
     assert!(!site.path("s").exists(), "the socket goes with its server");
-}
-
-fn here(program: &str) -> bool {
-    Path::new("/usr/bin").join(program).exists()
 }
 
 /// Steps for qemu-io, from a small generator of its own; and the same on the model.
@@ -237,8 +230,7 @@ fn ten_thousand_reads_and_writes_are_those_of_a_model_and_the_vault_stays_as_it_
 
 #[test]
 fn fio_finds_what_it_wrote_at_depth() {
-    if !here("fio") {
-        testkit::skip("fio");
+    if !has("fio") {
         return;
     }
     let site = captured();
@@ -268,11 +260,8 @@ fn snapshot(folder: &Path) -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn a_machine_does_not_outlive_the_program_that_serves_its_disks() {
-    for program in ["setpriv", "qemu-system-x86_64"] {
-        if !here(program) {
-            testkit::skip(program);
-            return;
-        }
+    if !["setpriv", "qemu-system-x86_64"].into_iter().all(has) {
+        return;
     }
     let site = captured();
     // Its path is among QEMU's arguments, which tells this machine from others; and QEMU writes commas in its own way.
@@ -304,7 +293,7 @@ fn a_network_needs_tls_and_a_certificate() {
     );
     let uri = serving.uri();
     assert!(uri.starts_with("nbds://127.0.0.1:"), "{uri}");
-    if here("nbdinfo") {
+    if has("nbdinfo") {
         run(
             "nbdinfo",
             &["--size", &format!("{uri}?tls-certificates={folder}")],
@@ -313,8 +302,6 @@ fn a_network_needs_tls_and_a_certificate() {
         .says(&[&DISK.to_string()]);
         let without = run("nbdinfo", &["--size", &uri.replace("nbds", "nbd")]);
         assert_ne!(without.code, Some(0), "{without}");
-    } else {
-        testkit::skip("nbdinfo");
     }
     // QEMU's client, with the certificate it has to show.
     let port = uri
@@ -340,11 +327,7 @@ fn a_network_needs_tls_and_a_certificate() {
 fn a_store_that_fails_stalls_or_corrupts_gives_an_error_that_is_named_and_never_wrong_bytes() {
     let server = S3Server::start();
     let proxy = CountingProxy::start(server.port());
-    let vault = Where {
-        url: format!("s3://{}/v", server.create_bucket()),
-        env: server.env_through(proxy.port),
-    };
-    let site = Site::on(vault);
+    let site = Site::on(Where::s3_behind(&proxy, &server));
     make_disk(&site.path("vm.raw"), DISK, 1);
     site.configure_one();
     site.sync();

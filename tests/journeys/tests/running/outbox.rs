@@ -8,10 +8,7 @@ use super::*;
 fn a_full_outbox_is_superseded_and_the_newest_point_arrives_whole() {
     let server = S3Server::start();
     let proxy = CountingProxy::start(server.port());
-    let vm = Running::on(Site::on(Where {
-        url: format!("s3://{}/site1", server.create_bucket()),
-        env: server.env_through(proxy.port),
-    }));
+    let vm = Running::on(Site::on(Where::s3_behind(&proxy, &server)));
     vm.often();
     vm.add("[outbox]\nmax = \"16 MB\"\n");
     vm.qemu.write_noise("vd0", 1, 0, 4 * MIB);
