@@ -17,13 +17,16 @@ use super::queue::{Queue, TOGETHER};
 use super::read_ahead::ReadAhead;
 use super::source::{Chunk, ChunkSource};
 
-/// Groups that are fetched for whoever waits, at the same time. What is asked for meanwhile waits, and goes together.
-const ASKED: usize = 8;
+/// Groups that are fetched for whoever waits, at the same time. What is asked for meanwhile waits, and goes together: with
+/// 8 (and 3 read ahead) the groups of a client that reads a whole disk were half as large, and it took a third longer.
+const ASKED: usize = 4;
 /// Single chunks that are fetched at the same time beside those, each where nothing else is read: a database that
 /// recovers asks for many, and waits 50 ms for each.
 const SCATTERED: usize = 24;
 /// Groups that are read ahead at the same time beside those.
-const AHEAD: usize = 3;
+const AHEAD: usize = 2;
+/// Who waits for a part of a run that is read ahead of so far at once (it has twice that behind it) will want the rest.
+const LONG_RUN_BYTES: u64 = 4 << 20;
 
 type Fetched = Result<Chunk, Arc<str>>;
 type Coming = Shared<BoxFuture<'static, Fetched>>;
@@ -274,6 +277,7 @@ impl Chunks {
     /// Begins to fetch a range, as far as there is room for it.
     pub fn prefetch(self: &Arc<Self>, range: Range<u64>) {
         let range = range.start..range.end.min(self.source.size_bytes());
+        let long_run = range.end.saturating_sub(range.start) >= LONG_RUN_BYTES;
         let mut state = self.state();
         let mut count = 0_usize;
         for position in self.positions(&range) {
@@ -282,7 +286,7 @@ impl Chunks {
             }
             if !state.is_known(position) {
                 let (sender, _) = state.expect(position);
-                state.queue.read_ahead(position, sender);
+                state.queue.read_ahead(position, long_run, sender);
                 count += 1;
             }
         }

@@ -15,6 +15,8 @@ struct Waiting<T> {
     teller: T,
     /// Somebody waits for it; else it is to be read ahead.
     asked: bool,
+    /// Of a run so long that whoever waits for a part of it will want all of it.
+    long_run: bool,
 }
 
 /// By position.
@@ -37,8 +39,15 @@ impl<T> Default for Queue<T> {
 
 impl<T> Queue<T> {
     pub fn ask(&mut self, position: u64, teller: T) {
-        let asked = true;
-        self.waiting.insert(position, Waiting { teller, asked });
+        let (asked, long_run) = (true, false);
+        self.waiting.insert(
+            position,
+            Waiting {
+                teller,
+                asked,
+                long_run,
+            },
+        );
         self.asked.push_back(position);
     }
 
@@ -54,9 +63,16 @@ impl<T> Queue<T> {
         }
     }
 
-    pub fn read_ahead(&mut self, position: u64, teller: T) {
+    pub fn read_ahead(&mut self, position: u64, long_run: bool, teller: T) {
         let asked = false;
-        self.waiting.insert(position, Waiting { teller, asked });
+        self.waiting.insert(
+            position,
+            Waiting {
+                teller,
+                asked,
+                long_run,
+            },
+        );
         self.ahead.push_back(position);
     }
 
@@ -64,8 +80,8 @@ impl<T> Queue<T> {
         self.waiting.len() < MOST_WAITING
     }
 
-    /// What was asked for first, with what was asked for near it; and of what is to be read ahead there at most as much:
-    /// who waits does not wait for the rest.
+    /// What was asked for first, with what was asked for near it; and of what is to be read ahead there at most as much,
+    /// if it is not of a long run: who waits does not wait for the rest.
     pub fn take_asked(&mut self) -> Vec<(u64, T)> {
         let first = self.first_asked();
         self.asked.pop_front();
@@ -114,7 +130,7 @@ impl<T> Queue<T> {
         let goes = |(position, waiting): (&u64, &Waiting<T>)| {
             match waiting.asked {
                 true => asked += 1,
-                false if all || others < asked => others += 1,
+                false if all || waiting.long_run || others < asked => others += 1,
                 false => return None,
             }
             Some(*position)
@@ -157,13 +173,21 @@ mod tests {
     #[test]
     fn who_waits_does_not_wait_for_all_that_is_read_ahead() {
         let mut queue = Queue::default();
-        (1..30).for_each(|position| queue.read_ahead(position, ()));
+        (1..30).for_each(|position| queue.read_ahead(position, false, ()));
         queue.ask(0, ());
         assert_eq!(positions(queue.take_asked()), [0, 1]);
         assert!(queue.hurry(2) && !queue.hurry(2) && !queue.hurry(0));
         assert_eq!(positions(queue.take_asked()), [2, 3]);
         assert_eq!(positions(queue.take_ahead()), (4..30).collect::<Vec<u64>>());
         assert!(queue.take_ahead().is_empty() && queue.take_asked().is_empty());
+    }
+
+    #[test]
+    fn who_waits_for_a_part_of_a_long_run_gets_what_follows_with_it() {
+        let mut queue = Queue::default();
+        (0..40).for_each(|position| queue.read_ahead(position, true, ()));
+        assert!(queue.hurry(3));
+        assert_eq!(positions(queue.take_asked()), (3..35).collect::<Vec<u64>>());
     }
 
     #[test]
@@ -181,12 +205,12 @@ mod tests {
     #[test]
     fn what_nobody_waits_for_is_given_up_and_the_rest_stays() {
         let mut queue = Queue::default();
-        (0..4).for_each(|position| queue.read_ahead(position, ()));
+        (0..4).for_each(|position| queue.read_ahead(position, false, ()));
         queue.hurry(2);
         assert_eq!(queue.drop_ahead(), [0, 1, 3]);
         assert_eq!(positions(queue.take_asked()), [2]);
         while queue.has_room() {
-            queue.read_ahead(queue.waiting.len() as u64, ());
+            queue.read_ahead(queue.waiting.len() as u64, false, ());
         }
         assert_eq!(queue.waiting.len(), MOST_WAITING);
     }

@@ -10,6 +10,7 @@ use lru::LruCache;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::OnceCell;
 use vault_format::keys::{RecoveryKey, SEALED_KEY_BYTES};
 use vault_format::pack::{MAX_HEADER_BYTES, data_key_info, sealed_keys};
 use vault_format::seal::Sealer;
@@ -22,6 +23,9 @@ const PACKS_KEPT: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
 /// The data keys of a pack.
 pub(super) type DataKeys = Arc<Vec<Sealer>>;
+
+/// Filled by whoever needs them first; the others wait for that one's request instead of sending their own.
+type KeysCell = Arc<OnceCell<DataKeys>>;
 
 /// A sealed record and its pack's data keys, or why it is not to be had.
 pub(super) type Piece = Result<(Bytes, DataKeys), Missing>;
@@ -46,7 +50,7 @@ pub(super) struct PackReader {
     objects: Arc<dyn Objects>,
     vault: VaultId,
     recovery: RecoveryKey,
-    packs: Mutex<LruCache<PackName, DataKeys>>,
+    packs: Mutex<LruCache<PackName, KeysCell>>,
     /// By their sealed form: a gateway uses one data key in many packs, and opening one takes 100 µs.
     keys: Mutex<LruCache<[u8; SEALED_KEY_BYTES], Sealer>>,
 }
@@ -62,7 +66,7 @@ struct Request {
 struct PackJob {
     object: String,
     name: PackName,
-    known: Option<DataKeys>,
+    keys: KeysCell,
     /// Bytes of the header that are read by a request of their own.
     header: Option<u64>,
     requests: Vec<Request>,
@@ -72,7 +76,7 @@ struct PackJob {
 struct PackReads {
     object: String,
     name: PackName,
-    known: Option<DataKeys>,
+    keys: KeysCell,
     header: Option<u64>,
     bodies: Range<usize>,
 }
@@ -120,7 +124,7 @@ impl PackReader {
             headers.push(PackReads {
                 object: job.object,
                 name: job.name,
-                known: job.known,
+                keys: job.keys,
                 header: job.header,
                 bodies,
             });
@@ -130,7 +134,7 @@ impl PackReader {
             .filter_map(|pack| Some((pack.object.clone(), pack.name, pack.header?)));
         let header_reads = stream::iter(wanted.collect::<Vec<_>>())
             .map(|(object, name, length)| async move {
-                (name, get_exact(&*self.objects, &object, 0..length).await)
+                (name, self.read_keys(&object, &name, length).await)
             })
             .buffered(REQUESTS)
             .collect::<Vec<_>>();
@@ -148,7 +152,7 @@ impl PackReader {
         for pack in headers {
             let header =
                 read_headers.next_if(|(name, _)| *name == pack.name && pack.header.is_some());
-            let header = header.map(|(_, read)| soften(read)).transpose()?;
+            let header = header.map(|(_, read)| softened(read)).transpose()?;
             let mut reads = Vec::with_capacity(pack.bodies.len());
             for (_, request) in &bodies[pack.bodies.clone()] {
                 if let Some(read) = read_bodies.next() {
@@ -180,7 +184,7 @@ impl PackReader {
         let mut begin = 0;
         for of_pack in records.chunk_by(|a, b| a.pack.name == b.pack.name) {
             let pack = &of_pack[0].pack;
-            let known = lock(&self.packs).get(&pack.name).cloned();
+            let keys = self.cell(&pack.name);
             // Records that end behind the pack are left out; their pieces say so already.
             let inside: Vec<usize> = (0..of_pack.len())
                 .filter(|i| of_pack[*i].end() <= pack.size)
@@ -208,7 +212,7 @@ impl PackReader {
                     })),
                 }
             }
-            let mut header = (known.is_none() && !requests.is_empty())
+            let mut header = (!keys.initialized() && !requests.is_empty())
                 .then_some(pack.size.min(MAX_HEADER_BYTES as u64));
             if let Some(first) = requests
                 .first_mut()
@@ -222,7 +226,7 @@ impl PackReader {
             jobs.push(PackJob {
                 object: names::pack(&pack.name),
                 name: pack.name,
-                known,
+                keys,
                 header,
                 requests,
             });
@@ -235,14 +239,14 @@ impl PackReader {
     fn keys_of(
         &self,
         pack: &PackReads,
-        header: Option<Result<Bytes, Missing>>,
+        header: Option<Result<DataKeys, Missing>>,
         reads: &[(&Request, Result<Bytes, Missing>)],
     ) -> Result<DataKeys, Missing> {
-        if let Some(keys) = &pack.known {
+        if let Some(keys) = pack.keys.get() {
             return Ok(keys.clone());
         }
         let head = match (header, reads.first()) {
-            (Some(header), _) => header?,
+            (Some(header), _) => return header,
             (None, Some((request, read))) if request.bytes.start == 0 => read.clone()?,
             (None, _) => {
                 return Err(Missing {
@@ -251,15 +255,41 @@ impl PackReader {
                 });
             }
         };
-        let lost = |e: FormatError| Missing {
-            why: format!("the data keys of {}: {e}", pack.object),
-            pack: true,
+        self.open_keys(&head, &pack.name)
+            .map_err(|e| lost_keys(&pack.object, &e))
+    }
+
+    fn cell(&self, name: &PackName) -> KeysCell {
+        lock(&self.packs)
+            .get_or_insert(*name, KeysCell::default)
+            .clone()
+    }
+
+    /// The data keys by a request of their own, one for all who need them at the same time.
+    async fn read_keys(
+        &self,
+        object: &str,
+        name: &PackName,
+        length: u64,
+    ) -> Result<DataKeys, Unread> {
+        let read = async || {
+            let head = soften(get_exact(&*self.objects, object, 0..length).await);
+            let head = head.map_err(Unread::Store)?.map_err(Unread::Missing)?;
+            let opened = self.opened(&head);
+            opened.map_err(|e| Unread::Missing(lost_keys(object, &e)))
         };
-        self.open_keys(&head, &pack.name).map_err(lost)
+        self.cell(name).get_or_try_init(read).await.cloned()
     }
 
     /// Opens the data keys in a pack's first bytes.
     pub fn open_keys(&self, head: &[u8], name: &PackName) -> Result<DataKeys, FormatError> {
+        let keys = self.opened(head)?;
+        // Others may have been quicker: theirs are the same.
+        let _ = self.cell(name).set(keys.clone());
+        Ok(keys)
+    }
+
+    fn opened(&self, head: &[u8]) -> Result<DataKeys, FormatError> {
         let info = data_key_info(&self.vault);
         let open = |sealed: [u8; SEALED_KEY_BYTES]| -> Result<Sealer, FormatError> {
             if let Some(sealer) = lock(&self.keys).get(&sealed) {
@@ -269,14 +299,29 @@ impl PackReader {
             lock(&self.keys).put(sealed, sealer.clone());
             Ok(sealer)
         };
-        let keys: DataKeys = Arc::new(
-            sealed_keys(head)?
-                .into_iter()
-                .map(open)
-                .collect::<Result<_, _>>()?,
-        );
-        lock(&self.packs).put(*name, keys.clone());
-        Ok(keys)
+        let keys = sealed_keys(head)?.into_iter().map(open);
+        Ok(Arc::new(keys.collect::<Result<_, _>>()?))
+    }
+}
+
+/// Why data keys are not to be had.
+enum Unread {
+    Missing(Missing),
+    Store(StoreError),
+}
+
+fn lost_keys(object: &str, error: &FormatError) -> Missing {
+    Missing {
+        why: format!("the data keys of {object}: {error}"),
+        pack: true,
+    }
+}
+
+fn softened(read: Result<DataKeys, Unread>) -> Result<Result<DataKeys, Missing>, StoreError> {
+    match read {
+        Ok(keys) => Ok(Ok(keys)),
+        Err(Unread::Missing(why)) => Ok(Err(why)),
+        Err(Unread::Store(error)) => Err(error),
     }
 }
 

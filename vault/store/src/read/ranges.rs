@@ -6,8 +6,9 @@ use std::ops::Range;
 
 /// Gaps up to this many bytes are read along: cheaper than another request.
 pub(super) const MAX_GAP_BYTES: u64 = 64 * 1024;
-/// Longest range of one request (a single longer item is still one request).
-pub(super) const MAX_RANGE_BYTES: u64 = 4 << 20;
+/// Longest range of one request (a single longer item is still one request): 16 chunks of 256 KiB with what seals them.
+/// With 4 MiB sharp it was 15, and of 32 chunks two made a third request.
+pub(super) const MAX_RANGE_BYTES: u64 = (4 << 20) + MAX_GAP_BYTES;
 
 /// Exactly this range. Stores keep that promise already; whoever slices what comes back relies on it here.
 pub(super) async fn get_exact(
@@ -74,6 +75,13 @@ mod tests {
             }
         );
         assert_eq!(coalesce(&items, 1000, 20).len(), 3, "a range has its limit");
+    }
+
+    #[test]
+    fn thirty_two_sealed_chunks_are_two_requests() {
+        let length = (256 << 10) + 40;
+        let items: Vec<Range<u64>> = (0..32).map(|i| i * length..(i + 1) * length).collect();
+        assert_eq!(coalesce(&items, MAX_GAP_BYTES, MAX_RANGE_BYTES).len(), 2);
     }
 
     proptest! {

@@ -110,6 +110,39 @@ async fn layers_are_overlaid_and_the_last_chunk_is_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_packs_data_keys_are_asked_for_once_however_many_need_them() {
+    let fixture = Fixture::new().await;
+    let mut pack = fixture.pack();
+    // 32 KiB each: those asked for lie apart, and none of them near the keys.
+    let ids: Vec<ChunkId> = (0..40)
+        .map(|n| fixture.add_full(&mut pack, &chunk(n)))
+        .collect();
+    let pack = fixture.put_pack(pack).await;
+    let manifest = with_packs(fixture.manifest("web", 1), &[&pack]);
+    let layer = LayerRef::Inline(vec![chunks_at(0, &ids)]);
+    fixture
+        .publish(&with_disk(manifest, "sda", 40 * CHUNK as u64, vec![layer]))
+        .await;
+    let requests = async |asked: &[usize]| {
+        let vault = fixture.vault().await;
+        let point = vault.find_point("web", &LATEST).await.unwrap();
+        let image = DiskImage::open(&vault, &point, "sda").await.unwrap();
+        let before = fixture.meter.snapshot();
+        let reads = asked.iter().map(|n| {
+            let (image, ids) = (&image, &ids);
+            async move {
+                let chunks = image.chunks(&[ids[*n]]).await.unwrap();
+                assert!(chunks[&ids[*n]].as_ref().unwrap()[..] == chunk(*n as u64));
+            }
+        });
+        futures::future::join_all(reads).await;
+        (fixture.meter.snapshot() - before).get
+    };
+    assert_eq!(requests(&[8]).await, 2);
+    assert_eq!(requests(&[8, 16, 24, 32, 39]).await, 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn progress_comes_to_the_size_of_the_disk() {
     let fixture = Fixture::new().await;
     let mut pack = fixture.pack();
