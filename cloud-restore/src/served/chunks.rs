@@ -306,9 +306,11 @@ impl Chunks {
 
     async fn fetch(&self, group: Vec<(u64, Sender)>) {
         let (positions, senders): (Vec<u64>, Vec<Sender>) = group.into_iter().unzip();
-        let _clear = Clear(self, &positions);
+        let under_way = Clear(self, &positions);
         let fetched = self.source.fetch(&positions).await;
         self.keep(&positions, &fetched);
+        // Before anybody is told: who asks again for what failed must not be given the failure that was.
+        drop(under_way);
         for (sender, chunk) in senders.into_iter().zip(fetched) {
             let _ = sender.send(chunk.map_err(Arc::from));
         }

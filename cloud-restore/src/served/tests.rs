@@ -260,6 +260,23 @@ async fn what_failed_is_named_and_tried_again() {
     assert_eq!(read(&disk, at, 1).await, [byte(at)]);
 }
 
+/// Whoever was told of a failure asks again at once, and gets what the store has by then, not the failure once more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_was_told_of_a_failure_is_not_told_of_it_twice() {
+    for _ in 0..50 {
+        let folder = tempfile::tempdir().unwrap();
+        let source = Arc::new(Source::default());
+        let disk = serve(source.clone(), folder.path(), 40, None);
+        for position in (0..40u64).filter(|position| !position.is_multiple_of(3)) {
+            let at = position * u64::from(CHUNK);
+            source.fails.store(true, Relaxed);
+            assert!(disk.read(at, 1).await.is_err());
+            source.fails.store(false, Relaxed);
+            assert_eq!(read(&disk, at, 1).await, [byte(at)]);
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_of_reads_finds_what_it_wants_next_at_hand() {
     let folder = tempfile::tempdir().unwrap();
