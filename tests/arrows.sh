@@ -50,7 +50,7 @@ names() {
     done < <(find "$folder" -path '*/src/*' -name '*.rs' ! -name '*tests.rs' ! -path '*/tests/*' | sort)
 }
 
-crates='vault-format|vault-store|virtual-disk|guest-inspection|console|gateway|cloud-restore'
+crates='vault-format|vault-store|virtual-disk|guest-inspection|console|recovery-plan|gateway|cloud-restore'
 programs='gateway|cloud-restore'
 # Threads are not among them: Argon2id's lanes run on rayon's.
 io='tokio|futures.*|mio|hyper.*|reqwest|object_store|aws-.*|rustls|redb|rand|rustix|tempfile|notify|walkdir'
@@ -67,13 +67,18 @@ depends_on cloud-restore gateway "the programs meet in the vault only" -e normal
 for name in vault-format vault-store virtual-disk guest-inspection; do
     depends_on console "$name" "the console prints; it knows no vault and no disk" -e normal
 done
-for folder in vault/format vault/store disk guest console gateway cloud-restore; do
+depends_on recovery-plan "vault-store|virtual-disk|guest-inspection|$programs" "a plan is decided without the vault at hand" -e normal
+for name in vault/format vault/store disk guest console gateway; do
+    depends_on "$name" recovery-plan "only cloud-restore plans" -e normal
+done
+for folder in vault/format vault/store disk guest console recovery-plan gateway cloud-restore; do
     depends_on "$folder" 'testkit|journeys|bench|fuzz' "tests are above everything" -e normal
 done
 
 # What a layer names itself: direct dependencies.
+only_depends_on recovery-plan 'console|vault-format|ipnet|jiff|serde|thiserror|toml'
 only_depends_on vault/format 'serde|serde_json|blake3|ring|zstd|hpke|argon2|zeroize|base64|hex|qrcodegen|bip39|thiserror'
-for folder in vault/format disk guest console gateway cloud-restore; do
+for folder in vault/format disk guest console recovery-plan gateway cloud-restore; do
     depends_on "$folder" object_store "only vault-store speaks to object storage" -e normal --depth 1
 done
 
@@ -84,7 +89,9 @@ depends_on . 'aws-lc-.*|openssl|openssl-sys|native-tls' "ring is the only crypto
 # The sources.
 names vault/format 'std::(fs|net|process|env|thread)|SystemTime|Instant|SystemRandom|thread_rng|OsRng|getrandom|[^_]rand::' \
     "the format is pure: files, clocks, randomness and processes are its callers'"
-for folder in disk guest console gateway cloud-restore; do
+names recovery-plan 'std::(fs|process|env|thread|time)|net::(Tcp|Udp)|Timestamp::now|tokio|SystemTime|Instant::|[^_]rand::' \
+    "a plan is decided purely: files, clocks and networks are its callers'"
+for folder in disk guest console recovery-plan gateway cloud-restore; do
     names "$folder" 'object_store::' "only vault-store imports object_store"
 done
 

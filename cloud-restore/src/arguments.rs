@@ -42,6 +42,9 @@ pub enum Command {
     Preflight(command::preflight::PreflightArgs),
     /// Prove that the newest recovery points boot, and write it down
     Drill(command::drill::DrillArgs),
+    /// Draft and judge recovery plans: what starts where, in which order, on the bad day
+    #[command(subcommand)]
+    Plan(PlanCommand),
     /// Check that what is stored is whole, and which recovery points can be restored
     Verify(command::verify::VerifyArgs),
     /// Check or renew the recovery kit
@@ -52,6 +55,19 @@ pub enum Command {
     GatewayKey(GatewayKeyCommand),
     #[command(flatten)]
     Manual(console::Manual),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PlanCommand {
+    /// Draft a plan from what the vault knows
+    New(command::plan_new::PlanNewArgs),
+    /// Judge a plan, price it, and print it as an ordered list
+    Check(command::plan_check::PlanCheckArgs),
+    /// Print the table of prices and instance types, to be edited
+    #[command(after_help = "\
+Example:
+  sparesite-restore plan prices >my-prices.toml")]
+    Prices,
 }
 
 #[derive(Debug, Subcommand)]
@@ -130,6 +146,9 @@ mod tests {
             "sparesite-restore drill dc01 db@7 --config c --reports r --dry-run --no-log --accel tcg --json",
             "sparesite-restore preflight dc01@7 --target aws,azure,qemu --json",
             "sparesite-restore boot dc01 --network --forward 2222:22 --vnc 127.0.0.1:1 --firmware uefi --disk-bus nvme",
+            "sparesite-restore plan new dc01 db --name core --region eu-central-1 --output p --prices q",
+            "sparesite-restore plan check p --prices q --json",
+            "sparesite-restore plan prices",
             "sparesite-restore verify --read-data --no-log --quiet",
             "sparesite-restore kit check --log-format json",
             "sparesite-restore kit new --output k2",
@@ -189,6 +208,14 @@ mod tests {
                 ErrorKind::ValueValidation,
             ),
             ("sparesite-restore failover p", ErrorKind::InvalidSubcommand),
+            (
+                "sparesite-restore plan new",
+                ErrorKind::MissingRequiredArgument,
+            ),
+            (
+                "sparesite-restore plan new --region Frankfurt",
+                ErrorKind::ValueValidation,
+            ),
             (
                 "sparesite-restore serve dc01 --read-only --overlay o",
                 ErrorKind::ArgumentConflict,

@@ -13,6 +13,7 @@ mod guest;
 mod hardware;
 mod interrupt;
 mod kit_file;
+mod known_vms;
 mod local_disk;
 mod machine;
 mod outputs;
@@ -28,7 +29,7 @@ use anyhow::Result;
 use clap::{CommandFactory, Parser};
 use console::{Exit, Failure, OrFailure};
 
-use arguments::{Cli, Command, GatewayKeyCommand, KitCommand};
+use arguments::{Cli, Command, GatewayKeyCommand, KitCommand, PlanCommand};
 
 const LEAST_THREADS: usize = 4;
 
@@ -67,6 +68,13 @@ async fn run(cli: Cli) -> Result<Exit> {
         Command::Drill(args) => command::drill::run(args, &access, &output).await,
         Command::Serve(args) => command::serve::run(args, &access, &output).await,
         Command::Verify(args) => command::verify::run(args, &access, &output).await,
+        Command::Plan(PlanCommand::New(args)) => {
+            command::plan_new::run(args, &access, &output).await
+        }
+        Command::Plan(PlanCommand::Check(args)) => {
+            command::plan_check::run(args, &access, &output).await
+        }
+        Command::Plan(PlanCommand::Prices) => command::plan_prices::run(&output),
         Command::Kit(KitCommand::Check) => command::kit_check::run(&access, &output).await,
         Command::Kit(KitCommand::New(args)) => command::kit_new::run(args, &access, &output).await,
         Command::GatewayKey(command) => match command {

@@ -23,6 +23,9 @@ pub struct PointJson<'a> {
     pub stored_bytes: u64,
     pub expires_at: Option<&'a str>,
     pub hold: bool,
+    /// What is unusual about it, against the VM's own history.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anomaly: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -52,6 +55,7 @@ impl<'a> PointJson<'a> {
             stored_bytes: facts.bytes.sent,
             expires_at: facts.expires_at.as_deref(),
             hold: facts.hold,
+            anomaly: None,
         }
     }
 }

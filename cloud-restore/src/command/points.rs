@@ -9,6 +9,7 @@ use vault_store::read::PointList;
 
 use crate::access::{AccessArgs, OpenVault};
 use crate::failure::attempting;
+use crate::known_vms::unusual;
 use crate::point_view::{self, PointJson, age, captured, disks};
 use crate::vm_point::vm_name;
 
@@ -38,13 +39,29 @@ pub async fn run(args: PointsArgs, access: &AccessArgs, output: &OutputArgs) -> 
     let list = list(&open, args.vm.as_deref()).await?;
     let mut findings = open.findings();
     findings.extend(point_view::findings(&list));
+    let unusual = unusual(&list);
     if output.json {
         console::print_json(&Document {
-            points: list.points.iter().map(PointJson::of).collect(),
+            points: list
+                .points
+                .iter()
+                .map(|point| PointJson {
+                    anomaly: unusual.get(point.object.as_str()).map(ToString::to_string),
+                    ..PointJson::of(point)
+                })
+                .collect(),
             findings: &findings,
         })?;
     } else {
         print(&list)?;
+        for point in &list.points {
+            if let Some(anomaly) = unusual.get(point.object.as_str()) {
+                console::print(&format!(
+                    "unusual: {}: {anomaly}",
+                    point_view::name(&point.manifest.facts)
+                ))?;
+            }
+        }
         console::print_findings(&findings)?;
     }
     Ok(Exit::of(&findings))
@@ -70,7 +87,7 @@ async fn list(open: &OpenVault, vm: Option<&str>) -> Result<PointList, Failure> 
     Err(unknown_vm(vm, &known))
 }
 
-fn unknown_vm(vm: &str, known: &[&str]) -> Failure {
+pub fn unknown_vm(vm: &str, known: &[&str]) -> Failure {
     let failure = Failure::failed(format!("VM {vm} is not in this vault"));
     match known {
         [] => failure.because("it holds no recovery point yet"),

@@ -1,0 +1,190 @@
+//! A first plan for what is in the vault: whole, readable by [`Plan::parse`](crate::Plan::parse), and open where only the
+//! owner knows.
+
+use std::fmt::Write;
+
+use console::show;
+
+use crate::known::KnownVm;
+use crate::prices::{Prices, wanted};
+
+/// Stands where an id of the owner's cloud belongs; `judge` finds it.
+pub const TO_FILL: &str = "TO-FILL-IN";
+
+/// The range of the drafted subnet: one that few offices use.
+const RANGE: &str = "10.77.0.0/24";
+
+/// Groups in the order in which a site usually has to come up, and the beginnings of names that tell who belongs there.
+const GROUPS: [(&str, &[&str]); 3] = [
+    (
+        "directory",
+        &["dc", "ad", "pdc", "bdc", "ldap", "ipa", "dns"],
+    ),
+    (
+        "databases",
+        &[
+            "db", "sql", "pg", "postgres", "mysql", "maria", "mssql", "oracle", "mongo",
+        ],
+    ),
+    ("servers", &[""]),
+];
+/// Those of the first group that are domain controllers of Windows or Samba by their names.
+const CONTROLLERS: [&str; 3] = ["dc", "pdc", "bdc"];
+
+/// The text of a plan that starts all `vms`.
+pub fn draft(name: &str, region: &str, vms: &[KnownVm], prices: &Prices) -> String {
+    let mut text = format!(
+        "# A recovery plan: what starts where, in which order, on the bad day. Drafted from what the vault knows; read it,\n\
+         # fill in what is marked, and ask `sparesite-restore plan check` what it makes of it.\n\
+         name = {}\n\
+         cloud = \"aws\"\n\
+         region = {}\n\
+         \n\
+         [[subnet]]\n\
+         name = \"servers\"\n\
+         id = \"subnet-{TO_FILL}\"\n\
+         # test = \"subnet-…\"              its twin in the isolated test network\n\
+         range = \"{RANGE}\"\n\
+         zone = {}\n\
+         \n\
+         # The addresses of the site, to those of the subnet: 192.168.10.7 becomes 10.77.0.7.\n\
+         # [[map]]\n\
+         # site = \"192.168.10.0/24\"\n\
+         # subnet = \"servers\"\n",
+        quoted(name),
+        quoted(region),
+        quoted(&format!("{region}a")),
+    );
+    text += "\n# Groups start in this order, each when all of the one before serve; within one, a VM waits for what it `needs`.\n\
+             # point: latest, latest-application, latest-proven (by a drill), before-anomaly, or a time.\n\
+             # instance, subnet: in the order in which they are tried. address: dhcp, keep, map (both with `site_address`), or one.\n\
+             # A Windows guest needs `licence`: \"included\" (the cloud's, by the hour) or \"byol\" (yours).\n\
+             # A VM serves when all its probes hold: tcp = 5432, http = \"80/health\", dns = \"NAME\", ldap = \"\", command = […].\n";
+    for (group, _) in GROUPS {
+        let of: Vec<&KnownVm> = vms
+            .iter()
+            .filter(|vm| group_of(&vm.name) == group)
+            .collect();
+        if of.is_empty() {
+            continue;
+        }
+        let _ = write!(text, "\n[[group]]\nname = \"{group}\"\n");
+        of.into_iter()
+            .for_each(|vm| one(&mut text, vm, group, prices));
+    }
+    text
+}
+
+fn one(text: &mut String, vm: &KnownVm, group: &str, prices: &Prices) {
+    let (cpus, memory) = wanted(&vm.hardware);
+    let told = match (vm.hardware.cpus, vm.hardware.memory_bytes) {
+        (None, None) => {
+            "the vault does not tell its CPUs and memory: look whether `instance` is enough"
+                .to_owned()
+        }
+        _ => format!("{cpus} CPUs, {}", show::size(memory)),
+    };
+    let disks = vm
+        .disks
+        .iter()
+        .map(|disk| format!("{} {}", disk.name, show::size(disk.size_bytes)));
+    let disks = disks.collect::<Vec<_>>().join(", ");
+    let types = prices.suggest(&vm.hardware);
+    let types = match types.is_empty() {
+        // The largest there is; `judge` says that it is too small.
+        true => largest(prices).into_iter().collect(),
+        false => types,
+    };
+    let types: Vec<String> = types.into_iter().map(quoted).collect();
+    let _ = write!(
+        text,
+        "\n# {}; {told}\n\
+         [[vm]]\n\
+         name = {}\n\
+         group = \"{group}\"\n\
+         point = \"latest\"\n\
+         instance = [{}]\n\
+         subnet = [\"servers\"]\n\
+         security_groups = []\n\
+         address = \"dhcp\"\n",
+        show::printable(&disks).replace('\n', " "),
+        quoted(&vm.name),
+        types.join(", "),
+    );
+    if CONTROLLERS.iter().any(|start| begins(&vm.name, start)) {
+        text.push_str("domain_controller = true        # by its name: take it out if it is none\n");
+        text.push_str("[[vm.probe]]\nldap = \"\"\n");
+    }
+}
+
+fn group_of(name: &str) -> &'static str {
+    let belongs = |(_, starts): &&(&str, &[&str])| starts.iter().any(|start| begins(name, start));
+    GROUPS
+        .iter()
+        .find(belongs)
+        .map_or("servers", |(group, _)| group)
+}
+
+/// `dc01` and `DC-1` begin with `dc`, `dcim` does not; everything begins with nothing.
+fn begins(name: &str, start: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let rest = name.strip_prefix(start);
+    start.is_empty() || rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_lowercase()))
+}
+
+fn largest(prices: &Prices) -> Option<&str> {
+    let size =
+        |(_, instance): &(&String, &crate::prices::Instance)| (instance.memory_mib, instance.vcpus);
+    prices
+        .instances
+        .iter()
+        .max_by_key(size)
+        .map(|(name, _)| name.as_str())
+}
+
+/// A TOML string, whatever is in it.
+fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::tests::known;
+    use crate::{Plan, starts};
+
+    #[test]
+    fn a_draft_is_a_plan_of_all_vms_in_a_likely_order() {
+        let names = ["web", "dc01", "DC-2", "sql1", "dcim", "adventure", "db"];
+        let vms: Vec<KnownVm> = names.iter().map(|name| known(name)).collect();
+        let text = draft("whole-site", "eu-central-1", &vms, &Prices::aws());
+        let plan = Plan::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let order: Vec<Vec<&str>> = starts(&plan)
+            .iter()
+            .map(|start| start.vms.iter().map(|vm| vm.name.as_str()).collect())
+            .collect();
+        assert_eq!(
+            order,
+            [
+                vec!["dc01", "DC-2"],
+                vec!["sql1", "db"],
+                vec!["web", "dcim", "adventure"]
+            ]
+        );
+        let controllers = plan.vms.iter().filter(|vm| vm.domain_controller);
+        assert_eq!(controllers.count(), 2);
+        assert!(text.contains("# sda 8 GiB; 2 CPUs, 4 GiB"), "{text}");
+    }
+
+    #[test]
+    fn what_is_too_large_or_unknown_still_makes_a_plan() {
+        let mut vms = vec![known("big"), known("list")];
+        vms[0].hardware.cpus = Some(4096);
+        vms[1].hardware = Default::default();
+        vms[1].disks[0].name = "a\"\n[[vm]]\nname = \"b".into();
+        let text = draft("p", "us-east-1", &vms, &Prices::aws());
+        let plan = Plan::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        assert_eq!(plan.vms.len(), 2);
+        assert!(text.contains("does not tell its CPUs"));
+    }
+}

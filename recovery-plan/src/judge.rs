@@ -1,0 +1,407 @@
+//! A plan against what the vault has, what instances there are, and what they cost: the ordered list that people read
+//! before the day, and what would go wrong on it.
+
+use console::{Finding, show};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::address::given_address;
+use crate::draft;
+use crate::known::{KnownDisk, KnownHardware, KnownVm};
+use crate::order::starts;
+use crate::plan::{Licence, Plan, PlannedVm, VolumeType};
+use crate::point::choose;
+use crate::prices::{Prices, wanted};
+
+const HOURS_PER_DAY: f64 = 24.0;
+const DAYS_PER_MONTH: f64 = 30.4;
+/// PutSnapshotBlock takes so much at a time. Source: Amazon EBS direct APIs reference.
+const SNAPSHOT_BLOCK_BYTES: u64 = 512 << 10;
+const GIB: u64 = 1 << 30;
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Judged {
+    /// In the order in which they start.
+    pub rows: Vec<Row>,
+    pub cost: Cost,
+    pub findings: Vec<Finding>,
+    /// What is good to know, and no finding.
+    pub notes: Vec<String>,
+}
+
+/// One VM of the plan.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    /// VMs of the same number start at the same time; 1 is first.
+    pub step: usize,
+    pub group: String,
+    pub vm: String,
+    /// The sequence number of the recovery point; none where the rule finds none.
+    pub point: Option<u64>,
+    pub captured_at: Option<Timestamp>,
+    pub age: String,
+    /// Points that are newer, and given up.
+    pub newer_points: usize,
+    /// The first, and how many others stand ready.
+    pub instance: String,
+    pub instances_behind: usize,
+    pub volumes_bytes: u64,
+    pub subnet: String,
+    /// `dhcp`, or the address.
+    pub address: String,
+    pub needs: Vec<String>,
+    pub probes: Vec<String>,
+}
+
+/// In US dollars, by the table; `None` where a type is not in it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Cost {
+    /// To make the disks once: no more than if no block of them were empty.
+    pub making_at_most: f64,
+    /// Of all instances and volumes.
+    pub day: Option<f64>,
+    /// Of the snapshots, as long as they are kept: no more than if no block were empty.
+    pub snapshots_month_at_most: f64,
+}
+
+/// What is judged, of one VM.
+struct Subject<'a> {
+    plan: &'a Plan,
+    vm: &'a PlannedVm,
+    known: &'a KnownVm,
+    prices: &'a Prices,
+}
+
+/// `vms` are all that the vault knows.
+pub fn judge(plan: &Plan, vms: &[KnownVm], prices: &Prices, now: Timestamp) -> Judged {
+    let mut judged = Judged {
+        rows: Vec::new(),
+        cost: Cost {
+            making_at_most: 0.0,
+            day: Some(0.0),
+            snapshots_month_at_most: 0.0,
+        },
+        findings: Vec::new(),
+        notes: Vec::new(),
+    };
+    for (step, start) in starts(plan).into_iter().enumerate() {
+        for vm in start.vms {
+            let known = vms.iter().find(|known| known.name == vm.name);
+            judged.rows.push(row(plan, vm, known, step + 1, now));
+            let Some(known) = known else {
+                judged.findings.push(unknown(vm, vms));
+                continue;
+            };
+            let subject = Subject {
+                plan,
+                vm,
+                known,
+                prices,
+            };
+            subject.judge(&mut judged);
+            judged.cost.add(subject.cost());
+        }
+    }
+    placeholders(plan, &mut judged.findings);
+    controllers(plan, &mut judged.findings);
+    let planned = |known: &&KnownVm| plan.vms.iter().any(|vm| vm.name == known.name);
+    let left_out: Vec<&str> = vms
+        .iter()
+        .filter(|vm| !planned(vm))
+        .map(|vm| vm.name.as_str())
+        .collect();
+    if !left_out.is_empty() {
+        judged.notes.push(format!(
+            "in the vault and not in this plan: {}",
+            left_out.join(", ")
+        ));
+    }
+    if prices.region != plan.region {
+        judged.notes.push(format!(
+            "prices are those of {} of {}; {} asks others: give a table of its own with --prices",
+            prices.region, prices.as_of, plan.region
+        ));
+    }
+    judged
+}
+
+fn row(plan: &Plan, vm: &PlannedVm, known: Option<&KnownVm>, step: usize, now: Timestamp) -> Row {
+    let chosen = known.and_then(|known| choose(vm.point, &known.points).ok());
+    let subnet = vm.subnet.first().and_then(|name| plan.subnet(name));
+    let address = subnet.and_then(|subnet| given_address(plan, vm, subnet).ok().flatten());
+    Row {
+        step,
+        group: vm.group.clone(),
+        vm: vm.name.clone(),
+        point: chosen.as_ref().map(|chosen| chosen.point.sequence),
+        captured_at: chosen.as_ref().and_then(|chosen| chosen.point.captured_at),
+        age: chosen
+            .as_ref()
+            .map_or_else(String::new, |chosen| chosen.age(now)),
+        newer_points: chosen.as_ref().map_or(0, |chosen| chosen.newer),
+        instance: vm.instance.first().cloned().unwrap_or_default(),
+        instances_behind: vm.instance.len().saturating_sub(1),
+        volumes_bytes: known.map_or(0, |known| {
+            known.disks.iter().map(|disk| disk.size_bytes).sum()
+        }),
+        subnet: vm.subnet.first().cloned().unwrap_or_default(),
+        address: address.map_or_else(|| "dhcp".into(), |address| address.to_string()),
+        needs: vm.needs.clone(),
+        probes: vm.probes.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn unknown(vm: &PlannedVm, vms: &[KnownVm]) -> Finding {
+    let known: Vec<&str> = vms.iter().map(|vm| vm.name.as_str()).collect();
+    let remedy = match known.is_empty() {
+        true => "the vault holds no recovery point yet".to_owned(),
+        false => format!("name one of those that are: {}", known.join(", ")),
+    };
+    Finding::new("it is not in the vault", on(vm), "", remedy)
+}
+
+fn on(vm: &PlannedVm) -> String {
+    format!("VM {}", vm.name)
+}
+
+impl Subject<'_> {
+    fn judge(&self, judged: &mut Judged) {
+        let mut find = |what: String, why: String, remedy: &str| {
+            judged
+                .findings
+                .push(Finding::new(what, on(self.vm), why, remedy));
+        };
+        let (vm, hardware) = (self.vm, &self.known.hardware);
+        match choose(vm.point, &self.known.points) {
+            Err(why) => find(
+                format!("`point = \"{}\"` finds no recovery point", vm.point),
+                why.to_string(),
+                "choose another rule for it; a drill proves a point, an application-consistent policy makes one",
+            ),
+            Ok(chosen) => {
+                if let Some(why) = chosen.why {
+                    judged.notes.push(format!(
+                        "{}: point {} is taken, and {} newer given up: {why}",
+                        vm.name, chosen.point.sequence, chosen.newer
+                    ));
+                }
+            }
+        }
+        if hardware.other_architecture {
+            find(
+                "its processor is not x86-64".into(),
+                "the instance types of this version are".into(),
+                "bring it back elsewhere: `sparesite-restore assemble`",
+            );
+        }
+        for name in &vm.instance {
+            if let Some((what, why)) = self.instance(name, hardware) {
+                find(what, why, "name a larger type, or another one first");
+            }
+        }
+        for (number, disk) in self.known.disks.iter().enumerate() {
+            if let Some((what, why)) = self.disk(disk, number == 0) {
+                find(
+                    what,
+                    why,
+                    "choose another type of volume for it under [vm.volumes]",
+                );
+            }
+        }
+        for name in vm
+            .volumes
+            .keys()
+            .filter(|name| !self.known.disks.iter().any(|disk| disk.name == **name))
+        {
+            let disks: Vec<&str> = self
+                .known
+                .disks
+                .iter()
+                .map(|disk| disk.name.as_str())
+                .collect();
+            find(
+                format!("[vm.volumes] names disk {name:?}"),
+                format!("its newest point has {}", disks.join(", ")),
+                "name one of those",
+            );
+        }
+        for name in vm.subnet.iter().skip(1) {
+            let subnet = self.plan.subnet(name);
+            if let Some(Err(why)) = subnet.map(|subnet| given_address(self.plan, vm, subnet)) {
+                find(
+                    format!(
+                        "it cannot get its address in subnet {name:?}, where it goes if the first has no capacity"
+                    ),
+                    why.to_string(),
+                    "map its address there too, or give it one by DHCP",
+                );
+            }
+        }
+        self.notes(&mut judged.notes);
+    }
+
+    fn instance(&self, name: &str, hardware: &KnownHardware) -> Option<(String, String)> {
+        let Some(instance) = self.prices.instances.get(name) else {
+            return Some((
+                format!("instance type {name:?} is not in the price table"),
+                "what it costs, and whether it is large enough, cannot be told".into(),
+            ));
+        };
+        let (cpus, memory) = wanted(hardware);
+        (!Prices::holds(*instance, hardware)).then(|| {
+            let has = show::size(instance.memory_bytes());
+            (
+                format!("instance type {name} is smaller than the VM"),
+                format!(
+                    "{} vCPUs and {has}; the VM has {cpus} and {}",
+                    instance.vcpus,
+                    show::size(memory)
+                ),
+            )
+        })
+    }
+
+    /// Source: Amazon EBS user guide, "Amazon EBS volume types", and the limits of StartSnapshot.
+    fn disk(&self, disk: &KnownDisk, boots: bool) -> Option<(String, String)> {
+        let volume = self.vm.volumes.get(&disk.name).unwrap_or(&self.vm.volume);
+        let (least_gib, most_gib) = match volume.kind {
+            VolumeType::Gp3 | VolumeType::Io2 => (1, 65_536),
+            VolumeType::Gp2 => (1, 16_384),
+            VolumeType::St1 | VolumeType::Sc1 => (125, 16_384),
+        };
+        let gib = disk.size_bytes.div_ceil(GIB);
+        let size = || format!("disk {} has {}", disk.name, show::size(disk.size_bytes));
+        if gib > most_gib {
+            return Some((
+                size(),
+                format!("a volume of its type has at most {most_gib} GiB"),
+            ));
+        }
+        if gib < least_gib {
+            return Some((
+                size(),
+                format!("a volume of its type has at least {least_gib} GiB"),
+            ));
+        }
+        (boots && matches!(volume.kind, VolumeType::St1 | VolumeType::Sc1)).then(|| {
+            (
+                format!("disk {} is the one that boots", disk.name),
+                "no instance boots from a volume of its type".into(),
+            )
+        })
+    }
+
+    fn notes(&self, notes: &mut Vec<String>) {
+        let name = &self.vm.name;
+        if self.known.hardware.nics > 1 {
+            notes.push(format!(
+                "{name}: it has {} network interfaces, and the recovery VM has one",
+                self.known.hardware.nics
+            ));
+        }
+        if self.known.hardware.tpm {
+            notes.push(format!("{name}: the secrets in its TPM are not in the vault: have its recovery keys at hand"));
+        }
+        for disk in self.known.disks.iter().filter(|disk| disk.excluded) {
+            notes.push(format!(
+                "{name}: disk {} was not captured: it comes back empty",
+                disk.name
+            ));
+        }
+        if self.vm.probes.is_empty() {
+            notes.push(format!(
+                "{name}: it has no probe: it counts as serving as soon as it runs"
+            ));
+        }
+        if self.vm.instance.len() == 1 {
+            notes.push(format!(
+                "{name}: one instance type only: if the cloud is out of it, nothing else is tried"
+            ));
+        }
+    }
+
+    fn cost(&self) -> Cost {
+        let gib = |bytes: u64| bytes.div_ceil(GIB) as f64;
+        let all: f64 = self
+            .known
+            .disks
+            .iter()
+            .map(|disk| gib(disk.size_bytes))
+            .sum();
+        let kept = || self.known.disks.iter().filter(|disk| !disk.excluded);
+        let blocks: u64 = kept()
+            .map(|disk| disk.size_bytes.div_ceil(SNAPSHOT_BLOCK_BYTES))
+            .sum();
+        let stored: f64 = kept().map(|disk| gib(disk.size_bytes)).sum();
+        let instance = self
+            .vm
+            .instance
+            .first()
+            .and_then(|name| self.prices.instances.get(name));
+        let hour = instance.map(|instance| match self.vm.licence {
+            Some(Licence::Included) => {
+                instance.usd_per_hour
+                    + f64::from(instance.vcpus) * self.prices.usd_per_vcpu_hour_windows
+            }
+            _ => instance.usd_per_hour,
+        });
+        let volumes = all * self.prices.usd_per_gib_month_volume / DAYS_PER_MONTH;
+        Cost {
+            making_at_most: blocks as f64 / 1000.0 * self.prices.usd_per_1000_snapshot_blocks,
+            day: hour.map(|hour| hour * HOURS_PER_DAY + volumes),
+            snapshots_month_at_most: stored * self.prices.usd_per_gib_month_snapshot,
+        }
+    }
+}
+
+impl Cost {
+    fn add(&mut self, more: Cost) {
+        self.making_at_most += more.making_at_most;
+        self.day = self.day.zip(more.day).map(|(a, b)| a + b);
+        self.snapshots_month_at_most += more.snapshots_month_at_most;
+    }
+}
+
+/// What `plan new` could not know.
+fn placeholders(plan: &Plan, findings: &mut Vec<Finding>) {
+    let subnets = plan
+        .subnets
+        .iter()
+        .filter(|subnet| subnet.id.contains(draft::TO_FILL));
+    for subnet in subnets {
+        findings.push(Finding::new(
+            "its `id` is still to be filled in",
+            format!("subnet {}", subnet.name),
+            "a plan that was drafted does not know your network",
+            "write the id that your cloud gave it",
+        ));
+    }
+}
+
+/// Whoever logs in, and every name, needs them.
+fn controllers(plan: &Plan, findings: &mut Vec<Finding>) {
+    let order: Vec<(usize, &PlannedVm)> = starts(plan)
+        .into_iter()
+        .enumerate()
+        .flat_map(|(step, start)| start.vms.into_iter().map(move |vm| (step, vm)))
+        .collect();
+    let Some((first, _)) = order.iter().find(|(_, vm)| vm.domain_controller) else {
+        return;
+    };
+    let early: Vec<&str> = order
+        .iter()
+        .filter(|(step, vm)| step <= first && !vm.domain_controller)
+        .map(|(_, vm)| vm.name.as_str())
+        .collect();
+    if !early.is_empty() {
+        findings.push(Finding::new(
+            "VMs start before the first domain controller serves, or with it",
+            early.join(", "),
+            "they find neither names nor accounts",
+            "put the domain controllers into the first group, alone",
+        ));
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,50 @@
+//! What the vault knows of the protected VMs.
+
+use jiff::Timestamp;
+use vault_format::manifest::Consistency;
+
+/// One protected VM.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KnownVm {
+    pub name: String,
+    /// In their order, the oldest first.
+    pub points: Vec<KnownPoint>,
+    /// Of the newest point.
+    pub hardware: KnownHardware,
+    /// Of the newest point, in the order of the hardware.
+    pub disks: Vec<KnownDisk>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct KnownPoint {
+    pub sequence: u64,
+    /// The gateway's clock; `None` where it is no time.
+    pub captured_at: Option<Timestamp>,
+    pub consistency: Consistency,
+    /// In changed blocks.
+    pub changed_bytes: u64,
+    /// Of records, compressed, that were sent for this point.
+    pub sent_bytes: u64,
+    /// A drill booted it.
+    pub proven: bool,
+}
+
+/// What the hypervisor told; of a list of disks it tells nothing.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct KnownHardware {
+    pub cpus: Option<u64>,
+    pub memory_bytes: Option<u64>,
+    pub uefi: Option<bool>,
+    pub tpm: bool,
+    /// Told, and not x86-64.
+    pub other_architecture: bool,
+    pub nics: usize,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct KnownDisk {
+    pub name: String,
+    pub size_bytes: u64,
+    /// Not captured: recreated empty.
+    pub excluded: bool,
+}
