@@ -13,6 +13,7 @@ mod order;
 mod plan;
 mod point;
 pub mod prices;
+pub mod run;
 mod words;
 
 pub use address::{AddressError, given_address};

@@ -78,6 +78,9 @@ pub struct Group {
 #[serde(deny_unknown_fields)]
 pub struct Hook {
     pub command: Vec<String>,
+    /// What takes back what it did, when the run is undone.
+    #[serde(default)]
+    pub undo: Vec<String>,
     /// Ended then; 10 minutes where none is written.
     #[serde(default)]
     pub wait: Option<Duration>,

@@ -22,7 +22,7 @@ pub fn vm(name: &str, group: &str, more: &str) -> String {
     format!("{text}{more}\n")
 }
 
-const HEAD: &str = r#"
+pub const HEAD: &str = r#"
 name = "whole-site"
 cloud = "aws"
 region = "eu-central-1"
@@ -69,7 +69,7 @@ volume = { type = "gp3", iops = 4000, throughput = 250 }
 volumes.sdb = { type = "st1" }
 tags = { owner = "it" }
 licence = "byol"
-before = [{ command = ["/bin/true", "a b"], wait = "1m", may_fail = true, in_tests = true }]
+before = [{ command = ["/bin/true", "a b"], undo = ["/bin/false"], wait = "1m", may_fail = true, in_tests = true }]
 after = [{ command = ["/bin/true"] }]
 [[vm.probe]]
 http = "8080/health?x=1"
