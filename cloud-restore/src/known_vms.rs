@@ -16,17 +16,13 @@ pub fn known_vms(list: &PointList, log: &ControlLog) -> Vec<KnownVm> {
     by_vm(list)
         .into_iter()
         .filter_map(|(name, points)| {
-            let newest = points.last()?;
-            let proven = proven(log, newest);
-            let hardware = Hardware::of(&newest.manifest);
+            let proven = proven(log, points.last()?);
             Some(KnownVm {
                 name: name.to_owned(),
                 points: points
                     .iter()
                     .map(|point| known_point(point, proven))
                     .collect(),
-                disks: disks(&hardware),
-                hardware: known_hardware(&hardware),
             })
         })
         .collect()
@@ -66,22 +62,29 @@ fn by_vm(list: &PointList) -> BTreeMap<&str, Vec<&Point>> {
     all
 }
 
-/// The point that a drill booted last.
+/// The point of the newest drill that passed; not if a later one of the same point did not.
 fn proven(log: &ControlLog, newest: &Point) -> Option<PointId> {
     let proofs = log.proofs.get(&newest.manifest.facts.vm_id)?;
     let passed = proofs.passed()?;
+    let (newest, failed) = (&proofs.newest.proof, !proofs.newest.proof.passed);
+    if failed && newest.point == passed.proof.point {
+        return None;
+    }
     (passed.proof.level >= ProofLevel::Booted).then_some(passed.proof.point)
 }
 
 fn known_point(point: &Point, proven: Option<PointId>) -> KnownPoint {
     let facts = &point.manifest.facts;
+    let hardware = Hardware::of(&point.manifest);
     KnownPoint {
-        sequence: facts.point.sequence,
+        id: facts.point,
         captured_at: facts.captured_at.parse().ok(),
         consistency: facts.consistency,
         changed_bytes: facts.bytes.changed,
         sent_bytes: facts.bytes.sent,
         proven: proven == Some(facts.point),
+        disks: disks(&hardware),
+        hardware: known_hardware(&hardware),
     }
 }
 
@@ -167,27 +170,35 @@ mod tests {
         );
         let names: Vec<&str> = vms.iter().map(|vm| vm.name.as_str()).collect();
         assert_eq!(names, ["a", "b"]);
-        let sequences: Vec<u64> = vms[1].points.iter().map(|point| point.sequence).collect();
+        let sequences: Vec<u64> = vms[1]
+            .points
+            .iter()
+            .map(|point| point.id.sequence)
+            .collect();
         assert_eq!(sequences, [9, 5], "the epoch counts first");
         let proven: Vec<bool> = vms[1].points.iter().map(|point| point.proven).collect();
         assert_eq!(proven, [true, false]);
-        let hardware = &vms[1].hardware;
+        let newest = &vms[1].points[1];
+        let hardware = &newest.hardware;
         assert_eq!(
             (hardware.cpus, hardware.uefi, hardware.nics),
             (Some(3), Some(true), 2)
         );
         assert!(!hardware.other_architecture);
-        assert_eq!(vms[1].disks[0].name, "sdb", "the one that boots");
-        assert!(vms[0].disks[0].excluded);
+        assert_eq!(newest.disks[0].name, "sdb", "the one that boots");
+        assert!(vms[0].points[0].disks[0].excluded);
     }
 
     #[test]
     fn what_is_unusual_is_told_of_the_point_that_it_is() {
-        let mut points: Vec<Point> = (1..=10).map(|number| point("a", 1, number, &[])).collect();
+        let mut points: Vec<Point> = (1..=28).map(|number| point("a", 1, number, &[])).collect();
         points
             .iter_mut()
             .for_each(|point| point.manifest.facts.bytes.changed = 1 << 20);
-        points[8].manifest.facts.bytes.changed = 1 << 30;
+        for (day, point) in (1..).zip(&mut points) {
+            point.manifest.facts.captured_at = format!("2026-11-{day:02}T08:00:00Z");
+        }
+        points[26].manifest.facts.bytes.changed = 1 << 30;
         points.reverse();
         let list = list(points);
         let unusual = unusual(&list);

@@ -2,23 +2,31 @@
 //!
 //! A hint, not a proof: a large import looks the same. So it is measured against the VM's own history, and says by what.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use console::show;
 
 use crate::known::KnownPoint;
 
-/// Points that a point is compared with: those right before it.
-const WINDOW: usize = 20;
-/// With fewer before it nothing is said: a first sync is among them, and tells nothing of what is usual.
-const LEAST: usize = 6;
+const DAY_SECONDS: i64 = 86_400;
+/// Days that a point is compared with: those right before it, five of each kind of weekday.
+const WINDOW_DAYS: i64 = 35;
+/// With a shorter history nothing is said: what happens once a week has not yet happened twice.
+const LEAST_DAYS: i64 = 14;
+/// Nor with fewer days that have a point.
+const LEAST_COUNT: usize = 4;
 /// Less is not looked at, however quiet the VM was.
 const LEAST_BYTES: u64 = 64 << 20;
-/// Far above: so many times what the window had at its second-largest. Its largest may be the first sync, or a bulk load.
+/// Points that changed less do not tell what the VM's data is like.
+const TELLING_BYTES: u64 = 1 << 20;
+/// Far above: so many times the second-largest of the days' largest. The largest may be the first sync, or a bulk load.
 const TIMES: u64 = 3;
+/// A point that covers more time than is usual may have changed as much more; up to so much.
+const MOST_INTERVALS: u64 = 100;
 /// Sent of what changed, of data that does not compress: a sealed record is a little larger than what it holds.
 const INCOMPRESSIBLE_PERCENT: u64 = 92;
-/// And what the window's second-largest may have at most, so that a file server full of films is not always one.
+/// And what the second-largest day may have at most, so that a file server full of films is not always one.
 const COMPRESSIBLE_PERCENT: u64 = 80;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +42,7 @@ impl fmt::Display for Anomaly {
         match self {
             Anomaly::Changed { bytes, usual_bytes } => write!(
                 f,
-                "{} changed, and at most {} did before",
+                "{} changed, and usually at most {}",
                 show::size(*bytes),
                 show::size(*usual_bytes)
             ),
@@ -43,37 +51,89 @@ impl fmt::Display for Anomaly {
                 usual_percent,
             } => write!(
                 f,
-                "what changed compressed to {percent} %, and to at most {usual_percent} % before"
+                "what changed compressed to {percent} %, and usually to at most {usual_percent} %"
             ),
         }
     }
 }
 
-/// For each of a VM's points, in their order, what is unusual about it.
-pub fn anomalies(points: &[KnownPoint]) -> Vec<Option<Anomaly>> {
-    let of = |number: usize| {
-        let window = &points[number.saturating_sub(WINDOW)..number];
-        (window.len() >= LEAST).then(|| anomaly(&points[number], window))?
-    };
-    (0..points.len()).map(of).collect()
+/// What one day had at most, in one point.
+#[derive(Default, Clone, Copy)]
+struct Day {
+    changed_bytes: u64,
+    /// None: nothing that tells.
+    sent_percent: Option<u64>,
 }
 
-fn anomaly(point: &KnownPoint, window: &[KnownPoint]) -> Option<Anomaly> {
+/// For each of a VM's points, in their order, what is unusual about it. A point without a time is never.
+pub fn anomalies(points: &[KnownPoint]) -> Vec<Option<Anomaly>> {
+    let mut days = BTreeMap::<i64, Day>::new();
+    // Seconds from each point to the one before it: the usual is the median of all so far.
+    let mut intervals = Vec::<i64>::new();
+    let mut before = None;
+    let mut found = Vec::with_capacity(points.len());
+    for point in points {
+        let Some(seconds) = point.captured_at.map(|at| at.as_second()) else {
+            found.push(None);
+            continue;
+        };
+        let today = seconds.div_euclid(DAY_SECONDS);
+        let interval = before
+            .map(|before| seconds.saturating_sub(before))
+            .filter(|interval| *interval > 0);
+        let longer = interval.map_or(1, |interval| longer(interval, &intervals));
+        found.push(anomaly(point, today, &days, longer));
+        let day = days.entry(today).or_default();
+        day.changed_bytes = day.changed_bytes.max(point.changed_bytes);
+        if point.changed_bytes >= TELLING_BYTES {
+            day.sent_percent = day.sent_percent.max(Some(sent_percent(point)));
+        }
+        if let Some(interval) = interval {
+            let place = intervals.partition_point(|other| *other < interval);
+            intervals.insert(place, interval);
+        }
+        before = Some(seconds);
+    }
+    found
+}
+
+/// How many usual intervals it is, at least 1.
+fn longer(interval: i64, sorted: &[i64]) -> u64 {
+    let usual = sorted
+        .get(sorted.len() / 2)
+        .copied()
+        .unwrap_or(interval)
+        .max(1);
+    u64::try_from(interval / usual)
+        .unwrap_or(1)
+        .clamp(1, MOST_INTERVALS)
+}
+
+fn anomaly(
+    point: &KnownPoint,
+    today: i64,
+    days: &BTreeMap<i64, Day>,
+    longer: u64,
+) -> Option<Anomaly> {
     if point.changed_bytes < LEAST_BYTES {
         return None;
     }
-    let usual_bytes = second_largest(window.iter().map(|point| point.changed_bytes))?;
-    if point.changed_bytes > usual_bytes.saturating_mul(TIMES) {
+    let window: Vec<(i64, Day)> = days
+        .range(today.saturating_sub(WINDOW_DAYS)..=today)
+        .map(|(day, had)| (*day, *had))
+        .collect();
+    let first = window.first()?.0;
+    if window.len() < LEAST_COUNT || today - first < LEAST_DAYS {
+        return None;
+    }
+    let usual_bytes = second_largest(window.iter().map(|(_, day)| day.changed_bytes))?;
+    if point.changed_bytes > usual_bytes.saturating_mul(TIMES).saturating_mul(longer) {
         return Some(Anomaly::Changed {
             bytes: point.changed_bytes,
             usual_bytes,
         });
     }
-    // What changed by a few blocks only tells nothing of what the VM's data is like.
-    let told = window
-        .iter()
-        .filter(|point| point.changed_bytes >= LEAST_BYTES / 64);
-    let usual_percent = second_largest(told.map(sent_percent))?;
+    let usual_percent = second_largest(window.iter().filter_map(|(_, day)| day.sent_percent))?;
     let percent = sent_percent(point);
     (percent >= INCOMPRESSIBLE_PERCENT && usual_percent <= COMPRESSIBLE_PERCENT).then_some(
         Anomaly::Incompressible {
@@ -98,15 +158,18 @@ fn second_largest(values: impl Iterator<Item = u64>) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::point::tests::point;
+    use jiff::SignedDuration;
 
     const MIB: u64 = 1 << 20;
 
-    /// Points that changed so many MiB, of which so many percent were sent.
-    fn found(history: &[(u64, u64)]) -> Vec<usize> {
+    /// Points: the hour of each, how many MiB it changed, and how many percent of that were sent.
+    fn found(history: &[(i64, u64, u64)]) -> Vec<usize> {
+        let first = point(0).captured_at.unwrap();
         let points: Vec<_> = history
             .iter()
             .enumerate()
-            .map(|(number, (mib, percent))| KnownPoint {
+            .map(|(number, (hour, mib, percent))| KnownPoint {
+                captured_at: Some(first + SignedDuration::from_hours(*hour)),
                 changed_bytes: mib * MIB,
                 sent_bytes: mib * MIB * percent / 100,
                 ..point(number as u64 + 1)
@@ -118,50 +181,92 @@ mod tests {
             .collect()
     }
 
+    fn daily(history: &[(u64, u64)]) -> Vec<usize> {
+        let at = (0..).map(|day| day * 24).zip(history);
+        found(
+            &at.map(|(hour, (mib, percent))| (hour, *mib, *percent))
+                .collect::<Vec<_>>(),
+        )
+    }
+
+    const NONE: [usize; 0] = [];
+
     #[test]
-    fn a_usual_history_has_none() {
-        let mut history = vec![(40_000, 50)];
-        history.extend((0..60).map(|day| (50 + day * 7 % 90, 40 + day % 20)));
-        assert_eq!(found(&history), [] as [usize; 0]);
+    fn usual_lives_have_none() {
+        let mut varied = vec![(40_000, 50)];
+        varied.extend((0..60).map(|day| (50 + day * 7 % 90, 40 + day % 20)));
+        assert_eq!(daily(&varied), NONE);
+        // An hourly point, a dump every night, and a larger one on Sundays; the first sync before all of it.
+        let hourly: Vec<_> = (0..24 * 50)
+            .map(|hour| match (hour, hour % 24, hour / 24 % 7) {
+                (0, ..) => (hour, 40_000, 50),
+                (_, 2, 6) => (hour, 9_000, 50),
+                (_, 2, _) => (hour, 2_000, 50),
+                _ => (hour, 100, 50),
+            })
+            .collect();
+        assert_eq!(found(&hourly), NONE);
     }
 
     #[test]
     fn far_more_than_ever_is_one_although_the_first_sync_was_larger() {
         let mut history = vec![(40_000, 50)];
-        history.extend([(100, 50); 9]);
+        history.extend([(100, 50); 19]);
         history.push((301, 50));
-        assert_eq!(found(&history), [10]);
-        history[10] = (300, 50);
-        assert_eq!(found(&history), [] as [usize; 0]);
+        assert_eq!(daily(&history), [20]);
+        history[20] = (300, 50);
+        assert_eq!(daily(&history), NONE);
+    }
+
+    #[test]
+    fn all_points_of_an_attack_are_found_while_it_is_new() {
+        let mut hourly: Vec<_> = (0..24 * 20).map(|hour| (hour, 100, 50)).collect();
+        hourly.extend((0..3).map(|hour| (24 * 20 + hour, 5_000, 99)));
+        assert_eq!(found(&hourly), [480, 481, 482]);
+    }
+
+    #[test]
+    fn a_point_after_a_long_silence_may_have_changed_as_much_more() {
+        let mut hourly: Vec<_> = (0..24 * 20).map(|hour| (hour, 100, 50)).collect();
+        // The gateway was off for two days.
+        hourly.push((24 * 22, 4_000, 50));
+        assert_eq!(found(&hourly), NONE);
+        hourly[480] = (24 * 22, 20_000, 50);
+        assert_eq!(found(&hourly), [480]);
     }
 
     #[test]
     fn what_no_longer_compresses_is_one_and_what_never_did_is_not() {
-        let mut history = vec![(200, 50); 10];
+        let mut history = vec![(200, 50); 20];
         history.push((210, 99));
-        assert_eq!(found(&history), [10]);
-        let films = vec![(200, 99); 11];
-        assert_eq!(found(&films), [] as [usize; 0]);
+        assert_eq!(daily(&history), [20]);
+        assert_eq!(daily(&[(200, 99); 21]), NONE);
     }
 
     #[test]
     fn a_quiet_vm_and_a_short_history_say_nothing() {
         // 63 MiB where 1 MiB is usual.
-        let mut quiet = vec![(1, 50); 10];
+        let mut quiet = vec![(1, 50); 20];
         quiet.push((63, 99));
-        assert_eq!(found(&quiet), [] as [usize; 0]);
-        let mut short = vec![(1, 50); 5];
-        short.push((10_000, 99));
-        assert_eq!(found(&short), [] as [usize; 0]);
+        assert_eq!(daily(&quiet), NONE);
+        let mut short = vec![(1, 50); 14];
+        short[13] = (10_000, 99);
+        assert_eq!(daily(&short), NONE);
         short.insert(0, (1, 50));
-        assert_eq!(found(&short), [6]);
+        assert_eq!(daily(&short), [14]);
     }
 
     #[test]
-    fn counters_of_any_size_are_taken() {
-        let mut points: Vec<_> = (1..9).map(point).collect();
-        for point in &mut points {
+    fn counters_and_times_of_any_size_are_taken() {
+        let mut points: Vec<_> = (1..60).map(point).collect();
+        for (number, point) in points.iter_mut().enumerate() {
             (point.changed_bytes, point.sent_bytes) = (u64::MAX, u64::MAX);
+            point.captured_at = match number % 4 {
+                0 => None,
+                1 => Some(jiff::Timestamp::MAX),
+                2 => Some(jiff::Timestamp::MIN),
+                _ => point.captured_at,
+            };
         }
         points[7].changed_bytes = 0;
         assert!(anomalies(&points).iter().all(Option::is_none));

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use crate::address::given_address;
 use crate::order::starts;
-use crate::plan::{AddressRule, Hook, Plan, PlannedVm, Volume, VolumeType};
+use crate::plan::{AddressRule, Hook, Plan, PlannedVm, Subnet, Volume, VolumeType};
 
 /// Of the 50 tags that a resource can have, a run needs some itself.
 const MOST_TAGS: usize = 40;
@@ -72,11 +72,16 @@ fn names(plan: &Plan, problems: &mut Vec<String>) {
     for (kind, names) in all {
         let mut seen = BTreeSet::new();
         for name in names {
+            // The vault tells VMs apart by case.
+            let folded = match kind {
+                "VM" => name.clone(),
+                _ => name.to_ascii_lowercase(),
+            };
             if not_a_name(name) {
                 problems.push(format!(
                     "{name:?} is no name for a {kind}: at most 64 of A-Z, a-z, 0-9, `.`, `_` and `-`, the first no `.` or `-`"
                 ));
-            } else if !seen.insert(name.to_ascii_lowercase()) {
+            } else if !seen.insert(folded) {
                 problems.push(format!("a second {kind} {name:?}: give each its own name"));
             }
         }
@@ -85,6 +90,9 @@ fn names(plan: &Plan, problems: &mut Vec<String>) {
         problems.push(
             "`region` is empty: write the cloud's name of it, such as \"eu-central-1\"".into(),
         );
+    }
+    if plan.vms.is_empty() {
+        problems.push("it starts no VM: write at least one [[vm]]".into());
     }
 }
 
@@ -97,6 +105,21 @@ fn network(plan: &Plan, problems: &mut Vec<String>) {
                 subnet.range,
                 subnet.range.trunc()
             ));
+        }
+        if subnet.id.is_empty() {
+            problems.push(format!(
+                "{on}: `id` is empty: write the one that your cloud gave it"
+            ));
+        }
+        if !subnet.zone.starts_with(&plan.region) {
+            problems.push(format!(
+                "{on}: zone {:?} is not of region {:?}",
+                subnet.zone, plan.region
+            ));
+        }
+        let same = |other: &&Subnet| other.name != subnet.name && other.id == subnet.id;
+        if let Some(other) = plan.subnets.iter().find(same) {
+            problems.push(format!("{on}: subnet {:?} has the same `id`", other.name));
         }
         // Amazon VPC user guide, "Subnet CIDR blocks".
         if !(16..=28).contains(&subnet.range.prefix_len()) {
@@ -169,6 +192,22 @@ fn one(plan: &Plan, vm: &PlannedVm, problems: &mut Vec<String>) {
             problems.push(format!("{on}: `{what}` is empty: name at least one"));
         }
     }
+    for (what, list) in [
+        ("instance", &vm.instance),
+        ("subnet", &vm.subnet),
+        ("security_groups", &vm.security_groups),
+    ] {
+        if let Some(twice) = list
+            .iter()
+            .enumerate()
+            .find_map(|(number, one)| list[..number].contains(one).then_some(one))
+        {
+            problems.push(format!("{on}: `{what}` names {twice:?} twice"));
+        }
+        if list.iter().any(String::is_empty) {
+            problems.push(format!("{on}: `{what}` has an empty name"));
+        }
+    }
     for subnet in vm.subnet.iter().filter(|name| plan.subnet(name).is_none()) {
         problems.push(missing(&on, "subnet", subnet));
     }
@@ -202,8 +241,8 @@ fn hooks<'a>(on: &str, hooks: impl Iterator<Item = &'a Hook>, problems: &mut Vec
 /// Source: Amazon EBS user guide, "Amazon EBS volume types".
 fn wrong_volume(volume: &Volume) -> Option<String> {
     let iops = match volume.kind {
-        VolumeType::Gp3 => Some(3_000..=16_000),
-        VolumeType::Io2 => Some(100..=64_000),
+        VolumeType::Gp3 => Some(3_000..=80_000),
+        VolumeType::Io2 => Some(100..=256_000),
         VolumeType::Gp2 | VolumeType::St1 | VolumeType::Sc1 => None,
     };
     match (volume.iops, iops) {
@@ -224,8 +263,13 @@ fn wrong_volume(volume: &Volume) -> Option<String> {
         Some(_) if volume.kind != VolumeType::Gp3 => {
             Some("`throughput` is of gp3 volumes only".into())
         }
-        Some(asked) if !(125..=1_000).contains(&asked) => Some(format!(
-            "`throughput` is {asked} MiB/s: it must be 125 to 1000"
+        Some(asked) if !(125..=2_000).contains(&asked) => Some(format!(
+            "`throughput` is {asked} MiB/s: it must be 125 to 2000"
+        )),
+        // 0.25 MiB/s for each IOPS.
+        Some(asked) if asked > volume.iops.unwrap_or(3_000) / 4 => Some(format!(
+            "`throughput` is {asked} MiB/s: that needs `iops = {}`",
+            asked * 4
         )),
         _ => None,
     }
@@ -240,7 +284,8 @@ fn tags(on: &str, tags: &BTreeMap<String, String>, problems: &mut Vec<String>) {
         ));
     }
     for (key, value) in tags {
-        let kept = key.starts_with("aws:") || key.starts_with("sparesite:");
+        let folded = key.to_ascii_lowercase();
+        let kept = folded.starts_with("aws:") || folded.starts_with("sparesite:");
         if kept || key.is_empty() || key.chars().count() > 128 || value.chars().count() > 256 {
             problems.push(format!(
                 "{on}: tag {key:?}: a key has 1 to 128 characters and does not begin with `aws:` or `sparesite:`, a value has \
@@ -250,21 +295,25 @@ fn tags(on: &str, tags: &BTreeMap<String, String>, problems: &mut Vec<String>) {
     }
 }
 
-/// In each subnet that a VM may get into, the first of which has to do.
+/// In each subnet that a VM may get into: one VM an address. The first subnet has to have one for it.
 fn addresses(plan: &Plan, problems: &mut Vec<String>) {
-    let mut taken = BTreeMap::<Ipv4Addr, &str>::new();
+    let mut taken = BTreeMap::<(&str, Ipv4Addr), &str>::new();
     for vm in &plan.vms {
-        let Some(subnet) = vm.subnet.first().and_then(|name| plan.subnet(name)) else {
-            continue;
-        };
-        match given_address(plan, vm, subnet) {
-            Err(why) => problems.push(format!("VM {:?}: {why}", vm.name)),
-            Ok(Some(address)) => {
-                if let Some(other) = taken.insert(address, &vm.name) {
-                    problems.push(format!("VM {:?}: {other:?} gets {address} too", vm.name));
+        let subnets = vm.subnet.iter().filter_map(|name| plan.subnet(name));
+        for (number, subnet) in subnets.enumerate() {
+            match given_address(plan, vm, subnet) {
+                Err(why) if number == 0 => problems.push(format!("VM {:?}: {why}", vm.name)),
+                Ok(Some(address)) => {
+                    let other = taken.insert((&subnet.name, address), &vm.name);
+                    if let Some(other) = other.filter(|other| *other != vm.name) {
+                        problems.push(format!(
+                            "VM {:?}: {other:?} gets {address} in subnet {:?} too",
+                            vm.name, subnet.name
+                        ));
+                    }
                 }
+                Err(_) | Ok(None) => {}
             }
-            Ok(None) => {}
         }
         if vm.site_address.is_some() && matches!(vm.address, AddressRule::Dhcp | AddressRule::Is(_))
         {
@@ -290,7 +339,7 @@ fn circle(plan: &Plan, problems: &mut Vec<String>) {
         .filter(|name| !starts(name))
         .collect();
     problems.push(format!(
-        "these VMs wait for each other, and none of them would start: {}",
+        "these VMs wait for each other, or for one that does, and none of them would start: {}",
         never.join(", ")
     ));
 }

@@ -15,11 +15,10 @@ pub const TO_FILL: &str = "TO-FILL-IN";
 const RANGE: &str = "10.77.0.0/24";
 
 /// Groups in the order in which a site usually has to come up, and the beginnings of names that tell who belongs there.
-const GROUPS: [(&str, &[&str]); 3] = [
-    (
-        "directory",
-        &["dc", "ad", "pdc", "bdc", "ldap", "ipa", "dns"],
-    ),
+/// Domain controllers are alone in theirs: all others need them.
+const GROUPS: [(&str, &[&str]); 4] = [
+    (CONTROLLERS, &["dc", "pdc", "bdc"]),
+    ("names", &["ad", "ldap", "ipa", "dns", "dhcp", "radius"]),
     (
         "databases",
         &[
@@ -28,8 +27,7 @@ const GROUPS: [(&str, &[&str]); 3] = [
     ),
     ("servers", &[""]),
 ];
-/// Those of the first group that are domain controllers of Windows or Samba by their names.
-const CONTROLLERS: [&str; 3] = ["dc", "pdc", "bdc"];
+const CONTROLLERS: &str = "directory";
 
 /// The text of a plan that starts all `vms`.
 pub fn draft(name: &str, region: &str, vms: &[KnownVm], prices: &Prices) -> String {
@@ -76,20 +74,24 @@ pub fn draft(name: &str, region: &str, vms: &[KnownVm], prices: &Prices) -> Stri
 }
 
 fn one(text: &mut String, vm: &KnownVm, group: &str, prices: &Prices) {
-    let (cpus, memory) = wanted(&vm.hardware);
-    let told = match (vm.hardware.cpus, vm.hardware.memory_bytes) {
+    let Some(point) = vm.points.last() else {
+        return;
+    };
+    let hardware = &point.hardware;
+    let (cpus, memory) = wanted(hardware);
+    let told = match (hardware.cpus, hardware.memory_bytes) {
         (None, None) => {
             "the vault does not tell its CPUs and memory: look whether `instance` is enough"
                 .to_owned()
         }
         _ => format!("{cpus} CPUs, {}", show::size(memory)),
     };
-    let disks = vm
+    let disks = point
         .disks
         .iter()
         .map(|disk| format!("{} {}", disk.name, show::size(disk.size_bytes)));
     let disks = disks.collect::<Vec<_>>().join(", ");
-    let types = prices.suggest(&vm.hardware);
+    let types = prices.suggest(hardware);
     let types = match types.is_empty() {
         // The largest there is; `judge` says that it is too small.
         true => largest(prices).into_iter().collect(),
@@ -111,7 +113,7 @@ fn one(text: &mut String, vm: &KnownVm, group: &str, prices: &Prices) {
         quoted(&vm.name),
         types.join(", "),
     );
-    if CONTROLLERS.iter().any(|start| begins(&vm.name, start)) {
+    if group == CONTROLLERS {
         text.push_str("domain_controller = true        # by its name: take it out if it is none\n");
         text.push_str("[[vm.probe]]\nldap = \"\"\n");
     }
@@ -155,7 +157,17 @@ mod tests {
 
     #[test]
     fn a_draft_is_a_plan_of_all_vms_in_a_likely_order() {
-        let names = ["web", "dc01", "DC-2", "sql1", "dcim", "adventure", "db"];
+        let names = [
+            "web",
+            "dc01",
+            "DC-2",
+            "sql1",
+            "dcim",
+            "adventure",
+            "db",
+            "dns1",
+            "Web",
+        ];
         let vms: Vec<KnownVm> = names.iter().map(|name| known(name)).collect();
         let text = draft("whole-site", "eu-central-1", &vms, &Prices::aws());
         let plan = Plan::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
@@ -167,8 +179,9 @@ mod tests {
             order,
             [
                 vec!["dc01", "DC-2"],
+                vec!["dns1"],
                 vec!["sql1", "db"],
-                vec!["web", "dcim", "adventure"]
+                vec!["web", "dcim", "adventure", "Web"]
             ]
         );
         let controllers = plan.vms.iter().filter(|vm| vm.domain_controller);
@@ -179,9 +192,9 @@ mod tests {
     #[test]
     fn what_is_too_large_or_unknown_still_makes_a_plan() {
         let mut vms = vec![known("big"), known("list")];
-        vms[0].hardware.cpus = Some(4096);
-        vms[1].hardware = Default::default();
-        vms[1].disks[0].name = "a\"\n[[vm]]\nname = \"b".into();
+        vms[0].points[2].hardware.cpus = Some(4096);
+        vms[1].points[2].hardware = Default::default();
+        vms[1].points[2].disks[0].name = "a\"\n[[vm]]\nname = \"b".into();
         let text = draft("p", "us-east-1", &vms, &Prices::aws());
         let plan = Plan::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
         assert_eq!(plan.vms.len(), 2);

@@ -7,10 +7,10 @@ use serde::Serialize;
 
 use crate::address::given_address;
 use crate::draft;
-use crate::known::{KnownDisk, KnownHardware, KnownVm};
+use crate::known::{KnownDisk, KnownPoint, KnownVm};
 use crate::order::starts;
-use crate::plan::{Licence, Plan, PlannedVm, VolumeType};
-use crate::point::choose;
+use crate::plan::{Group, Hook, Licence, Plan, PlannedVm, Volume, VolumeType};
+use crate::point::{Chosen, NoPoint, choose};
 use crate::prices::{Prices, wanted};
 
 const HOURS_PER_DAY: f64 = 24.0;
@@ -23,6 +23,7 @@ const GIB: u64 = 1 << 30;
 pub struct Judged {
     /// In the order in which they start.
     pub rows: Vec<Row>,
+    pub groups: Vec<GroupRow>,
     pub cost: Cost,
     pub findings: Vec<Finding>,
     /// What is good to know, and no finding.
@@ -38,19 +39,33 @@ pub struct Row {
     pub vm: String,
     /// The sequence number of the recovery point; none where the rule finds none.
     pub point: Option<u64>,
+    /// `EPOCH-SEQUENCE`, which no other point of the VM has.
+    pub point_id: Option<String>,
     pub captured_at: Option<Timestamp>,
     pub age: String,
     /// Points that are newer, and given up.
     pub newer_points: usize,
-    /// The first, and how many others stand ready.
-    pub instance: String,
-    pub instances_behind: usize,
+    /// In the order in which they are tried.
+    pub instances: Vec<String>,
+    pub subnets: Vec<String>,
     pub volumes_bytes: u64,
-    pub subnet: String,
-    /// `dhcp`, or the address.
+    /// `dhcp`, or the address in the first subnet.
     pub address: String,
     pub needs: Vec<String>,
     pub probes: Vec<String>,
+    /// Their commands.
+    pub hooks_before: Vec<String>,
+    pub hooks_after: Vec<String>,
+}
+
+/// What a group does beside its VMs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct GroupRow {
+    pub name: String,
+    /// Waited when all of it serve.
+    pub delay_seconds: u64,
+    pub hooks_before: Vec<String>,
+    pub hooks_after: Vec<String>,
 }
 
 /// In US dollars, by the table; `None` where a type is not in it.
@@ -64,11 +79,11 @@ pub struct Cost {
     pub snapshots_month_at_most: f64,
 }
 
-/// What is judged, of one VM.
+/// What is judged, of one VM at the point that its rule takes.
 struct Subject<'a> {
     plan: &'a Plan,
     vm: &'a PlannedVm,
-    known: &'a KnownVm,
+    point: &'a KnownPoint,
     prices: &'a Prices,
 }
 
@@ -76,6 +91,7 @@ struct Subject<'a> {
 pub fn judge(plan: &Plan, vms: &[KnownVm], prices: &Prices, now: Timestamp) -> Judged {
     let mut judged = Judged {
         rows: Vec::new(),
+        groups: plan.groups.iter().map(group).collect(),
         cost: Cost {
             making_at_most: 0.0,
             day: Some(0.0),
@@ -87,19 +103,28 @@ pub fn judge(plan: &Plan, vms: &[KnownVm], prices: &Prices, now: Timestamp) -> J
     for (step, start) in starts(plan).into_iter().enumerate() {
         for vm in start.vms {
             let known = vms.iter().find(|known| known.name == vm.name);
-            judged.rows.push(row(plan, vm, known, step + 1, now));
-            let Some(known) = known else {
-                judged.findings.push(unknown(vm, vms));
-                continue;
+            let chosen = known.map(|known| choose(vm.point, &known.points, now));
+            let chosen = match chosen {
+                None => Err(unknown(vm, vms)),
+                Some(chosen) => chosen.map_err(|why| no_point(vm, &why)),
             };
-            let subject = Subject {
-                plan,
-                vm,
-                known,
-                prices,
-            };
-            subject.judge(&mut judged);
-            judged.cost.add(subject.cost());
+            judged
+                .rows
+                .push(row(plan, vm, chosen.as_ref().ok(), step + 1, now));
+            match chosen {
+                Err(finding) => judged.findings.push(finding),
+                Ok(chosen) => {
+                    judged.notes.extend(of_choice(vm, &chosen));
+                    let point = chosen.point;
+                    Subject {
+                        plan,
+                        vm,
+                        point,
+                        prices,
+                    }
+                    .judge(&mut judged);
+                }
+            }
         }
     }
     placeholders(plan, &mut judged.findings);
@@ -125,39 +150,81 @@ pub fn judge(plan: &Plan, vms: &[KnownVm], prices: &Prices, now: Timestamp) -> J
     judged
 }
 
-fn row(plan: &Plan, vm: &PlannedVm, known: Option<&KnownVm>, step: usize, now: Timestamp) -> Row {
-    let chosen = known.and_then(|known| choose(vm.point, &known.points).ok());
+fn row(plan: &Plan, vm: &PlannedVm, chosen: Option<&Chosen>, step: usize, now: Timestamp) -> Row {
     let subnet = vm.subnet.first().and_then(|name| plan.subnet(name));
     let address = subnet.and_then(|subnet| given_address(plan, vm, subnet).ok().flatten());
+    let point = chosen.map(|chosen| chosen.point);
+    let disks = point.map_or(&[][..], |point| &point.disks);
     Row {
         step,
         group: vm.group.clone(),
         vm: vm.name.clone(),
-        point: chosen.as_ref().map(|chosen| chosen.point.sequence),
-        captured_at: chosen.as_ref().and_then(|chosen| chosen.point.captured_at),
-        age: chosen
-            .as_ref()
-            .map_or_else(String::new, |chosen| chosen.age(now)),
-        newer_points: chosen.as_ref().map_or(0, |chosen| chosen.newer),
-        instance: vm.instance.first().cloned().unwrap_or_default(),
-        instances_behind: vm.instance.len().saturating_sub(1),
-        volumes_bytes: known.map_or(0, |known| {
-            known.disks.iter().map(|disk| disk.size_bytes).sum()
-        }),
-        subnet: vm.subnet.first().cloned().unwrap_or_default(),
+        point: point.map(|point| point.id.sequence),
+        point_id: point.map(|point| point.id.to_string()),
+        captured_at: point.and_then(|point| point.captured_at),
+        age: chosen.map_or_else(String::new, |chosen| chosen.age(now)),
+        newer_points: chosen.map_or(0, |chosen| chosen.newer),
+        instances: vm.instance.clone(),
+        subnets: vm.subnet.clone(),
+        volumes_bytes: disks
+            .iter()
+            .fold(0, |sum, disk| sum.saturating_add(disk.size_bytes)),
         address: address.map_or_else(|| "dhcp".into(), |address| address.to_string()),
         needs: vm.needs.clone(),
         probes: vm.probes.iter().map(ToString::to_string).collect(),
+        hooks_before: commands(&vm.before),
+        hooks_after: commands(&vm.after),
     }
+}
+
+fn group(group: &Group) -> GroupRow {
+    GroupRow {
+        name: group.name.clone(),
+        delay_seconds: group.delay.map_or(0, |delay| delay.seconds()),
+        hooks_before: commands(&group.before),
+        hooks_after: commands(&group.after),
+    }
+}
+
+fn commands(hooks: &[Hook]) -> Vec<String> {
+    hooks.iter().map(|hook| hook.command.join(" ")).collect()
 }
 
 fn unknown(vm: &PlannedVm, vms: &[KnownVm]) -> Finding {
     let known: Vec<&str> = vms.iter().map(|vm| vm.name.as_str()).collect();
     let remedy = match known.is_empty() {
-        true => "the vault holds no recovery point yet".to_owned(),
-        false => format!("name one of those that are: {}", known.join(", ")),
+        true => "the vault holds no recovery point that opens".to_owned(),
+        false => format!("name one of those that have: {}", known.join(", ")),
     };
-    Finding::new("it is not in the vault", on(vm), "", remedy)
+    Finding::new(
+        "the vault has no recovery point of it that opens",
+        on(vm),
+        "",
+        remedy,
+    )
+}
+
+fn no_point(vm: &PlannedVm, why: &NoPoint) -> Finding {
+    Finding::new(
+        format!("`point = \"{}\"` finds no recovery point", vm.point),
+        on(vm),
+        why.to_string(),
+        "choose another rule for it; a drill proves a point, an application-consistent policy makes one",
+    )
+}
+
+fn of_choice(vm: &PlannedVm, chosen: &Chosen) -> Vec<String> {
+    let name = &vm.name;
+    let why = chosen.why.as_ref().map(|why| {
+        format!(
+            "{name}: point {} is taken, and {} newer given up: {why}",
+            chosen.point.id.sequence, chosen.newer
+        )
+    });
+    let suspect = chosen.suspect.as_ref().map(|what| {
+        format!("{name}: {what}: if that was an attack, take the point before it (`point = \"before-anomaly\"`)")
+    });
+    why.into_iter().chain(suspect).collect()
 }
 
 fn on(vm: &PlannedVm) -> String {
@@ -171,23 +238,8 @@ impl Subject<'_> {
                 .findings
                 .push(Finding::new(what, on(self.vm), why, remedy));
         };
-        let (vm, hardware) = (self.vm, &self.known.hardware);
-        match choose(vm.point, &self.known.points) {
-            Err(why) => find(
-                format!("`point = \"{}\"` finds no recovery point", vm.point),
-                why.to_string(),
-                "choose another rule for it; a drill proves a point, an application-consistent policy makes one",
-            ),
-            Ok(chosen) => {
-                if let Some(why) = chosen.why {
-                    judged.notes.push(format!(
-                        "{}: point {} is taken, and {} newer given up: {why}",
-                        vm.name, chosen.point.sequence, chosen.newer
-                    ));
-                }
-            }
-        }
-        if hardware.other_architecture {
+        let (vm, point) = (self.vm, self.point);
+        if point.hardware.other_architecture {
             find(
                 "its processor is not x86-64".into(),
                 "the instance types of this version are".into(),
@@ -195,33 +247,26 @@ impl Subject<'_> {
             );
         }
         for name in &vm.instance {
-            if let Some((what, why)) = self.instance(name, hardware) {
+            if let Some((what, why)) = self.instance(name) {
                 find(what, why, "name a larger type, or another one first");
             }
         }
-        for (number, disk) in self.known.disks.iter().enumerate() {
-            if let Some((what, why)) = self.disk(disk, number == 0) {
+        for (number, disk) in point.disks.iter().enumerate() {
+            let volume = vm.volumes.get(&disk.name).unwrap_or(&vm.volume);
+            if let Some((what, why)) = wrong_disk(disk, volume, number == 0) {
                 find(
                     what,
                     why,
-                    "choose another type of volume for it under [vm.volumes]",
+                    "change `volume`, or `volumes` for this disk alone",
                 );
             }
         }
-        for name in vm
-            .volumes
-            .keys()
-            .filter(|name| !self.known.disks.iter().any(|disk| disk.name == **name))
-        {
-            let disks: Vec<&str> = self
-                .known
-                .disks
-                .iter()
-                .map(|disk| disk.name.as_str())
-                .collect();
+        let has = |name: &str| point.disks.iter().any(|disk| disk.name == name);
+        for name in vm.volumes.keys().filter(|name| !has(name)) {
+            let disks: Vec<&str> = point.disks.iter().map(|disk| disk.name.as_str()).collect();
             find(
                 format!("[vm.volumes] names disk {name:?}"),
-                format!("its newest point has {}", disks.join(", ")),
+                format!("its recovery point has {}", disks.join(", ")),
                 "name one of those",
             );
         }
@@ -238,15 +283,17 @@ impl Subject<'_> {
             }
         }
         self.notes(&mut judged.notes);
+        judged.cost.add(self.cost());
     }
 
-    fn instance(&self, name: &str, hardware: &KnownHardware) -> Option<(String, String)> {
+    fn instance(&self, name: &str) -> Option<(String, String)> {
         let Some(instance) = self.prices.instances.get(name) else {
             return Some((
                 format!("instance type {name:?} is not in the price table"),
                 "what it costs, and whether it is large enough, cannot be told".into(),
             ));
         };
+        let hardware = &self.point.hardware;
         let (cpus, memory) = wanted(hardware);
         (!Prices::holds(*instance, hardware)).then(|| {
             let has = show::size(instance.memory_bytes());
@@ -261,48 +308,18 @@ impl Subject<'_> {
         })
     }
 
-    /// Source: Amazon EBS user guide, "Amazon EBS volume types", and the limits of StartSnapshot.
-    fn disk(&self, disk: &KnownDisk, boots: bool) -> Option<(String, String)> {
-        let volume = self.vm.volumes.get(&disk.name).unwrap_or(&self.vm.volume);
-        let (least_gib, most_gib) = match volume.kind {
-            VolumeType::Gp3 | VolumeType::Io2 => (1, 65_536),
-            VolumeType::Gp2 => (1, 16_384),
-            VolumeType::St1 | VolumeType::Sc1 => (125, 16_384),
-        };
-        let gib = disk.size_bytes.div_ceil(GIB);
-        let size = || format!("disk {} has {}", disk.name, show::size(disk.size_bytes));
-        if gib > most_gib {
-            return Some((
-                size(),
-                format!("a volume of its type has at most {most_gib} GiB"),
-            ));
-        }
-        if gib < least_gib {
-            return Some((
-                size(),
-                format!("a volume of its type has at least {least_gib} GiB"),
-            ));
-        }
-        (boots && matches!(volume.kind, VolumeType::St1 | VolumeType::Sc1)).then(|| {
-            (
-                format!("disk {} is the one that boots", disk.name),
-                "no instance boots from a volume of its type".into(),
-            )
-        })
-    }
-
     fn notes(&self, notes: &mut Vec<String>) {
         let name = &self.vm.name;
-        if self.known.hardware.nics > 1 {
+        if self.point.hardware.nics > 1 {
             notes.push(format!(
                 "{name}: it has {} network interfaces, and the recovery VM has one",
-                self.known.hardware.nics
+                self.point.hardware.nics
             ));
         }
-        if self.known.hardware.tpm {
+        if self.point.hardware.tpm {
             notes.push(format!("{name}: the secrets in its TPM are not in the vault: have its recovery keys at hand"));
         }
-        for disk in self.known.disks.iter().filter(|disk| disk.excluded) {
+        for disk in self.point.disks.iter().filter(|disk| disk.excluded) {
             notes.push(format!(
                 "{name}: disk {} was not captured: it comes back empty",
                 disk.name
@@ -321,18 +338,11 @@ impl Subject<'_> {
     }
 
     fn cost(&self) -> Cost {
-        let gib = |bytes: u64| bytes.div_ceil(GIB) as f64;
-        let all: f64 = self
-            .known
-            .disks
-            .iter()
-            .map(|disk| gib(disk.size_bytes))
+        let kept = || self.point.disks.iter().filter(|disk| !disk.excluded);
+        let blocks: f64 = kept()
+            .map(|disk| disk.size_bytes.div_ceil(SNAPSHOT_BLOCK_BYTES) as f64)
             .sum();
-        let kept = || self.known.disks.iter().filter(|disk| !disk.excluded);
-        let blocks: u64 = kept()
-            .map(|disk| disk.size_bytes.div_ceil(SNAPSHOT_BLOCK_BYTES))
-            .sum();
-        let stored: f64 = kept().map(|disk| gib(disk.size_bytes)).sum();
+        let stored: f64 = kept().map(gib).sum();
         let instance = self
             .vm
             .instance
@@ -340,18 +350,68 @@ impl Subject<'_> {
             .and_then(|name| self.prices.instances.get(name));
         let hour = instance.map(|instance| match self.vm.licence {
             Some(Licence::Included) => {
-                instance.usd_per_hour
-                    + f64::from(instance.vcpus) * self.prices.usd_per_vcpu_hour_windows
+                let by_cpus = f64::from(instance.vcpus) * self.prices.usd_per_vcpu_hour_windows;
+                instance.usd_per_hour + instance.usd_per_hour_windows.unwrap_or(by_cpus)
             }
             _ => instance.usd_per_hour,
         });
-        let volumes = all * self.prices.usd_per_gib_month_volume / DAYS_PER_MONTH;
+        let volumes = self.point.disks.iter().map(|disk| {
+            let volume = self.vm.volumes.get(&disk.name).unwrap_or(&self.vm.volume);
+            self.prices.volumes.month(volume, gib(disk)) / DAYS_PER_MONTH
+        });
+        let volumes: f64 = volumes.sum();
         Cost {
-            making_at_most: blocks as f64 / 1000.0 * self.prices.usd_per_1000_snapshot_blocks,
+            making_at_most: blocks / 1000.0 * self.prices.usd_per_1000_snapshot_blocks,
             day: hour.map(|hour| hour * HOURS_PER_DAY + volumes),
             snapshots_month_at_most: stored * self.prices.usd_per_gib_month_snapshot,
         }
     }
+}
+
+/// What a volume of its size would have.
+fn gib(disk: &KnownDisk) -> f64 {
+    disk.size_bytes.div_ceil(GIB) as f64
+}
+
+/// Source: Amazon EBS user guide, "Amazon EBS volume types", and the limits of StartSnapshot.
+fn wrong_disk(disk: &KnownDisk, volume: &Volume, boots: bool) -> Option<(String, String)> {
+    let (least_gib, most_gib) = match volume.kind {
+        VolumeType::Gp3 => (1, 65_536),
+        VolumeType::Io2 => (4, 65_536),
+        VolumeType::Gp2 => (1, 16_384),
+        VolumeType::St1 | VolumeType::Sc1 => (125, 16_384),
+    };
+    let gib = disk.size_bytes.div_ceil(GIB);
+    let size = format!("disk {} has {}", disk.name, show::size(disk.size_bytes));
+    if gib > most_gib {
+        return Some((
+            size,
+            format!("a volume of its type has at most {most_gib} GiB"),
+        ));
+    }
+    if gib < least_gib {
+        return Some((
+            size,
+            format!("a volume of its type has at least {least_gib} GiB"),
+        ));
+    }
+    if boots && matches!(volume.kind, VolumeType::St1 | VolumeType::Sc1) {
+        let what = format!("disk {} is the one that boots", disk.name);
+        return Some((what, "no instance boots from a volume of its type".into()));
+    }
+    let per_gib = match volume.kind {
+        VolumeType::Io2 => 1_000,
+        _ => 500,
+    };
+    // What comes with the volume is there whatever its size.
+    let most = gib.saturating_mul(per_gib).max(3_000);
+    let asked = volume.iops.map(u64::from).filter(|asked| *asked > most);
+    asked.map(|asked| {
+        (
+            size,
+            format!("a volume of its size and type has at most {most} IOPS, and {asked} are asked"),
+        )
+    })
 }
 
 impl Cost {

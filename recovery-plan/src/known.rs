@@ -1,6 +1,7 @@
 //! What the vault knows of the protected VMs.
 
 use jiff::Timestamp;
+use vault_format::PointId;
 use vault_format::manifest::Consistency;
 
 /// One protected VM.
@@ -9,15 +10,11 @@ pub struct KnownVm {
     pub name: String,
     /// In their order, the oldest first.
     pub points: Vec<KnownPoint>,
-    /// Of the newest point.
-    pub hardware: KnownHardware,
-    /// Of the newest point, in the order of the hardware.
-    pub disks: Vec<KnownDisk>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct KnownPoint {
-    pub sequence: u64,
+    pub id: PointId,
     /// The gateway's clock; `None` where it is no time.
     pub captured_at: Option<Timestamp>,
     pub consistency: Consistency,
@@ -25,8 +22,11 @@ pub struct KnownPoint {
     pub changed_bytes: u64,
     /// Of records, compressed, that were sent for this point.
     pub sent_bytes: u64,
-    /// A drill booted it.
+    /// The newest drill that passed booted it.
     pub proven: bool,
+    pub hardware: KnownHardware,
+    /// The one that boots is the first.
+    pub disks: Vec<KnownDisk>,
 }
 
 /// What the hypervisor told; of a list of disks it tells nothing.

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::check::{self, PlanError};
 use crate::point::PointRule;
-use crate::words::parsed;
+use crate::words::{parsed, parsed_or_time};
 
 /// A plan that holds together: names are unique, what refers to something finds it, and nothing waits for itself.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -101,7 +101,7 @@ pub struct PlannedVm {
     /// VMs of its own group or of one before that have to serve first.
     #[serde(default)]
     pub needs: Vec<String>,
-    #[serde(default, deserialize_with = "parsed")]
+    #[serde(default, deserialize_with = "parsed_or_time")]
     pub point: PointRule,
     /// Types in the order in which they are tried: capacity is short on the day that many fail over.
     pub instance: Vec<String>,
@@ -121,7 +121,7 @@ pub struct PlannedVm {
     pub volumes: BTreeMap<String, Volume>,
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
-    /// Of a Windows guest: needed there, and refused elsewhere.
+    /// Of a Windows guest, whose licence has to come from somewhere.
     #[serde(default)]
     pub licence: Option<Licence>,
     /// It must not start where it can reach a living one.
@@ -172,10 +172,10 @@ impl FromStr for AddressRule {
 pub struct Volume {
     #[serde(default, rename = "type")]
     pub kind: VolumeType,
-    /// gp3: 3,000 to 16,000, at most 500 for each GiB; io2: 100 to 64,000.
+    /// gp3: 3,000 to 80,000, at most 500 for each GiB; io2: 100 to 256,000, at most 1,000.
     #[serde(default)]
     pub iops: Option<u32>,
-    /// MiB/s, of gp3 only: 125 to 1,000.
+    /// MiB/s, of gp3 only: 125 to 2,000, at most a quarter of its IOPS.
     #[serde(default)]
     pub throughput: Option<u32>,
 }
@@ -228,9 +228,12 @@ pub enum ProbeKind<'a> {
 impl Probe {
     /// What is asked, or why it is nothing that can be.
     pub fn kind(&self) -> Result<ProbeKind<'_>, String> {
+        // A port in digits, and a path that no request line breaks at.
         let http = |text: &'_ String| {
-            let (port, _) = text.split_once('/').unwrap_or((text, ""));
-            port.parse().ok().filter(|port| *port != 0)
+            let port = text.split('/').next().unwrap_or_default();
+            let plain = port.bytes().all(|byte| byte.is_ascii_digit())
+                && text.bytes().all(|byte| byte.is_ascii_graphic());
+            port.parse().ok().filter(|port| plain && *port != 0)
         };
         match (&self.tcp, &self.http, &self.dns, &self.ldap, &self.command) {
             (Some(0), None, None, None, None) => Err("tcp: a port is 1 to 65535".into()),
@@ -241,7 +244,7 @@ impl Probe {
                     Ok(ProbeKind::Http { port, path })
                 }
                 None => Err(format!(
-                    "http: {text:?} does not begin with a port: write \"8080/health\""
+                    "http: {text:?} is no port with a path: write \"8080/health\""
                 )),
             },
             (None, None, Some(name), None, None) if name.is_empty() => {
@@ -249,7 +252,7 @@ impl Probe {
             }
             (None, None, Some(name), None, None) => Ok(ProbeKind::Dns(name)),
             (None, None, None, Some(base), None) => Ok(ProbeKind::Ldap(base)),
-            (None, None, None, None, Some(words)) if words.is_empty() => {
+            (None, None, None, None, Some(words)) if words.first().is_none_or(String::is_empty) => {
                 Err("command: it has no words".into())
             }
             (None, None, None, None, Some(words)) => Ok(ProbeKind::Command(words)),

@@ -7,7 +7,7 @@ use console::show;
 use jiff::{SignedDuration, Timestamp};
 use vault_format::manifest::Consistency;
 
-use crate::anomaly::anomalies;
+use crate::anomaly::{Anomaly, anomalies};
 use crate::known::KnownPoint;
 
 /// An anomaly longer ago than this before the newest point is not the one that the VM is brought back from.
@@ -64,30 +64,34 @@ pub struct Chosen<'a> {
     pub newer: usize,
     /// Why it is not the newest.
     pub why: Option<String>,
+    /// The first recent anomaly, if it is of this point or of one before it.
+    pub suspect: Option<String>,
 }
 
 /// Why there is none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoPoint {
-    #[error("it has no recovery point yet")]
+    #[error("the vault has no recovery point of it that opens")]
     None,
     #[error("no recovery point has its applications quiesced")]
     NotApplication,
-    #[error("no recovery point was booted by a drill")]
+    #[error("the drills booted none of its recovery points")]
     NotProven,
     #[error("no recovery point was captured at or before {0}")]
     NotThen(Timestamp),
-    #[error("all its recovery points are anomalous, or come after one that is")]
-    Anomalous,
 }
 
-/// `points` in their order, the oldest first: the order counts, not the clocks.
-pub fn choose<'a>(rule: PointRule, points: &'a [KnownPoint]) -> Result<Chosen<'a>, NoPoint> {
+/// `points` in their order, the oldest first: the order counts, not the clocks. `now` only tells clocks that are ahead.
+pub fn choose<'a>(
+    rule: PointRule,
+    points: &'a [KnownPoint],
+    now: Timestamp,
+) -> Result<Chosen<'a>, NoPoint> {
     let newest = |holds: &dyn Fn(&KnownPoint) -> bool| points.iter().rposition(holds);
-    let mut why = None;
+    let anomaly = first_anomaly(points, now);
     let number = match rule {
-        PointRule::Latest => newest(&|_| true).ok_or(NoPoint::None),
         _ if points.is_empty() => Err(NoPoint::None),
+        PointRule::Latest => Ok(points.len() - 1),
         PointRule::LatestApplication => {
             newest(&|point| point.consistency == Consistency::Application)
                 .ok_or(NoPoint::NotApplication)
@@ -97,58 +101,82 @@ pub fn choose<'a>(rule: PointRule, points: &'a [KnownPoint]) -> Result<Chosen<'a
             newest(&|point| point.captured_at.is_some_and(|captured| captured <= at))
                 .ok_or(NoPoint::NotThen(at))
         }
-        PointRule::BeforeAnomaly => match first_anomaly(points) {
-            None => newest(&|_| true).ok_or(NoPoint::None),
-            Some((first, what)) => {
-                why = Some(format!("{} is anomalous: {what}", points[first].sequence));
-                first.checked_sub(1).ok_or(NoPoint::Anomalous)
-            }
-        },
+        // What is anomalous has a history before it.
+        PointRule::BeforeAnomaly => Ok(match &anomaly {
+            Some((first, _)) => first.saturating_sub(1),
+            None => points.len() - 1,
+        }),
     }?;
     let newer = points.len() - 1 - number;
-    if newer > 0 && why.is_none() {
-        why = Some(format!("as `{rule}` asks"));
-    }
+    let told = anomaly.map(|(first, what)| {
+        (
+            first,
+            format!("point {} is unusual: {what}", points[first].id.sequence),
+        )
+    });
+    let why = match (rule, &told) {
+        _ if newer == 0 => None,
+        (PointRule::BeforeAnomaly, Some((_, told))) => Some(told.clone()),
+        _ => Some(format!("as `{rule}` asks")),
+    };
     Ok(Chosen {
         point: &points[number],
         newer,
         why,
+        suspect: told
+            .filter(|(first, _)| *first <= number)
+            .map(|(_, told)| told),
     })
 }
 
-fn first_anomaly(points: &[KnownPoint]) -> Option<(usize, crate::anomaly::Anomaly)> {
-    let newest = points.iter().rev().find_map(|point| point.captured_at)?;
-    let since = newest
-        .checked_sub(SignedDuration::from_hours(ANOMALY_DAYS * 24))
-        .ok()?;
-    let all = anomalies(points).into_iter().enumerate();
-    let recent = |number: usize| points[number].captured_at.is_some_and(|at| at >= since);
-    all.filter_map(|(number, anomaly)| Some((number, anomaly?)))
-        .find(|(number, _)| recent(*number))
+/// The first anomaly of the last days before the newest point, with those right before it. What has no time, or one that is
+/// still to come, counts as recent.
+fn first_anomaly(points: &[KnownPoint], now: Timestamp) -> Option<(usize, Anomaly)> {
+    let all = anomalies(points);
+    let past = |point: &KnownPoint| point.captured_at.filter(|at| *at <= now);
+    let newest = points.iter().rev().find_map(past).unwrap_or(now);
+    let since = newest.saturating_sub(SignedDuration::from_hours(ANOMALY_DAYS * 24));
+    let since = since.unwrap_or(Timestamp::MIN);
+    let recent = |number: &usize| past(&points[*number]).is_none_or(|at| at >= since);
+    let mut first = (0..points.len()).find(|number| all[*number].is_some() && recent(number))?;
+    while first > 0 && all[first - 1].is_some() {
+        first -= 1;
+    }
+    Some((first, all[first]?))
 }
 
 impl Chosen<'_> {
-    /// How old it is; empty where its time is none.
+    /// How old it is; `in …` of a clock that was ahead; empty where its time is none.
     pub fn age(&self, now: Timestamp) -> String {
-        let age = |at: Timestamp| show::duration(now.duration_since(at).unsigned_abs());
-        self.point.captured_at.map(age).unwrap_or_default()
+        let Some(at) = self.point.captured_at else {
+            return String::new();
+        };
+        let length = show::duration(now.duration_since(at).unsigned_abs());
+        match at > now {
+            true => format!("in {length}"),
+            false => length,
+        }
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::known::KnownHardware;
+    use vault_format::PointId;
 
     /// A quiet one, a day after the one before it.
     pub fn point(sequence: u64) -> KnownPoint {
         let first: Timestamp = "2026-10-01T02:00:00Z".parse().unwrap();
         KnownPoint {
-            sequence,
+            id: PointId { epoch: 1, sequence },
             captured_at: Some(first + SignedDuration::from_hours(24 * sequence as i64)),
             consistency: Consistency::FileSystem,
             changed_bytes: 10 << 20,
             sent_bytes: 5 << 20,
             proven: false,
+            hardware: KnownHardware::default(),
+            disks: Vec::new(),
         }
     }
 
@@ -160,8 +188,12 @@ pub(crate) mod tests {
         points
     }
 
+    fn now() -> Timestamp {
+        "2026-11-01T00:00:00Z".parse().unwrap()
+    }
+
     fn chosen(rule: &str, points: &[KnownPoint]) -> Result<u64, NoPoint> {
-        choose(rule.parse().unwrap(), points).map(|chosen| chosen.point.sequence)
+        choose(rule.parse().unwrap(), points, now()).map(|chosen| chosen.point.id.sequence)
     }
 
     #[test]
@@ -201,22 +233,53 @@ pub(crate) mod tests {
     #[test]
     fn the_point_before_the_first_recent_anomaly_is_taken() {
         let mut points = points();
-        // Two that are recent, and one of weeks ago that is nobody's concern any more.
-        for number in [9, 25, 27] {
+        for number in [25, 27] {
             points[number].changed_bytes = 500 << 20;
         }
-        let chosen = choose(PointRule::BeforeAnomaly, &points).unwrap();
-        assert_eq!((chosen.point.sequence, chosen.newer), (25, 5));
+        let chosen = choose(PointRule::BeforeAnomaly, &points, now()).unwrap();
+        assert_eq!((chosen.point.id.sequence, chosen.newer), (25, 5));
         let why = chosen.why.unwrap();
-        assert!(why.starts_with("26 is anomalous: 500 MiB changed"), "{why}");
-        assert_eq!(choose(PointRule::Latest, &points).unwrap().why, None);
+        assert!(
+            why.starts_with("point 26 is unusual: 500 MiB changed"),
+            "{why}"
+        );
+        assert_eq!(chosen.suspect, None);
+        // Who takes the latest hears of it.
+        let latest = choose(PointRule::Latest, &points, now()).unwrap();
+        assert!(latest.suspect.unwrap().contains("point 26"));
+        assert_eq!(latest.why, None);
     }
 
     #[test]
-    fn a_clock_that_went_back_does_not_change_the_order() {
+    fn an_old_anomaly_is_nobodys_concern_unless_it_goes_on() {
+        let mut points: Vec<_> = (1..=40).map(point).collect();
+        points[20].changed_bytes = 500 << 20;
+        let now = "2026-12-01T00:00:00Z".parse().unwrap();
+        let before = |points: &[KnownPoint]| {
+            choose(PointRule::BeforeAnomaly, points, now)
+                .unwrap()
+                .point
+                .id
+                .sequence
+        };
+        assert_eq!(before(&points), 40);
+        // It began a day before the 14 days, and went on within them: it is all one.
+        points[20].changed_bytes = 1 << 20;
+        (points[24].changed_bytes, points[25].changed_bytes) = (500 << 20, 500 << 20);
+        assert_eq!(before(&points), 24);
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_or_went_back_hides_no_anomaly() {
         let mut points = points();
+        points[25].changed_bytes = 500 << 20;
+        points[29].captured_at = Some("2099-01-01T00:00:00Z".parse().unwrap());
+        assert_eq!(chosen("before-anomaly", &points), Ok(25));
+        let latest = choose(PointRule::Latest, &points, now()).unwrap();
+        assert!(latest.age(now()).starts_with("in "));
+        points[29].captured_at = None;
+        assert_eq!(chosen("before-anomaly", &points), Ok(25));
         points[29].captured_at = points[3].captured_at;
-        points[28].captured_at = None;
         assert_eq!(chosen("latest", &points), Ok(30));
         assert_eq!(chosen("2026-10-06T02:00:00Z", &points), Ok(30));
     }

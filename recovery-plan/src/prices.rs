@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::known::KnownHardware;
+use crate::plan::{Volume, VolumeType};
 
 /// The table that comes with the program, as text.
 pub const AWS: &str = include_str!("prices/aws.toml");
@@ -15,11 +16,61 @@ pub const AWS: &str = include_str!("prices/aws.toml");
 pub struct Prices {
     pub region: String,
     pub as_of: String,
-    pub usd_per_gib_month_volume: f64,
     pub usd_per_gib_month_snapshot: f64,
     pub usd_per_1000_snapshot_blocks: f64,
     pub usd_per_vcpu_hour_windows: f64,
+    pub volumes: Volumes,
     pub instances: BTreeMap<String, Instance>,
+}
+
+/// By their types.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Volumes {
+    pub gp3: VolumePrice,
+    pub gp2: VolumePrice,
+    pub io2: VolumePrice,
+    pub st1: VolumePrice,
+    pub sc1: VolumePrice,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumePrice {
+    pub usd_per_gib_month: f64,
+    /// Included.
+    #[serde(default)]
+    pub iops: u32,
+    #[serde(default)]
+    pub usd_per_iops_month: f64,
+    /// MiB/s that are included.
+    #[serde(default)]
+    pub throughput: u32,
+    #[serde(default)]
+    pub usd_per_mibps_month: f64,
+}
+
+impl Volumes {
+    fn of(&self, kind: VolumeType) -> VolumePrice {
+        match kind {
+            VolumeType::Gp3 => self.gp3,
+            VolumeType::Gp2 => self.gp2,
+            VolumeType::Io2 => self.io2,
+            VolumeType::St1 => self.st1,
+            VolumeType::Sc1 => self.sc1,
+        }
+    }
+
+    /// US dollars a month of one volume.
+    pub fn month(&self, volume: &Volume, gib: f64) -> f64 {
+        let price = self.of(volume.kind);
+        let above = |asked: Option<u32>, included: u32| {
+            f64::from(asked.unwrap_or(0).saturating_sub(included))
+        };
+        gib * price.usd_per_gib_month
+            + above(volume.iops, price.iops) * price.usd_per_iops_month
+            + above(volume.throughput, price.throughput) * price.usd_per_mibps_month
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -28,6 +79,9 @@ pub struct Instance {
     pub vcpus: u32,
     pub memory_mib: u32,
     pub usd_per_hour: f64,
+    /// What a licence-included Windows server costs above that; by its vCPUs where it is not written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usd_per_hour_windows: Option<f64>,
 }
 
 impl Instance {
@@ -57,15 +111,35 @@ impl Prices {
 
     pub fn parse(text: &str) -> Result<Prices, String> {
         let prices: Prices = toml::from_str(text).map_err(|error| error.to_string())?;
-        let single = [
-            prices.usd_per_gib_month_volume,
+        if prices.instances.is_empty() {
+            return Err("[instances] names none".into());
+        }
+        let volumes = &prices.volumes;
+        let volumes = [
+            volumes.gp3,
+            volumes.gp2,
+            volumes.io2,
+            volumes.st1,
+            volumes.sc1,
+        ];
+        let volumes = volumes.iter().flat_map(|price| {
+            [
+                price.usd_per_gib_month,
+                price.usd_per_iops_month,
+                price.usd_per_mibps_month,
+            ]
+        });
+        let instances = prices.instances.values();
+        let hourly =
+            instances.flat_map(|one| [one.usd_per_hour, one.usd_per_hour_windows.unwrap_or(0.0)]);
+        let all = [
             prices.usd_per_gib_month_snapshot,
             prices.usd_per_1000_snapshot_blocks,
             prices.usd_per_vcpu_hour_windows,
         ];
-        let hourly = prices.instances.values().map(|one| one.usd_per_hour);
-        match single
+        match all
             .into_iter()
+            .chain(volumes)
             .chain(hourly)
             .all(|price| price.is_finite() && price >= 0.0)
         {
@@ -81,32 +155,38 @@ impl Prices {
         u64::from(instance.vcpus) >= cpus && instance.memory_bytes() >= memory
     }
 
-    /// Types for a VM, the cheapest first and then those of other families; none where nothing in the table is large enough.
+    /// Types for a VM, the cheapest first, each of another family, those of [`FAMILIES`] before all others; none where
+    /// nothing in the table is large enough.
     pub fn suggest(&self, hardware: &KnownHardware) -> Vec<&str> {
-        let family = |name: &str| {
-            FAMILIES
-                .iter()
-                .position(|family| name.split('.').next() == Some(family))
+        let family = |name: &'_ str| {
+            name.split_once('.')
+                .map_or(name.len(), |(family, _)| family.len())
         };
-        let mut fit: Vec<(&str, Instance, usize)> = self
+        let mut fit: Vec<(&str, Instance, bool)> = self
             .instances
             .iter()
             .filter(|(_, instance)| Prices::holds(**instance, hardware))
-            .filter_map(|(name, instance)| Some((name.as_str(), *instance, family(name)?)))
+            .map(|(name, instance)| {
+                (
+                    name.as_str(),
+                    *instance,
+                    !FAMILIES.contains(&&name[..family(name)]),
+                )
+            })
             .collect();
         fit.sort_by(|a, b| {
-            a.1.usd_per_hour
-                .total_cmp(&b.1.usd_per_hour)
-                .then(a.0.cmp(b.0))
+            let price = a.1.usd_per_hour.total_cmp(&b.1.usd_per_hour);
+            a.2.cmp(&b.2).then(price).then(a.0.cmp(b.0))
         });
         let mut seen = Vec::new();
-        fit.retain(|(_, _, family)| {
-            let new = !seen.contains(family);
-            seen.push(*family);
+        fit.retain(|(name, ..)| {
+            let family = &name[..family(name)];
+            let new = !seen.contains(&family);
+            seen.push(family);
             new
         });
         fit.into_iter()
-            .map(|(name, _, _)| name)
+            .map(|(name, ..)| name)
             .take(SUGGESTED)
             .collect()
     }
@@ -151,6 +231,24 @@ mod tests {
     }
 
     #[test]
+    fn volumes_cost_by_their_type_and_what_is_asked_of_them() {
+        let month = |text: &str, gib| {
+            Prices::aws()
+                .volumes
+                .month(&toml::from_str(text).unwrap(), gib)
+        };
+        let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-9, "{a} {b}");
+        near(month("", 100.0), 8.0);
+        near(month("iops = 3000\nthroughput = 125", 100.0), 8.0);
+        near(
+            month("iops = 5000\nthroughput = 225", 100.0),
+            8.0 + 2000.0 * 0.005 + 100.0 * 0.04,
+        );
+        near(month("type = \"io2\"\niops = 1000", 10.0), 1.25 + 65.0);
+        near(month("type = \"sc1\"", 1000.0), 15.0);
+    }
+
+    #[test]
     fn what_the_vault_does_not_tell_gets_a_small_server() {
         assert_eq!(
             Prices::aws().suggest(&KnownHardware::default())[0],
@@ -163,6 +261,17 @@ mod tests {
         let own = AWS;
         assert!(Prices::parse(own).is_ok());
         assert!(Prices::parse(&own.replacen("0.08", "-0.08", 1)).is_err());
+        let none = &own[..own.find("[instances]").unwrap()];
+        assert!(
+            Prices::parse(&format!("{none}[instances]\n"))
+                .unwrap_err()
+                .contains("names none")
+        );
+        let odd = format!(
+            "{none}[instances]\n\"x9.odd\" = {{ vcpus = 2, memory_mib = 4096, usd_per_hour = 1.0 }}\n"
+        );
+        let odd = Prices::parse(&odd).unwrap();
+        assert_eq!(odd.suggest(&KnownHardware::default()), ["x9.odd"]);
         assert!(Prices::parse(&own.replacen("0.08", "nan", 1)).is_err());
         assert!(
             Prices::parse("region = \"x\"")

@@ -11,7 +11,26 @@ where
     D: Deserializer<'de>,
     T: FromStr<Err: Display>,
 {
-    let text = String::deserialize(deserializer)?;
+    read(&String::deserialize(deserializer)?)
+}
+
+/// The same, also of a time without quotes, as TOML has it.
+pub fn parsed_or_time<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: Display>,
+{
+    match toml::Value::deserialize(deserializer)? {
+        toml::Value::String(text) => read(&text),
+        other => read(&other.to_string()),
+    }
+}
+
+fn read<T, E>(text: &str) -> Result<T, E>
+where
+    T: FromStr<Err: Display>,
+    E: serde::de::Error,
+{
     text.parse()
-        .map_err(|error| serde::de::Error::custom(format!("{text:?}: {error}")))
+        .map_err(|error| E::custom(format!("{text:?}: {error}")))
 }

@@ -1,4 +1,4 @@
-"""Building a point's disks: chunk by chunk, in bounded memory (section 11)."""
+"""Building a point's disks: chunk by chunk, in bounded memory (section 12)."""
 
 from __future__ import annotations
 

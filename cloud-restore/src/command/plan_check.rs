@@ -1,6 +1,7 @@
 //! `plan check`: a recovery plan as an ordered list, judged against the vault, and priced.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
@@ -8,7 +9,7 @@ use console::table::Table;
 use console::{Exit, Failure, Finding, OutputArgs, show};
 use jiff::Timestamp;
 use recovery_plan::Plan;
-use recovery_plan::judge::{Cost, Judged, Row, judge};
+use recovery_plan::judge::{Cost, GroupRow, Judged, Row, judge};
 use serde::Serialize;
 
 use super::plan_file;
@@ -40,6 +41,7 @@ struct Document<'a> {
     plan: &'a str,
     region: &'a str,
     rows: &'a [Row],
+    groups: &'a [GroupRow],
     cost_usd: &'a Cost,
     prices: PricesJson<'a>,
     notes: &'a [String],
@@ -73,6 +75,7 @@ pub async fn run(args: PlanCheckArgs, access: &AccessArgs, output: &OutputArgs) 
             plan: &plan.name,
             region: &plan.region,
             rows: &judged.rows,
+            groups: &judged.groups,
             cost_usd: &judged.cost,
             prices: PricesJson {
                 region: &prices.region,
@@ -91,13 +94,15 @@ pub async fn run(args: PlanCheckArgs, access: &AccessArgs, output: &OutputArgs) 
 
 fn table(rows: &[Row]) -> Table {
     let headings = [
-        "STEP", "GROUP", "VM", "POINT", "AGE", "INSTANCE", "DISKS", "SUBNET", "ADDRESS", "PROBES",
+        "STEP", "GROUP", "VM", "POINT", "AGE", "INSTANCE", "DISKS", "SUBNET", "ADDRESS", "NEEDS",
+        "PROBES",
     ];
     let mut table = Table::new(headings).right([0, 3, 4, 6]);
     for row in rows {
-        let behind = match row.instances_behind {
-            0 => String::new(),
-            more => format!(" (+{more})"),
+        let listed = |names: &[String]| match names {
+            [] => String::new(),
+            [one] => one.clone(),
+            [first, others @ ..] => format!("{first} (+{})", others.len()),
         };
         table.row([
             row.step.to_string(),
@@ -106,27 +111,67 @@ fn table(rows: &[Row]) -> Table {
             row.point
                 .map_or_else(|| "-".into(), |point| point.to_string()),
             row.age.clone(),
-            format!("{}{behind}", row.instance),
+            listed(&row.instances),
             show::size(row.volumes_bytes),
-            row.subnet.clone(),
+            listed(&row.subnets),
             row.address.clone(),
-            match row.probes.is_empty() {
-                true => "-".into(),
-                false => row.probes.join(", "),
-            },
+            joined(&row.needs),
+            joined(&row.probes),
         ]);
     }
     table
 }
 
-/// What it costs, and the notes.
+fn joined(words: &[String]) -> String {
+    match words.is_empty() {
+        true => "-".into(),
+        false => words.join(", "),
+    }
+}
+
+/// What is done beside the VMs, each with whose it is.
+fn beside(judged: &Judged) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut add = |on: String, what: &str| lines.push(format!("{on}: {what}"));
+    for group in &judged.groups {
+        let on = || format!("group {}", group.name);
+        group
+            .hooks_before
+            .iter()
+            .for_each(|hook| add(on(), &format!("before it: {hook}")));
+        group
+            .hooks_after
+            .iter()
+            .for_each(|hook| add(on(), &format!("after it: {hook}")));
+        if group.delay_seconds > 0 {
+            let delay = Duration::from_secs(group.delay_seconds);
+            add(on(), &format!("then {} are waited", show::duration(delay)));
+        }
+    }
+    for row in &judged.rows {
+        let on = || format!("VM {}", row.vm);
+        row.hooks_before
+            .iter()
+            .for_each(|hook| add(on(), &format!("before it starts: {hook}")));
+        row.hooks_after
+            .iter()
+            .for_each(|hook| add(on(), &format!("when it serves: {hook}")));
+    }
+    lines
+}
+
+/// What else is done, what it costs, and the notes.
 fn below(judged: &Judged) -> String {
     let cost = &judged.cost;
     let day = match cost.day {
         Some(day) => format!("{day:.2} USD for each day that it runs"),
         None => "what it costs to run cannot be told (an instance type is not in the table)".into(),
     };
-    let mut text = format!(
+    let mut text = beside(judged)
+        .iter()
+        .map(|line| format!("{}\n", show::printable(line)))
+        .collect::<String>();
+    text += &format!(
         "cost: at most {:.2} USD to make the disks, then {day}; at most {:.2} USD a month for snapshots that are kept",
         cost.making_at_most, cost.snapshots_month_at_most
     );
@@ -144,6 +189,12 @@ mod tests {
     fn the_cost_is_told_and_what_cannot_be_is_said() {
         let mut judged = Judged {
             rows: Vec::new(),
+            groups: vec![GroupRow {
+                name: "g".into(),
+                delay_seconds: 60,
+                hooks_before: vec!["dns to".into()],
+                hooks_after: Vec::new(),
+            }],
             cost: Cost {
                 making_at_most: 1.234,
                 day: Some(2.5),
@@ -154,7 +205,7 @@ mod tests {
         };
         assert_eq!(
             below(&judged),
-            "cost: at most 1.23 USD to make the disks, then 2.50 USD for each day that it runs; at most 0.40 USD a month for \
+            "group g: before it: dns to\ngroup g: then 1m are waited\ncost: at most 1.23 USD to make the disks, then 2.50 USD for each day that it runs; at most 0.40 USD a month for \
              snapshots that are kept\nnote: a"
         );
         judged.cost.day = None;

@@ -114,9 +114,15 @@ pub async fn run(args: PlanNewArgs, access: &AccessArgs, output: &OutputArgs) ->
     // To the terminal's other stream where the plan itself is on stdout.
     match &args.output {
         Some(_) => console::print_findings(&findings)?,
-        None => findings
-            .iter()
-            .for_each(|found| tracing::warn!("{}: {}", found.on, found.what)),
+        None => findings.iter().for_each(|found| {
+            tracing::warn!(
+                "{}: {}: {}; {}",
+                found.on,
+                found.what,
+                found.why,
+                found.remedy
+            );
+        }),
     }
     Ok(Exit::of(&findings))
 }

@@ -1,11 +1,14 @@
 //! `points`: the protected VMs and their recovery points.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use clap::Args;
 use console::{Exit, Failure, Finding, OutputArgs, show::printable, table::Table};
 use jiff::Timestamp;
+use recovery_plan::anomaly::Anomaly;
 use serde::Serialize;
-use vault_store::read::PointList;
+use vault_store::read::{Point, PointList};
 
 use crate::access::{AccessArgs, OpenVault};
 use crate::failure::attempting;
@@ -54,13 +57,8 @@ pub async fn run(args: PointsArgs, access: &AccessArgs, output: &OutputArgs) -> 
         })?;
     } else {
         print(&list)?;
-        for point in &list.points {
-            if let Some(anomaly) = unusual.get(point.object.as_str()) {
-                console::print(&format!(
-                    "unusual: {}: {anomaly}",
-                    point_view::name(&point.manifest.facts)
-                ))?;
-            }
+        for line in unusual_lines(&list, &unusual) {
+            console::print(&line)?;
         }
         console::print_findings(&findings)?;
     }
@@ -93,6 +91,16 @@ pub fn unknown_vm(vm: &str, known: &[&str]) -> Failure {
         [] => failure.because("it holds no recovery point yet"),
         known => failure.remedy(format!("name one of those that are: {}", known.join(", "))),
     }
+}
+
+/// Below the table, which they would widen.
+fn unusual_lines(list: &PointList, unusual: &BTreeMap<&str, Anomaly>) -> Vec<String> {
+    let line = |point: &Point| {
+        let anomaly = unusual.get(point.object.as_str())?;
+        let name = point_view::name(&point.manifest.facts);
+        Some(format!("unusual: {}: {anomaly}", printable(&name)))
+    };
+    list.points.iter().filter_map(line).collect()
 }
 
 fn print(list: &PointList) -> Result<()> {
@@ -142,5 +150,24 @@ mod tests {
             "",
         )];
         assert_eq!(document(&found), ["findings", "points"]);
+    }
+
+    #[test]
+    fn an_unusual_point_is_named_with_what_is_unusual() {
+        let points = vec![point("dc01", 1, 1, &["sda"]), point("dc01", 1, 2, &["sda"])];
+        let list = PointList {
+            points,
+            damaged: Vec::new(),
+            untrusted: Vec::new(),
+        };
+        let anomaly = Anomaly::Changed {
+            bytes: 5 << 30,
+            usual_bytes: 100 << 20,
+        };
+        let unusual = BTreeMap::from([(list.points[1].object.as_str(), anomaly)]);
+        assert_eq!(
+            unusual_lines(&list, &unusual),
+            ["unusual: dc01@2: 5 GiB changed, and usually at most 100 MiB"]
+        );
     }
 }

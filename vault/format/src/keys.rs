@@ -123,7 +123,7 @@ impl MetadataKeys {
     }
 }
 
-fn first_16(hash: blake3::Hash) -> [u8; 16] {
+pub(crate) fn first_16(hash: blake3::Hash) -> [u8; 16] {
     let mut out = [0; 16];
     out.copy_from_slice(&hash.as_bytes()[..16]);
     out

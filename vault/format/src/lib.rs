@@ -20,6 +20,7 @@ pub mod names;
 pub mod pack;
 pub mod proof;
 pub mod record;
+pub mod run_record;
 pub mod seal;
 pub mod segment;
 pub mod signed_json;

@@ -1,12 +1,14 @@
 //! Object names (section 2): built and parsed in one place.
 
-use crate::ids::{PackName, PointId, Tag, VmId, WriterId, decimal};
+use crate::ids::{PackName, PlanId, PointId, Tag, VmId, WriterId, decimal};
+use crate::run_record::RunName;
 
 pub const PACKS: &str = "packs/";
 pub const INDEX: &str = "index/";
 pub const MAPS: &str = "maps/";
 pub const POINTS: &str = "points/";
 pub const LOG: &str = "control/log/";
+pub const RUNS: &str = "control/runs/";
 pub const VAULT: &str = "vault/";
 pub const TOOLS: &str = "tools/";
 
@@ -29,6 +31,18 @@ pub fn points_of(vm: &VmId) -> String {
 
 pub fn point(vm: &VmId, point: PointId) -> String {
     format!("{POINTS}{vm}/{point}")
+}
+
+pub fn runs_of(plan: &PlanId) -> String {
+    format!("{RUNS}{plan}/")
+}
+
+pub fn run(run: RunName) -> String {
+    format!("{}{:010}/", runs_of(&run.plan), run.run)
+}
+
+pub fn run_entry(name: RunName, number: u64) -> String {
+    format!("{}{number:010}", run(name))
 }
 
 /// A segment's span: packs `first..=last` of a writer's epoch.
@@ -80,6 +94,8 @@ pub enum Name {
     Segment(Span, Tag),
     Layer(WriterId, Tag),
     Point(VmId, PointId),
+    /// A run, and the number of its entry.
+    Run(RunName, u64),
     Tool,
 }
 
@@ -90,6 +106,15 @@ pub fn parse(name: &str) -> Option<Name> {
     }
     if let Some(rest) = name.strip_prefix(LOG) {
         return decimal(rest).map(Name::Log);
+    }
+    if let Some(rest) = name.strip_prefix(RUNS) {
+        let mut parts = rest.split('/');
+        let plan = PlanId::from_hex(parts.next()?).ok()?;
+        let (run, number) = (decimal(parts.next()?)?, decimal(parts.next()?)?);
+        return parts
+            .next()
+            .is_none()
+            .then_some(Name::Run(RunName { plan, run }, number));
     }
     if let Some(rest) = name.strip_prefix(PACKS) {
         let (short, whole) = rest.split_once('/')?;
@@ -152,6 +177,10 @@ mod tests {
             epoch: 2,
             sequence: 17,
         };
+        let failover = RunName {
+            plan: PlanId([7; 16]),
+            run: 2,
+        };
         for (text, name) in [
             (vault(1), Name::Vault(1)),
             (log(42), Name::Log(42)),
@@ -168,6 +197,7 @@ mod tests {
                 Name::Layer(writer, Tag([2; 16])),
             ),
             (point(&VmId([9; 16]), id), Name::Point(VmId([9; 16]), id)),
+            (run_entry(failover, 12), Name::Run(failover, 12)),
             ("tools/0.1.0/SHA256SUMS".into(), Name::Tool),
         ] {
             assert_eq!(parse(&text), Some(name), "{text}");
@@ -184,6 +214,8 @@ mod tests {
             "vault/1.json",
             "control/log/1",
             "points/x/1-1",
+            "control/runs/07070707070707070707070707070707/1/1",
+            "control/runs/x/0000000001/0000000001",
             "maps/",
             upper.as_str(),
         ] {

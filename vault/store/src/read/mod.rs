@@ -20,6 +20,7 @@ mod points;
 mod promised;
 mod proof;
 mod ranges;
+mod runs;
 mod segments;
 mod task;
 mod verify;
@@ -33,6 +34,7 @@ pub use limits::disks_at_once;
 pub use plan::OnBytes;
 pub use points::{Point, PointList, PointSelector};
 pub use proof::log_proof;
+pub use runs::{Appended, Runs};
 pub use verify::{DamagedObject, PointVerdict, VerifyOptions, VerifyReport, verify};
 
 use crate::StoreError;

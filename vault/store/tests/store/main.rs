@@ -25,6 +25,7 @@ mod read_large;
 mod read_over_old;
 mod read_points;
 mod read_proof;
+mod read_runs;
 mod read_verify;
 mod site;
 mod tracked;
