@@ -18,12 +18,14 @@ const LEAST_DAYS: i64 = 14;
 const LEAST_COUNT: usize = 4;
 /// Less is not looked at, however quiet the VM was.
 const LEAST_BYTES: u64 = 64 << 20;
-/// Points that changed less do not tell what the VM's data is like.
+/// Days that changed less do not tell what the VM's data is like.
 const TELLING_BYTES: u64 = 1 << 20;
 /// Far above: so many times the second-largest of the days' largest. The largest may be the first sync, or a bulk load.
 const TIMES: u64 = 3;
-/// A point that covers more time than is usual may have changed as much more; up to so much.
-const MOST_INTERVALS: u64 = 100;
+/// A point that comes after a silence may have changed what so long a time brings; up to so many days.
+const MOST_SILENCE_DAYS: i64 = 100;
+/// A time this far behind the point before it is no time: a clock was wrong.
+const MOST_AHEAD_DAYS: i64 = 400;
 /// Sent of what changed, of data that does not compress: a sealed record is a little larger than what it holds.
 const INCOMPRESSIBLE_PERCENT: u64 = 92;
 /// And what the second-largest day may have at most, so that a file server full of films is not always one.
@@ -57,63 +59,48 @@ impl fmt::Display for Anomaly {
     }
 }
 
-/// What one day had at most, in one point.
+/// What one day had.
 #[derive(Default, Clone, Copy)]
 struct Day {
+    /// In one point.
+    most_bytes: u64,
     changed_bytes: u64,
-    /// None: nothing that tells.
-    sent_percent: Option<u64>,
+    sent_bytes: u64,
 }
 
-/// For each of a VM's points, in their order, what is unusual about it. A point without a time is never.
+/// For each of a VM's points, in their order, what is unusual about it. A point whose time cannot be right (none, before the
+/// point before it, far ahead) is taken as of the day of the point before it: the order counts, not the clocks.
 pub fn anomalies(points: &[KnownPoint]) -> Vec<Option<Anomaly>> {
     let mut days = BTreeMap::<i64, Day>::new();
-    // Seconds from each point to the one before it: the usual is the median of all so far.
-    let mut intervals = Vec::<i64>::new();
-    let mut before = None;
+    let mut before = None::<i64>;
     let mut found = Vec::with_capacity(points.len());
     for point in points {
-        let Some(seconds) = point.captured_at.map(|at| at.as_second()) else {
+        let told = point.captured_at.map(|at| at.as_second());
+        let plausible = |seconds: &i64| {
+            let since = before.map_or(0, |before| seconds.saturating_sub(before));
+            (0..=MOST_AHEAD_DAYS * DAY_SECONDS).contains(&since)
+        };
+        let Some(seconds) = told.filter(plausible).or(before) else {
             found.push(None);
             continue;
         };
+        let silence = before.map_or(0, |before| seconds - before);
         let today = seconds.div_euclid(DAY_SECONDS);
-        let interval = before
-            .map(|before| seconds.saturating_sub(before))
-            .filter(|interval| *interval > 0);
-        let longer = interval.map_or(1, |interval| longer(interval, &intervals));
-        found.push(anomaly(point, today, &days, longer));
+        found.push(anomaly(point, today, &days, silence));
         let day = days.entry(today).or_default();
-        day.changed_bytes = day.changed_bytes.max(point.changed_bytes);
-        if point.changed_bytes >= TELLING_BYTES {
-            day.sent_percent = day.sent_percent.max(Some(sent_percent(point)));
-        }
-        if let Some(interval) = interval {
-            let place = intervals.partition_point(|other| *other < interval);
-            intervals.insert(place, interval);
-        }
+        day.most_bytes = day.most_bytes.max(point.changed_bytes);
+        day.changed_bytes = day.changed_bytes.saturating_add(point.changed_bytes);
+        day.sent_bytes = day.sent_bytes.saturating_add(point.sent_bytes);
         before = Some(seconds);
     }
     found
-}
-
-/// How many usual intervals it is, at least 1.
-fn longer(interval: i64, sorted: &[i64]) -> u64 {
-    let usual = sorted
-        .get(sorted.len() / 2)
-        .copied()
-        .unwrap_or(interval)
-        .max(1);
-    u64::try_from(interval / usual)
-        .unwrap_or(1)
-        .clamp(1, MOST_INTERVALS)
 }
 
 fn anomaly(
     point: &KnownPoint,
     today: i64,
     days: &BTreeMap<i64, Day>,
-    longer: u64,
+    silence: i64,
 ) -> Option<Anomaly> {
     if point.changed_bytes < LEAST_BYTES {
         return None;
@@ -126,15 +113,24 @@ fn anomaly(
     if window.len() < LEAST_COUNT || today - first < LEAST_DAYS {
         return None;
     }
-    let usual_bytes = second_largest(window.iter().map(|(_, day)| day.changed_bytes))?;
-    if point.changed_bytes > usual_bytes.saturating_mul(TIMES).saturating_mul(longer) {
+    let most = second_largest(window.iter().map(|(_, day)| day.most_bytes))?;
+    // What so long a time brings at the rate of a whole day.
+    let a_day = second_largest(window.iter().map(|(_, day)| day.changed_bytes))?;
+    let silence = silence.min(MOST_SILENCE_DAYS * DAY_SECONDS);
+    let brought = u128::from(a_day) * u128::try_from(silence).unwrap_or(0) / (DAY_SECONDS as u128);
+    let usual_bytes = most.max(u64::try_from(brought).unwrap_or(u64::MAX));
+    if point.changed_bytes > usual_bytes.saturating_mul(TIMES) {
         return Some(Anomaly::Changed {
             bytes: point.changed_bytes,
             usual_bytes,
         });
     }
-    let usual_percent = second_largest(window.iter().filter_map(|(_, day)| day.sent_percent))?;
-    let percent = sent_percent(point);
+    let told = window
+        .iter()
+        .filter(|(_, day)| day.changed_bytes >= TELLING_BYTES);
+    let usual_percent =
+        second_largest(told.map(|(_, day)| percent(day.sent_bytes, day.changed_bytes)))?;
+    let percent = percent(point.sent_bytes, point.changed_bytes);
     (percent >= INCOMPRESSIBLE_PERCENT && usual_percent <= COMPRESSIBLE_PERCENT).then_some(
         Anomaly::Incompressible {
             percent,
@@ -143,8 +139,8 @@ fn anomaly(
     )
 }
 
-fn sent_percent(point: &KnownPoint) -> u64 {
-    let percent = u128::from(point.sent_bytes) * 100 / u128::from(point.changed_bytes.max(1));
+fn percent(sent: u64, changed: u64) -> u64 {
+    let percent = u128::from(sent) * 100 / u128::from(changed.max(1));
     u64::try_from(percent).unwrap_or(u64::MAX)
 }
 
@@ -233,6 +229,37 @@ mod tests {
         assert_eq!(found(&hourly), NONE);
         hourly[480] = (24 * 22, 20_000, 50);
         assert_eq!(found(&hourly), [480]);
+        // A nightly dump does not make every hour of a silence one.
+        let mut dumps: Vec<_> = (0..24 * 20)
+            .map(|hour| (hour, if hour % 24 == 2 { 5_000 } else { 100 }, 50))
+            .collect();
+        dumps.push((24 * 22, 60_000, 50));
+        assert_eq!(found(&dumps), [480]);
+    }
+
+    #[test]
+    fn a_vm_that_went_from_hourly_to_daily_points_is_still_watched() {
+        let mut history: Vec<_> = (0..24 * 60).map(|hour| (hour, 100, 50)).collect();
+        history.extend((0..20).map(|day| (24 * (61 + day), 2_000, 50)));
+        assert_eq!(found(&history), NONE);
+        history.push((24 * 81, 8_000, 50));
+        assert_eq!(found(&history), [24 * 60 + 20]);
+    }
+
+    #[test]
+    fn a_time_that_cannot_be_right_hides_nothing() {
+        for wrong in [
+            None,
+            Some(jiff::Timestamp::MIN),
+            Some("2099-01-01T00:00:00Z".parse().unwrap()),
+        ] {
+            let mut points: Vec<_> = (1..=30).map(point).collect();
+            (points[28].captured_at, points[28].changed_bytes) = (wrong, 500 << 20);
+            points[29].changed_bytes = 20 << 20;
+            let found = anomalies(&points);
+            let found: Vec<usize> = (0..30).filter(|number| found[*number].is_some()).collect();
+            assert_eq!(found, [28], "{wrong:?}");
+        }
     }
 
     #[test]
@@ -241,6 +268,18 @@ mod tests {
         history.push((210, 99));
         assert_eq!(daily(&history), [20]);
         assert_eq!(daily(&[(200, 99); 21]), NONE);
+        // A photo now and then among much else tells nothing of the day.
+        let mut photos: Vec<_> = (0..24 * 20)
+            .map(|hour| {
+                (
+                    hour,
+                    if hour % 24 == 9 { 2 } else { 50 },
+                    if hour % 24 == 9 { 99 } else { 50 },
+                )
+            })
+            .collect();
+        photos.push((24 * 20, 100, 99));
+        assert_eq!(found(&photos), [480]);
     }
 
     #[test]

@@ -9,8 +9,8 @@ mod record;
 mod steps;
 
 pub use next::Action;
-pub use record::{Entry, Event, Phase, RecordError, Run, RunPoint, StepState};
-pub use steps::{RunKind, Step, StepKind, steps};
+pub use record::{Entry, Event, Phase, RecordError, Run, RunPoint, StepState, Stored};
+pub use steps::{DERIVATION, RunKind, Step, StepKind, steps};
 
 #[cfg(test)]
 mod tests;

@@ -17,7 +17,7 @@ PATTERNS = {
     "index": re.compile(rf"index/({_HEX32})/({_TEN})-({_TEN})-({_TEN})-({_HEX32})"),
     "maps": re.compile(rf"maps/({_HEX32})/({_HEX32})"),
     "points": re.compile(rf"points/({_HEX32})/({_TEN})-({_TEN})"),
-    "control": re.compile(rf"control/log/({_TEN})"),
+    "control": re.compile(rf"control/log/({_TEN})|control/runs/[0-9a-f]{{32}}/{_TEN}/{_TEN}"),
 }
 READ_AT_ONCE = 1 << 20
 

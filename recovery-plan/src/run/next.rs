@@ -4,8 +4,8 @@ use super::record::{Phase, Run, StepState};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Do the step of this index. Where it was begun before, nobody knows how far it came: it is done again, and finds what
-    /// it made then.
+    /// Do the step of this index. Where it was begun before, nobody knows how far it came: it is done again, with the same
+    /// client token, and finds what it made then. Who has it under way itself waits for that instead.
     Do(usize),
     /// Take away what the step of this index made, or may have made.
     Undo(usize),
@@ -14,51 +14,55 @@ pub enum Action {
 impl Run {
     /// All that can be done now, side by side. Empty: the run has come to its end, or failed steps bar all others.
     pub fn next(&self) -> Vec<Action> {
+        let under_way = |step: &usize| self.states[*step] == StepState::Intended;
         let all = 0..self.steps.len();
         match self.phase {
             Phase::Committed => Vec::new(),
-            Phase::Forward => all
-                .filter(|step| self.is_ready(*step))
-                .map(Action::Do)
-                .collect(),
-            Phase::Undoing => all
-                .filter(|step| self.is_undoable(*step))
-                .map(Action::Undo)
-                .collect(),
-        }
-    }
-
-    fn is_ready(&self, step: usize) -> bool {
-        match self.states[step] {
-            StepState::Intended => true,
-            StepState::Waiting => self.steps[step]
-                .after
-                .iter()
-                .all(|before| self.is_done(*before)),
-            _ => false,
-        }
-    }
-
-    /// Something may be left of it, and nothing is left of what was built on it. A test's deadline goes last: all rests on it,
-    /// and until then it is what tears down if this program dies.
-    pub(super) fn is_undoable(&self, step: usize) -> bool {
-        let mut rests_on = vec![false; self.steps.len()];
-        rests_on[step] = true;
-        for other in step + 1..self.steps.len() {
-            rests_on[other] = self.steps[other]
-                .after
-                .iter()
-                .any(|before| rests_on[*before]);
-            if rests_on[other] && self.may_have_left(other) {
-                return false;
+            Phase::Forward => {
+                let waits =
+                    |step: &usize| self.states[*step] == StepState::Waiting && self.is_ready(*step);
+                all.filter(|step| under_way(step) || waits(step))
+                    .map(Action::Do)
+                    .collect()
+            }
+            // A call that is under way may still make something after its undo found nothing: it is settled first.
+            Phase::Undoing => {
+                let settle = all.filter(under_way).map(Action::Do);
+                settle
+                    .chain(self.undoable().into_iter().map(Action::Undo))
+                    .collect()
             }
         }
-        self.may_have_left(step)
     }
 
-    pub(super) fn may_have_left(&self, step: usize) -> bool {
-        let begun = !matches!(self.states[step], StepState::Waiting | StepState::Undone);
-        begun && self.steps[step].kind.leaves_something()
+    /// Steps of which something may be left, and nothing of what was built on them. A test's deadline goes last: all rests on
+    /// it, and until then it is what tears down if this program dies.
+    pub(super) fn undoable(&self) -> Vec<usize> {
+        let mut holds = vec![false; self.steps.len()];
+        let mut undoable = Vec::new();
+        for step in (0..self.steps.len()).rev() {
+            let left = self.may_have_left(step);
+            if left && !holds[step] && self.states[step] != StepState::Intended {
+                undoable.push(step);
+            }
+            if left || holds[step] {
+                self.steps[step]
+                    .after
+                    .iter()
+                    .for_each(|before| holds[*before] = true);
+            }
+        }
+        undoable.reverse();
+        undoable
+    }
+
+    fn may_have_left(&self, step: usize) -> bool {
+        match self.states[step] {
+            StepState::Waiting | StepState::Undone => false,
+            // Whatever it is, it is settled before what it rests on goes.
+            StepState::Intended => true,
+            _ => self.steps[step].kind.leaves_something(),
+        }
     }
 
     /// Undone, with nothing left.

@@ -1,20 +1,18 @@
 //! The record of a run, and what it comes to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::steps::{RunKind, Step, steps};
-use crate::check::PlanError;
+use super::steps::{DERIVATION, RunKind, Step, steps};
 use crate::plan::Plan;
 
-/// One entry of the record. Entries are numbered from 1, and each number is created once: of two machines that append, one
-/// is refused, and reads again.
+/// One entry of the record. The vault orders them, and has each number once; an entry names the one that it follows on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Entry {
-    pub number: u64,
+    /// Hash of the entry before it, as the vault has it; empty in the first.
+    pub previous: String,
     /// The clock of who appended it; nothing is decided by it.
     pub time: Timestamp,
     /// The process that appended it, by a name that no other has: two that say the same are still two.
@@ -23,63 +21,64 @@ pub struct Entry {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
 pub enum Event {
-    /// Always number 1, and no other.
+    /// The first, and no other.
     Begun {
         /// Names the run in tags of the cloud and in client tokens.
         run: String,
         kind: RunKind,
         /// The plan's text as it was then: a plan that is changed later does not change the run.
         plan: String,
-        /// Of each VM, the recovery point (`EPOCH-SEQUENCE`) and its disks.
+        /// Of each VM of the plan, the recovery point (`EPOCH-SEQUENCE`) and its disks.
         points: BTreeMap<String, RunPoint>,
+        /// How steps follow from the plan: another number is another program's.
+        derivation: u32,
     },
-    /// Another process goes on with it; the one before finds its next number taken, and ends.
-    Taken,
+    /// Another process goes on with it; the one before says nothing any more.
+    Taken {},
     /// The step is about to be done: from here on there may be something of it in the cloud.
-    Intended {
-        step: String,
-    },
+    Intended { step: String },
     /// What it made, by the cloud's names.
     Done {
         step: String,
         made: BTreeMap<String, String>,
     },
-    Failed {
-        step: String,
-        why: String,
-    },
+    /// It came to its end, perhaps done in part.
+    Failed { step: String, why: String },
+    /// Somebody decided that a step that failed counts as done.
+    Skipped { step: String, why: String },
     /// Failed steps are tried once more.
-    Retried,
+    Retried {},
     /// Everything shall be taken away again.
-    UndoBegun,
+    UndoBegun {},
     /// Nothing of the step is left.
-    Undone {
-        step: String,
-    },
+    Undone { step: String },
     /// Accepted: it can no longer be undone.
-    Committed,
+    Committed {},
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct RunPoint {
     pub point: String,
     pub disks: Vec<String>,
 }
 
-/// Why a record cannot be read. It is the operator's own, but it lies where others may write.
+/// Why a record cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    #[error("entry {0} is not there")]
-    Missing(u64),
-    #[error("the first entry does not begin a run")]
+    #[error("it has no entry")]
+    Empty,
+    #[error("its first entry does not begin a run")]
     NotBegun,
-    #[error("the plan in it does not hold together: {0}")]
-    Plan(PlanError),
-    #[error("entry {number} does not fit: {why}")]
-    Misfit { number: u64, why: String },
+    #[error("an entry before number {0} is lost: what was done then is not known")]
+    Lost(u64),
+    #[error("its steps are those of another version of the program ({0}): go on with that one")]
+    Derivation(u32),
+    #[error("its plan cannot be read: {0}")]
+    Plan(String),
+    #[error("its recovery points are not those of its plan: {0}")]
+    Points(String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,12 +93,23 @@ pub enum Phase {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StepState {
     Waiting,
-    /// Begun and perhaps done.
+    /// Begun, and not known to have ended.
     Intended,
     Done(BTreeMap<String, String>),
-    /// Begun, perhaps done in part.
+    /// Ended, perhaps done in part.
     Failed(String),
+    /// Failed, and counted as done.
+    Skipped(String),
     Undone,
+}
+
+/// An entry as the vault has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    pub number: u64,
+    /// Of its bytes in the vault.
+    pub hash: String,
+    pub entry: Entry,
 }
 
 /// A run as its record tells it.
@@ -113,29 +123,39 @@ pub struct Run {
     /// Of each step.
     pub states: Vec<StepState>,
     pub phase: Phase,
-    /// Who appends to it.
+    /// Whose it is: only this process appends to it.
     pub by: String,
-    /// Of the last entry.
-    pub number: u64,
+    /// Hash of the last entry, which the next one names.
+    pub last: String,
+    /// Entries that say nothing, by their numbers, and why: of a process that the run was taken from, or out of place.
+    pub void: BTreeMap<u64, String>,
+    names: BTreeMap<String, usize>,
 }
 
 impl Run {
-    /// Reads a record from its first entry on.
-    pub fn replay(entries: &[Entry]) -> Result<Run, RecordError> {
-        let first = entries.first().ok_or(RecordError::Missing(1))?;
-        if first.number != 1 {
-            return Err(RecordError::Missing(1));
-        }
+    /// Reads a record: what is signed in it, in the order of its numbers.
+    pub fn replay(entries: &[Stored]) -> Result<Run, RecordError> {
+        let first = entries.first().ok_or(RecordError::Empty)?;
         let Event::Begun {
             run,
             kind,
             plan,
             points,
-        } = &first.event
+            derivation,
+        } = &first.entry.event
         else {
             return Err(RecordError::NotBegun);
         };
-        let plan = Plan::parse(plan).map_err(RecordError::Plan)?;
+        if !first.entry.previous.is_empty() {
+            return Err(RecordError::Lost(first.number));
+        }
+        if *derivation != DERIVATION {
+            return Err(RecordError::Derivation(*derivation));
+        }
+        // Not checked as a whole: it was then, and what is refused today may have been fine.
+        let plan: Plan =
+            toml::from_str(plan).map_err(|error| RecordError::Plan(error.to_string()))?;
+        fits(&plan, points).map_err(RecordError::Points)?;
         let disks = points
             .iter()
             .map(|(vm, point)| (vm.clone(), point.disks.clone()))
@@ -145,56 +165,72 @@ impl Run {
             id: run.clone(),
             kind: *kind,
             states: vec![StepState::Waiting; steps.len()],
+            names: steps
+                .iter()
+                .enumerate()
+                .map(|(number, step)| (step.name(), number))
+                .collect(),
             plan,
             points: points.clone(),
             steps,
             phase: Phase::Forward,
-            by: first.by.clone(),
-            number: 1,
+            by: first.entry.by.clone(),
+            last: first.hash.clone(),
+            void: BTreeMap::new(),
         };
         entries[1..]
             .iter()
-            .try_for_each(|entry| read.apply(entry))?;
+            .try_for_each(|stored| read.apply(stored))?;
         Ok(read)
     }
 
-    /// The next entry of its record. What does not fit changes nothing.
-    pub fn apply(&mut self, entry: &Entry) -> Result<(), RecordError> {
-        if entry.number != self.number + 1 {
-            return Err(RecordError::Missing(self.number + 1));
+    /// The next entry of its record. One that says nothing (see [`Run::void`]) changes nothing but the chain.
+    pub fn apply(&mut self, stored: &Stored) -> Result<(), RecordError> {
+        if stored.entry.previous != self.last {
+            return Err(RecordError::Lost(stored.number));
         }
-        self.change(&entry.event)
-            .map_err(|why| RecordError::Misfit {
-                number: entry.number,
-                why,
-            })?;
-        self.number = entry.number;
-        self.by.clone_from(&entry.by);
+        self.last.clone_from(&stored.hash);
+        let entry = &stored.entry;
+        let changed = match (&entry.event, entry.by == self.by) {
+            (Event::Taken {}, _) => {
+                self.by.clone_from(&entry.by);
+                Ok(())
+            }
+            (_, false) => Err(format!("the run was taken from {} before", entry.by)),
+            (event, true) => self.change(event),
+        };
+        if let Err(why) = changed {
+            self.void.insert(stored.number, why);
+        }
         Ok(())
     }
 
     fn change(&mut self, event: &Event) -> Result<(), String> {
         match event {
             Event::Begun { .. } => return Err("the run was begun before".into()),
-            // Who appended it is noted below.
-            Event::Taken => {}
+            Event::Taken {} => {}
             Event::Intended { step } => {
                 let number = self.number_of(step)?;
-                self.expect(Phase::Forward)?;
-                let ready = self.steps[number]
-                    .after
-                    .iter()
-                    .all(|before| self.is_done(*before));
-                match self.states[number] {
-                    StepState::Waiting if ready => self.states[number] = StepState::Intended,
-                    // Who took the run over does it again.
-                    StepState::Intended => {}
+                match (&self.states[number], self.phase) {
+                    // Who took the run over does it again, to learn what came of it; also before it is undone.
+                    (StepState::Intended, Phase::Forward | Phase::Undoing) => {}
+                    (StepState::Waiting, Phase::Forward) if self.is_ready(number) => {
+                        self.states[number] = StepState::Intended;
+                    }
                     _ => return Err(format!("`{step}` is not to be done")),
                 }
             }
             Event::Done { step, made } => self.end(step, StepState::Done(made.clone()))?,
             Event::Failed { step, why } => self.end(step, StepState::Failed(why.clone()))?,
-            Event::Retried => {
+            Event::Skipped { step, why } => {
+                let number = self.number_of(step)?;
+                self.expect(Phase::Forward)?;
+                match self.states[number] {
+                    StepState::Failed(_) => self.states[number] = StepState::Skipped(why.clone()),
+                    _ => return Err(format!("`{step}` did not fail")),
+                }
+            }
+            Event::Retried {} => {
                 self.expect(Phase::Forward)?;
                 for state in &mut self.states {
                     if matches!(state, StepState::Failed(_)) {
@@ -202,19 +238,19 @@ impl Run {
                     }
                 }
             }
-            Event::UndoBegun => {
+            Event::UndoBegun {} => {
                 self.expect(Phase::Forward)?;
                 self.phase = Phase::Undoing;
             }
             Event::Undone { step } => {
                 let number = self.number_of(step)?;
                 self.expect(Phase::Undoing)?;
-                if !self.is_undoable(number) {
+                if !self.undoable().contains(&number) {
                     return Err(format!("`{step}` is not to be undone"));
                 }
                 self.states[number] = StepState::Undone;
             }
-            Event::Committed => {
+            Event::Committed {} => {
                 self.expect(Phase::Forward)?;
                 if self.kind == RunKind::Test {
                     return Err("a test is not committed".into());
@@ -228,9 +264,9 @@ impl Run {
         Ok(())
     }
 
+    /// In any phase: what was under way when the undo began comes to its end first.
     fn end(&mut self, step: &str, state: StepState) -> Result<(), String> {
         let number = self.number_of(step)?;
-        // Also while it is undone: what was under way then comes to its end first.
         match self.states[number] {
             StepState::Intended => self.states[number] = state,
             _ => return Err(format!("`{step}` was not under way")),
@@ -239,7 +275,7 @@ impl Run {
     }
 
     fn number_of(&self, name: &str) -> Result<usize, String> {
-        let number = self.steps.iter().position(|step| step.name() == name);
+        let number = self.names.get(name).copied();
         number.ok_or_else(|| format!("there is no step `{name}`"))
     }
 
@@ -250,13 +286,41 @@ impl Run {
         }
     }
 
-    pub fn is_done(&self, step: usize) -> bool {
-        matches!(self.states[step], StepState::Done(_))
+    /// All that it needs is done, or counts as done.
+    pub(super) fn is_ready(&self, step: usize) -> bool {
+        self.steps[step]
+            .after
+            .iter()
+            .all(|before| self.counts_as_done(*before))
+    }
+
+    pub fn counts_as_done(&self, step: usize) -> bool {
+        match &self.states[step] {
+            StepState::Done(_) | StepState::Skipped(_) => true,
+            StepState::Failed(_) => self.steps[step].kind.may_fail(),
+            _ => false,
+        }
     }
 
     pub fn is_complete(&self) -> bool {
-        (0..self.steps.len()).all(|step| self.is_done(step))
+        (0..self.steps.len()).all(|step| self.counts_as_done(step))
     }
+}
+
+/// A point for each VM of the plan, and no other; each disk once.
+fn fits(plan: &Plan, points: &BTreeMap<String, RunPoint>) -> Result<(), String> {
+    if let Some(vm) = plan.vms.iter().find(|vm| !points.contains_key(&vm.name)) {
+        return Err(format!("VM {:?} has none", vm.name));
+    }
+    for (name, point) in points {
+        if !plan.vms.iter().any(|vm| vm.name == *name) {
+            return Err(format!("there is no VM {name:?} in it"));
+        }
+        if point.disks.iter().collect::<BTreeSet<_>>().len() < point.disks.len() {
+            return Err(format!("VM {name:?} has a disk twice"));
+        }
+    }
+    Ok(())
 }
 
 impl std::fmt::Display for Phase {

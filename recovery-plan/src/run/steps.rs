@@ -17,6 +17,9 @@ pub enum RunKind {
     Failover,
 }
 
+/// How [`steps`] derives them, and names them: a record says by which number it was begun. It changes with any of both.
+pub const DERIVATION: u32 = 1;
+
 /// One step. Its name is the same whoever derives it, so that a record can be read by another program run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
@@ -46,6 +49,7 @@ pub enum StepKind {
         when: When,
         number: usize,
         has_undo: bool,
+        may_fail: bool,
     },
     /// The recovery VM, created and started.
     Instance { vm: String },
@@ -96,6 +100,11 @@ impl fmt::Display for StepKind {
 }
 
 impl StepKind {
+    /// Whether what needs it goes on although it failed.
+    pub fn may_fail(&self) -> bool {
+        matches!(self, StepKind::Hook { may_fail: true, .. })
+    }
+
     /// Whether it leaves something behind that an undo has to take away.
     pub fn leaves_something(&self) -> bool {
         match self {
@@ -228,6 +237,7 @@ impl Maker {
                     when,
                     number: number + 1,
                     has_undo: !hook.undo.is_empty(),
+                    may_fail: hook.may_fail,
                 };
                 after = vec![self.add(kind, after)];
             }

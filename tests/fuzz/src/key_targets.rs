@@ -10,6 +10,7 @@ use vault_format::kit_page::kit_page;
 use vault_format::manifest::is_name;
 use vault_format::names::{self as object_names, Name};
 use vault_format::record::check_chunk_bytes;
+use vault_format::run_record::{RunKeys, RunName};
 use vault_format::signed_json::{Unverified, sign_as_control, sign_as_writer};
 use vault_format::vault_config::VaultConfig;
 use vault_format::{ChunkId, PointId, VaultId, VmId};
@@ -69,6 +70,37 @@ pub fn control_log(bytes: &[u8]) {
     }
     log.skip_lost("lost");
     let _ = log.read(&golden().config.control, bytes);
+}
+
+fn failover() -> (RunKeys, RunName) {
+    let keys = RunKeys::new(&golden().recovery, golden().config.id);
+    let run = RunName {
+        plan: keys.plan_id("whole-site"),
+        run: 1,
+    };
+    (keys, run)
+}
+
+pub fn run_record(bytes: &[u8]) {
+    let (keys, run) = failover();
+    let _ = keys.decode(&golden().config.control, run, 1, bytes);
+}
+
+/// The bytes are the payload, signed; and an entry, which comes back as it is.
+pub fn run_record_signed(bytes: &[u8]) {
+    let (golden, (keys, run)) = (golden(), failover());
+    let payload = String::from_utf8_lossy(bytes).into_owned();
+    let name = object_names::run_entry(run, 1);
+    run_record(&sign_as_control(
+        &golden.control,
+        &golden.config.id,
+        &name,
+        payload,
+    ));
+    if let Ok(encoded) = keys.encode(&golden.control, run, 1, bytes) {
+        let decoded = keys.decode(&golden.config.control, run, 1, &encoded);
+        assert_eq!(decoded.expect("what was encoded"), bytes);
+    }
 }
 
 /// The bytes are the payload, signed by the control key and by a writer.

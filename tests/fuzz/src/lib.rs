@@ -30,6 +30,8 @@ pub const TARGETS: &[Target] = &[
     ("kit_mended", key::kit_mended),
     ("gateway_key", key::gateway_key),
     ("gateway_key_certified", key::gateway_key_certified),
+    ("run_record", key::run_record),
+    ("run_record_signed", key::run_record_signed),
     ("names", key::names),
     ("sealed_key", key::sealed_key),
     ("metadata_object", metadata::metadata_object),

@@ -263,7 +263,8 @@ pub fn of(target: &str) -> Seeds {
         "signed_json" | "signed_json_mended" => [whole(LOG), whole("vault/")].concat(),
         "vault_config" => whole("vault/"),
         "vault_config_signed" => signed_payloads("vault/"),
-        "control_log" => whole(LOG),
+        "control_log" | "run_record" => whole(LOG),
+        "run_record_signed" => vec![br#"{"sealed":"00"}"#.to_vec()],
         "control_log_signed" => [signed_payloads(LOG), log_payloads()].concat(),
         "kit" | "kit_mended" => {
             vec![std::fs::read(fixture().join("kit.json")).expect("the fixture is there")]

@@ -55,6 +55,7 @@ const DECODERS: &[(&str, &[&str])] = &[
     ("pack::open_trailer", &["pack_trailer_sealed"]),
     ("pack::parse", &["pack_footer"]),
     ("pack::sealed_keys", &["pack_header"]),
+    ("run_record::decode", &["run_record", "run_record_signed"]),
     ("record::apply_patch", &["patch"]),
     ("record::from_bytes", &["patch"]),
     ("record::open_record", &["record", "record_sealed"]),

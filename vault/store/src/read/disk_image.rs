@@ -57,6 +57,10 @@ pub(super) async fn engine_for(vault: &Vault, manifest: &Manifest) -> Result<Eng
     Ok(Engine::new(vault, index))
 }
 
+/// How often a chunk that did not come right is read anew, record by record, before it counts as lost: until somebody asks
+/// for it again.
+const RECOVERIES: usize = 2;
+
 impl DiskImage {
     pub async fn open(
         vault: &Vault,
@@ -158,9 +162,21 @@ impl DiskImage {
                     None => failed.push(id),
                 }
             }
-            for (id, chunk) in self.engine.recover(&failed).await? {
-                let chunk = chunk.map(Bytes::from).map_err(|why| lost(&id, why));
-                out.insert(id, chunk);
+            for _ in 0..RECOVERIES {
+                if failed.is_empty() {
+                    break;
+                }
+                let recovered = self.engine.recover(&failed).await?;
+                failed.clear();
+                for (id, chunk) in recovered {
+                    if chunk.is_err() {
+                        failed.push(id);
+                    }
+                    out.insert(id, chunk.map(Bytes::from).map_err(|why| lost(&id, why)));
+                }
+                if !failed.is_empty() {
+                    self.engine.forget_faults();
+                }
             }
         }
         Ok(out)

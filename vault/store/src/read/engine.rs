@@ -161,6 +161,11 @@ impl Engine {
         tokio::task::block_in_place(build)
     }
 
+    /// What was damaged on its way may be whole the next time: who reads for days must not take it for lost.
+    pub fn forget_faults(&self) {
+        *self.faults() = Faults::default();
+    }
+
     fn note(&self, record: &Located, fault: Fault) {
         let mut faults = self.faults();
         match fault.why.pack {

@@ -34,7 +34,7 @@ pub use limits::disks_at_once;
 pub use plan::OnBytes;
 pub use points::{Point, PointList, PointSelector};
 pub use proof::log_proof;
-pub use runs::{Appended, Runs};
+pub use runs::{Appended, RunEntry, Runs};
 pub use verify::{DamagedObject, PointVerdict, VerifyOptions, VerifyReport, verify};
 
 use crate::StoreError;

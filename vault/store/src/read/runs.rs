@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use vault_format::ids::PlanId;
+use vault_format::ids::{ObjectHash, PlanId, object_hash};
 use vault_format::names::{self, Name};
 use vault_format::run_record::{RunKeys, RunName};
+use vault_format::signed_json::MAX_SIGNED_JSON_BYTES;
 
 use super::Vault;
 use crate::StoreError;
@@ -14,15 +15,25 @@ use crate::objects::Created;
 
 /// Entries read at the same time.
 const AT_ONCE: usize = 8;
-/// Of one run: a plan of a thousand VMs with ten steps each, tried several times.
-const MOST_ENTRIES: u64 = 100_000;
+/// A number so far behind the one before it is a made-up one.
+const MOST_AHEAD: u64 = 1000;
 
 /// What came of appending an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Appended {
-    Done,
+    /// With the hash of the entry, which the next one names.
+    Done(ObjectHash),
     /// Somebody else took the number: whoever appends reads on, and sees whether the run is still its own.
     Taken,
+}
+
+/// An entry as it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunEntry {
+    pub number: u64,
+    pub hash: ObjectHash,
+    /// What it says; else why it is void: whoever may create objects can take a number, and say nothing.
+    pub says: Result<Vec<u8>, String>,
 }
 
 /// The run records of a vault.
@@ -44,15 +55,24 @@ impl<'a> Runs<'a> {
         self.keys.plan_id(name)
     }
 
-    /// All runs, of all plans, in their order, and how many entries each has. One listing.
+    /// All runs, of all plans, in their order, and how many objects each has. One listing; nothing is checked.
     pub async fn list(&self) -> Result<BTreeMap<RunName, u64>, StoreError> {
         self.listed(names::RUNS).await
     }
 
-    /// The newest run of a plan.
-    pub async fn newest(&self, plan: PlanId) -> Result<Option<RunName>, StoreError> {
+    /// The newest run of a plan in which something is said, and its entries.
+    pub async fn newest(
+        &self,
+        plan: PlanId,
+    ) -> Result<Option<(RunName, Vec<RunEntry>)>, StoreError> {
         let listed = self.listed(&names::runs_of(&plan)).await?;
-        Ok(listed.into_keys().next_back())
+        for run in listed.into_keys().rev() {
+            let entries = self.read(run).await?;
+            if entries.iter().any(|entry| entry.says.is_ok()) {
+                return Ok(Some((run, entries)));
+            }
+        }
+        Ok(None)
     }
 
     async fn listed(&self, prefix: &str) -> Result<BTreeMap<RunName, u64>, StoreError> {
@@ -65,34 +85,54 @@ impl<'a> Runs<'a> {
         Ok(runs)
     }
 
-    /// The entries of a run from number `from` on, up to the first that is not there.
-    pub async fn read(&self, run: RunName, from: u64) -> Result<Vec<Vec<u8>>, StoreError> {
-        let mut entries = Vec::new();
-        let numbers = stream::iter(from..=MOST_ENTRIES);
-        let got = numbers
-            .map(|number| self.entry(run, number))
-            .buffered(AT_ONCE);
-        let mut there = got
-            .try_take_while(|entry| std::future::ready(Ok(entry.is_some())))
-            .boxed();
-        while let Some(entry) = there.try_next().await? {
-            entries.extend(entry);
+    /// The entries of a run, in the order of their numbers. A number that is missing is for the chain of hashes to tell.
+    pub async fn read(&self, run: RunName) -> Result<Vec<RunEntry>, StoreError> {
+        let mut listed = BTreeMap::new();
+        for object in self.vault.objects.list(&names::run(run)).await? {
+            if let Some(Name::Run(_, number)) = names::parse(&object.name) {
+                listed.insert(number, object.size);
+            }
         }
-        Ok(entries)
+        let mut last = 0;
+        let near = |(number, _): &(u64, u64)| {
+            let near = *number <= last + MOST_AHEAD;
+            last = *number;
+            near
+        };
+        let listed: Vec<(u64, u64)> = listed.into_iter().take_while(near).collect();
+        let got = stream::iter(listed).map(|(number, size)| self.entry(run, number, size));
+        got.buffered(AT_ONCE).try_collect().await
     }
 
-    async fn entry(&self, run: RunName, number: u64) -> Result<Option<Vec<u8>>, StoreError> {
-        let name = names::run_entry(run, number);
-        match self.vault.objects.get(&name).await {
-            Ok(bytes) => {
-                let entry = self
-                    .keys
-                    .decode(&self.vault.config.control, run, number, &bytes);
-                Ok(Some(entry.map_err(StoreError::format(&name))?))
-            }
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error.into()),
+    async fn entry(&self, run: RunName, number: u64, size: u64) -> Result<RunEntry, StoreError> {
+        let void = |hash, why: String| RunEntry {
+            number,
+            hash,
+            says: Err(why),
+        };
+        if size > MAX_SIGNED_JSON_BYTES {
+            return Ok(void(
+                ObjectHash([0; 32]),
+                "it is larger than any entry".into(),
+            ));
         }
+        let bytes = self
+            .vault
+            .objects
+            .get(&names::run_entry(run, number))
+            .await?;
+        let hash = object_hash(&bytes);
+        let says = self
+            .keys
+            .decode(&self.vault.config.control, run, number, &bytes);
+        Ok(match says {
+            Ok(says) => RunEntry {
+                number,
+                hash,
+                says: Ok(says),
+            },
+            Err(why) => void(hash, why.to_string()),
+        })
     }
 
     /// Creates the entry of this number. `entry` has to name who appends it: where it exists already and is the very same,
@@ -110,10 +150,11 @@ impl<'a> Runs<'a> {
             .encode(control, run, number, entry)
             .map_err(StoreError::format(&name))?;
         let bytes = Bytes::from(bytes);
+        let done = Appended::Done(object_hash(&bytes));
         match self.vault.objects.create(&name, bytes.clone()).await? {
-            Created::New => Ok(Appended::Done),
+            Created::New => Ok(done),
             Created::Exists => match self.vault.objects.get(&name).await? == bytes {
-                true => Ok(Appended::Done),
+                true => Ok(done),
                 false => Ok(Appended::Taken),
             },
         }

@@ -142,6 +142,32 @@ async fn a_packs_data_keys_are_asked_for_once_however_many_need_them() {
     assert_eq!(requests(&[8, 16, 24, 32, 39]).await, 6);
 }
 
+/// Who serves a disk for days meets a damaged answer now and then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_that_was_damaged_on_its_way_is_not_lost_for_good() {
+    let fixture = Fixture::new().await;
+    let mut pack = fixture.pack();
+    let id = fixture.add_full(&mut pack, &chunk(1));
+    let pack = fixture.put_pack(pack).await;
+    let manifest = with_packs(fixture.manifest("web", 1), &[&pack]);
+    let layer = LayerRef::Inline(vec![chunks_at(0, &[id])]);
+    let manifest = with_disk(manifest, "sda", CHUNK as u64, vec![layer]);
+    fixture.publish(&manifest).await;
+    let vault = fixture.vault().await;
+    let point = vault.find_point("web", &LATEST).await.unwrap();
+    let image = DiskImage::open(&vault, &point, "sda").await.unwrap();
+    let name = names::pack(&pack.name);
+    let size = fixture.bytes(&name).await.len();
+    fixture.flip(&name, size / 2).await;
+    for _ in 0..2 {
+        let chunks = image.chunks(&[id]).await.unwrap();
+        assert!(matches!(chunks[&id], Err(StoreError::LostChunk { .. })));
+    }
+    fixture.objects.restore_all();
+    let chunks = image.chunks(&[id]).await.unwrap();
+    assert!(chunks[&id].as_ref().unwrap()[..] == chunk(1));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn progress_comes_to_the_size_of_the_disk() {
     let fixture = Fixture::new().await;

@@ -1,9 +1,19 @@
-//! Run records: one entry of each number, whoever appends, and only what the kit's holder wrote.
+//! Run records: one entry of each number, whoever appends, and only what the kit's holder wrote says something.
 
 use crate::read_fixture::Fixture;
+use bytes::Bytes;
+use vault_format::ids::object_hash;
 use vault_format::names;
 use vault_format::run_record::RunName;
-use vault_store::read::{Appended, Runs};
+use vault_store::read::{Appended, RunEntry, Runs};
+
+fn said(entries: &[RunEntry]) -> Vec<(u64, Option<&[u8]>)> {
+    let mut out = Vec::new();
+    for entry in entries {
+        out.push((entry.number, entry.says.as_deref().ok()));
+    }
+    out
+}
 
 #[tokio::test]
 async fn of_two_that_append_one_is_refused_and_both_read_the_same() {
@@ -14,25 +24,26 @@ async fn of_two_that_append_one_is_refused_and_both_read_the_same() {
     assert_eq!(plan, other.plan_id("whole-site"));
     assert_eq!(one.newest(plan).await.unwrap(), None);
     let run = RunName { plan, run: 1 };
-    assert_eq!(one.append(run, 1, b"begun").await.unwrap(), Appended::Done);
+    let first = one.append(run, 1, b"begun").await.unwrap();
+    assert!(matches!(first, Appended::Done(_)));
     // Its answer was lost, and it asks again.
-    assert_eq!(one.append(run, 1, b"begun").await.unwrap(), Appended::Done);
+    assert_eq!(one.append(run, 1, b"begun").await.unwrap(), first);
     assert_eq!(
         other.append(run, 1, b"begun by the other").await.unwrap(),
         Appended::Taken
     );
-    let entries: Vec<Vec<u8>> = (2..=20u8).map(|number| vec![number; 100]).collect();
-    for (number, entry) in (2..).zip(&entries) {
-        assert_eq!(
+    let more: Vec<Vec<u8>> = (2..=20u8).map(|number| vec![number; 100]).collect();
+    for (number, entry) in (2..).zip(&more) {
+        assert!(matches!(
             one.append(run, number, entry).await.unwrap(),
-            Appended::Done
-        );
+            Appended::Done(_)
+        ));
     }
-    let read = other.read(run, 1).await.unwrap();
-    assert_eq!((read.len(), read[0].as_slice()), (20, &b"begun"[..]));
-    assert_eq!(read[1..], entries);
-    assert_eq!(other.read(run, 20).await.unwrap(), [vec![20; 100]]);
-    assert!(other.read(run, 21).await.unwrap().is_empty());
+    let read = other.read(run).await.unwrap();
+    assert_eq!(first, Appended::Done(read[0].hash));
+    let expected: Vec<Vec<u8>> = [vec![b"begun".to_vec()], more].concat();
+    let read: Vec<Vec<u8>> = read.into_iter().map(|entry| entry.says.unwrap()).collect();
+    assert_eq!(read, expected);
 
     let next = RunName { plan, run: 12 };
     other.append(next, 1, b"begun").await.unwrap();
@@ -41,7 +52,7 @@ async fn of_two_that_append_one_is_refused_and_both_read_the_same() {
         run: 1,
     };
     other.append(elsewhere, 1, b"begun").await.unwrap();
-    assert_eq!(one.newest(plan).await.unwrap(), Some(next));
+    assert_eq!(one.newest(plan).await.unwrap().unwrap().0, next);
     let all = one.list().await.unwrap();
     let mut entries: Vec<(u64, u64)> = all
         .into_iter()
@@ -51,21 +62,43 @@ async fn of_two_that_append_one_is_refused_and_both_read_the_same() {
     assert_eq!(entries, [(1, 1), (1, 20), (12, 1)]);
 }
 
+/// A stolen gateway may create objects: it can take numbers, and neither speak nor keep anybody from speaking.
 #[tokio::test]
-async fn an_entry_that_was_moved_or_damaged_is_an_error_with_its_name() {
+async fn what_is_not_the_kits_says_nothing_and_bars_nothing() {
     let fixture = Fixture::new().await;
     let vault = fixture.vault().await;
     let runs = Runs::of(&vault);
-    let run = RunName {
-        plan: runs.plan_id("p"),
-        run: 1,
-    };
-    for number in 1..=3 {
+    let plan = runs.plan_id("p");
+    let run = RunName { plan, run: 1 };
+    for number in [1, 2, 4] {
         runs.append(run, number, &[number as u8]).await.unwrap();
     }
-    let (second, third) = (names::run_entry(run, 2), names::run_entry(run, 3));
-    let moved = vault.objects.get(&third).await.unwrap();
-    fixture.objects.put(&second, moved);
-    let error = runs.read(run, 1).await.unwrap_err().to_string();
-    assert!(error.contains(&second), "{error}");
+    let moved = vault.objects.get(&names::run_entry(run, 4)).await.unwrap();
+    let create = |name: String, bytes: Bytes| {
+        let objects = vault.objects.clone();
+        async move { objects.create(&name, bytes).await.unwrap() }
+    };
+    create(names::run_entry(run, 3), moved.clone()).await;
+    create(names::run_entry(run, 5), Bytes::from_static(b"x")).await;
+    assert_eq!(runs.append(run, 5, &[5]).await.unwrap(), Appended::Taken);
+    runs.append(run, 6, &[6]).await.unwrap();
+    // A made-up number, and a made-up run.
+    create(names::run_entry(run, 9_999_999_999), moved.clone()).await;
+    let made_up = RunName {
+        plan,
+        run: 9_999_999_999,
+    };
+    create(names::run_entry(made_up, 1), moved).await;
+    let (newest, entries) = runs.newest(plan).await.unwrap().unwrap();
+    assert_eq!(newest, run);
+    let expected: [(u64, Option<&[u8]>); 6] = [
+        (1, Some(&[1])),
+        (2, Some(&[2])),
+        (3, None),
+        (4, Some(&[4])),
+        (5, None),
+        (6, Some(&[6])),
+    ];
+    assert_eq!(said(&entries), expected);
+    assert_eq!(entries[4].hash, object_hash(b"x"));
 }
