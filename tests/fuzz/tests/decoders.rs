@@ -158,6 +158,9 @@ const NO_DECODERS: &[&str] = &[
     "disk/wire::encode_go",
     "disk/wire::encode_meta_contexts",
     "disk/wire::encode_option",
+    // Names and seals what is ours.
+    "run_record::encode",
+    "run_record::plan_id",
 ];
 
 /// `module::function` of each public function in `folder` with bytes or text among its parameters.
