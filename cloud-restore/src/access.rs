@@ -11,7 +11,7 @@ use vault_format::kit::Kit;
 use vault_format::names;
 use vault_store::StoreError;
 use vault_store::objects::{Meter, ObjectError, Objects, OpenOptions, open_vault_url};
-use vault_store::read::{Point, Vault};
+use vault_store::read::{Point, PointList, Vault};
 
 use crate::failure::attempting;
 use crate::kit_file::{read_kit, unlock};
@@ -98,6 +98,17 @@ impl OpenVault {
     pub async fn find_point(&self, wanted: &VmPoint) -> Result<Point, Failure> {
         let found = self.vault.find_point(&wanted.vm, &wanted.selector).await;
         found.map_err(attempting(format!("cannot open recovery point {wanted}")))
+    }
+
+    /// Of all VMs.
+    pub async fn points(&self) -> Result<PointList, Failure> {
+        self.vault.points().await.map_err(self.cannot_list())
+    }
+
+    /// Why recovery points cannot be listed.
+    pub fn cannot_list(&self) -> impl FnOnce(StoreError) -> Failure {
+        let url = printable(&self.url);
+        attempting(format!("cannot list the recovery points in {url}"))
     }
 
     /// What opening the vault found.

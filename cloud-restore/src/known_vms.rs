@@ -30,21 +30,12 @@ pub fn known_vms(list: &PointList, log: &ControlLog) -> Vec<KnownVm> {
 
 /// What is unusual about listed points, by the points' objects.
 pub fn unusual(list: &PointList) -> BTreeMap<&str, Anomaly> {
-    let of_vm = |points: Vec<&'_ Point>| {
-        let known: Vec<KnownPoint> = points
-            .iter()
-            .map(|point| known_point(point, None))
-            .collect();
-        anomalies(&known)
-    };
     let mut found = BTreeMap::new();
     for points in by_vm(list).into_values() {
-        let objects = points
-            .iter()
-            .map(|point| point.object.as_str())
-            .collect::<Vec<_>>();
-        for (object, anomaly) in objects.into_iter().zip(of_vm(points)) {
-            found.extend(anomaly.map(|anomaly| (object, anomaly)));
+        let known = points.iter().map(|point| known_point(point, None));
+        let all = anomalies(&known.collect::<Vec<KnownPoint>>());
+        for (point, anomaly) in points.into_iter().zip(all) {
+            found.extend(anomaly.map(|anomaly| (point.object.as_str(), anomaly)));
         }
     }
     found

@@ -75,14 +75,8 @@ pub fn captured(facts: &Facts) -> String {
 
 /// How old it is; a clock that was ahead makes it `in 5m`.
 pub fn age(facts: &Facts, now: Timestamp) -> String {
-    let Ok(at) = facts.captured_at.parse::<Timestamp>() else {
-        return "?".into();
-    };
-    let length = show::duration(now.duration_since(at).unsigned_abs());
-    match at > now {
-        true => format!("in {length}"),
-        false => length,
-    }
+    let at = facts.captured_at.parse();
+    at.map_or_else(|_| "?".into(), |at| show::age(at, now))
 }
 
 /// `sda 20 GiB, sdb 4 GiB (empty)`.

@@ -74,6 +74,15 @@ fn two(large: u64, large_unit: &str, small: u64, small_unit: &str) -> String {
     }
 }
 
+/// How long ago it was: `3h 12m`; `in 5m` of a clock that was ahead.
+pub fn age(at: Timestamp, now: Timestamp) -> String {
+    let length = duration(now.duration_since(at).unsigned_abs());
+    match at > now {
+        true => format!("in {length}"),
+        false => length,
+    }
+}
+
 /// RFC 3339 in UTC, whole seconds: `2026-11-22T08:56:12Z`. For JSON and for files.
 pub fn time_utc(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::Ipv4Addr;
 
+use vault_format::manifest::is_name;
+
 use crate::address::given_address;
 use crate::order::starts;
 use crate::plan::{AddressRule, Hook, Plan, PlannedVm, Subnet, Volume, VolumeType};
@@ -56,12 +58,7 @@ pub(crate) fn check(plan: &Plan) -> Result<(), PlanError> {
     }
 }
 
-/// Names become tags, file names, and parts of the cloud's own names.
-fn not_a_name(name: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    name.is_empty() || name.len() > 64 || name.starts_with(['.', '-']) || !name.bytes().all(allowed)
-}
-
+/// Names become tags, file names, and parts of the cloud's own names: they are made as a VM's is.
 fn names(plan: &Plan, problems: &mut Vec<String>) {
     let all = [
         ("plan", vec![&plan.name]),
@@ -77,7 +74,7 @@ fn names(plan: &Plan, problems: &mut Vec<String>) {
                 "VM" => name.clone(),
                 _ => name.to_ascii_lowercase(),
             };
-            if not_a_name(name) {
+            if !is_name(name) {
                 problems.push(format!(
                     "{name:?} is no name for a {kind}: at most 64 of A-Z, a-z, 0-9, `.`, `_` and `-`, the first no `.` or `-`"
                 ));

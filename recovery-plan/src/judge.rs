@@ -252,8 +252,7 @@ impl Subject<'_> {
             }
         }
         for (number, disk) in point.disks.iter().enumerate() {
-            let volume = vm.volumes.get(&disk.name).unwrap_or(&vm.volume);
-            if let Some((what, why)) = wrong_disk(disk, volume, number == 0) {
+            if let Some((what, why)) = wrong_disk(disk, vm.volume_of(&disk.name), number == 0) {
                 find(
                     what,
                     why,
@@ -356,7 +355,7 @@ impl Subject<'_> {
             _ => instance.usd_per_hour,
         });
         let volumes = self.point.disks.iter().map(|disk| {
-            let volume = self.vm.volumes.get(&disk.name).unwrap_or(&self.vm.volume);
+            let volume = self.vm.volume_of(&disk.name);
             self.prices.volumes.month(volume, gib(disk)) / DAYS_PER_MONTH
         });
         let volumes: f64 = volumes.sum();

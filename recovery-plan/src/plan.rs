@@ -137,6 +137,12 @@ pub struct PlannedVm {
     pub after: Vec<Hook>,
 }
 
+impl PlannedVm {
+    pub fn volume_of(&self, disk: &str) -> &Volume {
+        self.volumes.get(disk).unwrap_or(&self.volume)
+    }
+}
+
 /// Which address the recovery VM gets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum AddressRule {

@@ -148,14 +148,8 @@ fn first_anomaly(points: &[KnownPoint], now: Timestamp) -> Option<(usize, Anomal
 impl Chosen<'_> {
     /// How old it is; `in …` of a clock that was ahead; empty where its time is none.
     pub fn age(&self, now: Timestamp) -> String {
-        let Some(at) = self.point.captured_at else {
-            return String::new();
-        };
-        let length = show::duration(now.duration_since(at).unsigned_abs());
-        match at > now {
-            true => format!("in {length}"),
-            false => length,
-        }
+        let age = |at| show::age(at, now);
+        self.point.captured_at.map(age).unwrap_or_default()
     }
 }
 

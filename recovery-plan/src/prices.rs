@@ -1,6 +1,6 @@
 //! What a cloud asks: a dated table that can be edited, and which instance type a VM gets by it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -105,8 +105,7 @@ impl Prices {
     /// The table that comes with the program.
     pub fn aws() -> Prices {
         // A constant, and a test reads it.
-        Prices::parse(include_str!("prices/aws.toml"))
-            .unwrap_or_else(|error| unreachable!("{error}"))
+        Prices::parse(AWS).unwrap_or_else(|error| unreachable!("{error}"))
     }
 
     pub fn parse(text: &str) -> Result<Prices, String> {
@@ -158,38 +157,29 @@ impl Prices {
     /// Types for a VM, the cheapest first, each of another family, those of [`FAMILIES`] before all others; none where
     /// nothing in the table is large enough.
     pub fn suggest(&self, hardware: &KnownHardware) -> Vec<&str> {
-        let family = |name: &'_ str| {
-            name.split_once('.')
-                .map_or(name.len(), |(family, _)| family.len())
-        };
-        let mut fit: Vec<(&str, Instance, bool)> = self
+        let mut fit: Vec<(&str, f64)> = self
             .instances
             .iter()
             .filter(|(_, instance)| Prices::holds(**instance, hardware))
-            .map(|(name, instance)| {
-                (
-                    name.as_str(),
-                    *instance,
-                    !FAMILIES.contains(&&name[..family(name)]),
-                )
-            })
+            .map(|(name, instance)| (name.as_str(), instance.usd_per_hour))
             .collect();
-        fit.sort_by(|a, b| {
-            let price = a.1.usd_per_hour.total_cmp(&b.1.usd_per_hour);
-            a.2.cmp(&b.2).then(price).then(a.0.cmp(b.0))
+        let other = |name: &str| !FAMILIES.contains(&family(name));
+        fit.sort_by(|(a, cost_a), (b, cost_b)| {
+            let by_cost = cost_a.total_cmp(cost_b);
+            other(a).cmp(&other(b)).then(by_cost).then(a.cmp(b))
         });
-        let mut seen = Vec::new();
-        fit.retain(|(name, ..)| {
-            let family = &name[..family(name)];
-            let new = !seen.contains(&family);
-            seen.push(family);
-            new
-        });
-        fit.into_iter()
-            .map(|(name, ..)| name)
+        let mut seen = BTreeSet::new();
+        let names = fit.into_iter().map(|(name, _)| name);
+        names
+            .filter(|name| seen.insert(family(name)))
             .take(SUGGESTED)
             .collect()
     }
+}
+
+/// `m6i` of `m6i.large`.
+fn family(instance: &str) -> &str {
+    instance.split('.').next().unwrap_or(instance)
 }
 
 /// vCPUs, and bytes of memory.

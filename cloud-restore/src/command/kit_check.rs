@@ -9,7 +9,6 @@ use vault_store::StoreError;
 use vault_store::read::{DiskImage, Point, Vault};
 
 use crate::access::{AccessArgs, OpenVault};
-use crate::failure::attempting;
 use crate::point_view::{self, age, captured};
 
 /// Positions looked at in one go, while the first stored chunk of a disk is looked for.
@@ -37,10 +36,7 @@ struct VmJson<'a> {
 
 pub async fn run(access: &AccessArgs, output: &OutputArgs) -> Result<Exit> {
     let open = access.open().await?;
-    let list = open.vault.points().await.map_err(attempting(format!(
-        "cannot list the recovery points in {}",
-        printable(&open.url)
-    )))?;
+    let list = open.points().await?;
     let mut findings = open.findings();
     findings.extend(point_view::findings(&list));
     let mut checked = Vec::new();

@@ -14,7 +14,6 @@ use serde::Serialize;
 
 use super::plan_file;
 use crate::access::AccessArgs;
-use crate::failure::attempting;
 use crate::known_vms::known_vms;
 use crate::point_view;
 
@@ -63,8 +62,7 @@ pub async fn run(args: PlanCheckArgs, access: &AccessArgs, output: &OutputArgs) 
         Failure::usage(format!("{file} is no recovery plan that holds together")).because(error)
     })?;
     let open = access.open().await?;
-    let failed = attempting(format!("cannot list the recovery points in {}", open.url));
-    let list = open.vault.points().await.map_err(failed)?;
+    let list = open.points().await?;
     let vms = known_vms(&list, &open.vault.log);
     let judged = judge(&plan, &vms, &prices, Timestamp::now());
     let mut findings = open.findings();

@@ -10,7 +10,6 @@ use serde::Serialize;
 
 use super::plan_file;
 use crate::access::AccessArgs;
-use crate::failure::attempting;
 use crate::known_vms::known_vms;
 use crate::point_view;
 use crate::vm_point::vm_name;
@@ -68,8 +67,7 @@ pub async fn run(args: PlanNewArgs, access: &AccessArgs, output: &OutputArgs) ->
         .map(PrivateFile::prepare)
         .transpose()?;
     let open = access.open().await?;
-    let failed = attempting(format!("cannot list the recovery points in {}", open.url));
-    let list = open.vault.points().await.map_err(failed)?;
+    let list = open.points().await?;
     let mut vms = known_vms(&list, &open.vault.log);
     if let Some(unknown) = args
         .vms

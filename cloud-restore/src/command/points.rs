@@ -11,7 +11,6 @@ use serde::Serialize;
 use vault_store::read::{Point, PointList};
 
 use crate::access::{AccessArgs, OpenVault};
-use crate::failure::attempting;
 use crate::known_vms::unusual;
 use crate::point_view::{self, PointJson, age, captured, disks};
 use crate::vm_point::vm_name;
@@ -67,20 +66,14 @@ pub async fn run(args: PointsArgs, access: &AccessArgs, output: &OutputArgs) -> 
 
 /// A VM without any point at all is a mistake in its name.
 async fn list(open: &OpenVault, vm: Option<&str>) -> Result<PointList, Failure> {
-    let failed = || {
-        attempting(format!(
-            "cannot list the recovery points in {}",
-            printable(&open.url)
-        ))
-    };
     let Some(vm) = vm else {
-        return open.vault.points().await.map_err(failed());
+        return open.points().await;
     };
-    let list = open.vault.points_of(vm).await.map_err(failed())?;
+    let list = open.vault.points_of(vm).await.map_err(open.cannot_list())?;
     if !(list.points.is_empty() && list.damaged.is_empty() && list.untrusted.is_empty()) {
         return Ok(list);
     }
-    let all = open.vault.points().await.map_err(failed())?;
+    let all = open.points().await?;
     let known: Vec<&str> = point_view::newest_by_vm(&all).into_keys().collect();
     Err(unknown_vm(vm, &known))
 }

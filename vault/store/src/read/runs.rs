@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
+use vault_format::control_log::MOST_LOST;
 use vault_format::ids::{ObjectHash, PlanId, object_hash};
 use vault_format::names::{self, Name};
 use vault_format::run_record::{RunKeys, RunName};
@@ -15,8 +16,6 @@ use crate::objects::Created;
 
 /// Entries read at the same time.
 const AT_ONCE: usize = 8;
-/// A number so far behind the one before it is a made-up one.
-const MOST_AHEAD: u64 = 1000;
 
 /// What came of appending an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,9 +92,10 @@ impl<'a> Runs<'a> {
                 listed.insert(number, object.size);
             }
         }
+        // A number far behind the one before it is a made-up one, as in the control log.
         let mut last = 0;
         let near = |(number, _): &(u64, u64)| {
-            let near = *number <= last + MOST_AHEAD;
+            let near = *number <= last + MOST_LOST;
             last = *number;
             near
         };

@@ -8,11 +8,9 @@ use vault_format::run_record::RunName;
 use vault_store::read::{Appended, RunEntry, Runs};
 
 fn said(entries: &[RunEntry]) -> Vec<(u64, Option<&[u8]>)> {
-    let mut out = Vec::new();
-    for entry in entries {
-        out.push((entry.number, entry.says.as_deref().ok()));
-    }
-    out
+    let said = entries.iter();
+    said.map(|entry| (entry.number, entry.says.as_deref().ok()))
+        .collect()
 }
 
 #[tokio::test]
