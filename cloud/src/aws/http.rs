@@ -1,0 +1,158 @@
+//! Signed requests to AWS services that have no SDK crate here.
+
+use std::time::{Duration, SystemTime};
+
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::sign::v4;
+use bytes::Bytes;
+use futures::StreamExt;
+use reqwest::Method;
+
+use super::identity::{Identity, chain_of};
+use super::retry::retrying;
+use crate::error::kind_of;
+use crate::{CloudError, Kind};
+
+const CONNECT: Duration = Duration::from_secs(10);
+/// Without an answer; EC2 answers within seconds.
+const ANSWER: Duration = Duration::from_secs(60);
+/// How long a call is tried again while something passing is in the way.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// A page of any answer is smaller.
+const MOST_BYTES: usize = 16 << 20;
+
+#[derive(Debug, Clone)]
+pub(super) struct Http {
+    client: reqwest::Client,
+    identity: Identity,
+    region: String,
+}
+
+/// A call, as it can be made several times.
+#[derive(Debug, Clone)]
+pub(super) struct Call {
+    /// As it stands in the signature's scope: `ec2`.
+    pub service: &'static str,
+    pub method: Method,
+    pub url: String,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: Bytes,
+    /// For errors: `start "db"`.
+    pub attempted: String,
+}
+
+impl Http {
+    pub(super) fn new(identity: Identity, region: &str) -> Result<Self, CloudError> {
+        let client = reqwest::Client::builder()
+            .user_agent(concat!("sparesite/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT)
+            .timeout(ANSWER)
+            .build();
+        let client = client.map_err(|error| {
+            CloudError::new("make an HTTP client", Kind::Refused, "", chain_of(&error))
+        })?;
+        Ok(Http {
+            client,
+            identity,
+            region: region.to_owned(),
+        })
+    }
+
+    /// The answer to a call that succeeded. `code` reads the cloud's word, and what it says, from one that did not: its
+    /// header `x-amzn-errortype`, and its body.
+    pub(super) async fn answer(
+        &self,
+        call: &Call,
+        code: impl Fn(&str, &[u8]) -> (String, String),
+    ) -> Result<Bytes, CloudError> {
+        let mut renewed = false;
+        let passing = |error: &CloudError| {
+            // Once: those that the chain gives next may be good again.
+            let renews = error.kind == Kind::Credentials && !std::mem::replace(&mut renewed, true);
+            error.is_transient() || renews
+        };
+        retrying(PATIENCE, passing, || self.once(call, &code)).await
+    }
+
+    async fn once(
+        &self,
+        call: &Call,
+        code: impl Fn(&str, &[u8]) -> (String, String),
+    ) -> Result<Bytes, CloudError> {
+        let fails =
+            |kind, code: &str, why: String| CloudError::new(&call.attempted, kind, code, why);
+        let request = self.signed(call).await?;
+        let response = self.client.execute(request).await.map_err(|error| {
+            let why = format!("no answer: {}", chain_of(&error.without_url()));
+            fails(Kind::Unavailable, "", why)
+        })?;
+        let status = response.status();
+        let word = response.headers().get("x-amzn-errortype");
+        let word = word
+            .and_then(|word| word.to_str().ok())
+            .unwrap_or_default()
+            .to_owned();
+        let mut body = Vec::new();
+        let mut stream = response.bytes_stream();
+        while let Some(part) = stream.next().await {
+            let part = part.map_err(|error| {
+                let why = format!("the answer broke off: {}", chain_of(&error.without_url()));
+                fails(Kind::Unavailable, "", why)
+            })?;
+            if body.len() + part.len() > MOST_BYTES {
+                let why = "the answer is larger than any of this service";
+                return Err(fails(Kind::Refused, "", why.into()));
+            }
+            body.extend_from_slice(&part);
+        }
+        if status.is_success() {
+            return Ok(body.into());
+        }
+        let (code, message) = code(&word, &body);
+        let kind = kind_of(status.as_u16(), &code);
+        if kind == Kind::Credentials {
+            self.identity.forget().await;
+        }
+        let message = match message.is_empty() {
+            true => format!("HTTP status {}", status.as_u16()),
+            false => message,
+        };
+        Err(fails(kind, &code, message))
+    }
+
+    async fn signed(&self, call: &Call) -> Result<reqwest::Request, CloudError> {
+        let fails = |why: String| CloudError::new(&call.attempted, Kind::Refused, "", why);
+        let identity = self.identity.get().await?.into();
+        let parameters = v4::SigningParams::builder()
+            .identity(&identity)
+            .region(&self.region)
+            .name(call.service)
+            .time(SystemTime::now())
+            .settings(SigningSettings::default())
+            .build()
+            .map_err(|error| fails(chain_of(&error)))?;
+        let headers = call
+            .headers
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()));
+        let body = SignableBody::Bytes(&call.body);
+        let signable = SignableRequest::new(call.method.as_str(), &call.url, headers, body)
+            .map_err(|error| fails(chain_of(&error)))?;
+        let signed = sign(signable, &parameters.into()).map_err(|error| fails(chain_of(&error)))?;
+        let (instructions, _) = signed.into_parts();
+        let mut request = http::Request::builder()
+            .method(call.method.clone())
+            .uri(&call.url)
+            .body(call.body.clone())
+            .map_err(|error| fails(chain_of(&error)))?;
+        for (name, value) in &call.headers {
+            let value = value
+                .parse()
+                .map_err(|_| fails(format!("{name} is no header")))?;
+            request.headers_mut().insert(*name, value);
+        }
+        instructions.apply_to_request_http1x(&mut request);
+        reqwest::Request::try_from(request).map_err(|error| fails(chain_of(&error)))
+    }
+}

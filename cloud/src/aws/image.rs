@@ -1,0 +1,254 @@
+//! An image (AMI): what an instance is started from.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::ec2::Form;
+use super::xml::Element;
+use super::{Aws, Tags};
+use crate::{CloudError, Kind};
+
+/// A snapshot that was completed is usable when EBS has put it together, which takes minutes at most.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(3600);
+const IMAGE_PATIENCE: Duration = Duration::from_secs(600);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BootMode {
+    LegacyBios,
+    Uefi,
+}
+
+impl BootMode {
+    /// As the API has it.
+    pub fn word(self) -> &'static str {
+        match self {
+            BootMode::LegacyBios => "legacy-bios",
+            BootMode::Uefi => "uefi",
+        }
+    }
+}
+
+/// A snapshot that becomes a volume of each instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MappedVolume {
+    pub snapshot: String,
+    /// `gp3`.
+    pub kind: String,
+    pub iops: Option<u32>,
+    /// MiB/s.
+    pub throughput: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageRequest {
+    /// Unique in the account and region; 3 to 128 characters.
+    pub name: String,
+    pub description: String,
+    pub boot_mode: BootMode,
+    pub tpm: bool,
+    /// The first is the one that boots.
+    pub volumes: Vec<MappedVolume>,
+    pub tags: Tags,
+}
+
+/// The name of a volume's device: `/dev/sda1` for the root, then those that are recommended for data volumes, then those that
+/// are available (Amazon EC2 User Guide, "Device names for volumes"). `None`: more than an instance can have.
+pub fn device_name(number: usize) -> Option<String> {
+    let letter = |first: u8, at: usize| char::from(first + at as u8);
+    match number {
+        0 => Some("/dev/sda1".into()),
+        1..=11 => Some(format!("/dev/sd{}", letter(b'f', number - 1))),
+        12..=37 => Some(format!("/dev/xvdb{}", letter(b'a', number - 12))),
+        _ => None,
+    }
+}
+
+impl Aws {
+    /// Waits until these can be used.
+    pub async fn wait_for_snapshots(&self, snapshots: &[String]) -> Result<(), CloudError> {
+        let attempted = "wait until the snapshots are completed";
+        let fails = |kind, why: String| CloudError::new(attempted, kind, "", why);
+        let until = Instant::now() + SNAPSHOT_PATIENCE;
+        let mut pause = Duration::from_millis(500);
+        let mut left: BTreeSet<&str> = snapshots.iter().map(String::as_str).collect();
+        while !left.is_empty() {
+            let form = (1..)
+                .zip(&left)
+                .fold(Form::new("DescribeSnapshots"), |form, (place, id)| {
+                    form.set(format!("SnapshotId.{place}"), id)
+                });
+            match self.0.ec2.call(form, attempted).await {
+                Ok(answer) => {
+                    for item in answer.items(&["snapshotSet"]) {
+                        let id = item.text_at(&["snapshotId"]);
+                        match item.text_at(&["status"]) {
+                            "completed" => drop(left.remove(id)),
+                            "error" => {
+                                let why = format!(
+                                    "snapshot {id} failed: {}",
+                                    item.text_at(&["statusMessage"])
+                                );
+                                return Err(fails(Kind::Refused, why));
+                            }
+                            _ => {}
+                        }
+                    }
+                }
+                // It was made a moment ago.
+                Err(error)
+                    if error.kind == Kind::NotFound
+                        && Instant::now() + Duration::from_secs(3480) < until => {}
+                Err(error) => return Err(error),
+            }
+            if !left.is_empty() {
+                if Instant::now() > until {
+                    let left: Vec<&str> = left.into_iter().collect();
+                    let why = format!("not within an hour: {}", left.join(", "));
+                    return Err(fails(Kind::Unavailable, why));
+                }
+                sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+        Ok(())
+    }
+
+    /// Registers it, or finds the one that the same run registered before under this name; returns its id.
+    pub async fn register_image(&self, request: &ImageRequest) -> Result<String, CloudError> {
+        let attempted = format!("register the image {:?}", request.name);
+        let answer = self
+            .0
+            .ec2
+            .call(form(request, &attempted)?, &attempted)
+            .await;
+        let error = match answer {
+            Ok(answer) => match answer.text_at(&["imageId"]) {
+                "" => {
+                    return Err(CloudError::new(
+                        attempted,
+                        Kind::Refused,
+                        "",
+                        "the answer names no image",
+                    ));
+                }
+                id => return Ok(id.to_owned()),
+            },
+            Err(error) if error.kind == Kind::Exists => error,
+            Err(error) => return Err(error),
+        };
+        let found =
+            Form::new("DescribeImages")
+                .set("Owner.1", "self")
+                .filter(1, "name", &[&request.name]);
+        let found = self.0.ec2.call(found, &attempted).await?;
+        let ours = found.items(&["imagesSet"]).find(|image| {
+            let has = |tag: &(String, String)| tags_of(image).contains(tag);
+            request.tags.iter().all(has)
+        });
+        ours.map(|image| image.text_at(&["imageId"]).to_owned())
+            .ok_or(error)
+    }
+
+    pub async fn wait_for_image(&self, image: &str) -> Result<(), CloudError> {
+        let attempted = format!("wait until the image {image} is available");
+        let until = Instant::now() + IMAGE_PATIENCE;
+        let mut pause = Duration::from_millis(500);
+        loop {
+            let form = Form::new("DescribeImages").set("ImageId.1", image);
+            let state = match self.0.ec2.call(form, &attempted).await {
+                Ok(answer) => answer
+                    .text_at(&["imagesSet", "item", "imageState"])
+                    .to_owned(),
+                Err(error) if error.kind == Kind::NotFound => "not known yet".into(),
+                Err(error) => return Err(error),
+            };
+            match state.as_str() {
+                "available" => return Ok(()),
+                "failed" | "error" | "invalid" | "deregistered" => {
+                    return Err(CloudError::new(
+                        attempted,
+                        Kind::Refused,
+                        "",
+                        format!("it is {state}"),
+                    ));
+                }
+                _ if Instant::now() > until => {
+                    return Err(CloudError::new(
+                        attempted,
+                        Kind::Unavailable,
+                        "",
+                        format!("it is still {state}"),
+                    ));
+                }
+                _ => sleep(pause).await,
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+fn form(request: &ImageRequest, attempted: &str) -> Result<Form, CloudError> {
+    let mut form = Form::new("RegisterImage")
+        .set("Name", &request.name)
+        .set("Description", &request.description)
+        // The API's own defaults are i386 and paravirtual.
+        .set("Architecture", "x86_64")
+        .set("VirtualizationType", "hvm")
+        .set("BootMode", request.boot_mode.word())
+        .set("EnaSupport", true)
+        .set("ImdsSupport", "v2.0")
+        .maybe("TpmSupport", request.tpm.then_some("v2.0"));
+    for (number, volume) in request.volumes.iter().enumerate() {
+        let device = device_name(number).ok_or_else(|| {
+            let why = format!(
+                "{} disks are more than an instance can have",
+                request.volumes.len()
+            );
+            CloudError::new(attempted, Kind::Refused, "", why)
+        })?;
+        if number == 0 {
+            form = form.set("RootDeviceName", &device);
+        }
+        let mapping = format!("BlockDeviceMapping.{}", number + 1);
+        let ebs = |name: &str| format!("{mapping}.Ebs.{name}");
+        form = form
+            .set(format!("{mapping}.DeviceName"), device)
+            .set(ebs("SnapshotId"), &volume.snapshot)
+            .set(ebs("VolumeType"), &volume.kind)
+            .set(ebs("DeleteOnTermination"), true)
+            .maybe(ebs("Iops"), volume.iops)
+            .maybe(ebs("Throughput"), volume.throughput);
+    }
+    Ok(form.tags(&[("image", &request.tags)]))
+}
+
+pub(super) fn tags_of(item: &Element) -> Tags {
+    let tags = item.items(&["tagSet"]);
+    tags.map(|tag| {
+        (
+            tag.text_at(&["key"]).to_owned(),
+            tag.text_at(&["value"]).to_owned(),
+        )
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_have_names_of_their_own_as_many_as_there_may_be() {
+        let names: BTreeSet<String> = (0..38).map(|number| device_name(number).unwrap()).collect();
+        assert_eq!(names.len(), 38);
+        assert!(
+            names.contains("/dev/sda1")
+                && names.contains("/dev/sdp")
+                && names.contains("/dev/xvdbz")
+        );
+        assert_eq!(device_name(38), None);
+    }
+}
