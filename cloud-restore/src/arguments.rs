@@ -45,7 +45,17 @@ pub enum Command {
     /// Draft and judge recovery plans: what starts where, in which order, on the bad day
     #[command(subcommand)]
     Plan(PlanCommand),
-    /// Check that what is stored is whole, and which recovery points can be restored
+    /// Carry out a recovery plan: rehearse it, or fail over
+    Failover(command::failover::FailoverArgs),
+    /// Accept a failover
+    Commit(command::commit::CommitArgs),
+    /// Take away everything that a run made
+    Undo(command::undo::UndoArgs),
+    /// List runs of recovery plans
+    Runs(command::runs::RunsArgs),
+    /// Remove what a run left in the cloud, by its tag
+    Sweep(command::sweep::SweepArgs),
+    /// Check that what is stored, and which recovery points can be restored
     Verify(command::verify::VerifyArgs),
     /// Check or renew the recovery kit
     #[command(subcommand)]
@@ -149,6 +159,15 @@ mod tests {
             "sparesite-restore plan new dc01 db --name core --region eu-central-1 --output p --prices q",
             "sparesite-restore plan check p --prices q --json",
             "sparesite-restore plan prices",
+            "sparesite-restore failover p",
+            "sparesite-restore failover p --test --point db@41 --point dc01@latest --deadline 2h --clean-up --no-probes",
+            "sparesite-restore failover p --test --no-deadline --reports r --cache 1GiB --json",
+            "sparesite-restore failover p --dry-run --json",
+            "sparesite-restore commit r",
+            "sparesite-restore undo r",
+            "sparesite-restore runs",
+            "sparesite-restore runs r --json",
+            "sparesite-restore sweep r --region eu-central-1 --failover --dry-run",
             "sparesite-restore verify --read-data --no-log --quiet",
             "sparesite-restore kit check --log-format json",
             "sparesite-restore kit new --output k2",
@@ -207,7 +226,18 @@ mod tests {
                 "sparesite-restore gateway-key issue --label a/b --output k",
                 ErrorKind::ValueValidation,
             ),
-            ("sparesite-restore failover p", ErrorKind::InvalidSubcommand),
+            (
+                "sparesite-restore failover p --clean-up",
+                ErrorKind::MissingRequiredArgument,
+            ),
+            (
+                "sparesite-restore failover p --test --deadline soon",
+                ErrorKind::ValueValidation,
+            ),
+            (
+                "sparesite-restore reprotect p",
+                ErrorKind::InvalidSubcommand,
+            ),
             (
                 "sparesite-restore plan new",
                 ErrorKind::MissingRequiredArgument,

@@ -6,6 +6,7 @@ mod arguments;
 mod command;
 mod definition;
 mod drill;
+mod failover;
 mod failure;
 mod fetched;
 mod gateway_name;
@@ -17,7 +18,9 @@ mod known_vms;
 mod local_disk;
 mod machine;
 mod outputs;
+mod page;
 mod point_view;
+mod program;
 mod served;
 mod under_construction;
 mod vm_point;
@@ -68,6 +71,11 @@ async fn run(cli: Cli) -> Result<Exit> {
         Command::Drill(args) => command::drill::run(args, &access, &output).await,
         Command::Serve(args) => command::serve::run(args, &access, &output).await,
         Command::Verify(args) => command::verify::run(args, &access, &output).await,
+        Command::Failover(args) => command::failover::run(args, &access, &output).await,
+        Command::Commit(args) => command::commit::run(args, &access, &output).await,
+        Command::Undo(args) => command::undo::run(args, &access, &output).await,
+        Command::Runs(args) => command::runs::run(args, &access, &output).await,
+        Command::Sweep(args) => command::sweep::run(args, &access, &output).await,
         Command::Plan(PlanCommand::New(args)) => {
             command::plan_new::run(args, &access, &output).await
         }

@@ -25,6 +25,6 @@ pub use manual::Manual;
 pub use output::{LogFormat, OutputArgs, init_logging};
 pub use passphrase::{read_new_passphrase, read_passphrase};
 pub use private_file::PrivateFile;
-pub use progress::Progress;
+pub use progress::{Progress, tell};
 pub use run::run;
 pub use stdio::{print, print_json};

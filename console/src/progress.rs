@@ -113,7 +113,8 @@ impl Drop for Shared {
     }
 }
 
-fn tell(line: &str) {
+/// One line about work that goes on, unless `--quiet`.
+pub fn tell(line: &str) {
     stdio::note(
         Level::Info,
         &format!("{line}\n"),

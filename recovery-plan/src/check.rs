@@ -91,6 +91,26 @@ fn names(plan: &Plan, problems: &mut Vec<String>) {
     if plan.vms.is_empty() {
         problems.push("it starts no VM: write at least one [[vm]]".into());
     }
+    let deadline = plan.deadline.iter();
+    let arns = deadline.flat_map(|deadline| {
+        [
+            ("deadline.sweep", &deadline.sweep),
+            ("deadline.role", &deadline.role),
+        ]
+    });
+    for (key, arn) in arns.chain(plan.volume_key.iter().map(|arn| ("volume_key", arn))) {
+        if arn.split(':').filter(|part| !part.is_empty()).count() < 4 || !arn.starts_with("arn:") {
+            problems.push(format!(
+                "{key}: {arn:?} is no ARN: write the one that the cloud gave it, such as \"arn:aws:…\""
+            ));
+        }
+    }
+    let group = plan.deadline.iter().map(|deadline| &deadline.group);
+    for group in group.filter(|group| !is_name(group)) {
+        problems.push(format!(
+            "deadline.group: {group:?} is no name of a group of schedules"
+        ));
+    }
 }
 
 fn network(plan: &Plan, problems: &mut Vec<String>) {

@@ -29,6 +29,28 @@ pub struct Plan {
     pub groups: Vec<Group>,
     #[serde(default, rename = "vm")]
     pub vms: Vec<PlannedVm>,
+    /// The owner's key that volumes are encrypted with (ARN of a KMS key); the account's default decides without one.
+    #[serde(default)]
+    pub volume_key: Option<String>,
+    #[serde(default)]
+    pub deadline: Option<Deadline>,
+}
+
+/// What tears a test down when its time is over, whatever became of this program.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deadline {
+    /// ARN of what is started then, with the run's id.
+    pub sweep: String,
+    /// ARN of the role by which the cloud's scheduler may start it.
+    pub role: String,
+    /// Group of schedules that it is one of.
+    #[serde(default = "default_group")]
+    pub group: String,
+}
+
+fn default_group() -> String {
+    "default".into()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

@@ -9,8 +9,8 @@ mod record;
 mod steps;
 
 pub use next::Action;
-pub use record::{Entry, Event, Phase, RecordError, Run, RunPoint, StepState, Stored};
-pub use steps::{DERIVATION, RunKind, Step, StepKind, steps};
+pub use record::{Entry, Event, Phase, RecordError, Run, RunPoint, StepState, Stored, Times};
+pub use steps::{DERIVATION, Owner, RunKind, Step, StepKind, When, steps};
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,5 @@
 //! Asking a guest whether it serves: a port, an HTTP answer, a program in the guest, a program here.
 
-mod shell;
-
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
@@ -11,11 +9,13 @@ use async_trait::async_trait;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::process::Command;
 use tokio::time::{sleep, timeout};
 
 use super::report::{Probe, serial::printable};
 use super::settings::{Asked, ProbeSettings, wait};
 use crate::machine::{Qmp, Running};
+use crate::program;
 
 /// Services start after the login prompt; under emulation slowly.
 const WAIT: Duration = Duration::from_secs(300);
@@ -105,12 +105,22 @@ async fn once(
             judge_exit(code, said, settings.expect.as_deref())
         }
         Asked::Command(command) => {
-            let ran = shell::run(&command, ports).await;
+            let ran = program::run(&mut shell(&command, ports)).await;
             let (status, said) = ran.map_err(|e| e.to_string())?;
             let code = status.code().unwrap_or(-1);
             judge_exit(code.into(), said, settings.expect.as_deref())
         }
     }
+}
+
+/// It finds the guest's ports by PORT_22 and its like.
+fn shell(command: &str, ports: &BTreeMap<u16, u16>) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", command]).env("HOST", "127.0.0.1");
+    for (there, here) in ports {
+        shell.env(format!("PORT_{there}"), here.to_string());
+    }
+    shell
 }
 
 /// `here` is this machine's port that leads to the guest's.

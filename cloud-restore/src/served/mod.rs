@@ -18,6 +18,7 @@ mod tests;
 
 pub use disk::{ServedDisk, Usage};
 pub use serving::{CacheArgs, Opened, Writes, flush_all, open_disks, unanswered};
+pub use source::{Chunk, ChunkSource, VaultSource};
 
 /// The unit of overlays, and of what is sealed in files: the vault's block.
 pub const BLOCK_BYTES: u64 = 4096;

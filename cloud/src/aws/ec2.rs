@@ -45,6 +45,14 @@ impl Form {
         }
     }
 
+    fn body(&self) -> Bytes {
+        let mut body = form_urlencoded::Serializer::new(String::new());
+        body.append_pair("Action", self.action)
+            .append_pair("Version", VERSION);
+        body.extend_pairs(&self.pairs);
+        Bytes::from(body.finish())
+    }
+
     /// Tags of what an action makes, by the kinds of things that it makes.
     pub(super) fn tags(mut self, of: &[(&str, &Tags)]) -> Self {
         for (number, (kind, tags)) in (1..).zip(of) {
@@ -75,10 +83,6 @@ impl Ec2 {
 
     /// `attempted` is for errors: `register the image "x"`.
     pub(super) async fn call(&self, form: Form, attempted: &str) -> Result<Element, CloudError> {
-        let mut body = form_urlencoded::Serializer::new(String::new());
-        body.append_pair("Action", form.action)
-            .append_pair("Version", VERSION);
-        body.extend_pairs(&form.pairs);
         let call = Call {
             service: "ec2",
             method: Method::POST,
@@ -87,7 +91,7 @@ impl Ec2 {
                 "content-type",
                 "application/x-www-form-urlencoded; charset=utf-8".into(),
             )],
-            body: Bytes::from(body.finish()),
+            body: form.body(),
             attempted: attempted.to_owned(),
         };
         let answer = self.http.answer(&call, refusal).await?;

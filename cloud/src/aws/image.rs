@@ -10,8 +10,8 @@ use super::xml::Element;
 use super::{Aws, Tags};
 use crate::{CloudError, Kind};
 
-/// A snapshot that was completed is usable when EBS has put it together, which takes minutes at most.
-const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(3600);
+/// What was just made may not be known everywhere.
+const KNOWN_PATIENCE: Duration = Duration::from_secs(120);
 const IMAGE_PATIENCE: Duration = Duration::from_secs(600);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
@@ -68,10 +68,14 @@ pub fn device_name(number: usize) -> Option<String> {
 
 impl Aws {
     /// Waits until these can be used.
-    pub async fn wait_for_snapshots(&self, snapshots: &[String]) -> Result<(), CloudError> {
+    pub async fn wait_for_snapshots(
+        &self,
+        snapshots: &[String],
+        patience: Duration,
+    ) -> Result<(), CloudError> {
         let attempted = "wait until the snapshots are completed";
         let fails = |kind, why: String| CloudError::new(attempted, kind, "", why);
-        let until = Instant::now() + SNAPSHOT_PATIENCE;
+        let begun = Instant::now();
         let mut pause = Duration::from_millis(500);
         let mut left: BTreeSet<&str> = snapshots.iter().map(String::as_str).collect();
         while !left.is_empty() {
@@ -98,15 +102,13 @@ impl Aws {
                     }
                 }
                 // It was made a moment ago.
-                Err(error)
-                    if error.kind == Kind::NotFound
-                        && Instant::now() + Duration::from_secs(3480) < until => {}
+                Err(error) if error.kind == Kind::NotFound && begun.elapsed() < KNOWN_PATIENCE => {}
                 Err(error) => return Err(error),
             }
             if !left.is_empty() {
-                if Instant::now() > until {
+                if begun.elapsed() > patience {
                     let left: Vec<&str> = left.into_iter().collect();
-                    let why = format!("not within an hour: {}", left.join(", "));
+                    let why = format!("{} after {} s", left.join(", "), patience.as_secs());
                     return Err(fails(Kind::Unavailable, why));
                 }
                 sleep(pause).await;

@@ -35,7 +35,7 @@ pub use image::{BootMode, ImageRequest, MappedVolume};
 pub use instance::{InstanceRequest, Launched};
 pub use inventory::Inventory;
 pub use schedule::ScheduleRequest;
-pub use snapshot::{Mark, SnapshotRequest};
+pub use snapshot::{FillError, Mark, SnapshotRequest};
 
 /// Blocks of all disks that are under way at once: AWS's own sizing is 100 for 1,000 a second (EBS direct APIs, "Optimize
 /// performance"); others saw calls stall with more than 64.

@@ -2,7 +2,7 @@
 
 use super::record::{Phase, Run, StepState};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Do the step of this index. Where it was begun before, nobody knows how far it came: it is done again, with the same
     /// client token, and finds what it made then. Who has it under way itself waits for that instead.
@@ -33,6 +33,26 @@ impl Run {
                     .collect()
             }
         }
+    }
+
+    /// All its steps by their names, those of a round side by side: each needs what is in rounds before its own.
+    pub fn rounds(&self) -> Vec<Vec<String>> {
+        let mut of = vec![0; self.steps.len()];
+        let mut rounds: Vec<Vec<String>> = Vec::new();
+        for (number, step) in self.steps.iter().enumerate() {
+            let round = step
+                .after
+                .iter()
+                .map(|before| of[*before] + 1)
+                .max()
+                .unwrap_or(0);
+            of[number] = round;
+            if rounds.len() <= round {
+                rounds.resize(round + 1, Vec::new());
+            }
+            rounds[round].push(step.name());
+        }
+        rounds
     }
 
     /// Steps of which something may be left, and nothing of what was built on them. A test's deadline goes last: all rests on

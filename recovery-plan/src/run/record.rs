@@ -39,6 +39,11 @@ pub enum Event {
     Taken {},
     /// The step is about to be done: from here on there may be something of it in the cloud.
     Intended { step: String },
+    /// What is known of a step that is under way, and what who takes it over goes on with: all of it, each time.
+    Noted {
+        step: String,
+        notes: BTreeMap<String, String>,
+    },
     /// What it made, by the cloud's names.
     Done {
         step: String,
@@ -103,6 +108,13 @@ pub enum StepState {
     Undone,
 }
 
+/// When a step was begun first, and when it ended last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Times {
+    pub began: Option<Timestamp>,
+    pub ended: Option<Timestamp>,
+}
+
 /// An entry as the vault has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
@@ -122,6 +134,13 @@ pub struct Run {
     pub steps: Vec<Step>,
     /// Of each step.
     pub states: Vec<StepState>,
+    /// Of each step, what was noted last while it was under way.
+    pub notes: Vec<BTreeMap<String, String>>,
+    /// Of each step, by the clocks of those who did it.
+    pub times: Vec<Times>,
+    pub begun_at: Timestamp,
+    /// Of the last entry that says something.
+    pub last_at: Timestamp,
     pub phase: Phase,
     /// Whose it is: only this process appends to it.
     pub by: String,
@@ -165,6 +184,10 @@ impl Run {
             id: run.clone(),
             kind: *kind,
             states: vec![StepState::Waiting; steps.len()],
+            notes: vec![BTreeMap::new(); steps.len()],
+            times: vec![Times::default(); steps.len()],
+            begun_at: first.entry.time,
+            last_at: first.entry.time,
             names: steps
                 .iter()
                 .enumerate()
@@ -199,10 +222,30 @@ impl Run {
             (_, false) => Err(format!("the run was taken from {} before", entry.by)),
             (event, true) => self.change(event),
         };
-        if let Err(why) = changed {
-            self.void.insert(stored.number, why);
+        match changed {
+            Ok(()) => self.note_time(entry),
+            Err(why) => drop(self.void.insert(stored.number, why)),
         }
         Ok(())
+    }
+
+    fn note_time(&mut self, entry: &Entry) {
+        self.last_at = entry.time;
+        let (step, ends) = match &entry.event {
+            Event::Intended { step } => (step, false),
+            Event::Done { step, .. } | Event::Failed { step, .. } => (step, true),
+            _ => return,
+        };
+        if let Some(times) = self
+            .names
+            .get(step)
+            .and_then(|number| self.times.get_mut(*number))
+        {
+            match ends {
+                true => times.ended = Some(entry.time),
+                false => times.began = times.began.or(Some(entry.time)),
+            }
+        }
     }
 
     fn change(&mut self, event: &Event) -> Result<(), String> {
@@ -218,6 +261,13 @@ impl Run {
                         self.states[number] = StepState::Intended;
                     }
                     _ => return Err(format!("`{step}` is not to be done")),
+                }
+            }
+            Event::Noted { step, notes } => {
+                let number = self.number_of(step)?;
+                match self.states[number] {
+                    StepState::Intended => self.notes[number].clone_from(notes),
+                    _ => return Err(format!("`{step}` was not under way")),
                 }
             }
             Event::Done { step, made } => self.end(step, StepState::Done(made.clone()))?,

@@ -1,51 +1,27 @@
 //! The report as one page for people: no script, nothing loaded from anywhere, pictures inside.
 //!
-//! All text of guests, manifests and stores is hostile here. [`markup::Markup`] escapes it, and a policy in the page
+//! All text of guests, manifests and stores is hostile here. [`Markup`] escapes it, and a policy in the page
 //! forbids what might get past that.
 
 mod bar;
 mod closing;
-pub mod markup;
 mod vm;
 pub mod words;
 
-use self::markup::Markup;
 use self::words::{outcome_word, short};
 use super::publish::Pictures;
 use super::{DrillReport, Level, Outcome, VmDrill};
-
-const POLICY: &str = "default-src 'none'; img-src data:; style-src 'unsafe-inline'";
+use crate::page::markup::Markup;
+use crate::page::{self, Cards};
 
 /// `sha256` is that of the JSON file, which the page names.
 pub fn render(report: &DrillReport, sha256: &str, pictures: &Pictures) -> String {
-    let mut page = Markup::default();
     let title = format!(
         "Recovery drill {}, {}",
         report.number,
         words::date(report.started_at)
     );
-    page.raw("<!DOCTYPE html>\n");
-    page.open(
-        "html",
-        &[("lang", "en"), ("xmlns", "http://www.w3.org/1999/xhtml")],
-    );
-    page.raw("\n<head>\n<meta charset=\"utf-8\"/>\n");
-    page.empty(
-        "meta",
-        &[
-            ("http-equiv", "Content-Security-Policy"),
-            ("content", POLICY),
-        ],
-    );
-    page.raw("\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n");
-    page.raw("<meta name=\"color-scheme\" content=\"light dark\"/>\n");
-    page.raw("<meta name=\"referrer\" content=\"no-referrer\"/>\n");
-    page.element("title", &[], &title);
-    page.raw("<style>\n")
-        .raw(include_str!("html/style.css"))
-        .raw("</style>\n");
-    page.raw("</head>\n<body>\n<main>\n");
-    page.element("h1", &[], &title);
+    let mut page = page::begin(&title);
     verdict(&mut page, report);
     if !report.vms.is_empty() {
         glance(&mut page, report);
@@ -57,8 +33,7 @@ pub fn render(report: &DrillReport, sha256: &str, pictures: &Pictures) -> String
     closing::cost(&mut page, report);
     closing::who(&mut page, report);
     closing::chain(&mut page, report, sha256);
-    page.raw("</main>\n</body>\n</html>\n");
-    page.into_string()
+    page::end(page)
 }
 
 fn verdict(page: &mut Markup, report: &DrillReport) {
@@ -91,34 +66,14 @@ const COLUMNS: [&str; 7] = [
     "What failed",
 ];
 
-/// On a narrow screen rows are shown as cards. The roles keep it a table for who listens to it.
 fn glance(page: &mut Markup, report: &DrillReport) {
     page.element("h2", &[], "The VMs at a glance");
-    page.raw(
-        "<table role=\"table\" class=\"glance\">\n<thead role=\"rowgroup\">\n<tr role=\"row\">\n",
-    );
-    for column in COLUMNS {
-        page.element("th", &[("scope", "col"), ("role", "columnheader")], column);
-    }
-    page.raw("</tr>\n</thead>\n<tbody role=\"rowgroup\">\n");
+    let table = Cards::begin(page, &COLUMNS);
     for (place, vm) in report.vms.iter().enumerate() {
-        let [name, cells @ ..] = COLUMNS;
-        page.raw("<tr role=\"row\">\n");
-        let head = [
-            ("scope", "row"),
-            ("role", "rowheader"),
-            ("data-label", name),
-        ];
-        page.open("th", &head);
-        page.element("a", &[("href", &format!("#vm-{}", place + 1))], &vm.vm)
-            .close("th");
-        for (column, (class, text)) in cells.into_iter().zip(cells_of(vm)) {
-            let of = [("role", "cell"), ("data-label", column), ("class", class)];
-            page.element("td", &of, &text);
-        }
-        page.raw("</tr>\n");
+        let link = format!("#vm-{}", place + 1);
+        table.row(page, &vm.vm, Some(&link), &cells_of(vm));
     }
-    page.raw("</tbody>\n</table>\n");
+    table.end(page);
     page.raw(
         "<p class=\"quiet\">The age of the recovery point is what would be lost; its target is the RPO. The time to run \
          is from the start of the boot to the last probe that held, or to the sign of life where nothing was probed; its \

@@ -1,7 +1,7 @@
 //! A measurement against its target, drawn. The figures stand beside it as text; the drawing only repeats them.
 
-use super::markup::Markup;
 use super::words::{against, short};
+use crate::page::markup::Markup;
 
 const WIDTH: f64 = 1000.0;
 

@@ -1,8 +1,8 @@
 //! The end of the page: what was found in the vault, what the drill cost, who ran what, and how to check that the report is the one that was written.
 
 use super::super::{DrillReport, file_name};
-use super::markup::Markup;
 use super::words::{bytes, grouped, usd, utc};
+use crate::page::markup::Markup;
 
 /// Pairs of a name and what it is.
 pub fn facts<T: AsRef<str>>(page: &mut Markup, rows: &[(&'static str, T)]) {

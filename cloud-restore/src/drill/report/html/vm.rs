@@ -8,8 +8,8 @@ use super::super::publish::Pictures;
 use super::super::{Boot, Preflight, Probe, VmDrill, sha256};
 use super::bar::Bar;
 use super::closing::facts;
-use super::markup::Markup;
 use super::words::{self, bytes, measured, short};
+use crate::page::markup::Markup;
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::super::serial::is_harmful;
+use crate::drill::report::serial::is_harmful;
 
 type Attributes<'a> = [(&'static str, &'a str)];
 

@@ -1,6 +1,5 @@
-//! A probe's command on this machine, with all that it starts.
+//! A program on this machine, with all that it starts: hooks and probes.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::process::{ExitStatus, Stdio};
 
@@ -11,21 +10,15 @@ use tokio::process::{Child, Command};
 /// Read of what it says; the rest is passed over.
 const MOST_BYTES: u64 = 256 << 10;
 
-/// Runs a command until it and whoever has its output have ended; how it ended, and what it said. Dropped before that, it
-/// takes along what the command started: a client that waits for a guest for ever would stay behind otherwise.
-pub async fn run(command: &str, ports: &BTreeMap<u16, u16>) -> io::Result<(ExitStatus, String)> {
-    let mut shell = Command::new("sh");
-    shell
-        .args(["-c", command])
-        .env("HOST", "127.0.0.1")
+/// Runs a program until it and whoever has its output have ended; how it ended, and what it said. Dropped before that, it
+/// takes along what the program started: a client that waits for a guest for ever would stay behind otherwise.
+pub async fn run(program: &mut Command) -> io::Result<(ExitStatus, String)> {
+    program
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
-    for (there, here) in ports {
-        shell.env(format!("PORT_{there}"), here.to_string());
-    }
-    let mut group = Group(shell.spawn()?);
+    let mut group = Group(program.spawn()?);
     let (out, err) = (group.0.stdout.take(), group.0.stderr.take());
     let (out, err) = tokio::join!(read(out), read(err));
     let said = String::from_utf8_lossy(&out?).into_owned() + &String::from_utf8_lossy(&err?);
@@ -41,7 +34,7 @@ async fn read(from: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
     Ok(said)
 }
 
-/// A shell that leads a process group.
+/// A program that leads a process group.
 struct Group(Child);
 
 impl Drop for Group {
@@ -59,6 +52,12 @@ mod tests {
     use super::*;
     use std::time::{Duration, Instant};
 
+    fn shell(command: &str) -> Command {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", command]);
+        shell
+    }
+
     fn runs(id: &str) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
         // One that has ended may wait for its parent.
@@ -74,8 +73,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("id");
         let command = format!("sleep 600 & echo $! > {}; wait", file.display());
-        let ports = BTreeMap::new();
-        let late = tokio::time::timeout(Duration::from_secs(2), run(&command, &ports)).await;
+        let late = tokio::time::timeout(Duration::from_secs(2), run(&mut shell(&command))).await;
         assert!(late.is_err(), "{late:?}");
         let id = std::fs::read_to_string(&file).unwrap();
         let began = Instant::now();
@@ -87,13 +85,12 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn what_it_says_is_read_up_to_a_bound_and_its_end_is_told() {
-        let ports = BTreeMap::from([(22, 40_000)]);
-        let (status, said) = run("echo $HOST:$PORT_22; echo no >&2; exit 3", &ports)
+        let (status, said) = run(&mut shell("echo yes; echo no >&2; exit 3"))
             .await
             .unwrap();
         assert_eq!(status.code(), Some(3));
-        assert_eq!(said, "127.0.0.1:40000\nno\n");
-        let (status, said) = run("head -c 1000000 /dev/zero", &ports).await.unwrap();
+        assert_eq!(said, "yes\nno\n");
+        let (status, said) = run(&mut shell("head -c 1000000 /dev/zero")).await.unwrap();
         assert!(status.success());
         assert_eq!(said.len() as u64, MOST_BYTES);
     }

@@ -1,0 +1,259 @@
+//! What is made of snapshots and taken away again: images, deadlines; and what a run left, by its tags.
+
+use std::time::Duration;
+
+use recovery_cloud::Kind;
+use recovery_cloud::aws::{BootMode, ImageRequest, Inventory, MappedVolume, ScheduleRequest};
+use recovery_plan::{PlannedVm, VolumeType};
+use serde_json::json;
+
+use super::{Context, StepError, Words};
+use crate::failover::world::{DISK_TAG, RUN_TAG, VM_TAG, World};
+use crate::guest;
+use crate::hardware::Hardware;
+use crate::served::{Writes, open_disks};
+use guest_inspection::judge::{Severity, Target, Verdict};
+
+/// EBS puts a completed snapshot together within minutes.
+const COMPLETED: Duration = Duration::from_secs(3600);
+
+pub async fn set_deadline(mut context: Context) -> Result<Words, StepError> {
+    let world = context.world.clone();
+    let Some(deadline) = &world.plan.deadline else {
+        return Ok(Words::from([("schedule".into(), "none".into())]));
+    };
+    // Said once: who takes the run over keeps it.
+    let noted = context.notes.get("at").and_then(|at| at.parse().ok());
+    let Some(at) = noted.or(world.settings.deadline) else {
+        return Ok(Words::from([("schedule".into(), "none".into())]));
+    };
+    context.note([("at", at.to_string())]).await?;
+    let name = schedule_name(&world);
+    let request = ScheduleRequest {
+        name: name.clone(),
+        group: deadline.group.clone(),
+        at,
+        target: deadline.sweep.clone(),
+        role: deadline.role.clone(),
+        input: json!({"run": world.run}),
+    };
+    world.aws.schedule(&request).await?;
+    Ok(Words::from([
+        ("schedule".into(), name),
+        ("at".into(), at.to_string()),
+    ]))
+}
+
+pub async fn remove_deadline(context: Context) -> Result<(), StepError> {
+    let world = &context.world;
+    if let Some(deadline) = &world.plan.deadline {
+        world
+            .aws
+            .remove_schedule(&deadline.group, &schedule_name(world))
+            .await?;
+    }
+    Ok(())
+}
+
+fn schedule_name(world: &World) -> String {
+    format!("sparesite-{}", world.run)
+}
+
+/// Registers what an instance of the VM is started from. How it boots, and from which disk, its disks tell.
+pub async fn register(context: Context, vm: &str) -> Result<Words, StepError> {
+    let world = &context.world;
+    let planned = world.vm(vm)?;
+    let found = look(world, vm).await?;
+    let names = in_order(world, vm, &found.root)?;
+    let mut volumes = Vec::with_capacity(names.len());
+    for disk in &names {
+        let snapshot = context.made(&format!("snapshot {vm} {disk}"), "snapshot")?;
+        volumes.push(mapped(planned, disk, snapshot));
+    }
+    let snapshots: Vec<String> = volumes
+        .iter()
+        .map(|volume| volume.snapshot.clone())
+        .collect();
+    world.aws.wait_for_snapshots(&snapshots, COMPLETED).await?;
+    world.end_bar(vm);
+    let request = ImageRequest {
+        name: format!("sparesite-{}-{vm}", world.run),
+        description: format!("{} (Sparesite run {})", world.shown(vm), world.run),
+        boot_mode: if found.uefi {
+            BootMode::Uefi
+        } else {
+            BootMode::LegacyBios
+        },
+        tpm: found.tpm && found.uefi,
+        volumes,
+        tags: world.tags(planned),
+    };
+    let image = world.aws.register_image(&request).await?;
+    world.aws.wait_for_image(&image).await?;
+    Ok(Words::from([
+        ("image".into(), image),
+        ("boot_mode".into(), request.boot_mode.word().into()),
+        ("root".into(), names.join(",")),
+        ("preflight".into(), found.preflight),
+    ]))
+}
+
+/// What a VM's disks tell of how it starts.
+struct Found {
+    uefi: bool,
+    tpm: bool,
+    /// Empty where nothing boots.
+    root: String,
+    preflight: String,
+}
+
+async fn look(world: &World, vm: &str) -> Result<Found, StepError> {
+    let point = world.point(vm)?;
+    let hardware = Hardware::of(&point.manifest);
+    let kept = hardware.disks.iter().filter(|disk| !disk.excluded);
+    let names: Vec<&str> = kept.map(|disk| disk.name.as_str()).collect();
+    let cache = &world.settings.cache;
+    let disks = open_disks(&world.open.vault, point, &names, cache, &Writes::Refused).await?;
+    let facts = guest::inspect(guest::machine(vm, &hardware), &disks).await?;
+    let judged = guest_inspection::judge(&facts, Target::Aws);
+    let grave = judged
+        .findings
+        .iter()
+        .filter(|finding| finding.severity > Severity::Note);
+    let grave: Vec<String> = grave
+        .map(|finding| format!("{}: {}", finding.code, finding.what))
+        .collect();
+    let verdict = match judged.verdict {
+        Verdict::Boots => "boots",
+        Verdict::DoesNotBoot => "does not boot",
+        Verdict::Unknown => "unknown",
+    };
+    Ok(Found {
+        uefi: facts.boots_by_uefi(),
+        tpm: hardware.tpm.is_some(),
+        root: facts
+            .boot_disk()
+            .map(str::to_owned)
+            .or_else(|| hardware.boot_disk().map(|disk| disk.name.clone()))
+            .unwrap_or_default(),
+        preflight: match grave.is_empty() {
+            true => verdict.to_owned(),
+            false => format!("{verdict} ({})", grave.join("; ")),
+        },
+    })
+}
+
+/// The run's disks of a VM, the one that boots first.
+fn in_order(world: &World, vm: &str, root: &str) -> Result<Vec<String>, StepError> {
+    let disks = &world.point(vm)?.manifest.disks;
+    let mut names: Vec<String> = disks.iter().map(|disk| disk.name.clone()).collect();
+    names.sort_by_key(|name| name != root);
+    Ok(names)
+}
+
+fn mapped(vm: &PlannedVm, disk: &str, snapshot: &str) -> MappedVolume {
+    let volume = vm.volume_of(disk);
+    MappedVolume {
+        snapshot: snapshot.to_owned(),
+        kind: match volume.kind {
+            VolumeType::Gp3 => "gp3",
+            VolumeType::Gp2 => "gp2",
+            VolumeType::Io2 => "io2",
+            VolumeType::St1 => "st1",
+            VolumeType::Sc1 => "sc1",
+        }
+        .to_owned(),
+        iops: volume.iops,
+        throughput: volume.throughput,
+    }
+}
+
+/// Whatever has the tags, and what is noted: a thing that was just made may not be found by its tags yet.
+async fn found(
+    context: &Context,
+    vm: &str,
+    name: &str,
+) -> Result<(Inventory, Option<String>), StepError> {
+    let tags = [(RUN_TAG, context.world.run.as_str()), (VM_TAG, vm)];
+    let found = context.world.aws.tagged(&tags).await?;
+    Ok((found, context.notes.get(name).cloned()))
+}
+
+fn with(mut all: Vec<String>, one: Option<String>) -> Vec<String> {
+    all.extend(one.filter(|one| !all.contains(one)));
+    all
+}
+
+pub async fn remove_snapshots(context: Context, vm: &str, disk: &str) -> Result<(), StepError> {
+    let aws = &context.world.aws;
+    let tags = [
+        (RUN_TAG, context.world.run.as_str()),
+        (VM_TAG, vm),
+        (DISK_TAG, disk),
+    ];
+    let found = aws.tagged(&tags).await?;
+    for snapshot in with(found.snapshots, context.notes.get("snapshot").cloned()) {
+        aws.remove_snapshot(&snapshot).await?;
+    }
+    Ok(())
+}
+
+pub async fn remove_images(context: Context, vm: &str) -> Result<(), StepError> {
+    let (found, noted) = found(&context, vm, "image").await?;
+    for image in with(found.images, noted) {
+        context.world.aws.remove_image(&image).await?;
+    }
+    Ok(())
+}
+
+pub async fn remove_instances(context: Context, vm: &str) -> Result<(), StepError> {
+    let (found, noted) = found(&context, vm, "instance").await?;
+    let aws = &context.world.aws;
+    for instance in with(found.instances, noted) {
+        aws.remove_instance(&instance).await?;
+    }
+    let left = aws
+        .tagged(&[(RUN_TAG, context.world.run.as_str()), (VM_TAG, vm)])
+        .await?;
+    remove_left(
+        aws,
+        &Inventory {
+            snapshots: Vec::new(),
+            images: Vec::new(),
+            ..left
+        },
+    )
+    .await
+}
+
+/// In the order in which they hold on to each other.
+pub async fn remove_left(
+    aws: &recovery_cloud::aws::Aws,
+    left: &Inventory,
+) -> Result<(), StepError> {
+    for instance in &left.instances {
+        aws.remove_instance(instance).await?;
+    }
+    for volume in &left.volumes {
+        // It goes with its instance, and may be on its way.
+        match aws.remove_volume(volume).await {
+            Err(error) if error.kind == Kind::Refused && error.code == "VolumeInUse" => {}
+            other => other?,
+        }
+    }
+    for interface in &left.interfaces {
+        match aws.remove_interface(interface).await {
+            Err(error)
+                if error.code == "InvalidParameterValue"
+                    || error.code == "InvalidNetworkInterface.InUse" => {}
+            other => other?,
+        }
+    }
+    for image in &left.images {
+        aws.remove_image(image).await?;
+    }
+    for snapshot in &left.snapshots {
+        aws.remove_snapshot(snapshot).await?;
+    }
+    Ok(())
+}

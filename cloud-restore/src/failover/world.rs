@@ -1,0 +1,166 @@
+//! What the steps of a run work with.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex as StdMutex, PoisonError};
+
+use console::{Failure, Progress, show};
+use recovery_cloud::aws::{Aws, Tags};
+use recovery_plan::run::{Run, RunKind};
+use recovery_plan::{Plan, PlannedVm};
+use ring::digest::{SHA256, digest};
+use tokio::sync::Mutex;
+use vault_format::control_log::ControlLog;
+use vault_store::read::Point;
+
+use crate::access::OpenVault;
+use crate::served::CacheArgs;
+
+/// All resources of a run have this tag, with the run's id.
+pub const RUN_TAG: &str = "sparesite-run";
+/// `test` or `failover`: what sweeps tests may touch nothing else.
+pub const KIND_TAG: &str = "sparesite-kind";
+const PLAN_TAG: &str = "sparesite-plan";
+pub const VM_TAG: &str = "sparesite-vm";
+pub const DISK_TAG: &str = "sparesite-disk";
+
+/// One run, and what it happens in.
+pub struct World {
+    pub open: OpenVault,
+    pub aws: Aws,
+    pub run: String,
+    pub kind: RunKind,
+    pub plan: Plan,
+    /// Of each VM.
+    pub points: BTreeMap<String, Point>,
+    /// Fences are appended to it.
+    pub log: Mutex<ControlLog>,
+    pub settings: Settings,
+    /// Disks that are sent, of each VM together.
+    bars: StdMutex<BTreeMap<String, Progress>>,
+}
+
+/// What was asked for on the command line.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// When a test is torn down; none for what already has a deadline, or shall have none.
+    pub deadline: Option<jiff::Timestamp>,
+    /// Whether probes are asked; otherwise a VM serves when it runs.
+    pub probes: bool,
+    pub cache: CacheArgs,
+}
+
+impl World {
+    /// `run` is that of the record; its points are looked for in the vault.
+    pub async fn new(
+        open: OpenVault,
+        aws: Aws,
+        run: &Run,
+        settings: Settings,
+    ) -> Result<World, Failure> {
+        let list = open.points().await?;
+        let mut points = BTreeMap::new();
+        for point in list.points {
+            let facts = &point.manifest.facts;
+            let wanted = run.points.get(&facts.vm);
+            if wanted.is_some_and(|wanted| wanted.point == facts.point.to_string()) {
+                points.insert(facts.vm.clone(), point);
+            }
+        }
+        Ok(World {
+            log: Mutex::new(open.vault.log.clone()),
+            open,
+            aws,
+            run: run.id.clone(),
+            kind: run.kind,
+            plan: run.plan.clone(),
+            points,
+            settings,
+            bars: StdMutex::default(),
+        })
+    }
+
+    pub fn vm(&self, name: &str) -> Result<&PlannedVm, String> {
+        let found = self.plan.vms.iter().find(|vm| vm.name == name);
+        found.ok_or_else(|| format!("there is no VM {name:?} in the plan"))
+    }
+
+    pub fn point(&self, vm: &str) -> Result<&Point, String> {
+        let found = self.points.get(vm);
+        found.ok_or_else(|| {
+            format!("the recovery point of VM {vm:?} is no longer in the vault, or is damaged: undo the run, and begin another")
+        })
+    }
+
+    pub fn kind_word(&self) -> &'static str {
+        kind_word(self.kind)
+    }
+
+    /// Of all that is made for a VM.
+    pub fn tags(&self, vm: &PlannedVm) -> Tags {
+        let name = match self.kind {
+            RunKind::Test => format!("{} (test)", vm.name),
+            RunKind::Failover => vm.name.clone(),
+        };
+        let own = [
+            ("Name", name.as_str()),
+            (RUN_TAG, self.run.as_str()),
+            (KIND_TAG, self.kind_word()),
+            (PLAN_TAG, self.plan.name.as_str()),
+            (VM_TAG, vm.name.as_str()),
+        ];
+        let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let more = vm
+            .tags
+            .iter()
+            .filter(|(name, _)| own.iter().all(|(own, _)| own != *name));
+        let more: Tags = more
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        own.into_iter().chain(more).collect()
+    }
+
+    /// A name of one attempt at one step, the same whoever makes it: 32 hexadecimal digits.
+    pub fn token(&self, parts: &[&str]) -> String {
+        let mut text = self.run.clone();
+        for part in parts {
+            text.push('\n');
+            text.push_str(part);
+        }
+        hex::encode(&digest(&SHA256, text.as_bytes()).as_ref()[..16])
+    }
+
+    /// The bar of a VM whose disks are sent.
+    pub fn bar(&self, vm: &str) -> Progress {
+        let mut bars = self.bars.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = || {
+            let total = self.points.get(vm).map(|point| {
+                let kept = point.manifest.disks.iter().filter(|disk| !disk.excluded);
+                kept.map(|disk| disk.size_bytes).sum()
+            });
+            Progress::start(vm, total)
+        };
+        bars.entry(vm.to_owned()).or_insert_with(start).clone()
+    }
+
+    /// Its disks are all sent.
+    pub fn end_bar(&self, vm: &str) {
+        let mut bars = self.bars.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bar) = bars.remove(vm) {
+            bar.finish();
+        }
+    }
+
+    /// `db@17`, for people.
+    pub fn shown(&self, vm: &str) -> String {
+        let point = self.points.get(vm);
+        let shown = point.map(|point| crate::point_view::name(&point.manifest.facts));
+        show::printable(&shown.unwrap_or_else(|| vm.to_owned())).into_owned()
+    }
+}
+
+pub fn kind_word(kind: RunKind) -> &'static str {
+    match kind {
+        RunKind::Test => "test",
+        RunKind::Failover => "failover",
+    }
+}
