@@ -1,0 +1,71 @@
+"""A server per test module, and clients of the vendor's making for it."""
+
+import json
+import re
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from urllib.error import HTTPError
+
+import boto3
+import pytest
+from botocore.config import Config
+
+HERE = Path(__file__).parent
+
+
+class Server:
+    def __init__(self, url):
+        self.url = url
+
+    def client(self, service, **config):
+        config.setdefault("retries", {"total_max_attempts": 1})
+        return boto3.client(
+            service, endpoint_url=self.url, region_name="eu-central-1", aws_access_key_id="AKIAIOSFODNN7EXAMPLE",
+            aws_secret_access_key="secret", config=Config(**config),
+        )  # fmt: skip
+
+    def raw(self, method, path, body=None):
+        request = urllib.request.Request(self.url + path, body, method=method)
+        try:
+            with urllib.request.urlopen(request) as answer:
+                return answer.status, answer.read()
+        except HTTPError as error:
+            return error.code, error.read()
+
+    def strict(self, method, what, value=None):
+        status, body = self.raw(method, f"/strict/{what}", None if value is None else json.dumps(value).encode())
+        assert status == 200, body
+        return json.loads(body)
+
+
+@pytest.fixture(scope="module")
+def server():
+    process = subprocess.Popen(
+        [sys.executable, HERE / "serve.py", "--port", "0"], stderr=subprocess.PIPE, text=True
+    )
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if found := re.search(r"Running on (http://\S+)", line):
+            break
+    else:
+        raise RuntimeError(f"the stand-in did not start: {''.join(seen)}")
+    yield Server(found[1])
+    process.terminate()
+    print(process.communicate()[1])
+
+
+@pytest.fixture(autouse=True)
+def no_violations(request, server):
+    """What boto3 sends is right by definition: a violation is a fault of the judge, or of the test that wants it."""
+    server.strict("DELETE", "faults")
+    server.strict("POST", "reset")
+    yield
+    if "expects_violations" not in request.keywords:
+        assert server.strict("GET", "violations") == []
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "expects_violations: the test sends what the judge must refuse")
