@@ -18,13 +18,16 @@ HERE = Path(__file__).parent
 class Server:
     def __init__(self, url):
         self.url = url
+        self.clients = {}
 
     def client(self, service, **config):
-        config.setdefault("retries", {"total_max_attempts": 1})
-        return boto3.client(
-            service, endpoint_url=self.url, region_name="eu-central-1", aws_access_key_id="AKIAIOSFODNN7EXAMPLE",
-            aws_secret_access_key="secret", config=Config(**config),
-        )  # fmt: skip
+        key = (service, *config.items())
+        if key not in self.clients:
+            self.clients[key] = boto3.client(
+                service, endpoint_url=self.url, region_name="eu-central-1", aws_access_key_id="AKIAIOSFODNN7EXAMPLE",
+                aws_secret_access_key="secret", config=Config(retries={"total_max_attempts": 1}, **config),
+            )  # fmt: skip
+        return self.clients[key]
 
     def raw(self, method, path, body=None):
         request = urllib.request.Request(self.url + path, body, method=method)
@@ -33,6 +36,12 @@ class Server:
                 return answer.status, answer.read()
         except HTTPError as error:
             return error.code, error.read()
+
+    def disk(self, snapshot):
+        """The blocks of a volume made from the snapshot."""
+        with urllib.request.urlopen(f"{self.url}/strict/disk/{snapshot}") as answer:
+            while data := answer.read(524_288):
+                yield data
 
     def strict(self, method, what, value=None):
         status, body = self.raw(method, f"/strict/{what}", None if value is None else json.dumps(value).encode())

@@ -18,7 +18,7 @@ import ebs
 import judge
 import signing
 from control import Control
-from faults import Faults
+from faults import KINDS, Faults
 
 LEFT_OUT = "(left out)"
 
@@ -36,12 +36,13 @@ class Record:
                  "status": None, "error_code": None, "fault": None}  # fmt: skip
         with self.lock:
             self.requests.append(entry)
-            if call.violations:
-                self.violated(call, call.violations)
+        if call.violations:
+            self.violated(call, call.violations)
         return entry
 
     def violated(self, call, what):
-        self.violations.append({"service": call.service, "action": call.action, "what": list(what)})
+        with self.lock:
+            self.violations.append({"service": call.service, "action": call.action, "what": list(what)})
 
     def reset(self):
         with self.lock:
@@ -64,81 +65,98 @@ class Gateway:
                 return self.moto(environ, start_response)
         headers = read_headers(environ)
         scope, unsigned = signing.read(headers)
-        service = scope.service or guessed_service(environ, headers, target.path)
-        call, body = self.decoded(environ, headers, target, service, unsigned)
+        call = judge.Call(scope.service or guessed_service(environ, headers, target.path))
+        try:
+            return self.handled(environ, start_response, target, headers, scope, call, unsigned)
+        except ConnectionError:
+            raise  # the client or a fault hung up: the server's to notice
+        except Exception as error:
+            # Whatever breaks in here breaks the test that met it: never an answer that looks like AWS's.
+            traceback.print_exc(file=sys.stderr)
+            what = f"the stand-in failed: {type(error).__name__}: {error}"
+            self.record.violated(call, [what])
+            return as_response(answers.error(call.service, 500, "StrictFailure", what))(environ, start_response)
+
+    def handled(self, environ, start_response, target, headers, scope, call, unsigned):
+        body = decode(call, environ, headers, target, unsigned)
         entry = self.record.arrived(call)
+        fault = None
         if call.violations:
-            reply = answers.error(service, 400, "StrictViolation", "; ".join(call.violations))
-            return self.answered(entry, reply)(environ, start_response)
-        fault = self.faults.take(call)
-        if fault:
-            entry["fault"] = next(kind for kind in ("error", "stall_seconds", "drop_before", "drop_after") if kind in fault)
-            time.sleep(fault.get("stall_seconds", 0))
-            if "drop_before" in fault:
+            reply = answers.error(call.service, 400, "StrictViolation", "; ".join(call.violations))
+            response = answered(entry, reply)
+        else:
+            fault = self.faults.take(call)
+            if fault:
+                entry["fault"] = next(kind for kind in KINDS if kind in fault)
+                time.sleep(fault.get("stall_seconds", 0))
+            if fault and "drop_before" in fault:
                 hang_up(environ)
-            if error := fault.get("error"):
-                reply = answers.error(service, error["status"], error["code"], error["message"], error.get("reason"))
-                return self.answered(entry, reply)(environ, start_response)
-        response = self.carried_out(environ, call, scope, body, entry)
+            if fault and "error" in fault:
+                error = fault["error"]
+                reply = answers.error(call.service, error["status"], error["code"], error["message"], error.get("reason"))
+                response = answered(entry, reply)
+            else:
+                response = self.carried_out(environ, call, scope, body, entry)
         if fault and "drop_after" in fault:
             response.get_data()
             hang_up(environ)
         return response(environ, start_response)
 
-    def decoded(self, environ, headers, target, service, unsigned):
-        """The call and its body, where it is not moto's to read it."""
-        call = judge.Call(service)
-        if service not in judge.VERSIONS:
-            describe_unjudged(call, environ, headers, target)
-            return call, None
-        call.violations += unsigned
-        body = read_body(environ)
-        try:
-            if service == "ec2":
-                text = body.decode() if environ["REQUEST_METHOD"] == "POST" else target.query
-                judge.judge_form(call, text)
-                environ["wsgi.input"] = io.BytesIO(body)
-                environ["CONTENT_LENGTH"] = str(len(body))
-            else:
-                judge.judge_rest(call, environ["REQUEST_METHOD"], target.path, target.query, headers, body)
-        except ValueError as error:  # not UTF-8, not a form
-            call.wrong("request", f"undecodable: {error}")
-        return call, body
-
     def carried_out(self, environ, call, scope, body, entry):
+        if call.service == "ebs":
+            try:
+                reply = ebs.handle(call, get_account_id_from(scope.access_key), scope.region)
+            except answers.AwsError as error:
+                reply = answers.error("ebs", error.status, error.code, error.message, error.reason)
+            return answered(entry, reply)
+        if call.service not in judge.VERSIONS:
+            return noted(entry, Response.from_app(self.moto, environ))
         try:
-            if call.service == "ebs":
-                account = get_account_id_from(scope.access_key)
-                try:
-                    reply = ebs.handle(call, account, scope.region)
-                except answers.AwsError as error:
-                    reply = answers.error("ebs", error.status, error.code, error.message, error.reason)
-                return self.answered(entry, reply)
-            if call.service == "scheduler":
-                environ["wsgi.input"] = io.BytesIO(body)
-            if call.service in judge.VERSIONS:
-                with ebs.LOCK:
-                    response = Response.from_app(self.moto, environ, buffered=True)
-            else:
-                response = Response.from_app(self.moto, environ)
-        except Exception as error:
-            # Whatever breaks in here breaks the test that met it: never an answer that looks like AWS's.
-            traceback.print_exc(file=sys.stderr)
-            what = f"the stand-in failed: {type(error).__name__}: {error}"
-            with self.record.lock:
-                self.record.violated(call, [what])
-            return self.answered(entry, answers.error(call.service, 500, "StrictFailure", what))
-        entry["status"] = response.status_code
-        if response.status_code >= 400:
-            entry["error_code"] = error_code(response)
-            if response.status_code >= 500 and call.service in judge.VERSIONS:
-                with self.record.lock:
-                    self.record.violated(call, [f"moto answered {response.status_code}"])
-        return response
+            with ebs.LOCK:
+                response = Response.from_app(self.moto, environ, buffered=True)
+        except Exception:
+            entry["status"], entry["error_code"] = 500, "StrictFailure"
+            raise
+        if response.status_code >= 500:
+            self.record.violated(call, [f"moto answered {response.status_code}"])
+        if call.service == "scheduler" and response.status_code >= 400:
+            # moto names the error in the body only; AWS's clients look at the header first.
+            value = response.get_json()
+            return answered(entry, answers.error("scheduler", response.status_code, value["__type"], value["message"]))
+        return noted(entry, response)
 
-    def answered(self, entry, reply):
-        entry["status"], entry["error_code"] = reply.status, reply.error
-        return Response(reply.body, reply.status, reply.headers)
+
+def decode(call, environ, headers, target, unsigned):
+    """Reads and judges the request into the call. Returns the body where it is not moto's alone to read it."""
+    if call.service not in judge.VERSIONS:
+        describe_unjudged(call, environ, headers, target)
+        return None
+    call.violations += unsigned
+    body = rewound(environ)
+    try:
+        if call.service == "ec2":
+            judge.judge_form(call, body.decode() if environ["REQUEST_METHOD"] == "POST" else target.query)
+        else:
+            judge.judge_rest(call, environ["REQUEST_METHOD"], target.path, target.query, headers, body)
+    except ValueError as error:  # not UTF-8, not a form
+        call.wrong("request", f"undecodable: {error}")
+    return body
+
+
+def as_response(reply):
+    return Response(reply.body, reply.status, reply.headers)
+
+
+def answered(entry, reply):
+    entry["status"], entry["error_code"] = reply.status, reply.error
+    return as_response(reply)
+
+
+def noted(entry, response):
+    entry["status"] = response.status_code
+    if response.status_code >= 400:
+        entry["error_code"] = error_code(response)
+    return response
 
 
 def read_headers(environ):
@@ -160,31 +178,33 @@ def read_body(environ):
     return body
 
 
+def rewound(environ):
+    """The body, which moto can read once more."""
+    body = read_body(environ)
+    environ["wsgi.input"] = io.BytesIO(body)
+    environ["CONTENT_LENGTH"] = str(len(body))
+    return body
+
+
 def guessed_service(environ, headers, path):
     """Of a request without a scope, so that an unsigned one of a judged service does not pass as one of S3."""
     if re.fullmatch(r"/snapshots(/completion/[^/]+|/snap-.*)?", path):
         return "ebs"
     if re.match(r"/schedule(s|-groups)(/|$)", path):
         return "scheduler"
-    if headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
-        body = read_body(environ)
-        environ["wsgi.input"] = io.BytesIO(body)
-        environ["CONTENT_LENGTH"] = str(len(body))
-        if f"Version={judge.VERSIONS['ec2']}".encode() in body:
-            return "ec2"
+    form = headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
+    if form and f"Version={judge.VERSIONS['ec2']}".encode() in rewound(environ):
+        return "ec2"
     return "s3"
 
 
 def describe_unjudged(call, environ, headers, target):
     """Names a request of another service as far as that is easy: those are moto's alone to judge."""
+    form = headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
     if name := headers.get("x-amz-target"):
-        body = read_body(environ)
-        environ["wsgi.input"] = io.BytesIO(body)
-        call.action, call.parameters = name.rpartition(".")[2], json.loads(body or b"{}")
-    elif headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
-        body = read_body(environ)
-        environ["wsgi.input"] = io.BytesIO(body)
-        call.parameters = dict(parse_qsl(body.decode(), keep_blank_values=True))
+        call.action, call.parameters = name.rpartition(".")[2], json.loads(rewound(environ) or b"{}")
+    elif form and call.service != "s3":
+        call.parameters = dict(parse_qsl(rewound(environ).decode(), keep_blank_values=True))
         call.action = call.parameters.pop("Action", environ["REQUEST_METHOD"])
     else:
         call.action = environ["REQUEST_METHOD"]

@@ -3,6 +3,7 @@
 import re
 
 from moto.core.responses import ActionResult
+from moto.core.utils import utcnow
 from moto.ec2.exceptions import (
     EC2ClientError,
     InvalidAMIIdError,
@@ -15,7 +16,6 @@ from moto.ec2.models.amis import Ami
 from moto.ec2.responses.amis import AmisResponse
 from moto.ec2.responses.elastic_block_store import ElasticBlockStore
 from moto.ec2.utils import convert_tag_spec, random_ami_id
-from moto.core.utils import utcnow
 
 from blocks import DirectSnapshot
 
@@ -144,6 +144,30 @@ def registered_mappings(backend, parameters):
     return result
 
 
+def specified_tags(parameters, taggable):
+    """{resource type: {key: value}} of TagSpecifications, checked before anything is made."""
+    tags = convert_tag_spec(parameters.get("TagSpecifications", []))
+    if unknown := set(tags) - taggable:
+        fail("InvalidParameterValue", f"{sorted(unknown)} is not taggable here: only {sorted(taggable)}")
+    for some in tags.values():
+        check_tags(some)
+    return tags
+
+
+def check_tags(tags):
+    for key, value in tags.items():
+        if not 1 <= len(key) <= 128 or len(value or "") > 256:
+            fail("InvalidParameterValue", f"Tag keys have 1 to 128 characters, values up to 256: {key!r}")
+
+
+def create_tags(original):
+    def method(self, resource_ids, tags):
+        check_tags(tags)
+        return original(self, resource_ids, tags)
+
+    return method
+
+
 def register_image(self):
     backend, parameters = self.ec2_backend, self.params
     name = parameters["Name"]
@@ -161,9 +185,7 @@ def register_image(self):
         fail("InvalidParameterCombination", "TpmSupport v2.0 needs BootMode=uefi")
     if parameters.get("Architecture", "").startswith("arm64") and parameters.get("BootMode") == "legacy-bios":
         fail("InvalidParameterCombination", "arm64 images boot by UEFI only")
-    tags = convert_tag_spec(parameters.get("TagSpecifications", []))
-    if set(tags) - {"image"}:
-        fail("InvalidParameterValue", f"{sorted(set(tags) - {'image'})} is not taggable by RegisterImage: only image")
+    tags = specified_tags(parameters, {"image"})
     mappings = registered_mappings(backend, parameters)
     self.error_on_dryrun()
     image = StrictAmi(backend, parameters, mappings, tags.get("image", {}))
@@ -210,4 +232,5 @@ def apply():
     AmisResponse.register_image = register_image
     ElasticBlockStore.describe_snapshots = describe_snapshots(ElasticBlockStore.describe_snapshots)
     EC2Backend.delete_snapshot = delete_snapshot(EC2Backend.delete_snapshot)
+    EC2Backend.create_tags = create_tags(EC2Backend.create_tags)
     EC2Backend.create_volume = create_volume(EC2Backend.create_volume)

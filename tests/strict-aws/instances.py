@@ -11,9 +11,8 @@ from moto.ec2.models.subnets import Subnet
 from moto.ec2.responses._base_response import EC2BaseResponse
 from moto.ec2.responses.elastic_network_interfaces import ElasticNetworkInterfaces
 from moto.ec2.responses.instances import InstanceResponse
-from moto.ec2.utils import convert_tag_spec
 
-from images import check_ebs, fail, find_image, usable_snapshot
+from images import check_ebs, fail, find_image, specified_tags, usable_snapshot
 
 TAGGABLE = {"instance", "volume", "network-interface"}
 GONE = ("terminated", "shutting-down")
@@ -43,9 +42,7 @@ def run_instances(original):
         image = find_image(backend, parameters["ImageId"])
         zone = check_network(backend, parameters)
         check_type(backend, image, parameters.get("InstanceType", "m1.small"), zone)
-        tags = convert_tag_spec(parameters.get("TagSpecifications", []))
-        if set(tags) - TAGGABLE:
-            raise NotImplementedError(f"RunInstances that tags {sorted(set(tags) - TAGGABLE)}")
+        tags = specified_tags(parameters, TAGGABLE)
         volumes = planned_volumes(backend, image, parameters.get("BlockDeviceMappings", []))
         self.error_on_dryrun()
         existing = set(backend.enis)

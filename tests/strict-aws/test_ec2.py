@@ -1,7 +1,5 @@
 """Images, instances and what hangs on them, driven by boto3."""
 
-import hashlib
-
 import pytest
 
 from test_ebs import block, made, refused
@@ -93,6 +91,9 @@ def test_wrong_images_are_refused(server, snapshot):
     no("InvalidParameterCombination", VirtualizationType="paravirtual")
     no("InvalidParameterCombination", BootMode="uefi-preferred")  # with a TPM
     no("InvalidAMIName.Malformed", Name="a*b")
+    too_long = {"ResourceType": "image", "Tags": [{"Key": "k", "Value": "v" * 257}]}
+    no("InvalidParameterValue", TagSpecifications=[too_long])
+    no("InvalidParameterValue", TagSpecifications=[{**too_long, "ResourceType": "snapshot"}])
     big = made(server, {}, VolumeSize=2)
     no("InvalidBlockDeviceMapping", BlockDeviceMappings=[{**root, "Ebs": {"SnapshotId": big, "VolumeSize": 1}}])
     server.client("ec2").delete_snapshot(SnapshotId=pending)  # a pending one can go
@@ -186,6 +187,20 @@ def test_launches_that_cannot_be_are_refused(server, snapshot, subnet, network):
     ec2.terminate_instances(InstanceIds=[instance])
     ec2.deregister_image(ImageId=image)
     no("InvalidAMIID.Unavailable")
+
+
+def test_a_launch_without_interfaces_takes_its_own_with_it(server, snapshot, subnet, network):
+    ec2 = server.client("ec2")
+    image = registered(server, "plain", snapshot)
+    launch = launch_parameters(image, subnet, network[1], SubnetId=subnet[0], SecurityGroupIds=[network[1]],
+                               PrivateIpAddress=subnet[1] + "8")  # fmt: skip
+    del launch["NetworkInterfaces"]
+    instance = ec2.run_instances(**launch)["Instances"][0]
+    assert (instance["PrivateIpAddress"], instance["SubnetId"]) == (subnet[1] + "8", subnet[0])
+    refused("InvalidIPAddress.InUse", 400, ec2.run_instances, **launch)
+    ec2.terminate_instances(InstanceIds=[instance["InstanceId"]])
+    left = server.strict("GET", "inventory?tag=run")
+    assert (left["volumes"], left["network_interfaces"]) == ([], [])
 
 
 def test_what_is_not_to_be_deleted_stays(server, snapshot, subnet, network):
