@@ -1,9 +1,11 @@
-"""A server per test module, and clients of the vendor's making for it."""
+"""A server, emptied for each test module, and clients of the vendor's making for it."""
 
 import json
 import re
 import subprocess
 import sys
+import tempfile
+import time
 import urllib.request
 from pathlib import Path
 from urllib.error import HTTPError
@@ -49,21 +51,33 @@ class Server:
         return json.loads(body)
 
 
+@pytest.fixture(scope="session")
+def process():
+    command = [sys.executable, HERE / "serve.py", "--port", "0"]
+    # Read by its name: a handle that is shared with the server would move the place where that writes.
+    with tempfile.NamedTemporaryFile() as log, subprocess.Popen(command, stderr=log) as running:
+        try:
+            until = time.monotonic() + 60
+            while not (found := re.search(r"Running on (http://\S+)", said(log.name))):
+                if running.poll() is not None or time.monotonic() > until:
+                    raise RuntimeError(f"the stand-in did not start: {said(log.name)}")
+                time.sleep(0.05)
+            yield Server(found[1])
+        finally:
+            running.terminate()
+            running.wait(10)
+            print(said(log.name))
+
+
+def said(log):
+    return Path(log).read_text()
+
+
 @pytest.fixture(scope="module")
-def server():
-    process = subprocess.Popen(
-        [sys.executable, HERE / "serve.py", "--port", "0"], stderr=subprocess.PIPE, text=True
-    )
-    seen = []
-    for line in process.stderr:
-        seen.append(line)
-        if found := re.search(r"Running on (http://\S+)", line):
-            break
-    else:
-        raise RuntimeError(f"the stand-in did not start: {''.join(seen)}")
-    yield Server(found[1])
-    process.terminate()
-    print(process.communicate()[1])
+def server(process):
+    """Empty: what moto forgets at its reset, we forget too."""
+    assert process.raw("POST", "/moto-api/reset")[0] == 200
+    return process
 
 
 @pytest.fixture(autouse=True)

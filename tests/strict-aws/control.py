@@ -92,5 +92,6 @@ def disk(snapshot_id):
         snapshot = backend.snapshots.get(snapshot_id)
         if isinstance(snapshot, DirectSnapshot):
             size = snapshot.volume_size * PER_GIB * BLOCK
-            return Response(snapshot.image(), 200, {"Content-Length": str(size)}, content_type="application/octet-stream")
+            headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
+            return Response(snapshot.image(), 200, headers)
     return reply({"error": f"no snapshot {snapshot_id} with content"}, 404)

@@ -93,8 +93,7 @@ class Gateway:
                 hang_up(environ)
             if fault and "error" in fault:
                 error = fault["error"]
-                reply = answers.error(call.service, error["status"], error["code"], error["message"], error.get("reason"))
-                response = answered(entry, reply)
+                response = answered(entry, answers.error(call.service, **error))
             else:
                 response = self.carried_out(environ, call, scope, body, entry)
         if fault and "drop_after" in fault:

@@ -99,7 +99,8 @@ def check_ebs(ebs, snapshot, device):
         fail("MissingParameter", f"The request must contain the parameter size or snapshotId for {device}")
     if snapshot is not None and size is not None and size < snapshot.volume_size:
         fail("InvalidBlockDeviceMapping",
-             f"Volume of size {size}GB is smaller than snapshot '{snapshot.id}', expect size >= {snapshot.volume_size}GB")
+             f"Volume of size {size}GB is smaller than snapshot '{snapshot.id}', expect size >= "
+             f"{snapshot.volume_size}GB")
     if kind in ("io1", "io2") and "Iops" not in ebs:
         fail("MissingParameter", f"The parameter iops must be specified for {kind} volumes.")
     if "Iops" in ebs and kind not in ("gp3", "io1", "io2"):

@@ -142,7 +142,8 @@ def check_network(backend, parameters):
             if group is None:
                 fail("InvalidGroup.NotFound", f"The security group '{group_id}' does not exist")
             if group.vpc_id != subnet.vpc_id:
-                fail("InvalidParameter", f"Security group {group_id} and subnet {subnet.id} belong to different networks.")
+                fail("InvalidParameter",
+                     f"Security group {group_id} and subnet {subnet.id} belong to different networks.")
         addresses = [nic["PrivateIpAddress"]] if "PrivateIpAddress" in nic else []
         addresses += [a["PrivateIpAddress"] for a in nic.get("PrivateIpAddresses", [])]
         for address in addresses:
@@ -180,16 +181,17 @@ def check_type(backend, image, name, zone):
     data = INSTANCE_TYPES[name]
     architectures = data["ProcessorInfo"]["SupportedArchitectures"]
     if image.architecture not in architectures:
-        fail("InvalidParameterValue", f"The architecture '{','.join(architectures)}' of the specified instance type does "
-             f"not match the architecture '{image.architecture}' of the specified AMI.")
+        fail("InvalidParameterValue", f"The architecture '{','.join(architectures)}' of the specified instance type "
+             f"does not match the architecture '{image.architecture}' of the specified AMI.")
     if image.virtualization_type not in data["SupportedVirtualizationTypes"]:
-        fail("InvalidParameterCombination", f"Virtualization type '{image.virtualization_type}' is not supported by {name}.")
+        fail("InvalidParameterCombination",
+             f"Virtualization type '{image.virtualization_type}' is not supported by {name}.")
     if image.boot_mode in ("uefi", "legacy-bios") and image.boot_mode not in data["SupportedBootModes"]:
         fail("InvalidParameterValue", f"The {name} instance type does not support an AMI with a boot mode of "
              f"{image.boot_mode}. Specify an instance type that supports it, and try again.")
     if data["NetworkInfo"]["EnaSupport"] == "required" and not image.ena_support:
-        fail("InvalidParameterCombination", "Enhanced networking with the Elastic Network Adapter (ENA) is required for "
-             f"the '{name}' instance type. Ensure that you are using an AMI that is enabled for ENA.")
+        fail("InvalidParameterCombination", "Enhanced networking with the Elastic Network Adapter (ENA) is required "
+             f"for the '{name}' instance type. Ensure that you are using an AMI that is enabled for ENA.")
     if image.tpm_support and data.get("NitroTpmSupport") == "unsupported":
         fail("InvalidParameterValue", f"The {name} instance type does not support an AMI with NitroTPM")
     zone = zone or f"{backend.region_name}a"

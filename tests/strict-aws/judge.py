@@ -161,7 +161,8 @@ def judge_rest(call, method, path, query, headers, body):
 
 @cache
 def _route(uri):
-    return re.compile(re.sub(r"\\{(\w+?)\\}", r"(?P<\1>[^/]+)", re.sub(r"\\{(\w+?)\\\+\\}", r"(?P<\1>.+)", re.escape(uri))))
+    greedy = re.sub(r"\\{(\w+)\\\+\\}", r"(?P<\1>.+)", re.escape(uri))
+    return re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", greedy))
 
 
 def _json_body(call, shape, body):

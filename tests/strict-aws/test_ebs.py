@@ -119,7 +119,8 @@ def test_a_child_inherits_and_tells_what_changed(server):
     disk = list(server.disk(child))
     assert len(disk) == 2048
     assert all(data == written.get(index, bytes(BLOCK)) for index, data in enumerate(disk))
-    refused("ValidationException", 400, ebs.list_changed_blocks, FirstSnapshotId=made(server, {}), SecondSnapshotId=child)
+    other = made(server, {})
+    refused("ValidationException", 400, ebs.list_changed_blocks, FirstSnapshotId=other, SecondSnapshotId=child)
     refused("ValidationException", 400, ebs.start_snapshot, VolumeSize=1, ParentSnapshotId=child, Encrypted=True)
 
 

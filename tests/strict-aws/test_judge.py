@@ -18,7 +18,8 @@ STRINGS = [
     "a", "aaa", "123456789012", "snap-0123456789abcdef0", "10.0.0.1", "fcap-0123456789abcdef0",
     "fcapassoc-0123456789abcdef0", "arn:aws:kms:eu-central-1:123456789012:key/a", "arn:aws:iam::123456789012:role/a",
     "arn:aws:scheduler:eu-central-1:123456789012:schedule-group/a", "arn:aws:sqs:eu-central-1:123456789012:dead",
-    "arn:aws:ec2:eu-central-1:123456789012:placement-group/a", "arn:aws:secretsmanager:eu-central-1:123456789012:secret:a",
+    "arn:aws:ec2:eu-central-1:123456789012:placement-group/a",
+    "arn:aws:secretsmanager:eu-central-1:123456789012:secret:a",
     "arn:aws:outposts:eu-central-1:123456789012:outpost/op-01234567890abcdef",
 ]  # fmt: skip
 WHEN = datetime.datetime(2030, 1, 2, 3, 4, 5, tzinfo=datetime.timezone.utc)
@@ -164,7 +165,7 @@ SCHEDULE = {
     ("ebs", "POST", "/snapshots", {}, b'{"VolumeSize": true}', "a JSON bool where VolumeSize is a long"),
     ("ebs", "POST", "/snapshots", {}, b'{"VolumeSize": 1, "Size": 1}', "Size: unknown member"),
     ("ebs", "POST", "/snapshots", {}, b'{"VolumeSize": 1, "Timeout": 9}', "Timeout: is 9, below 10"),
-    ("scheduler", "POST", "/schedules/a", {}, json.dumps({**SCHEDULE, "Expression": 1}).encode(), "Expression: unknown"),
+    ("scheduler", "POST", "/schedules/a", {}, json.dumps({**SCHEDULE, "Other": 1}).encode(), "Other: unknown"),
     ("scheduler", "POST", "/schedules/a", {}, b"{}", "Target: required by"),
     ("scheduler", "POST", "/schedules/a%20b", {}, json.dumps(SCHEDULE).encode(), "'a b' does not match"),
     ("scheduler", "POST", "/schedules/a", {},
