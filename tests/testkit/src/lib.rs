@@ -8,8 +8,10 @@ pub mod proxy;
 pub mod s3_server;
 mod server;
 mod skip;
+pub mod strict_aws;
 
 pub use azurite::AzuriteServer;
 pub use proxy::{CountingProxy, ProxyCounts, ProxyFault};
 pub use s3_server::S3Server;
 pub use skip::skip;
+pub use strict_aws::StrictAws;

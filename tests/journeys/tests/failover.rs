@@ -1,0 +1,128 @@
+//! The bad day: a site's VMs become instances in a strict stand-in for AWS, read back by the vendor's client.
+
+mod failover {
+    pub mod cloud;
+}
+
+use failover::cloud::{Cloud, RUN_TAG};
+use journeys::*;
+use serde_json::{Value, json};
+use std::fs;
+
+/// A root that boots by BIOS, and a VM with a data disk, most of it empty.
+fn two_vms(cloud: &Cloud) -> bool {
+    let site = &cloud.site;
+    let fstab = "UUID=5a7e517e-0000-4000-8000-00000000d15c / ext4 defaults 0 1\n";
+    if !make_guest(&site.path("dc01.raw"), fstab) || !make_guest(&site.path("db.raw"), fstab) {
+        return false;
+    }
+    make_random(&site.path("data.raw"), 3 * MIB, 7);
+    // Behind what is written: a hole, a little data across a block's end, a hole, and an odd end.
+    let data = fs::File::options()
+        .write(true)
+        .open(site.path("data.raw"))
+        .expect("opens");
+    data.set_len(40 * MIB + 4096).expect("sized");
+    std::os::unix::fs::FileExt::write_all_at(&data, &[5; 8192], 20 * MIB - 4096).expect("written");
+    site.configure(&[
+        ("dc01", &site.disks(&["dc01.raw"])),
+        ("db", &site.disks(&["db.raw", "data.raw"])),
+    ]);
+    site.sync();
+    true
+}
+
+#[test]
+fn a_rehearsal_brings_the_vms_up_as_they_were_and_takes_them_away() {
+    let cloud = Cloud::new();
+    if !two_vms(&cloud) {
+        return;
+    }
+    let plan = cloud.plan("");
+    let rounds = cloud
+        .site
+        .restore(&["failover", &plan, "--test", "--dry-run", "--json"])
+        .ok()
+        .json();
+    assert_eq!(rounds["rounds"][0], json!(["deadline"]));
+    assert_eq!(
+        cloud.aws.requests("StartSnapshot").len(),
+        0,
+        "a dry run asks nothing of the cloud"
+    );
+
+    let up = cloud
+        .site
+        .restore(&["failover", &plan, "--test", "--json"])
+        .exits(3)
+        .json();
+    assert_eq!(up["state"], "up");
+    let run = up["run"].as_str().expect("an id").to_owned();
+    let vms = up["vms"].as_array().expect("VMs");
+    for (vm, disks) in vms.iter().zip([&["dc01.raw"][..], &["db.raw", "data.raw"]]) {
+        assert_eq!(vm["state"], "serves", "{vm}");
+        for (device, disk) in ["/dev/sda1", "/dev/sdf"].iter().zip(disks) {
+            let back = cloud.site.shown("back.raw");
+            let told = cloud.aws.account(&[
+                "disk",
+                vm["instance"].as_str().expect("an id"),
+                device,
+                &back,
+            ]);
+            assert_eq!(
+                (&told["boot_mode"], &told["ena"]),
+                (&json!("legacy-bios"), &json!(true))
+            );
+            cloud.assert_same_disk(disk, &back);
+        }
+    }
+    assert_eq!(cloud.aws.violations(), Vec::<Value>::new());
+
+    // Everything is of the run, in the isolated network, and has a deadline.
+    let state = cloud.aws.account(&["state", RUN_TAG, &run]);
+    let count = |kind: &str| state[kind].as_array().expect("a list").len();
+    let all = [
+        "instances",
+        "images",
+        "snapshots",
+        "volumes",
+        "network_interfaces",
+    ]
+    .map(count);
+    assert_eq!(all, [2, 2, 3, 3, 2]);
+    for instance in state["instances"].as_array().expect("a list") {
+        assert_eq!(
+            instance["VpcId"], cloud.network["test"]["vpc"],
+            "{instance}"
+        );
+        assert_eq!(instance["MetadataOptions"]["HttpTokens"], "required");
+    }
+    let schedule = &cloud.aws.requests("CreateSchedule")[0];
+    assert_eq!(
+        schedule["parameters"]["Target"]["Input"],
+        json!(format!("{{\"run\":\"{run}\"}}"))
+    );
+    // Holes of 512 KiB were not sent.
+    assert!(cloud.aws.requests("PutSnapshotBlock").len() < 140);
+
+    // The site is not harmed: it goes on capturing.
+    cloud.site.sync();
+    let listed = cloud.site.restore(&["runs", "--json"]).ok().json();
+    assert_eq!(listed["runs"][0]["state"], "up");
+    // The same command has nothing left to do, and says where all is.
+    let again = cloud
+        .site
+        .restore(&["failover", &plan, "--test", "--json"])
+        .exits(3)
+        .json();
+    assert_eq!(again["vms"][1]["instance"], vms[1]["instance"]);
+
+    cloud.site.restore(&["undo", &run]).ok().says(&["undone"]);
+    assert_eq!(cloud.aws.count(RUN_TAG, &run), 0);
+    assert_eq!(cloud.aws.requests("DeleteSchedule").len(), 1);
+    assert_eq!(cloud.aws.violations(), Vec::<Value>::new());
+    cloud.site.restore(&["undo", &run]).ok();
+    let report =
+        fs::read_to_string(cloud.site.path(&format!("runs/run-{run}.html"))).expect("the page");
+    assert!(report.contains("2 of 2 VMs serve"), "{report}");
+}

@@ -1,0 +1,81 @@
+//! A site whose vault is in an account, and the account.
+
+use std::path::Path;
+
+use journeys::*;
+use serde_json::Value;
+use testkit::StrictAws;
+
+/// What a run's resources are tagged with.
+pub const RUN_TAG: &str = "sparesite-run";
+
+pub struct Cloud {
+    pub aws: StrictAws,
+    pub site: Site,
+    /// Recovery and test network: ids of the VPC, its security group, its subnets.
+    pub network: Value,
+}
+
+impl Cloud {
+    pub fn new() -> Self {
+        let aws = StrictAws::start();
+        aws.create_bucket("vault");
+        let vault = Where {
+            url: "s3://vault/site1".into(),
+            env: aws.env(),
+        };
+        let site = Site::on(vault);
+        let network = aws.account(&["network"]);
+        Cloud { aws, site, network }
+    }
+
+    /// A plan of dc01 and, after it, db; with what stands in `more` at its end.
+    pub fn plan(&self, more: &str) -> String {
+        let subnet = |kind: &str, place: usize| {
+            self.network[kind]["subnets"][place]
+                .as_str()
+                .expect("an id")
+                .to_owned()
+        };
+        let mut text = String::from(
+            "name = \"whole-site\"\ncloud = \"aws\"\nregion = \"eu-central-1\"\n\
+             [deadline]\nsweep = \"arn:aws:states:eu-central-1:123456789012:stateMachine:sweep\"\n\
+             role = \"arn:aws:iam::123456789012:role/deadline\"\n",
+        );
+        for (place, zone) in ["a", "b"].into_iter().enumerate() {
+            text += &format!(
+                "[[subnet]]\nname = \"servers-{zone}\"\nid = \"{}\"\ntest = \"{}\"\nrange = \"10.20.{}.0/24\"\nzone = \"eu-central-1{zone}\"\n",
+                subnet("recovery", place),
+                subnet("test", place),
+                place + 1,
+            );
+        }
+        let group = self.network["recovery"]["security_group"]
+            .as_str()
+            .expect("an id");
+        text += "[[group]]\nname = \"first\"\n[[group]]\nname = \"second\"\n";
+        for (name, group_name) in [("dc01", "first"), ("db", "second")] {
+            text += &format!(
+                "[[vm]]\nname = \"{name}\"\ngroup = \"{group_name}\"\ninstance = [\"t3a.medium\", \"t3.medium\"]\n\
+                 subnet = [\"servers-a\", \"servers-b\"]\nsecurity_groups = [\"{group}\"]\ntags = {{ owner = \"it\" }}\n",
+            );
+        }
+        let path = self.site.path("plan.toml");
+        std::fs::write(&path, text + more).expect("written");
+        self.site.shown("plan.toml")
+    }
+
+    /// `back` has the bytes of the site's disk, and zeroes behind its end.
+    #[track_caller]
+    pub fn assert_same_disk(&self, disk: &str, back: &str) {
+        let length = std::fs::metadata(self.site.path(disk))
+            .expect("there")
+            .len();
+        let file = std::fs::File::options()
+            .write(true)
+            .open(back)
+            .expect("opens");
+        file.set_len(length).expect("cut to the disk's size");
+        assert_same(&self.site.path(disk), Path::new(back));
+    }
+}

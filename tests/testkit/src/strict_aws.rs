@@ -1,0 +1,142 @@
+//! EC2, EBS direct and EventBridge Scheduler by the strict stand-in (`tests/strict-aws`), with S3 beside them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::http1::{self, Message};
+use crate::server::{Server, cache, find};
+
+/// A stand-in; what it holds goes with it.
+#[derive(Debug)]
+pub struct StrictAws {
+    server: Server,
+}
+
+fn python() -> PathBuf {
+    find(
+        "SPARESITE_PYTHON",
+        "python3",
+        &[cache().join("venv/bin/python")],
+    )
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../strict-aws")
+        .join(name)
+}
+
+impl StrictAws {
+    pub fn start() -> Self {
+        let arguments = [
+            script("serve.py").display().to_string(),
+            "--port".into(),
+            "0".into(),
+        ];
+        StrictAws {
+            server: Server::start(&python(), |_| arguments.to_vec()),
+        }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.server.port
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.server.port)
+    }
+
+    /// The environment of a program that uses this account, S3 included.
+    pub fn env(&self) -> BTreeMap<String, String> {
+        self.env_through(self.server.port)
+    }
+
+    /// The same, by way of a proxy on another port.
+    pub fn env_through(&self, port: u16) -> BTreeMap<String, String> {
+        let pairs = [
+            ("AWS_ACCESS_KEY_ID", "AKIATESTTESTTESTTEST".to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", "test-secret".to_owned()),
+            ("AWS_REGION", "eu-central-1".to_owned()),
+            ("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{port}")),
+        ];
+        pairs.map(|(name, value)| (name.to_owned(), value)).into()
+    }
+
+    /// A new bucket.
+    pub fn create_bucket(&self, name: &str) {
+        let response = self.send("PUT", &format!("/{name}"), b"");
+        assert_eq!(response.status(), 200, "bucket {name}: {response:?}");
+    }
+
+    fn send(&self, method: &str, target: &str, body: &[u8]) -> Message {
+        let request = Message {
+            start: format!("{method} {target} HTTP/1.1"),
+            headers: Vec::new(),
+            body: body.to_vec(),
+        };
+        http1::exchange(self.server.port, &request).expect("the stand-in answers")
+    }
+
+    /// The stand-in's own control: `requests`, `violations`, `faults`, `inventory?…`, `reset`.
+    pub fn control(&self, method: &str, what: &str, body: Option<Value>) -> Value {
+        let body = body.map(|body| body.to_string()).unwrap_or_default();
+        let response = self.send(method, &format!("/strict/{what}"), body.as_bytes());
+        let text = String::from_utf8_lossy(&response.body).into_owned();
+        assert_eq!(response.status(), 200, "{what}: {text}");
+        serde_json::from_str(&text).unwrap_or(Value::Null)
+    }
+
+    /// From now on requests fail as these say (see `tests/strict-aws/README.md`).
+    pub fn faults(&self, faults: Value) {
+        self.control("POST", "faults", Some(faults));
+    }
+
+    pub fn no_faults(&self) {
+        self.control("DELETE", "faults", None);
+    }
+
+    /// All that departed from the vendor's models.
+    pub fn violations(&self) -> Vec<Value> {
+        let found = self.control("GET", "violations", None);
+        found.as_array().expect("a list").clone()
+    }
+
+    /// Requests of an action, in their order: parameters and how each was answered.
+    pub fn requests(&self, action: &str) -> Vec<Value> {
+        let all = self.control("GET", "requests", None);
+        let of = |request: &&Value| request["action"] == json!(action);
+        all.as_array()
+            .expect("a list")
+            .iter()
+            .filter(of)
+            .cloned()
+            .collect()
+    }
+
+    /// How many things of each kind exist that have this tag.
+    pub fn count(&self, tag: &str, value: &str) -> usize {
+        let found = self.control("GET", &format!("inventory?tag={tag}&value={value}"), None);
+        let kinds = found.as_object().expect("kinds").values();
+        kinds.map(|all| all.as_array().map_or(0, Vec::len)).sum()
+    }
+
+    /// `tests/strict-aws/account.py`: the account, made and read by the vendor's client.
+    pub fn account(&self, arguments: &[&str]) -> Value {
+        let mut command = Command::new(python());
+        command
+            .arg(script("account.py"))
+            .arg(self.url())
+            .args(arguments);
+        let ran = command.output().expect("python runs");
+        let text = String::from_utf8_lossy(&ran.stdout).into_owned();
+        assert!(
+            ran.status.success(),
+            "{arguments:?}: {text}{}",
+            String::from_utf8_lossy(&ran.stderr)
+        );
+        serde_json::from_str(&text).expect("JSON")
+    }
+}
