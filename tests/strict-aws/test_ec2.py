@@ -218,6 +218,11 @@ def test_what_is_not_to_be_deleted_stays(server, snapshot, subnet, network):
     ec2.delete_volume(VolumeId=volume)
     ec2.delete_network_interface(NetworkInterfaceId=eni)
     refused("InvalidVolume.NotFound", 400, ec2.delete_volume, VolumeId=volume)
+    # With the interface its address is free.
+    again = ec2.run_instances(**launch_parameters(image, subnet, network[1], **asked))["Instances"][0]
+    refused("InvalidParameterValue", 400, ec2.delete_network_interface,
+            NetworkInterfaceId=again["NetworkInterfaces"][0]["NetworkInterfaceId"])  # fmt: skip
+    ec2.terminate_instances(InstanceIds=[again["InstanceId"]])
 
 
 def test_descriptions_come_in_pages_and_by_tag(server, snapshot):
