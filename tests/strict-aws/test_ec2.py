@@ -124,6 +124,12 @@ def test_an_instance_has_its_images_disks_and_its_address(server, snapshot, subn
     (eni,) = ec2.describe_network_interfaces(Filters=[{"Name": "tag-key", "Values": ["run"]}])["NetworkInterfaces"]
     assert eni["TagSet"] == [{"Key": "run", "Value": "network-interface"}]
     assert [g["GroupId"] for g in eni["Groups"]] == [network[1]]
+    for key, value, found in (("tag:run", "instance", 1), ("tag-key", "run", 1), ("tag:run", "volume", 0)):
+        by_tag = ec2.describe_instances(Filters=[{"Name": key, "Values": [value]}])["Reservations"]
+        assert len(by_tag) == found
+    for call, name in (("describe_volumes", "Volumes"), ("describe_network_interfaces", "NetworkInterfaces")):
+        pages = ec2.get_paginator(call).paginate(PaginationConfig={"PageSize": 5})
+        assert len([item for page in pages for item in page[name]]) == len(getattr(ec2, call)()[name])
     left = server.strict("GET", "inventory?tag=run")
     assert (len(left["instances"]), len(left["volumes"]), len(left["network_interfaces"])) == (1, 2, 1)
 
