@@ -95,7 +95,11 @@ class Gateway:
                 error = fault["error"]
                 response = answered(entry, answers.error(call.service, **error))
             else:
-                response = self.carried_out(environ, call, scope, body, entry)
+                try:
+                    response = self.carried_out(environ, call, scope, body, entry)
+                except Exception:
+                    entry["status"], entry["error_code"] = 500, "StrictFailure"
+                    raise
         if fault and "drop_after" in fault:
             response.get_data()
             hang_up(environ)
@@ -110,12 +114,8 @@ class Gateway:
             return answered(entry, reply)
         if call.service not in judge.VERSIONS:
             return noted(entry, Response.from_app(self.moto, environ))
-        try:
-            with ebs.LOCK:
-                response = Response.from_app(self.moto, environ, buffered=True)
-        except Exception:
-            entry["status"], entry["error_code"] = 500, "StrictFailure"
-            raise
+        with ebs.LOCK:
+            response = Response.from_app(self.moto, environ, buffered=True)
         if response.status_code >= 500:
             self.record.violated(call, [f"moto answered {response.status_code}"])
         if call.service == "scheduler" and response.status_code >= 400:

@@ -29,11 +29,14 @@ def read(headers):
     found = HEADER.fullmatch(value)
     if not found:
         loose = re.search(r"Credential=([^/,\s]+)/[^/,\s]*/([^/,\s]*)/([^/,\s]*)/", value)
-        scope = Scope(loose[3], loose[2], loose[1]) if loose else Scope(None, None, None)
+        scope = Scope(loose[3].lower(), loose[2], loose[1]) if loose else Scope(None, None, None)
         return scope, ["authorization: not a well-formed SigV4 header"]
     wrong = []
     if not REGION.fullmatch(found["region"]):
         wrong.append(f"authorization: {found['region']!r} has not the form of a region")
+    service = found["service"].lower()  # as moto finds it, so that no spelling gets past the judge
+    if service != found["service"]:
+        wrong.append(f"authorization: the service is {service}, not {found['service']}")
     signed = found["signed"].split(";")
     if signed != sorted(set(signed)):
         wrong.append("authorization: SignedHeaders are not sorted or not unique")
@@ -52,4 +55,4 @@ def read(headers):
         wrong.append(f"x-amz-date: {date!r} has not the form yyyymmddThhmmssZ")
     elif date[:8] != found["date"]:
         wrong.append(f"x-amz-date: {date} is not of the day in the scope, {found['date']}")
-    return Scope(found["service"], found["region"], found["key"]), wrong
+    return Scope(service, found["region"], found["key"]), wrong

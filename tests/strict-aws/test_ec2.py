@@ -124,6 +124,12 @@ def test_an_instance_has_its_images_disks_and_its_address(server, snapshot, subn
     (eni,) = ec2.describe_network_interfaces(Filters=[{"Name": "tag-key", "Values": ["run"]}])["NetworkInterfaces"]
     assert eni["TagSet"] == [{"Key": "run", "Value": "network-interface"}]
     assert [g["GroupId"] for g in eni["Groups"]] == [network[1]]
+    for key, value, found in (("tag:run", "instance", 1), ("tag-key", "run", 1), ("tag:run", "volume", 0)):
+        by_tag = ec2.describe_instances(Filters=[{"Name": key, "Values": [value]}])["Reservations"]
+        assert len(by_tag) == found
+    for call, name in (("describe_volumes", "Volumes"), ("describe_network_interfaces", "NetworkInterfaces")):
+        pages = ec2.get_paginator(call).paginate(PaginationConfig={"PageSize": 5})
+        assert len([item for page in pages for item in page[name]]) == len(getattr(ec2, call)()[name])
     left = server.strict("GET", "inventory?tag=run")
     assert (len(left["instances"]), len(left["volumes"]), len(left["network_interfaces"])) == (1, 2, 1)
 
@@ -218,6 +224,11 @@ def test_what_is_not_to_be_deleted_stays(server, snapshot, subnet, network):
     ec2.delete_volume(VolumeId=volume)
     ec2.delete_network_interface(NetworkInterfaceId=eni)
     refused("InvalidVolume.NotFound", 400, ec2.delete_volume, VolumeId=volume)
+    # With the interface its address is free.
+    again = ec2.run_instances(**launch_parameters(image, subnet, network[1], **asked))["Instances"][0]
+    refused("InvalidParameterValue", 400, ec2.delete_network_interface,
+            NetworkInterfaceId=again["NetworkInterfaces"][0]["NetworkInterfaceId"])  # fmt: skip
+    ec2.terminate_instances(InstanceIds=[again["InstanceId"]])
 
 
 def test_descriptions_come_in_pages_and_by_tag(server, snapshot):

@@ -10,6 +10,7 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from botocore.exceptions import ClientError
 
 import judge
 
@@ -192,6 +193,7 @@ def replaced(name, old, new):
     (replaced("Authorization", "host;", ""), "host is not signed"),
     (replaced("Authorization", ";x-amz-date", ""), "x-amz-date is not signed"),
     (replaced("Authorization", "eu-central-1", "Frankfurt"), "has not the form of a region"),
+    (replaced("Authorization", "/ec2/", "/EC2/"), "the service is ec2, not EC2"),
     (replaced("Authorization", "Signature=", "Signature=x"), "not a well-formed"),
     (replaced("Authorization", "/aws4_request", ""), "not a well-formed"),
     (lambda headers: headers.update({"x-amz-security-token": "t"}), "x-amz-security-token is sent but not signed"),
@@ -214,3 +216,10 @@ def test_a_failure_of_the_stand_in_is_a_500_and_recorded(server):
     assert answer[0] == 500 and "StrictFailure" in answer[1]
     (violation,) = server.strict("GET", "violations")
     assert "NotImplementedError: RunInstances with a launch template" in violation["what"][0]
+    ec2, ebs = server.client("ec2"), server.client("ebs")
+    volume = ec2.create_volume(AvailabilityZone="eu-central-1a", Size=1)["VolumeId"]
+    snapshot = ec2.create_snapshot(VolumeId=volume)["SnapshotId"]
+    with pytest.raises(ClientError, match="StrictFailure"):
+        ebs.list_snapshot_blocks(SnapshotId=snapshot)
+    assert [r["status"] for r in server.strict("GET", "requests")] == [500, 200, 200, 500]
+    assert len(server.strict("GET", "violations")) == 2
