@@ -3,6 +3,8 @@
 
     account.py URL network [--zones N]      a recovery network and its isolated twin, as JSON
     account.py URL state TAG VALUE          what exists with a tag, as JSON
+    account.py URL interface SUBNET ADDRESS an interface that has an address, as JSON
+    account.py URL free INTERFACE           it goes
     account.py URL disk INSTANCE DEVICE TO  the disk behind an instance's device, written to a file
 
 A disk is read by GetSnapshotBlock of the snapshot that the instance's image maps to the device: what was never put is zero.
@@ -57,6 +59,15 @@ def state(url, tag, value):
     }
 
 
+def interface(url, subnet, address):
+    made = client(url, "ec2").create_network_interface(SubnetId=subnet, PrivateIpAddress=address)
+    return {"interface": made["NetworkInterface"]["NetworkInterfaceId"]}
+
+
+def free(url, interface):
+    client(url, "ec2").delete_network_interface(NetworkInterfaceId=interface)
+
+
 def disk(url, instance, device, to):
     ec2, ebs = client(url, "ec2"), client(url, "ebs")
     described = ec2.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"][0]
@@ -89,11 +100,15 @@ def main():
     told = commands.add_parser("state")
     told.add_argument("tag")
     told.add_argument("value")
+    held = commands.add_parser("interface")
+    for name in ("subnet", "address"):
+        held.add_argument(name)
+    commands.add_parser("free").add_argument("interface")
     read = commands.add_parser("disk")
     for name in ("instance", "device", "to"):
         read.add_argument(name)
     given = vars(parser.parse_args())
-    command = {"network": network, "state": state, "disk": disk}[given.pop("command")]
+    command = {"network": network, "state": state, "disk": disk, "interface": interface, "free": free}[given.pop("command")]
     json.dump(command(**given), sys.stdout, default=str)
 
 

@@ -77,7 +77,7 @@ pub fn print(view: &RunJson, run: &Run, findings: &[Finding], output: &OutputArg
             .map(|seconds| show::duration(std::time::Duration::from_secs(seconds)));
         table.row([
             vm.vm.clone(),
-            vm.point.clone(),
+            format!("{}@{}", vm.vm, vm.sequence),
             vm.state.to_owned(),
             or(&vm.address),
             or(&vm.instance),

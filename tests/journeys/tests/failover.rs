@@ -2,6 +2,8 @@
 
 mod failover {
     pub mod cloud;
+    mod faults;
+    mod killed;
 }
 
 use failover::cloud::{Cloud, RUN_TAG};

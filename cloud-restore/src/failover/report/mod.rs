@@ -42,6 +42,8 @@ pub struct RunReport {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct VmReport {
     pub vm: String,
+    /// Its sequence number.
+    pub sequence: u64,
     /// `EPOCH-SEQUENCE`.
     pub point: String,
     /// By the gateway's clock.
@@ -140,13 +142,19 @@ fn vm_report(run: &Run, vm: &str) -> VmReport {
         Some((StepState::Done(made), _, _)) => made.values().cloned().collect(),
         _ => Vec::new(),
     };
+    let point = run
+        .points
+        .get(vm)
+        .map(|point| point.point.clone())
+        .unwrap_or_default();
     VmReport {
         vm: vm.to_owned(),
-        point: run
-            .points
-            .get(vm)
-            .map(|point| point.point.clone())
-            .unwrap_or_default(),
+        sequence: point
+            .rsplit('-')
+            .next()
+            .and_then(|word| word.parse().ok())
+            .unwrap_or(0),
+        point,
         captured_at: None,
         data_loss_seconds: None,
         state,

@@ -103,13 +103,16 @@ fn vms(page: &mut Markup, report: &RunReport) {
     for vm in &report.vms {
         let captured = vm
             .captured_at
-            .map(|at| format!("{}, {}", vm.point, time(at)));
+            .map(|at| format!("{}@{}, {}", vm.vm, vm.sequence, time(at)));
         let instance = [&vm.instance, &vm.instance_type, &vm.zone, &vm.boot_mode];
         let instance: Vec<&str> = instance.into_iter().flatten().map(String::as_str).collect();
         let cells = [
             (tone(vm), word(vm).to_owned()),
             ("", or(&vm.address)),
-            ("", captured.unwrap_or_else(|| vm.point.clone())),
+            (
+                "",
+                captured.unwrap_or_else(|| format!("{}@{}", vm.vm, vm.sequence)),
+            ),
             ("", or(&vm.data_loss_seconds.map(duration))),
             ("", or(&vm.serves_after_seconds.map(duration))),
             (

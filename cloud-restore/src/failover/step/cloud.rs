@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use console::show;
 use recovery_cloud::Kind;
 use recovery_cloud::aws::{BootMode, ImageRequest, Inventory, MappedVolume, ScheduleRequest};
 use recovery_plan::{PlannedVm, VolumeType};
@@ -27,7 +28,8 @@ pub async fn set_deadline(mut context: Context) -> Result<Words, StepError> {
     let Some(at) = noted.or(world.settings.deadline) else {
         return Ok(Words::from([("schedule".into(), "none".into())]));
     };
-    context.note([("at", at.to_string())]).await?;
+    let shown = show::time_utc(at);
+    context.note([("at", shown.clone())]).await?;
     let name = schedule_name(&world);
     let request = ScheduleRequest {
         name: name.clone(),
@@ -40,7 +42,7 @@ pub async fn set_deadline(mut context: Context) -> Result<Words, StepError> {
     world.aws.schedule(&request).await?;
     Ok(Words::from([
         ("schedule".into(), name),
-        ("at".into(), at.to_string()),
+        ("at".into(), shown),
     ]))
 }
 

@@ -7,6 +7,7 @@ use recovery_plan::run::RunKind;
 use recovery_plan::{PlannedVm, Subnet};
 
 use super::{Context, StepError, Words};
+use crate::failover::world::{RUN_TAG, VM_TAG};
 
 /// A type in a subnet, in the order in which they are tried: the type that was wanted most in all its subnets, then the next.
 fn candidates<'a>(context: &'a Context, vm: &'a PlannedVm) -> Vec<(&'a str, &'a Subnet)> {
@@ -73,7 +74,10 @@ pub async fn start(mut context: Context, name: &str) -> Result<Words, StepError>
         ];
         context.note(noted).await?;
         match launch(&mut context, &request, name).await {
-            Ok(launched) => return Ok(words(&launched, &image)),
+            Ok(launched) => {
+                only(&context, name, &launched.instance).await?;
+                return Ok(words(&launched, &image));
+            }
             Err(Launch::Step(error)) => return Err(error),
             Err(Launch::Cloud(error)) if helps(&error) => {
                 refused.push(error.to_string());
@@ -127,6 +131,19 @@ async fn launch(
     aws.wait_until_running(&instance)
         .await
         .map_err(Launch::Cloud)
+}
+
+/// A call that was given up may have arrived after all, with another type or zone: what it started is removed.
+async fn only(context: &Context, name: &str, instance: &str) -> Result<(), StepError> {
+    let aws = &context.world.aws;
+    let found = aws
+        .tagged(&[(RUN_TAG, context.world.run.as_str()), (VM_TAG, name)])
+        .await?;
+    for other in found.instances.iter().filter(|other| *other != instance) {
+        tracing::warn!(other, "a second instance of {name} is removed");
+        aws.remove_instance(other).await?;
+    }
+    Ok(())
 }
 
 fn subnet_id(context: &Context, subnet: &Subnet) -> Result<String, StepError> {

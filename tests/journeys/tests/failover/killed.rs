@@ -1,0 +1,142 @@
+//! Killed at any moment, a run goes on elsewhere, and comes to one set of everything.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use journeys::*;
+use serde_json::{Value, json};
+
+use super::cloud::{Cloud, RUN_TAG};
+
+/// `SPARESITE_KILLS` of the long form; a few here.
+fn kills() -> usize {
+    let asked = std::env::var("SPARESITE_KILLS").ok();
+    asked.map_or(6, |asked| asked.parse().expect("a number of kills"))
+}
+
+/// A fixed row of numbers, so that a run repeats.
+fn random(state: &mut u64) -> u64 {
+    *state = state
+        .wrapping_mul(6_364_136_223_846_793_005)
+        .wrapping_add(1_442_695_040_888_963_407);
+    *state >> 33
+}
+
+/// Runs until it ends, or until it is killed, so long after its first word on the cloud's side.
+fn run_and_kill(cloud: &Cloud, words: &[&str], after: Duration) {
+    let before = cloud
+        .aws
+        .control("GET", "requests", None)
+        .as_array()
+        .expect("a list")
+        .len();
+    let mut command = cloud.site.restore_command(words);
+    let mut child = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    // The passphrase takes a second, and the vault is opened: what is to be broken comes after that.
+    let mut asked = false;
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < Duration::from_secs(60) {
+        if child.try_wait().expect("waited for").is_some() {
+            return;
+        }
+        let now = cloud
+            .aws
+            .control("GET", "requests", None)
+            .as_array()
+            .expect("a list")
+            .len();
+        if now > before + 8 {
+            asked = true;
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(asked, "{words:?} asks nothing");
+    std::thread::sleep(after);
+    let _ = child.kill();
+    child.wait().expect("it ends");
+}
+
+#[test]
+fn killed_anywhere_it_goes_on_elsewhere_and_comes_to_one_set() {
+    let cloud = Cloud::new();
+    make_random(&cloud.site.path("dc01.raw"), 24 * MIB, 3);
+    make_random(&cloud.site.path("db.raw"), 8 * MIB, 4);
+    cloud.site.configure(&[
+        ("dc01", &cloud.site.disks(&["dc01.raw"])),
+        ("db", &cloud.site.disks(&["db.raw"])),
+    ]);
+    cloud.site.sync();
+    let plan = cloud.plan("");
+    // Things take their time, so that there is something to be killed in.
+    cloud.aws.faults(json!([
+        {"action": "PutSnapshotBlock", "times": -1, "stall_seconds": 0.1},
+        {"action": "RegisterImage", "times": -1, "stall_seconds": 0.5},
+        {"action": "RunInstances", "times": -1, "stall_seconds": 0.5},
+        {"action": "CompleteSnapshot", "times": -1, "stall_seconds": 0.3},
+    ]));
+    let mut state = 20_261_129;
+    for number in 0..kills() {
+        let after = Duration::from_millis(random(&mut state) % 4000);
+        run_and_kill(&cloud, &["failover", &plan, "--test"], after);
+        // Now and then it is undone, and killed in that too.
+        if number % 5 == 4 {
+            let after = Duration::from_millis(random(&mut state) % 1500);
+            run_and_kill(&cloud, &["undo", "whole-site"], after);
+            cloud.site.restore(&["undo", "whole-site"]).ok();
+        }
+    }
+    cloud.aws.no_faults();
+    let up = cloud
+        .site
+        .restore(&["failover", &plan, "--test", "--json"])
+        .exits(3)
+        .json();
+    let run = up["run"].as_str().expect("an id");
+    assert_eq!(up["state"], "up");
+    let found = cloud.aws.account(&["state", RUN_TAG, run]);
+    let count = |kind: &str| found[kind].as_array().expect("a list").len();
+    assert_eq!(
+        [
+            "instances",
+            "images",
+            "snapshots",
+            "volumes",
+            "network_interfaces"
+        ]
+        .map(count),
+        [2; 5],
+        "{found:#}"
+    );
+    for vm in up["vms"].as_array().expect("VMs") {
+        let back = cloud.site.shown("back.raw");
+        cloud.aws.account(&[
+            "disk",
+            vm["instance"].as_str().expect("an id"),
+            "/dev/sda1",
+            &back,
+        ]);
+        cloud.assert_same_disk(
+            &format!("{}.raw", vm["vm"].as_str().expect("a name")),
+            &back,
+        );
+    }
+    cloud.site.restore(&["undo", run]).ok();
+    for run in cloud.site.restore(&["runs", "--json"]).json()["runs"]
+        .as_array()
+        .expect("runs")
+    {
+        assert_eq!(
+            cloud
+                .aws
+                .count(RUN_TAG, run["run"].as_str().expect("an id")),
+            0,
+            "{run}"
+        );
+    }
+    assert_eq!(cloud.aws.violations(), Vec::<Value>::new());
+}
