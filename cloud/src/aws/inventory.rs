@@ -32,59 +32,78 @@ impl Inventory {
     }
 }
 
+/// A kind of thing that has tags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tagged {
+    Instances,
+    Images,
+    Snapshots,
+    Volumes,
+    Interfaces,
+}
+
+const ATTEMPTED: &str = "find what the run made, by its tag";
+
 impl Aws {
     /// All with these tags, of this account.
     pub async fn tagged(&self, tags: &[(&str, &str)]) -> Result<Inventory, CloudError> {
-        let attempted = "find what the run made, by its tag";
-        let filtered = |action| {
-            let form = Form::new(action);
-            (1..).zip(tags).fold(form, |form, (number, (name, value))| {
-                form.filter(number, &format!("tag:{name}"), &[value])
-            })
-        };
-        let all = async |form, list: &'static str, id: &'static str| {
-            let items = self.0.ec2.all(form, list, attempted).await?;
-            Ok::<_, CloudError>(
-                items
-                    .iter()
-                    .map(|item| item.text_at(&[id]).to_owned())
-                    .collect(),
-            )
-        };
-        let living = ["pending", "running", "stopping", "stopped"];
-        let instances =
-            filtered("DescribeInstances").filter(tags.len() + 1, "instance-state-name", &living);
-        let reservations = self
-            .0
-            .ec2
-            .all(instances, "reservationSet", attempted)
-            .await?;
-        let instances = reservations
-            .iter()
-            .flat_map(|reservation| reservation.items(&["instancesSet"]));
+        let of = |kind| self.tagged_of(kind, tags);
+        let (instances, images, snapshots, volumes, interfaces) = futures::try_join!(
+            of(Tagged::Instances),
+            of(Tagged::Images),
+            of(Tagged::Snapshots),
+            of(Tagged::Volumes),
+            of(Tagged::Interfaces)
+        )?;
         Ok(Inventory {
-            instances: instances
-                .map(|item| item.text_at(&["instanceId"]).to_owned())
-                .collect(),
-            images: all(
-                filtered("DescribeImages").set("Owner.1", "self"),
-                "imagesSet",
-                "imageId",
-            )
-            .await?,
-            snapshots: all(
-                filtered("DescribeSnapshots").set("Owner.1", "self"),
-                "snapshotSet",
-                "snapshotId",
-            )
-            .await?,
-            volumes: all(filtered("DescribeVolumes"), "volumeSet", "volumeId").await?,
-            interfaces: all(
-                filtered("DescribeNetworkInterfaces"),
+            instances,
+            images,
+            snapshots,
+            volumes,
+            interfaces,
+        })
+    }
+
+    /// Those of one kind.
+    pub async fn tagged_of(
+        &self,
+        kind: Tagged,
+        tags: &[(&str, &str)],
+    ) -> Result<Vec<String>, CloudError> {
+        let (action, list, id) = match kind {
+            Tagged::Instances => ("DescribeInstances", "reservationSet", "instanceId"),
+            Tagged::Images => ("DescribeImages", "imagesSet", "imageId"),
+            Tagged::Snapshots => ("DescribeSnapshots", "snapshotSet", "snapshotId"),
+            Tagged::Volumes => ("DescribeVolumes", "volumeSet", "volumeId"),
+            Tagged::Interfaces => (
+                "DescribeNetworkInterfaces",
                 "networkInterfaceSet",
                 "networkInterfaceId",
-            )
-            .await?,
+            ),
+        };
+        let form = (1..)
+            .zip(tags)
+            .fold(Form::new(action), |form, (number, (name, value))| {
+                form.filter(number, &format!("tag:{name}"), &[value])
+            });
+        let living = ["pending", "running", "stopping", "stopped"];
+        let form = match kind {
+            Tagged::Instances => form.filter(tags.len() + 1, "instance-state-name", &living),
+            Tagged::Images | Tagged::Snapshots => form.set("Owner.1", "self"),
+            Tagged::Volumes | Tagged::Interfaces => form,
+        };
+        let items = self.0.ec2.all(form, list, ATTEMPTED).await?;
+        Ok(match kind {
+            Tagged::Instances => {
+                let all = items
+                    .iter()
+                    .flat_map(|reservation| reservation.items(&["instancesSet"]));
+                all.map(|item| item.text_at(&[id]).to_owned()).collect()
+            }
+            _ => items
+                .iter()
+                .map(|item| item.text_at(&[id]).to_owned())
+                .collect(),
         })
     }
 

@@ -33,7 +33,7 @@ use pace::Pace;
 
 pub use image::{BootMode, ImageRequest, MappedVolume};
 pub use instance::{InstanceRequest, Launched};
-pub use inventory::Inventory;
+pub use inventory::{Inventory, Tagged};
 pub use schedule::ScheduleRequest;
 pub use snapshot::{FillError, Mark, SnapshotRequest};
 

@@ -23,4 +23,4 @@ pub use programs::{has, program, program_folder};
 pub use qemu::{GUEST_DISK_BYTES, Left, Monitor, Qemu};
 pub use reader::{make_reader, reader_says};
 pub use run::Run;
-pub use site::{Site, Where, copy_folder, packs};
+pub use site::{PASSPHRASE, Site, Where, copy_folder, packs};

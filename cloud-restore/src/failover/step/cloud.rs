@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use console::show;
 use recovery_cloud::Kind;
-use recovery_cloud::aws::{BootMode, ImageRequest, Inventory, MappedVolume, ScheduleRequest};
+use recovery_cloud::aws::{
+    BootMode, ImageRequest, Inventory, MappedVolume, ScheduleRequest, Tagged,
+};
 use recovery_plan::{PlannedVm, VolumeType};
 use serde_json::json;
 
@@ -173,59 +175,42 @@ fn mapped(vm: &PlannedVm, disk: &str, snapshot: &str) -> MappedVolume {
 /// Whatever has the tags, and what is noted: a thing that was just made may not be found by its tags yet.
 async fn found(
     context: &Context,
-    vm: &str,
-    name: &str,
-) -> Result<(Inventory, Option<String>), StepError> {
-    let tags = [(RUN_TAG, context.world.run.as_str()), (VM_TAG, vm)];
-    let found = context.world.aws.tagged(&tags).await?;
-    Ok((found, context.notes.get(name).cloned()))
-}
-
-fn with(mut all: Vec<String>, one: Option<String>) -> Vec<String> {
-    all.extend(one.filter(|one| !all.contains(one)));
-    all
+    kind: Tagged,
+    tags: &[(&str, &str)],
+    noted: &str,
+) -> Result<Vec<String>, StepError> {
+    let run = [(RUN_TAG, context.world.run.as_str())];
+    let mut all = context
+        .world
+        .aws
+        .tagged_of(kind, &[&run, tags].concat())
+        .await?;
+    let noted = context.notes.get(noted).cloned();
+    all.extend(noted.filter(|one| !all.contains(one)));
+    Ok(all)
 }
 
 pub async fn remove_snapshots(context: Context, vm: &str, disk: &str) -> Result<(), StepError> {
-    let aws = &context.world.aws;
-    let tags = [
-        (RUN_TAG, context.world.run.as_str()),
-        (VM_TAG, vm),
-        (DISK_TAG, disk),
-    ];
-    let found = aws.tagged(&tags).await?;
-    for snapshot in with(found.snapshots, context.notes.get("snapshot").cloned()) {
-        aws.remove_snapshot(&snapshot).await?;
+    let tags = [(VM_TAG, vm), (DISK_TAG, disk)];
+    for snapshot in found(&context, Tagged::Snapshots, &tags, "snapshot").await? {
+        context.world.aws.remove_snapshot(&snapshot).await?;
     }
     Ok(())
 }
 
 pub async fn remove_images(context: Context, vm: &str) -> Result<(), StepError> {
-    let (found, noted) = found(&context, vm, "image").await?;
-    for image in with(found.images, noted) {
+    for image in found(&context, Tagged::Images, &[(VM_TAG, vm)], "image").await? {
         context.world.aws.remove_image(&image).await?;
     }
     Ok(())
 }
 
+/// Their volumes and interfaces go with them; what stays of a launch that failed, the sweep at the end of the undo finds.
 pub async fn remove_instances(context: Context, vm: &str) -> Result<(), StepError> {
-    let (found, noted) = found(&context, vm, "instance").await?;
-    let aws = &context.world.aws;
-    for instance in with(found.instances, noted) {
-        aws.remove_instance(&instance).await?;
+    for instance in found(&context, Tagged::Instances, &[(VM_TAG, vm)], "instance").await? {
+        context.world.aws.remove_instance(&instance).await?;
     }
-    let left = aws
-        .tagged(&[(RUN_TAG, context.world.run.as_str()), (VM_TAG, vm)])
-        .await?;
-    remove_left(
-        aws,
-        &Inventory {
-            snapshots: Vec::new(),
-            images: Vec::new(),
-            ..left
-        },
-    )
-    .await
+    Ok(())
 }
 
 /// In the order in which they hold on to each other.

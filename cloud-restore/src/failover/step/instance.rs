@@ -1,6 +1,6 @@
 //! A recovery VM is created and started: where there is room for it.
 
-use recovery_cloud::aws::{InstanceRequest, Launched};
+use recovery_cloud::aws::{InstanceRequest, Launched, Tagged};
 use recovery_cloud::{CloudError, Kind};
 use recovery_plan::given_address;
 use recovery_plan::run::RunKind;
@@ -136,10 +136,9 @@ async fn launch(
 /// A call that was given up may have arrived after all, with another type or zone: what it started is removed.
 async fn only(context: &Context, name: &str, instance: &str) -> Result<(), StepError> {
     let aws = &context.world.aws;
-    let found = aws
-        .tagged(&[(RUN_TAG, context.world.run.as_str()), (VM_TAG, name)])
-        .await?;
-    for other in found.instances.iter().filter(|other| *other != instance) {
+    let tags = [(RUN_TAG, context.world.run.as_str()), (VM_TAG, name)];
+    let found = aws.tagged_of(Tagged::Instances, &tags).await?;
+    for other in found.iter().filter(|other| *other != instance) {
         tracing::warn!(other, "a second instance of {name} is removed");
         aws.remove_instance(other).await?;
     }
