@@ -50,7 +50,7 @@ names() {
     done < <(find "$folder" -path '*/src/*' -name '*.rs' ! -name '*tests.rs' ! -path '*/tests/*' | sort)
 }
 
-crates='vault-format|vault-store|virtual-disk|guest-inspection|console|recovery-plan|gateway|cloud-restore'
+crates='vault-format|vault-store|virtual-disk|guest-inspection|console|recovery-plan|recovery-cloud|gateway|cloud-restore'
 programs='gateway|cloud-restore'
 # Threads are not among them: Argon2id's lanes run on rayon's.
 io='tokio|futures.*|mio|hyper.*|reqwest|object_store|aws-.*|rustls|redb|rand|rustix|tempfile|notify|walkdir'
@@ -71,14 +71,22 @@ depends_on recovery-plan "vault-store|virtual-disk|guest-inspection|$programs" "
 for name in vault/format vault/store disk guest console gateway; do
     depends_on "$name" recovery-plan "only cloud-restore plans" -e normal
 done
-for folder in vault/format vault/store disk guest console recovery-plan gateway cloud-restore; do
+depends_on cloud "vault-format|vault-store|virtual-disk|guest-inspection|console|recovery-plan|$programs|object_store" \
+    "what speaks to a cloud knows neither vault nor plan" -e normal
+for name in vault/format vault/store disk guest console recovery-plan gateway; do
+    depends_on "$name" recovery-cloud "only cloud-restore makes things in a cloud" -e normal
+done
+for folder in vault/format vault/store disk guest console recovery-plan cloud gateway cloud-restore; do
     depends_on "$folder" 'testkit|journeys|bench|fuzz' "tests are above everything" -e normal
 done
 
 # What a layer names itself: direct dependencies.
 only_depends_on recovery-plan 'console|vault-format|ipnet|jiff|serde|thiserror|toml'
 only_depends_on vault/format 'serde|serde_json|blake3|ring|zstd|hpke|argon2|zeroize|base64|hex|qrcodegen|bip39|thiserror'
-for folder in vault/format disk guest console recovery-plan gateway cloud-restore; do
+for folder in disk guest console recovery-plan gateway cloud-restore; do
+    depends_on "$folder" 'aws-sdk-.*|aws-sigv4|azure_.*' "only recovery-cloud imports what speaks to a compute cloud" -e normal --depth 1
+done
+for folder in vault/format disk guest console recovery-plan cloud gateway cloud-restore; do
     depends_on "$folder" object_store "only vault-store speaks to object storage" -e normal --depth 1
 done
 
@@ -91,7 +99,7 @@ names vault/format 'std::(fs|net|process|env|thread)|SystemTime|Instant|SystemRa
     "the format is pure: files, clocks, randomness and processes are its callers'"
 names recovery-plan 'std::(fs|process|env|thread|time)|net::(Tcp|Udp)|Timestamp::now|tokio|SystemTime|Instant::|[^_]rand::' \
     "a plan is decided purely: files, clocks and networks are its callers'"
-for folder in disk guest console recovery-plan gateway cloud-restore; do
+for folder in disk guest console recovery-plan cloud gateway cloud-restore; do
     names "$folder" 'object_store::' "only vault-store imports object_store"
 done
 

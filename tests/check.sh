@@ -8,7 +8,7 @@ fail() {
     exit 1
 }
 
-sources() { find vault disk guest console recovery-plan gateway cloud-restore packaging tests -name "$1" -not -path '*/target/*' -print0; }
+sources() { find vault disk guest console recovery-plan cloud gateway cloud-restore packaging tests -name "$1" -not -path '*/target/*' -print0; }
 
 # What compiles and is still not finished.
 if sources '*.rs' | xargs -0 grep -nE '\b(todo|unimplemented|dbg)!|#\[ignore|\b(TODO|FIXME|XXX)\b'; then
