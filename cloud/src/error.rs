@@ -8,6 +8,8 @@ pub enum Kind {
     Throttled,
     /// It did not answer, or not as itself: the same again.
     Unavailable,
+    /// No answer within its time: the same again, with less under way.
+    Late,
     /// What was named does not exist, or does not yet.
     NotFound,
     /// The name is in use.
@@ -21,6 +23,8 @@ pub enum Kind {
     AddressInUse,
     /// Missing, or their time is over.
     Credentials,
+    /// This machine's clock is wrong.
+    Clock,
     /// The identity may not do this.
     Denied,
     /// Anything else: the request is wrong, or the state of things is.
@@ -57,13 +61,13 @@ impl CloudError {
 
     /// Whether the very same may succeed a little later.
     pub fn is_transient(&self) -> bool {
-        matches!(self.kind, Kind::Throttled | Kind::Unavailable)
+        matches!(self.kind, Kind::Throttled | Kind::Unavailable | Kind::Late)
     }
 
     /// What whoever runs the failover can do.
     pub fn remedy(&self) -> &'static str {
         match self.kind {
-            Kind::Throttled | Kind::Unavailable => {
+            Kind::Throttled | Kind::Unavailable | Kind::Late => {
                 "run the same command again: it goes on where it stopped"
             }
             Kind::NotFound => {
@@ -82,6 +86,7 @@ impl CloudError {
                 "remove what has the address, or let the plan give another one (`address`)"
             }
             Kind::Credentials => "renew the credentials, and run the same command again",
+            Kind::Clock => "set this machine's clock, and run the same command again",
             Kind::Denied => "give the identity the right (terraform/aws/roles has them all)",
             Kind::Refused => "see the cloud's answer; then run the same command again",
         }

@@ -134,6 +134,13 @@ fn network(plan: &Plan, problems: &mut Vec<String>) {
                 subnet.zone, plan.region
             ));
         }
+        let into = |other: &&Subnet| subnet.test.as_ref() == Some(&other.id);
+        if let Some(other) = plan.subnets.iter().find(into) {
+            problems.push(format!(
+                "{on}: its `test` is where subnet {:?} is: a test would run in earnest",
+                other.name
+            ));
+        }
         let same = |other: &&Subnet| other.name != subnet.name && other.id == subnet.id;
         if let Some(other) = plan.subnets.iter().find(same) {
             problems.push(format!("{on}: subnet {:?} has the same `id`", other.name));
@@ -302,10 +309,10 @@ fn tags(on: &str, tags: &BTreeMap<String, String>, problems: &mut Vec<String>) {
     }
     for (key, value) in tags {
         let folded = key.to_ascii_lowercase();
-        let kept = folded.starts_with("aws:") || folded.starts_with("sparesite:");
+        let kept = folded.starts_with("aws:") || folded.starts_with("sparesite-");
         if kept || key.is_empty() || key.chars().count() > 128 || value.chars().count() > 256 {
             problems.push(format!(
-                "{on}: tag {key:?}: a key has 1 to 128 characters and does not begin with `aws:` or `sparesite:`, a value has \
+                "{on}: tag {key:?}: a key has 1 to 128 characters and does not begin with `aws:` or `sparesite-`, a value has \
                  at most 256"
             ));
         }

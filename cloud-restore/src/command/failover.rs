@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use clap::Args;
 use console::units::Duration;
-use console::{Exit, Failure, Finding, OutputArgs, show};
+use console::{Exit, Failure, Finding, OrFailure, OutputArgs, show};
 use jiff::{SignedDuration, Timestamp};
 use recovery_cloud::aws::Aws;
 use recovery_plan::Plan;
@@ -18,10 +18,10 @@ use vault_store::read::Runs;
 use super::plan_file;
 use super::run_view::{self, RunJson};
 use crate::access::{AccessArgs, OpenVault};
+use crate::failover::ending::{cloud_failure, take_away};
 use crate::failover::recorder::Recorder;
 use crate::failover::world::{Settings, World, kind_word};
 use crate::failover::{begin, driver, find, report};
-use crate::failure::attempting;
 use crate::known_vms::known_vms;
 use crate::point_view;
 use crate::served::CacheArgs;
@@ -61,6 +61,9 @@ pub struct FailoverArgs {
     /// Take a test away when it is done and its report is written
     #[arg(long, requires = "test")]
     clean_up: bool,
+    /// Count a step that failed as done, by its name (`runs RUN` tells it), and go on
+    #[arg(long, value_name = "STEP")]
+    skip: Vec<String>,
     /// Ask no probes: a VM serves when it runs
     #[arg(long)]
     no_probes: bool,
@@ -93,46 +96,96 @@ pub async fn run(args: FailoverArgs, access: &AccessArgs, output: &OutputArgs) -
         true => RunKind::Test,
         false => RunKind::Failover,
     };
-    if args.test && plan.deadline.is_none() && !args.no_deadline && !args.dry_run {
-        return Err(Failure::usage(format!(
-            "{file} has no [deadline]: nothing would tear the test down if this program died"
-        ))
-        .remedy("write it into the plan (terraform/aws/sweep prints it), or give --no-deadline")
-        .into());
-    }
-    let open = access.open().await?;
-    let newest = find::newest(&open, &plan.name).await?;
+    fits_a_test(&args, &plan)?;
+    let mut open = access.open().await?;
     let mut findings = open.findings();
+    let (newest, next) = find::newest(&open, &plan.name).await?;
     let unfinished = unfinished(newest, kind, &mut findings)?;
+    let asked = Asked { plan, text, kind };
     if args.dry_run {
-        return dry_run(
-            &args, &open, &plan, &text, kind, unfinished, findings, output,
-        )
-        .await;
+        return dry_run(&args, &open, &asked, unfinished, findings, output).await;
     }
-    // Before anything is written down: without the cloud there is nothing to do.
-    let aws = Aws::open(&plan.region).await.map_err(cloud_failure)?;
-    let name = match unfinished {
-        Some((name, run)) => {
+    std::fs::create_dir_all(&args.reports).or_failure(|| {
+        Failure::usage(format!("cannot make the folder {}", args.reports.display()))
+            .remedy("name another folder for the reports with --reports")
+    })?;
+    // Where the run is: its steps are there, whatever the file says now.
+    let region = unfinished
+        .as_ref()
+        .map_or(&asked.plan.region, |found| &found.1.plan.region);
+    let aws = Aws::open(region).await.map_err(cloud_failure)?;
+    let (name, run) = match unfinished {
+        Some((name, run)) if find::is_past(&run, Timestamp::now()) => {
             console::tell(&format!(
-                "going on with run {} of {} ({} of {} steps done); its plan and recovery points are those of then",
-                run.id,
-                show::time_local(run.begun_at),
-                run.states
-                    .iter()
-                    .filter(|state| matches!(state, StepState::Done(_)))
-                    .count(),
-                run.steps.len(),
+                "the time of test {} is over: what is left of it is taken away first",
+                run.id
             ));
-            name
+            let settings = settings(&args, None, None);
+            let world = Arc::new(World::new(open, aws.clone(), &run, settings).await?);
+            let mut recorder = Recorder::take(Runs::of(&world.open.vault), name).await?;
+            let ended = take_away(&world, &mut recorder).await?;
+            let remedy = format!("`sparesite-restore undo {}` goes on with that", run.id);
+            if let Some(failure) =
+                ended.failure(&format!("test {} is not taken away", run.id), &remedy)
+            {
+                return Err(failure.into());
+            }
+            drop(recorder);
+            // Nothing else has it any more.
+            let lost = || Failure::failed("the vault is still in use by what was taken away");
+            open = Arc::into_inner(world).ok_or_else(lost)?.open;
+            let run = start(&open, &asked, &args.points, next, &mut findings).await?;
+            (next, run)
         }
-        None => {
-            let begun = start(&open, &plan, &text, kind, &args.points, &mut findings).await?;
-            // Begun here; taken at once by what follows, as any other is.
-            begun
-        }
+        Some((name, run)) => (name, going_on(&args, &asked, run)?),
+        None => (
+            next,
+            start(&open, &asked, &args.points, next, &mut findings).await?,
+        ),
     };
-    carry_on(args, open, aws, name, findings, output).await
+    carry_on(args, open, aws, &asked, (name, run), findings, output).await
+}
+
+/// What the command line asks for.
+struct Asked {
+    plan: Plan,
+    text: String,
+    kind: RunKind,
+}
+
+fn fits_a_test(args: &FailoverArgs, plan: &Plan) -> Result<(), Failure> {
+    if !args.test {
+        return Ok(());
+    }
+    let file = args.plan.display();
+    if plan.deadline.is_none() && !args.no_deadline && !args.dry_run {
+        let what = format!(
+            "{file} has no [deadline]: nothing would tear the test down if this program died"
+        );
+        return Err(Failure::usage(what)
+            .remedy("write it into the plan (docs/recovery-plans.md), or give --no-deadline"));
+    }
+    let isolated = |name: &String| {
+        plan.subnet(name)
+            .is_some_and(|subnet| subnet.test.is_some())
+    };
+    match plan.vms.iter().find(|vm| !vm.subnet.iter().any(isolated)) {
+        None => Ok(()),
+        Some(vm) => Err(Failure::usage(format!(
+            "no subnet of VM {:?} has a twin in the isolated network",
+            vm.name
+        ))
+        .remedy("write its `test` into the plan")),
+    }
+}
+
+fn settings(args: &FailoverArgs, deadline: Option<Timestamp>, over: Option<Timestamp>) -> Settings {
+    Settings {
+        deadline,
+        over,
+        probes: !args.no_probes,
+        cache: args.cache.clone(),
+    }
 }
 
 /// The run of this plan that the same command goes on with.
@@ -142,17 +195,22 @@ fn unfinished(
     findings: &mut Vec<Finding>,
 ) -> Result<Option<(RunName, Run)>, Failure> {
     let Some(found) = newest else { return Ok(None) };
-    let Ok(run) = &found.run else {
-        findings.push(Finding::new(
-            "the record of an earlier run cannot be read",
-            format!("run {}", found.id),
-            found.run.err().unwrap_or_default(),
-            format!(
-                "`sparesite-restore sweep {}` takes away what it made",
-                found.id
-            ),
-        ));
-        return Ok(None);
+    let run = match found.run() {
+        Ok(run) => run,
+        // Nobody knows what a failover made, and a second one beside it would be worse.
+        Err(failure) if found.kind() == RunKind::Failover => return Err(failure),
+        Err(_) => {
+            findings.push(Finding::new(
+                "the record of an earlier test cannot be read",
+                format!("run {}", found.id),
+                found.run.err().unwrap_or_default(),
+                format!(
+                    "`sparesite-restore sweep {}` removes what it made",
+                    found.id
+                ),
+            ));
+            return Ok(None);
+        }
     };
     if find::is_over(run) {
         return Ok(None);
@@ -194,163 +252,213 @@ fn unfinished(
     }
 }
 
+/// What was asked for has to be what was begun.
+fn going_on(args: &FailoverArgs, asked: &Asked, run: Run) -> Result<Run, Failure> {
+    let refuse = |what: String| {
+        Failure::usage(what)
+            .because(format!(
+                "run {} of {} goes on",
+                run.id,
+                show::time_local(run.begun_at)
+            ))
+            .remedy(format!(
+                "`sparesite-restore undo {}` first; or give the command as it was given then",
+                run.id
+            ))
+    };
+    if let Some(point) = args.points.first() {
+        return Err(refuse(format!(
+            "{point}: recovery points are chosen when a run begins"
+        )));
+    }
+    if asked.plan != run.plan && !run.bears(&asked.plan) {
+        return Err(refuse(format!(
+            "{}: its region, VMs or steps are not those with which the run was begun",
+            args.plan.display()
+        )));
+    }
+    console::tell(&format!(
+        "going on with run {} of {} ({} of {} steps done)",
+        run.id,
+        show::time_local(run.begun_at),
+        run_view::done(&run),
+        run.steps.len(),
+    ));
+    Ok(run)
+}
+
 async fn start(
     open: &OpenVault,
-    plan: &Plan,
-    text: &str,
-    kind: RunKind,
-    asked: &[VmPoint],
+    asked: &Asked,
+    points: &[VmPoint],
+    name: RunName,
     findings: &mut Vec<Finding>,
-) -> Result<RunName, Failure> {
-    let list = open.points().await?;
-    findings.extend(point_view::findings(&list));
-    let vms = known_vms(&list, &open.vault.log);
-    let (points, more) = begin::points(plan, &vms, asked, Timestamp::now())?;
-    findings.extend(more);
-    let runs = Runs::of(&open.vault);
-    let id = runs.plan_id(&plan.name);
-    let newest = runs
-        .newest(id)
-        .await
-        .map_err(attempting("cannot read the runs in the vault"))?;
-    let name = RunName {
-        plan: id,
-        run: newest.map_or(1, |(name, _)| name.run + 1),
-    };
-    let begun = Recorder::begin(runs, name, begin::event(kind, text, points)).await?;
+) -> Result<Run, Failure> {
+    if asked.kind == RunKind::Failover {
+        findings.extend(elsewhere(open, &asked.plan).await?);
+    }
+    let begun = first(open, asked, points, findings).await?;
+    let begun = Recorder::begin(Runs::of(&open.vault), name, begun).await?;
     let begun = begun.ok_or_else(|| {
         Failure::failed(format!(
             "another process began a run of plan {:?} just now",
-            plan.name
+            asked.plan.name
         ))
         .remedy("let it; or run the same command again, which takes it over")
     })?;
     console::tell(&format!("run {} is begun", begun.run.id));
-    Ok(name)
+    Ok(begun.run)
+}
+
+/// The first entry of a run's record, with what the points' rules choose now.
+async fn first(
+    open: &OpenVault,
+    asked: &Asked,
+    points: &[VmPoint],
+    findings: &mut Vec<Finding>,
+) -> Result<Event, Failure> {
+    let list = open.points().await?;
+    findings.extend(point_view::findings(&list));
+    let vms = known_vms(&list, &open.vault.log);
+    let (points, more) = begin::points(&asked.plan, &vms, points, Timestamp::now())?;
+    findings.extend(more);
+    Ok(begin::event(asked.kind, &asked.text, points))
+}
+
+/// A VM that runs in the cloud already would be there twice.
+async fn elsewhere(open: &OpenVault, plan: &Plan) -> Result<Vec<Finding>, Failure> {
+    let mut findings = Vec::new();
+    for found in find::all(open).await? {
+        let Ok(run) = &found.run else { continue };
+        let both = plan.vms.iter().find(|vm| run.points.contains_key(&vm.name));
+        let Some(vm) = both.filter(|_| run.kind == RunKind::Failover && !run.is_undone()) else {
+            continue;
+        };
+        let what = format!("VM {} is failed over already", vm.name);
+        let why = format!(
+            "by run {} of plan {:?}, which is {}",
+            run.id,
+            run.plan.name,
+            find::state(run)
+        );
+        if run.phase != Phase::Committed {
+            return Err(Failure::failed(what).because(why).remedy(format!(
+                "`sparesite-restore undo {0}` or `commit {0}` first",
+                run.id
+            )));
+        }
+        let remedy = "make sure that the instance of then is gone, or switched off";
+        findings.push(Finding::new(what, format!("run {}", run.id), why, remedy));
+    }
+    Ok(findings)
 }
 
 async fn carry_on(
     args: FailoverArgs,
     open: OpenVault,
     aws: Aws,
-    name: RunName,
+    asked: &Asked,
+    (name, run): (RunName, Run),
     mut findings: Vec<Finding>,
     output: &OutputArgs,
 ) -> Result<Exit> {
-    // What borrows the vault lives no longer than the world that has it.
-    let taken = Recorder::take(Runs::of(&open.vault), name).await?.run;
     let deadline = (args.test && !args.no_deadline).then(|| {
         let length = SignedDuration::from_secs(args.deadline.seconds().min(i64::MAX as u64) as i64);
         Timestamp::now()
             .saturating_add(length)
             .unwrap_or(Timestamp::MAX)
     });
-    let settings = Settings {
-        deadline,
-        probes: !args.no_probes,
-        cache: args.cache.clone(),
-    };
-    let world = Arc::new(World::new(open, aws, &taken, settings).await?);
-    let runs = || Runs::of(&world.open.vault);
-    let mut recorder = Recorder::take(runs(), name).await?;
-    if recorder
-        .run
-        .states
-        .iter()
-        .any(|state| matches!(state, StepState::Failed(_)))
-    {
-        recorder.append(Event::Retried {}).await?;
+    let over = find::stops_at(&run).or(deadline);
+    let mut world = World::new(open, aws, &run, settings(&args, deadline, over)).await?;
+    if asked.plan != run.plan {
+        world.plan = asked.plan.clone();
     }
-    let ended = driver::drive(world.clone(), &mut recorder, true).await?;
-    let written = report::write(&args.reports, &world, &recorder.run)?;
-    let up = recorder.run.is_complete();
-    let mut failed = ended.failed.clone();
-    if up && args.clean_up {
-        failed.extend(take_away(&world, &mut recorder).await?.failed);
-    }
-    findings.extend(written.findings.iter().cloned());
-    let view = RunJson::of(&recorder.run, Some(&written));
-    if let Some(signal) = ended.interrupted {
+    let world = Arc::new(world);
+    let mut recorder = Recorder::take(Runs::of(&world.open.vault), name).await?;
+    if recorder.run.phase != Phase::Forward {
         return Err(
-            Failure::failed(format!("run {} was ended by {signal}", recorder.run.id))
-                .because("steps that were under way may have left something in the cloud")
-                .remedy(format!(
-                    "the same command goes on with it; `sparesite-restore undo {}` takes it away",
-                    recorder.run.id
-                ))
+            Failure::failed(format!("run {} is {}", run.id, find::state(&recorder.run)))
+                .because("another process ended it meanwhile")
+                .remedy("run the same command again")
                 .into(),
         );
     }
-    if !failed.is_empty() {
-        let all: Vec<String> = failed
-            .iter()
-            .map(|(step, why)| format!("{step}: {}", show::printable(why)))
-            .collect();
-        return Err(Failure::failed(format!("run {} is {}", recorder.run.id, find::state(&recorder.run)))
-            .because(all.join("\n"))
-            .remedy(format!(
-                "mend that, and run the same command again: it goes on with what failed; or take it away with `sparesite-restore undo {}`",
-                recorder.run.id
-            ))
-            .into());
+    if asked.plan != recorder.run.plan {
+        recorder
+            .append(Event::Amended {
+                plan: asked.text.clone(),
+            })
+            .await?;
+        console::tell("the plan was changed since: what is not begun yet follows it as it is now");
     }
+    for step in &args.skip {
+        let why = "counted as done by hand".to_owned();
+        recorder
+            .append(Event::Skipped {
+                step: step.clone(),
+                why,
+            })
+            .await?;
+    }
+    let failed = |run: &Run, step: usize| {
+        matches!(run.states[step], StepState::Failed(_)) && !run.steps[step].kind.may_fail()
+    };
+    if (0..run.steps.len()).any(|step| failed(&recorder.run, step)) {
+        recorder.append(Event::Retried {}).await?;
+    }
+    let mut ended = driver::drive(world.clone(), &mut recorder).await?;
+    let written = report::write(&args.reports, &world, &recorder.run)?;
+    let id = recorder.run.id.clone();
+    let view = RunJson::of(&recorder.run, Some(&written));
+    let clear = ended.failed.is_empty() && ended.interrupted.is_none();
+    if !clear {
+        // Who looks for what works should not have to look for where.
+        for vm in &view.vms {
+            let address = vm.address.as_deref().unwrap_or("no address yet");
+            console::tell(&format!("{}: {}, {address}", vm.vm, vm.state));
+        }
+        console::tell(&format!("report: {}", written.html.display()));
+    }
+    if args.clean_up && clear {
+        let gone = take_away(&world, &mut recorder).await?;
+        ended = gone;
+    }
+    let remedy = format!(
+        "mend that, and run the same command again: it goes on with what failed (--skip STEP counts a step as done); or take it away: \
+         `sparesite-restore undo {id}`"
+    );
+    if let Some(failure) = ended.failure(
+        &format!("run {id} is {}", find::state(&recorder.run)),
+        &remedy,
+    ) {
+        return Err(failure.into());
+    }
+    findings.extend(written.findings.iter().cloned());
     run_view::print(&view, &recorder.run, &findings, output)
 }
 
-/// Everything that a run made is taken away again.
-pub async fn take_away(
-    world: &Arc<World>,
-    recorder: &mut Recorder<'_>,
-) -> Result<driver::Ended, Failure> {
-    if recorder.run.phase == Phase::Forward {
-        recorder.append(Event::UndoBegun {}).await?;
-    }
-    let mut ended = driver::drive(world.clone(), recorder, true).await?;
-    if recorder.run.is_undone() && ended.failed.is_empty() {
-        ended
-            .failed
-            .extend(super::sweep::leftovers(&world.aws, &recorder.run.id).await?);
-    }
-    Ok(ended)
-}
-
-pub fn cloud_failure(error: recovery_cloud::CloudError) -> Failure {
-    let remedy = error.remedy();
-    Failure::failed(error.to_string()).remedy(remedy)
-}
-
-#[allow(clippy::too_many_arguments)] // each is one thing that the command knows by then
 async fn dry_run(
     args: &FailoverArgs,
     open: &OpenVault,
-    plan: &Plan,
-    text: &str,
-    kind: RunKind,
+    asked: &Asked,
     unfinished: Option<(RunName, Run)>,
     mut findings: Vec<Finding>,
     output: &OutputArgs,
 ) -> Result<Exit> {
     let run = match unfinished {
-        Some((_, run)) => run,
-        None => {
-            let list = open.points().await?;
-            findings.extend(point_view::findings(&list));
-            let vms = known_vms(&list, &open.vault.log);
-            let (points, more) = begin::points(plan, &vms, &args.points, Timestamp::now())?;
-            findings.extend(more);
-            begin::imagined(begin::event(kind, text, points))?
-        }
+        Some((_, run)) => going_on(args, asked, run)?,
+        None => begin::imagined(first(open, asked, &args.points, &mut findings).await?)?,
     };
     let points: Vec<String> = run
         .points
         .iter()
         .map(|(vm, point)| format!("{vm}@{}", point.point))
         .collect();
-    let rounds = run.rounds();
+    let (rounds, kind) = (run.rounds(), kind_word(asked.kind));
     if output.json {
         console::print_json(&DryRunJson {
-            plan: &plan.name,
-            kind: kind_word(kind),
+            plan: &run.plan.name,
+            kind,
             rounds,
             points,
             findings: &findings,
@@ -358,9 +466,8 @@ async fn dry_run(
         return Ok(Exit::of(&findings));
     }
     let mut text = format!(
-        "{} of plan {}, at {}:\n",
-        kind_word(kind),
-        plan.name,
+        "{kind} of plan {}, at {}:\n",
+        run.plan.name,
         points.join(", ")
     );
     for (number, round) in (1..).zip(rounds) {

@@ -76,7 +76,7 @@ fn told(found: &Found) -> Vec<Finding> {
     let on = || format!("run {}", found.id);
     let unread = found.run.as_ref().err().map(|why| {
         let remedy = format!(
-            "`sparesite-restore sweep {}` takes away what it made",
+            "`sparesite-restore sweep {}` removes what a test made",
             found.id
         );
         Finding::new("its record cannot be read", on(), why, remedy)

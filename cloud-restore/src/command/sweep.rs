@@ -2,12 +2,13 @@
 
 use anyhow::Result;
 use clap::Args;
-use console::{Exit, Failure, Finding, OutputArgs};
+use console::{Exit, Failure, Finding, OutputArgs, show};
 use recovery_cloud::aws::Aws;
+use recovery_plan::run::Phase;
 use serde::Serialize;
 
-use super::failover::cloud_failure;
 use crate::access::AccessArgs;
+use crate::failover::ending::cloud_failure;
 use crate::failover::find;
 use crate::failover::world::{KIND_TAG, RUN_TAG};
 
@@ -50,21 +51,36 @@ struct Document<'a> {
 pub async fn run(args: SweepArgs, access: &AccessArgs, output: &OutputArgs) -> Result<Exit> {
     let open = access.open().await?;
     let findings = open.findings();
-    let region = match args.region {
-        Some(region) => region,
-        None => {
-            let found = find::named(&open, &args.run).await?;
-            let run = found.run.map_err(|why| {
-                Failure::failed(format!(
-                    "the record of run {} does not tell its region",
-                    args.run
-                ))
-                .because(why)
-                .remedy("give it: --region eu-central-1")
-            })?;
-            run.plan.region
-        }
-    };
+    // A tag's value in a filter: `*` would be every run.
+    if args.run.len() != 12 || !args.run.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(Failure::usage(format!(
+            "{:?} is no run's id: 12 digits of 0-9 and a-f",
+            show::printable(&args.run)
+        ))
+        .remedy("`sparesite-restore runs` lists them; in the cloud it is the tag `sparesite-run`")
+        .into());
+    }
+    let record = find::all(&open)
+        .await?
+        .into_iter()
+        .find(|found| found.id == args.run);
+    let run = record.as_ref().and_then(|found| found.run.as_ref().ok());
+    if run.is_some_and(|run| run.phase == Phase::Committed) {
+        return Err(Failure::failed(format!(
+            "run {} was committed: its instances are the VMs",
+            args.run
+        ))
+        .remedy("remove them in the cloud's console, if they shall go")
+        .into());
+    }
+    let region = args.region.or_else(|| Some(run?.plan.region.clone()));
+    let region = region.ok_or_else(|| {
+        Failure::usage(format!(
+            "the vault has no record of run {} that tells its region",
+            args.run
+        ))
+        .remedy("give it: --region eu-central-1")
+    })?;
     let aws = Aws::open(&region).await.map_err(cloud_failure)?;
     let kind = if args.failover { "failover" } else { "test" };
     let tags = [(RUN_TAG, args.run.as_str()), (KIND_TAG, kind)];
@@ -73,7 +89,7 @@ pub async fn run(args: SweepArgs, access: &AccessArgs, output: &OutputArgs) -> R
         let removed = crate::failover::remove_left(&aws, &left).await;
         removed.map_err(|error| {
             Failure::failed(format!("cannot sweep run {}", args.run))
-                .because(error.0)
+                .because(error.why)
                 .remedy("run the same command again")
         })?;
     }
@@ -112,16 +128,4 @@ pub async fn run(args: SweepArgs, access: &AccessArgs, output: &OutputArgs) -> R
     console::print(&text)?;
     console::print_findings(&findings)?;
     Ok(Exit::of(&findings))
-}
-
-/// What is still there although everything was taken away: removed now. Returns what could not be.
-pub async fn leftovers(aws: &Aws, run: &str) -> Result<Vec<(String, String)>, Failure> {
-    let left = aws.tagged(&[(RUN_TAG, run)]).await.map_err(cloud_failure)?;
-    if left.is_empty() {
-        return Ok(Vec::new());
-    }
-    match crate::failover::remove_left(aws, &left).await {
-        Ok(()) => Ok(Vec::new()),
-        Err(error) => Ok(vec![("what is left of it".into(), error.0)]),
-    }
 }

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
-use console::{Exit, Failure, OutputArgs, show};
+use console::{Exit, Failure, OutputArgs};
 use recovery_cloud::aws::Aws;
 use recovery_plan::run::{Phase, RunKind};
 use vault_store::read::Runs;
 
-use super::failover::{cloud_failure, take_away};
 use super::run_view::{self, RunJson};
 use crate::access::AccessArgs;
+use crate::failover::driver::Ended;
+use crate::failover::ending::{cloud_failure, leftovers, take_away};
 use crate::failover::find;
 use crate::failover::recorder::Recorder;
 use crate::failover::world::{Settings, World};
@@ -21,7 +22,7 @@ use crate::served::CacheArgs;
 #[command(after_help = "\
 Examples:
   sparesite-restore undo 3f9a1c20b7de
-  sparesite-restore undo whole-site
+  sparesite-restore undo whole-site     # the newest run of the plan, where that is a test
 
 Instances, images and snapshots of the run are removed, hooks that have an `undo` are taken back, and the site's gateway may \
 capture the VMs again. What was written in the instances meanwhile is lost. Where it stopped, the same command goes on.")]
@@ -36,53 +37,55 @@ pub struct UndoArgs {
 pub async fn run(args: UndoArgs, access: &AccessArgs, output: &OutputArgs) -> Result<Exit> {
     let open = access.open().await?;
     let found = find::named(&open, &args.run).await?;
-    let run = found.run()?;
+    let (run, name, findings) = (found.run()?, found.name, open.findings());
+    let id = run.id.clone();
     if run.phase == Phase::Committed {
         return Err(Failure::failed(format!(
-            "run {} was committed, and can no longer be undone",
-            run.id
+            "run {id} was committed, and can no longer be undone"
         ))
         .remedy("remove its instances in the cloud's console, if they shall go")
         .into());
     }
-    let findings = open.findings();
-    if run.is_undone() {
-        return run_view::print(&RunJson::of(run, None), run, &findings, output);
+    if run.kind == RunKind::Failover && args.run != id {
+        return Err(Failure::usage(format!(
+            "the newest run of plan {:?} is a failover: name it by its id",
+            args.run
+        ))
+        .because("what was written in its instances is lost with them")
+        .remedy(format!("`sparesite-restore undo {id}`"))
+        .into());
     }
     let aws = Aws::open(&run.plan.region).await.map_err(cloud_failure)?;
+    let again = "mend that, and run the same command again: it goes on";
+    let what = format!("not all of run {id} is taken away");
+    if run.is_undone() {
+        let failed = leftovers(&aws, &id).await?;
+        let ended = Ended {
+            failed,
+            interrupted: None,
+        };
+        return match ended.failure(&what, again) {
+            Some(failure) => Err(failure.into()),
+            None => run_view::print(&RunJson::of(run, None), run, &findings, output),
+        };
+    }
     let settings = Settings {
         deadline: None,
+        over: None,
         probes: false,
         cache: args.cache,
     };
-    let name = found.name;
     let world = Arc::new(World::new(open, aws, run, settings).await?);
     let mut recorder = Recorder::take(Runs::of(&world.open.vault), name).await?;
+    if recorder.run.phase == Phase::Committed {
+        return Err(Failure::failed(format!(
+            "run {id} was committed by another process just now"
+        ))
+        .into());
+    }
     let ended = take_away(&world, &mut recorder).await?;
-    let id = recorder.run.id.clone();
-    let again = "the same command goes on with it";
-    if let Some(signal) = ended.interrupted {
-        return Err(
-            Failure::failed(format!("taking away run {id} was ended by {signal}"))
-                .remedy(again)
-                .into(),
-        );
-    }
-    if !ended.failed.is_empty() {
-        let all: Vec<String> = ended
-            .failed
-            .iter()
-            .map(|(step, why)| format!("{step}: {}", show::printable(why)))
-            .collect();
-        return Err(
-            Failure::failed(format!("not all of run {id} could be taken away"))
-                .because(all.join("\n"))
-                .remedy(format!("mend that; {again}"))
-                .into(),
-        );
-    }
-    if recorder.run.kind == RunKind::Failover {
-        console::tell("the site's gateway may capture these VMs again");
+    if let Some(failure) = ended.failure(&what, again) {
+        return Err(failure.into());
     }
     run_view::print(
         &RunJson::of(&recorder.run, None),

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use console::{Failure, show};
+use jiff::Timestamp;
 use recovery_plan::run::{Action, Event, Phase, StepKind, StepState};
 use tokio::sync::mpsc;
 use tokio::task::{Id, JoinSet};
@@ -37,20 +39,18 @@ struct Driver<'r, 'v> {
     under_way: JoinSet<Came>,
     /// What each task does.
     tasks: HashMap<Id, Action>,
-    /// What could not be taken back, by this process.
-    given_up: HashSet<usize>,
+    /// What this process does not try again: what could not be taken back, and what the cloud gave no answer to.
+    given_up: HashSet<Action>,
+    quiet_since: Timestamp,
     ended: Ended,
-    told: bool,
 }
 
 /// Carries a run on until nothing can be done any more.
-pub async fn drive(
-    world: Arc<World>,
-    recorder: &mut Recorder<'_>,
-    told: bool,
-) -> Result<Ended, Failure> {
+pub async fn drive(world: Arc<World>, recorder: &mut Recorder<'_>) -> Result<Ended, Failure> {
     let (noting, mut notes) = mpsc::channel::<Noting>(16);
+    let over = world.settings.over;
     let mut driver = Driver {
+        quiet_since: world.quiet_since,
         world,
         recorder,
         noting,
@@ -58,10 +58,9 @@ pub async fn drive(
         tasks: HashMap::new(),
         given_up: HashSet::new(),
         ended: Ended::default(),
-        told,
     };
-    let interrupted = interrupt::came();
-    tokio::pin!(interrupted);
+    let (interrupted, late) = (interrupt::came(), past(over));
+    tokio::pin!(interrupted, late);
     loop {
         driver.begin().await?;
         if driver.under_way.is_empty() {
@@ -71,6 +70,11 @@ pub async fn drive(
             biased;
             signal = &mut interrupted => {
                 driver.ended.interrupted = Some(signal);
+                return Ok(driver.ended);
+            }
+            () = &mut late, if driver.recorder.run.phase == Phase::Forward => {
+                let why = "the test's time is over, and the cloud tears it down: undo it, and begin another with a later --deadline";
+                driver.ended.failed.push(("deadline".into(), why.into()));
                 return Ok(driver.ended);
             }
             Some(note) = notes.recv() => driver.note(note).await?,
@@ -92,9 +96,7 @@ impl Driver<'_, '_> {
         let mut disks = busy.iter().filter(|action| self.is_disk(action)).count();
         for action in self.recorder.run.next() {
             let step = step_of(action);
-            if busy.contains(&action)
-                || (action == Action::Undo(step) && self.given_up.contains(&step))
-            {
+            if busy.contains(&action) || self.given_up.contains(&action) {
                 continue;
             }
             if self.is_disk(&action) {
@@ -137,6 +139,7 @@ impl Driver<'_, '_> {
             world: self.world.clone(),
             step,
             settles: run.phase == Phase::Undoing,
+            quiet_since: self.quiet_since,
             notes,
             made: Arc::new(made),
             noting: self.noting.clone(),
@@ -175,9 +178,19 @@ impl Driver<'_, '_> {
                 self.tell(action, "done", &brief(&made));
                 self.recorder.append(Event::Done { step, made }).await
             }
-            Came::Done(Err(StepError(why))) => {
-                self.tell(action, "FAILED", &why);
-                if self.recorder.run.phase == Phase::Forward {
+            // Nobody knows what came of it: whoever tries next finds out.
+            Came::Done(Err(StepError { why, open: true })) => {
+                self.tell(action, "has no answer", &why);
+                self.given_up.insert(action);
+                self.ended.failed.push((step, why));
+                Ok(())
+            }
+            Came::Done(Err(StepError { why, .. })) => {
+                let run = &self.recorder.run;
+                let forward = run.phase == Phase::Forward;
+                let borne = run.steps[number].kind.may_fail();
+                self.tell(action, if forward { "FAILED" } else { "ended" }, &why);
+                if forward && !borne {
                     self.ended.failed.push((step.clone(), why.clone()));
                 }
                 self.recorder.append(Event::Failed { step, why }).await
@@ -186,9 +199,9 @@ impl Driver<'_, '_> {
                 self.tell(action, "taken back", "");
                 self.recorder.append(Event::Undone { step }).await
             }
-            Came::TakenBack(Err(StepError(why))) => {
+            Came::TakenBack(Err(StepError { why, .. })) => {
                 self.tell(action, "could not be taken back", &why);
-                self.given_up.insert(number);
+                self.given_up.insert(action);
                 self.ended.failed.push((format!("undo {step}"), why));
                 Ok(())
             }
@@ -197,7 +210,7 @@ impl Driver<'_, '_> {
 
     /// A line for whoever watches.
     fn tell(&self, action: Action, what: &str, more: &str) {
-        if !self.told || (what == "begun" && !self.is_slow(action)) {
+        if what == "begun" && !self.is_slow(action) {
             return;
         }
         let name = self.recorder.run.steps[step_of(action)].name();
@@ -213,6 +226,17 @@ impl Driver<'_, '_> {
         let kind = &self.recorder.run.steps[step_of(action)].kind;
         matches!(action, Action::Do(_))
             && !matches!(kind, StepKind::Fence { .. } | StepKind::Deadline)
+    }
+}
+
+/// Never, where there is no such time.
+async fn past(at: Option<Timestamp>) {
+    match at {
+        None => std::future::pending().await,
+        Some(at) => {
+            let left = at.duration_since(Timestamp::now());
+            tokio::time::sleep(Duration::try_from(left).unwrap_or_default()).await;
+        }
     }
 }
 

@@ -1,13 +1,16 @@
 //! Runs, found in the vault.
 
 use console::{Failure, show};
-use recovery_plan::run::{Entry, Event, Phase, Run};
+use jiff::{SignedDuration, Timestamp};
+use recovery_plan::run::{Entry, Event, Phase, Run, RunKind, StepKind, StepState};
 use vault_format::run_record::RunName;
 use vault_store::read::Runs;
 
 use super::recorder::stored;
 use crate::access::OpenVault;
 use crate::failure::attempting;
+
+const BEFORE_DEADLINE: SignedDuration = SignedDuration::from_mins(1);
 
 /// A run of which the record was read.
 pub struct Found {
@@ -25,24 +28,31 @@ fn failed() -> impl FnOnce(vault_store::StoreError) -> Failure {
     attempting("cannot read the runs in the vault")
 }
 
-/// All runs, the oldest of each plan first. What a stranger put there is left out.
+/// All runs, each plan's in their order. What a stranger put there is left out.
 pub async fn all(open: &OpenVault) -> Result<Vec<Found>, Failure> {
     let runs = Runs::of(&open.vault);
     let mut found = Vec::new();
     for name in runs.list().await.map_err(failed())?.into_keys() {
         found.extend(read(&runs, name).await?);
     }
-    found.sort_by_key(|found| found.entries.first().map(|entry| entry.time));
     Ok(found)
 }
 
-/// The newest run of a plan.
-pub async fn newest(open: &OpenVault, plan: &str) -> Result<Option<Found>, Failure> {
+/// The newest run of a plan, and the number that the next one has. That is taken by whoever creates its first entry: of two who
+/// saw the same, one begins it.
+pub async fn newest(open: &OpenVault, plan: &str) -> Result<(Option<Found>, RunName), Failure> {
     let runs = Runs::of(&open.vault);
-    match runs.newest(runs.plan_id(plan)).await.map_err(failed())? {
-        Some((name, _)) => read(&runs, name).await,
-        None => Ok(None),
-    }
+    let plan = runs.plan_id(plan);
+    let newest = runs.newest(plan).await.map_err(failed())?;
+    let next = RunName {
+        plan,
+        run: newest.as_ref().map_or(1, |(name, _)| name.run + 1),
+    };
+    let found = match newest {
+        Some((name, _)) => read(&runs, name).await?,
+        None => None,
+    };
+    Ok((found, next))
 }
 
 async fn read(runs: &Runs<'_>, name: RunName) -> Result<Option<Found>, Failure> {
@@ -67,15 +77,19 @@ async fn read(runs: &Runs<'_>, name: RunName) -> Result<Option<Found>, Failure> 
 pub async fn named(open: &OpenVault, wanted: &str) -> Result<Found, Failure> {
     let mut all = all(open).await?;
     let of_plan = |found: &Found| found.run.as_ref().is_ok_and(|run| run.plan.name == wanted);
-    let place = all
-        .iter()
-        .position(|found| found.id == wanted)
-        .or_else(|| all.iter().rposition(of_plan));
-    match place {
+    let newest = || {
+        let of_plan = all.iter().enumerate().filter(|(_, found)| of_plan(found));
+        of_plan
+            .max_by_key(|(_, found)| found.name.run)
+            .map(|(place, _)| place)
+    };
+    let by_id = all.iter().position(|found| found.id == wanted);
+    match by_id.or_else(newest) {
         Some(place) => Ok(all.swap_remove(place)),
         None => {
             let known: Vec<&str> = all.iter().map(|found| found.id.as_str()).collect();
-            let failure = Failure::failed(format!("there is no run {:?}", show::printable(wanted)));
+            let shown = show::printable(wanted);
+            let failure = Failure::failed(format!("there is no run {shown:?}"));
             Err(match known.is_empty() {
                 true => failure.because("the vault has no runs at all"),
                 false => failure
@@ -91,12 +105,40 @@ impl Found {
         self.run.as_ref().map_err(|why| {
             Failure::failed(format!("cannot read the record of run {}", self.id))
                 .because(why.clone())
-                .remedy(format!(
-                    "`sparesite-restore sweep {}` takes away what it made",
-                    self.id
-                ))
+                .remedy("use the version of the program that began it")
         })
     }
+
+    /// As its first entry says, also where the rest cannot be read.
+    pub fn kind(&self) -> RunKind {
+        match self.entries.first().map(|entry| &entry.event) {
+            Some(Event::Begun { kind, .. }) => *kind,
+            _ => RunKind::Failover,
+        }
+    }
+}
+
+/// When the cloud tears a test down.
+pub fn deadline(run: &Run) -> Option<Timestamp> {
+    let place = run
+        .steps
+        .iter()
+        .position(|step| step.kind == StepKind::Deadline)?;
+    let words = match &run.states[place] {
+        StepState::Done(made) => made,
+        _ => &run.notes[place],
+    };
+    words.get("at")?.parse().ok()
+}
+
+/// Whether a test's time is over, or nearly: nothing more is made of it.
+pub fn is_past(run: &Run, now: Timestamp) -> bool {
+    run.phase == Phase::Forward && stops_at(run).is_some_and(|at| at <= now)
+}
+
+/// A little before its deadline.
+pub fn stops_at(run: &Run) -> Option<Timestamp> {
+    deadline(run)?.saturating_sub(BEFORE_DEADLINE).ok()
 }
 
 /// Whether nothing of it is left to do: accepted, or taken away.
@@ -109,11 +151,12 @@ pub fn state(run: &Run) -> &'static str {
     let failed = run
         .states
         .iter()
-        .any(|state| matches!(state, recovery_plan::run::StepState::Failed(_)));
+        .any(|state| matches!(state, StepState::Failed(_)));
     match run.phase {
         Phase::Committed => "committed",
         Phase::Undoing if run.is_undone() => "undone",
         Phase::Undoing => "being undone",
+        Phase::Forward if is_past(run, Timestamp::now()) => "over",
         Phase::Forward if run.is_complete() => "up",
         Phase::Forward if failed => "failed in part",
         Phase::Forward => "unfinished",

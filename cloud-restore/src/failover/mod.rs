@@ -6,6 +6,7 @@
 pub mod begin;
 mod blocks;
 pub mod driver;
+pub mod ending;
 pub mod find;
 pub mod recorder;
 pub mod report;

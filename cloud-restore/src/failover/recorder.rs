@@ -50,7 +50,7 @@ pub fn unreadable(name: &str) -> impl FnOnce(RecordError) -> Failure {
     |error| {
         Failure::failed(attempt)
             .because(error)
-            .remedy("take away what it made by `sparesite-restore sweep`, and begin a new run")
+            .remedy("use the version of the program that began it")
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex as StdMutex, PoisonError};
 
 use console::{Failure, Progress, show};
+use jiff::Timestamp;
 use recovery_cloud::aws::{Aws, Tags};
 use recovery_plan::run::{Run, RunKind};
 use recovery_plan::{Plan, PlannedVm};
@@ -35,6 +36,8 @@ pub struct World {
     /// Fences are appended to it.
     pub log: Mutex<ControlLog>,
     pub settings: Settings,
+    /// When whoever had the run before wrote its last entry.
+    pub quiet_since: Timestamp,
     /// Disks that are sent, of each VM together.
     bars: StdMutex<BTreeMap<String, Progress>>,
 }
@@ -43,7 +46,9 @@ pub struct World {
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// When a test is torn down; none for what already has a deadline, or shall have none.
-    pub deadline: Option<jiff::Timestamp>,
+    pub deadline: Option<Timestamp>,
+    /// When a test ends by itself, because the cloud tears it down.
+    pub over: Option<Timestamp>,
     /// Whether probes are asked; otherwise a VM serves when it runs.
     pub probes: bool,
     pub cache: CacheArgs,
@@ -75,6 +80,7 @@ impl World {
             plan: run.plan.clone(),
             points,
             settings,
+            quiet_since: run.last_at,
             bars: StdMutex::default(),
         })
     }

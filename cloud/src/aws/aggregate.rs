@@ -21,8 +21,7 @@ impl Aggregate {
     }
 
     pub(super) fn to_hex(&self) -> String {
-        let state = self.0.serialize();
-        state.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&self.0.serialize())
     }
 
     /// `None`: this is no state.
@@ -36,6 +35,10 @@ impl Aggregate {
         }
         Sha256::deserialize(&state).ok().map(Aggregate)
     }
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

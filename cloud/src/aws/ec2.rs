@@ -4,7 +4,7 @@ use bytes::Bytes;
 use reqwest::Method;
 
 use super::Tags;
-use super::http::{Call, Http};
+use super::http::{ANSWER, Call, Http};
 use super::xml::Element;
 use crate::{CloudError, Kind};
 
@@ -92,6 +92,9 @@ impl Ec2 {
                 "application/x-www-form-urlencoded; charset=utf-8".into(),
             )],
             body: form.body(),
+            digest: None,
+            timeout: ANSWER,
+            lane: 0,
             attempted: attempted.to_owned(),
         };
         let answer = self.http.answer(&call, refusal).await?;

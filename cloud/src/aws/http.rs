@@ -2,10 +2,13 @@
 
 use std::time::{Duration, SystemTime};
 
+use aws_credential_types::Credentials;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
 use bytes::Bytes;
 use futures::StreamExt;
+use http::HeaderMap;
+use jiff::Timestamp;
 use reqwest::Method;
 
 use super::identity::{Identity, chain_of};
@@ -13,17 +16,21 @@ use super::retry::retrying;
 use crate::error::kind_of;
 use crate::{CloudError, Kind};
 
+const CLIENTS: usize = 4;
 const CONNECT: Duration = Duration::from_secs(10);
-/// Without an answer; EC2 answers within seconds.
-const ANSWER: Duration = Duration::from_secs(60);
+/// Until a whole answer is there; EC2 answers within seconds.
+pub(super) const ANSWER: Duration = Duration::from_secs(60);
 /// How long a call is tried again while something passing is in the way.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// AWS bears 5 minutes, S3 15 (AWS General Reference, Signature Version 4).
+const MOST_SKEW: i64 = 240;
 /// A page of any answer is smaller.
 const MOST_BYTES: usize = 16 << 20;
 
 #[derive(Debug, Clone)]
 pub(super) struct Http {
-    client: reqwest::Client,
+    /// With connections of their own: with one alone others saw calls that nobody answered (coldsnap, issue 437).
+    clients: Vec<reqwest::Client>,
     identity: Identity,
     region: String,
 }
@@ -37,23 +44,31 @@ pub(super) struct Call {
     pub url: String,
     pub headers: Vec<(&'static str, String)>,
     pub body: Bytes,
+    /// SHA-256 of the body in hexadecimal, where it is known already.
+    pub digest: Option<String>,
+    /// Until the whole answer is there.
+    pub timeout: Duration,
+    /// By which of the clients it goes; any number.
+    pub lane: usize,
     /// For errors: `start "db"`.
     pub attempted: String,
 }
 
 impl Http {
     pub(super) fn new(identity: Identity, region: &str) -> Result<Self, CloudError> {
-        let client = reqwest::Client::builder()
-            .user_agent(concat!("sparesite/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT)
-            .timeout(ANSWER)
-            .build();
-        let client = client.map_err(|error| {
+        let client = || {
+            reqwest::Client::builder()
+                .user_agent(concat!("sparesite/", env!("CARGO_PKG_VERSION")))
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(CONNECT)
+                .build()
+        };
+        let clients: Result<_, _> = (0..CLIENTS).map(|_| client()).collect();
+        let clients = clients.map_err(|error: reqwest::Error| {
             CloudError::new("make an HTTP client", Kind::Refused, "", chain_of(&error))
         })?;
         Ok(Http {
-            client,
+            clients,
             identity,
             region: region.to_owned(),
         })
@@ -75,19 +90,31 @@ impl Http {
         retrying(PATIENCE, passing, || self.once(call, &code)).await
     }
 
-    async fn once(
+    /// The same, tried once.
+    pub(super) async fn once(
         &self,
         call: &Call,
         code: impl Fn(&str, &[u8]) -> (String, String),
     ) -> Result<Bytes, CloudError> {
         let fails =
             |kind, code: &str, why: String| CloudError::new(&call.attempted, kind, code, why);
-        let request = self.signed(call).await?;
-        let response = self.client.execute(request).await.map_err(|error| {
-            let why = format!("no answer: {}", chain_of(&error.without_url()));
-            fails(Kind::Unavailable, "", why)
-        })?;
+        let no_answer = |error: reqwest::Error| {
+            let kind = match error.is_timeout() {
+                true => Kind::Late,
+                false => Kind::Unavailable,
+            };
+            fails(
+                kind,
+                "",
+                format!("no answer: {}", chain_of(&error.without_url())),
+            )
+        };
+        let credentials = self.identity.get().await?;
+        let request = self.signed(call, &credentials)?;
+        let client = &self.clients[call.lane % self.clients.len()];
+        let response = client.execute(request).await.map_err(no_answer)?;
         let status = response.status();
+        let ahead = seconds_ahead(response.headers());
         let word = response.headers().get("x-amzn-errortype");
         let word = word
             .and_then(|word| word.to_str().ok())
@@ -96,10 +123,7 @@ impl Http {
         let mut body = Vec::new();
         let mut stream = response.bytes_stream();
         while let Some(part) = stream.next().await {
-            let part = part.map_err(|error| {
-                let why = format!("the answer broke off: {}", chain_of(&error.without_url()));
-                fails(Kind::Unavailable, "", why)
-            })?;
+            let part = part.map_err(no_answer)?;
             if body.len() + part.len() > MOST_BYTES {
                 let why = "the answer is larger than any of this service";
                 return Err(fails(Kind::Refused, "", why.into()));
@@ -112,7 +136,15 @@ impl Http {
         let (code, message) = code(&word, &body);
         let kind = kind_of(status.as_u16(), &code);
         if kind == Kind::Credentials {
-            self.identity.forget().await;
+            // A clock that is wrong makes good credentials look bad, with any of these codes.
+            if let Some(ahead) = ahead.filter(|ahead| ahead.abs() > MOST_SKEW) {
+                let why =
+                    format!("{message}: the clock of this machine is {ahead} s ahead of AWS's");
+                return Err(fails(Kind::Clock, &code, why));
+            }
+            self.identity
+                .forget(Some(credentials.access_key_id()))
+                .await;
         }
         let message = match message.is_empty() {
             true => format!("HTTP status {}", status.as_u16()),
@@ -121,9 +153,13 @@ impl Http {
         Err(fails(kind, &code, message))
     }
 
-    async fn signed(&self, call: &Call) -> Result<reqwest::Request, CloudError> {
+    fn signed(
+        &self,
+        call: &Call,
+        credentials: &Credentials,
+    ) -> Result<reqwest::Request, CloudError> {
         let fails = |why: String| CloudError::new(&call.attempted, Kind::Refused, "", why);
-        let identity = self.identity.get().await?.into();
+        let identity = credentials.clone().into();
         let parameters = v4::SigningParams::builder()
             .identity(&identity)
             .region(&self.region)
@@ -136,7 +172,10 @@ impl Http {
             .headers
             .iter()
             .map(|(name, value)| (*name, value.as_str()));
-        let body = SignableBody::Bytes(&call.body);
+        let body = match &call.digest {
+            Some(digest) => SignableBody::Precomputed(digest.clone()),
+            None => SignableBody::Bytes(&call.body),
+        };
         let signable = SignableRequest::new(call.method.as_str(), &call.url, headers, body)
             .map_err(|error| fails(chain_of(&error)))?;
         let signed = sign(signable, &parameters.into()).map_err(|error| fails(chain_of(&error)))?;
@@ -153,6 +192,16 @@ impl Http {
             request.headers_mut().insert(*name, value);
         }
         instructions.apply_to_request_http1x(&mut request);
-        reqwest::Request::try_from(request).map_err(|error| fails(chain_of(&error)))
+        let mut request =
+            reqwest::Request::try_from(request).map_err(|error| fails(chain_of(&error)))?;
+        *request.timeout_mut() = Some(call.timeout);
+        Ok(request)
     }
+}
+
+/// By the answer's `Date`.
+fn seconds_ahead(headers: &HeaderMap) -> Option<i64> {
+    let date = headers.get(http::header::DATE)?.to_str().ok()?;
+    let theirs = jiff::fmt::rfc2822::parse(date).ok()?.timestamp();
+    Some(Timestamp::now().as_second() - theirs.as_second())
 }

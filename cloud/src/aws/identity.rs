@@ -41,9 +41,16 @@ impl Identity {
         })
     }
 
-    /// The cloud does not take these (any more): the chain is asked again.
-    pub(super) async fn forget(&self) {
-        *self.0.newest.lock().await = None;
+    /// The cloud does not take these (any more), by their key's id: the chain is asked again. Newer ones stay.
+    pub(super) async fn forget(&self, key: Option<&str>) {
+        let mut newest = self.0.newest.lock().await;
+        if key.is_none_or(|key| {
+            newest
+                .as_ref()
+                .is_some_and(|held| held.access_key_id() == key)
+        }) {
+            *newest = None;
+        }
     }
 
     async fn load(&self) -> Result<Credentials, CredentialsError> {

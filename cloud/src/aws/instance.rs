@@ -106,12 +106,8 @@ impl Aws {
                 None => (KNOWN_PATIENCE, "not known"),
             };
             if begun.elapsed() > patience {
-                return Err(CloudError::new(
-                    attempted,
-                    Kind::Unavailable,
-                    "",
-                    format!("it is {state}"),
-                ));
+                let why = format!("it is {state} after {} s", patience.as_secs());
+                return Err(CloudError::new(attempted, Kind::Refused, "", why));
             }
             sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);

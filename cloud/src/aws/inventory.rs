@@ -1,7 +1,13 @@
 //! What a run left in the cloud, found by its tag, and taken away.
 
+use std::time::Duration;
+
 use super::Aws;
 use super::ec2::Form;
+use super::retry::retrying;
+
+const STILL_IN_USE: Duration = Duration::from_secs(90);
+
 use crate::{CloudError, Kind};
 
 /// Ids of what exists with a tag.
@@ -115,8 +121,13 @@ impl Aws {
 
     pub async fn remove_snapshot(&self, snapshot: &str) -> Result<(), CloudError> {
         let form = Form::new("DeleteSnapshot").set("SnapshotId", snapshot);
-        self.remove(form, format!("delete the snapshot {snapshot}"))
-            .await
+        let attempted = format!("delete the snapshot {snapshot}");
+        // Of an image that was deregistered a moment ago.
+        let in_use = |error: &CloudError| error.code == "InvalidSnapshot.InUse";
+        retrying(STILL_IN_USE, in_use, || {
+            self.remove(form.clone(), attempted.clone())
+        })
+        .await
     }
 
     pub async fn remove_volume(&self, volume: &str) -> Result<(), CloudError> {

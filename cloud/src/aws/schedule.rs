@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::Aws;
-use super::http::Call;
+use super::http::{ANSWER, Call};
 use crate::{CloudError, Kind};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +86,9 @@ impl Aws {
             url,
             headers: vec![("content-type", "application/json".into())],
             body: body.into(),
+            digest: None,
+            timeout: ANSWER,
+            lane: 0,
             attempted,
         };
         self.0.http.answer(&call, refusal).await
@@ -93,7 +96,7 @@ impl Aws {
 }
 
 /// The code is in a header, perhaps with more behind it (Smithy, AWS restJson1 protocol, "Operation error serialization").
-fn refusal(word: &str, body: &[u8]) -> (String, String) {
+pub(super) fn refusal(word: &str, body: &[u8]) -> (String, String) {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let text = |name: &str| body[name].as_str().map(str::to_owned);
     let word = match word {

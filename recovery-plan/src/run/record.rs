@@ -53,8 +53,10 @@ pub enum Event {
     Failed { step: String, why: String },
     /// Somebody decided that a step that failed counts as done.
     Skipped { step: String, why: String },
-    /// Failed steps are tried once more.
+    /// Failed steps are tried once more, but for those that may fail.
     Retried {},
+    /// Somebody changed the plan, and none of its steps: what is not begun yet follows this one.
+    Amended { plan: String },
     /// Everything shall be taken away again.
     UndoBegun {},
     /// Nothing of the step is left.
@@ -282,11 +284,19 @@ impl Run {
             }
             Event::Retried {} => {
                 self.expect(Phase::Forward)?;
-                for state in &mut self.states {
-                    if matches!(state, StepState::Failed(_)) {
+                for (step, state) in self.steps.iter().zip(&mut self.states) {
+                    if matches!(state, StepState::Failed(_)) && !step.kind.may_fail() {
                         *state = StepState::Intended;
                     }
                 }
+            }
+            Event::Amended { plan } => {
+                self.expect(Phase::Forward)?;
+                let plan: Plan = toml::from_str(plan).map_err(|error| error.to_string())?;
+                if !self.bears(&plan) {
+                    return Err("the plan's steps are others".into());
+                }
+                self.plan = plan;
             }
             Event::UndoBegun {} => {
                 self.expect(Phase::Forward)?;
@@ -312,6 +322,18 @@ impl Run {
             }
         }
         Ok(())
+    }
+
+    /// Whether the run can go on by this plan: the same place, and the same steps.
+    pub fn bears(&self, plan: &Plan) -> bool {
+        let disks = self
+            .points
+            .iter()
+            .map(|(vm, point)| (vm.clone(), point.disks.clone()));
+        (&plan.name, plan.cloud, &plan.region)
+            == (&self.plan.name, self.plan.cloud, &self.plan.region)
+            && fits(plan, &self.points).is_ok()
+            && steps(plan, self.kind, &disks.collect()) == self.steps
     }
 
     /// In any phase: what was under way when the undo began comes to its end first.

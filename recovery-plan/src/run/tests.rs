@@ -1,6 +1,7 @@
 //! What is next, what a record may say, and what becomes of a run that dies.
 
 mod converges;
+mod taken;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -449,40 +450,4 @@ fn entries_are_json_that_another_version_reads() {
         serde_json::from_str::<Entry>(&later).is_ok(),
         "unknown keys are passed over"
     );
-}
-
-#[test]
-fn who_takes_a_run_over_finds_what_was_noted_and_when_it_was_done() {
-    let mut record = begun(RunKind::Test);
-    let (step, done) = ("deadline".to_owned(), BTreeMap::new());
-    let notes = |word: &str| BTreeMap::from([("at".to_owned(), word.to_owned())]);
-    let noted = |word| Event::Noted {
-        step: "deadline".into(),
-        notes: notes(word),
-    };
-    record.push("one", noted("early"));
-    assert!(record.void().unwrap().contains("not under way"));
-    record.push("one", Event::Intended { step: step.clone() });
-    record.push("one", noted("first"));
-    record.push("one", noted("second"));
-    record.push("two", Event::Taken {});
-    record.push("one", noted("late"));
-    let run = record.run();
-    assert_eq!(run.notes[0], notes("second"));
-    assert!(run.times[0].began.is_some() && run.times[0].ended.is_none());
-    record.push(
-        "two",
-        Event::Failed {
-            step: step.clone(),
-            why: "x".into(),
-        },
-    );
-    record.push("two", Event::Retried {});
-    assert_eq!(
-        record.run().notes[0],
-        notes("second"),
-        "a step that is tried again goes on with them"
-    );
-    record.push("two", Event::Done { step, made: done });
-    assert!(record.run().times[0].ended.is_some());
 }

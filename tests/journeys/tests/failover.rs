@@ -3,6 +3,7 @@
 mod failover {
     pub mod cloud;
     mod faults;
+    mod fenced;
     mod killed;
 }
 

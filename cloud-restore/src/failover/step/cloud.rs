@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+use tokio::time::sleep;
+
 use console::show;
 use recovery_cloud::Kind;
 use recovery_cloud::aws::{
@@ -16,9 +19,6 @@ use crate::guest;
 use crate::hardware::Hardware;
 use crate::served::{Writes, open_disks};
 use guest_inspection::judge::{Severity, Target, Verdict};
-
-/// EBS puts a completed snapshot together within minutes.
-const COMPLETED: Duration = Duration::from_secs(3600);
 
 pub async fn set_deadline(mut context: Context) -> Result<Words, StepError> {
     let world = context.world.clone();
@@ -74,11 +74,6 @@ pub async fn register(context: Context, vm: &str) -> Result<Words, StepError> {
         let snapshot = context.made(&format!("snapshot {vm} {disk}"), "snapshot")?;
         volumes.push(mapped(planned, disk, snapshot));
     }
-    let snapshots: Vec<String> = volumes
-        .iter()
-        .map(|volume| volume.snapshot.clone())
-        .collect();
-    world.aws.wait_for_snapshots(&snapshots, COMPLETED).await?;
     world.end_bar(vm);
     let request = ImageRequest {
         name: format!("sparesite-{}-{vm}", world.run),
@@ -211,6 +206,28 @@ pub async fn remove_instances(context: Context, vm: &str) -> Result<(), StepErro
         context.world.aws.remove_instance(&instance).await?;
     }
     Ok(())
+}
+
+/// How long after the last word of a process a call that it made may still arrive.
+const ON_ITS_WAY: Duration = Duration::from_secs(20);
+
+/// Looks for what a call may have made, until nothing can arrive any more.
+pub async fn settle(context: Context, kind: Tagged, vm: &str) -> Result<Words, StepError> {
+    let name = if kind == Tagged::Images {
+        "image"
+    } else {
+        "instance"
+    };
+    loop {
+        if let Some(found) = found(&context, kind, &[(VM_TAG, vm)], name).await?.pop() {
+            return Ok(Words::from([(name.to_owned(), found)]));
+        }
+        let quiet = Timestamp::now().duration_since(context.quiet_since);
+        if quiet.unsigned_abs() > ON_ITS_WAY {
+            return Err(StepError::new("the run was undone, and it was not made"));
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
 }
 
 /// In the order in which they hold on to each other.

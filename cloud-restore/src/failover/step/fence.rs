@@ -1,39 +1,43 @@
 //! The site's gateway is told, in the vault, that a VM is failed over: it adds no more recovery points of it.
 
 use jiff::Timestamp;
+use recovery_plan::run::RunKind;
 use vault_format::control_log::LogEntry;
+use vault_format::ids::VmId;
 use vault_store::setup::append_to_log;
 
 use super::{Context, StepError, Words};
+use crate::failover::find;
 use crate::failure::attempting;
 
 pub async fn fence(mut context: Context, vm: &str) -> Result<Words, StepError> {
     let id = context.world.point(vm)?.manifest.facts.vm_id;
-    let was = context.world.log.lock().await.fenced.contains(&id);
-    // One that another run set is not this run's to take away.
-    let was = context
-        .notes
-        .get("was_fenced")
-        .cloned()
-        .unwrap_or_else(|| was.to_string());
-    context.note([("was_fenced", was.clone())]).await?;
-    if was != "true" {
+    // So that it can be taken away when the recovery point is gone.
+    context.note([("vm_id", id.to_string())]).await?;
+    if !context.world.log.lock().await.fenced.contains(&id) {
         append(&context, &LogEntry::Fence { vms: vec![id] }).await?;
     }
-    Ok(Words::from([("was_fenced".into(), was)]))
+    Ok(context.notes)
 }
 
+/// Not while another failover has this VM.
 pub async fn unfence(context: Context, vm: &str) -> Result<(), StepError> {
-    let id = context.world.point(vm)?.manifest.facts.vm_id;
-    if context
+    let noted = context
         .notes
-        .get("was_fenced")
-        .is_some_and(|was| was == "true")
-    {
-        return Ok(());
-    }
+        .get("vm_id")
+        .and_then(|id| VmId::from_hex(id).ok());
+    // Without a note nothing was written.
+    let Some(id) = noted else { return Ok(()) };
     if !context.world.log.lock().await.fenced.contains(&id) {
         return Ok(());
+    }
+    for found in find::all(&context.world.open).await? {
+        let Ok(run) = &found.run else { continue };
+        let has = run.kind == RunKind::Failover && !run.is_undone() && run.points.contains_key(vm);
+        if found.id != context.world.run && has {
+            tracing::warn!("VM {vm} stays fenced: run {} has it too", found.id);
+            return Ok(());
+        }
     }
     append(&context, &LogEntry::Unfence { vms: vec![id] }).await
 }
@@ -47,8 +51,8 @@ async fn append(context: &Context, entry: &LogEntry) -> Result<(), StepError> {
         &vault.keys.control,
         entry,
         Timestamp::now(),
-    )
-    .await;
-    appended.map_err(attempting("cannot write the fence into the vault"))?;
+    );
+    let failed = attempting("cannot write the fence into the vault");
+    appended.await.map_err(failed)?;
     Ok(())
 }

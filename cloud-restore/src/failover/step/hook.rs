@@ -57,20 +57,20 @@ pub async fn run(
     let shown = words.join(" ");
     let ran = timeout(wait, program::run(&mut command)).await;
     let ran = ran.map_err(|_| {
-        StepError(format!(
+        StepError::new(format!(
             "hook `{shown}` did not end within {}",
             show::duration(wait)
         ))
     })?;
     let (status, said) =
-        ran.map_err(|error| StepError(format!("hook `{shown}` cannot be run: {error}")))?;
+        ran.map_err(|error| StepError::new(format!("hook `{shown}` cannot be run: {error}")))?;
     let said: String = show::printable(said.trim())
         .chars()
         .take(MOST_SAID)
         .collect();
     match status.success() {
         true => Ok(Words::from([("said".into(), said)])),
-        false => Err(StepError(format!(
+        false => Err(StepError::new(format!(
             "hook `{shown}` failed ({status}): {said}"
         ))),
     }
@@ -97,7 +97,7 @@ fn find<'a>(
         When::After => after,
     });
     let hook = hooks.and_then(|hooks| hooks.get(number.checked_sub(1)?));
-    hook.ok_or_else(|| StepError("its hook is not in the plan".into()))
+    hook.ok_or_else(|| StepError::new("its hook is not in the plan"))
 }
 
 fn address<'a>(context: &'a Context, vm: &str) -> Option<&'a str> {

@@ -16,6 +16,9 @@ fn candidates<'a>(context: &'a Context, vm: &'a PlannedVm) -> Vec<(&'a str, &'a 
         .iter()
         .filter_map(|name| context.world.plan.subnet(name))
         .collect();
+    let is_there =
+        |subnet: &&&Subnet| context.world.kind == RunKind::Failover || subnet.test.is_some();
+    let subnets: Vec<&Subnet> = subnets.iter().filter(is_there).copied().collect();
     let of = |kind: &'a String| subnets.iter().map(move |subnet| (kind.as_str(), *subnet));
     vm.instance.iter().flat_map(of).collect()
 }
@@ -65,7 +68,7 @@ pub async fn start(mut context: Context, name: &str) -> Result<Words, StepError>
                 RunKind::Failover => vm.security_groups.clone(),
             },
             address: given_address(&world.plan, vm, subnet)
-                .map_err(|why| StepError(why.to_string()))?,
+                .map_err(|why| StepError::new(why.to_string()))?,
             tags: world.tags(vm),
         };
         let noted = [
@@ -79,19 +82,22 @@ pub async fn start(mut context: Context, name: &str) -> Result<Words, StepError>
                 return Ok(words(&launched, &image));
             }
             Err(Launch::Step(error)) => return Err(error),
-            Err(Launch::Cloud(error)) if helps(&error) => {
-                refused.push(error.to_string());
-            }
-            Err(Launch::Cloud(error)) => {
-                // One that was started and ended by itself is not to be found again by the next attempt.
-                if error.attempted.starts_with("wait") {
-                    generation += 1;
-                    context.notes.remove("instance");
-                    context
-                        .note([("generation", generation.to_string())])
-                        .await?;
+            Err(Launch::NotStarted(error)) if helps(&error) => refused.push(error.to_string()),
+            Err(Launch::NotStarted(error)) => return Err(error.into()),
+            // It was started, and does not run. It has the address, and the token would find it again.
+            Err(Launch::Ended(instance, error)) => {
+                world.aws.remove_instance(&instance).await?;
+                generation += 1;
+                context.notes.remove("instance");
+                let noted = [
+                    ("generation", generation.to_string()),
+                    ("candidate", candidate.to_string()),
+                ];
+                context.note(noted).await?;
+                if !helps(&error) {
+                    return Err(error.into());
                 }
-                return Err(error.into());
+                refused.push(error.to_string());
             }
         }
     }
@@ -104,13 +110,15 @@ pub async fn start(mut context: Context, name: &str) -> Result<Words, StepError>
     context.note(again).await?;
     let all = refused.join("; ");
     let remedy = "name more instance types, or subnets of other zones, in the plan; or wait, and run the same command again";
-    Err(StepError(format!(
+    Err(StepError::new(format!(
         "nowhere is room for it: {all}; {remedy}"
     )))
 }
 
 enum Launch {
-    Cloud(CloudError),
+    NotStarted(CloudError),
+    /// The instance, and why it does not run.
+    Ended(String, CloudError),
     Step(StepError),
 }
 
@@ -123,14 +131,17 @@ async fn launch(
     let instance = aws
         .run_instance(request, name)
         .await
-        .map_err(Launch::Cloud)?;
-    context
-        .note([("instance", instance.clone())])
-        .await
-        .map_err(Launch::Step)?;
-    aws.wait_until_running(&instance)
-        .await
-        .map_err(Launch::Cloud)
+        .map_err(Launch::NotStarted)?;
+    let noted = context.note([("instance", instance.clone())]).await;
+    noted.map_err(Launch::Step)?;
+    let running = aws.wait_until_running(&instance).await;
+    running.map_err(|error| match error.kind {
+        // The cloud does not answer: it may well run.
+        Kind::Unavailable | Kind::Late | Kind::Credentials | Kind::Throttled => {
+            Launch::NotStarted(error)
+        }
+        _ => Launch::Ended(instance, error),
+    })
 }
 
 /// A call that was given up may have arrived after all, with another type or zone: what it started is removed.
@@ -149,7 +160,7 @@ fn subnet_id(context: &Context, subnet: &Subnet) -> Result<String, StepError> {
     match (context.world.kind, &subnet.test) {
         (RunKind::Failover, _) => Ok(subnet.id.clone()),
         (RunKind::Test, Some(test)) => Ok(test.clone()),
-        (RunKind::Test, None) => Err(StepError(format!(
+        (RunKind::Test, None) => Err(StepError::new(format!(
             "subnet {:?} has no twin in the isolated network: write its `test` into the plan",
             subnet.name
         ))),

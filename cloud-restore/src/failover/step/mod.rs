@@ -13,8 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use console::Failure;
-use recovery_cloud::CloudError;
-use recovery_cloud::aws::FillError;
+use jiff::Timestamp;
+use recovery_cloud::aws::{FillError, Tagged};
+use recovery_cloud::{CloudError, Kind};
 use recovery_plan::run::StepKind;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
@@ -42,6 +43,8 @@ pub struct Context {
     /// The run is being undone, and nobody knows how far this step came: it only finds out what there is, so that it can be
     /// taken away, and nothing can arrive after that.
     pub settles: bool,
+    /// When the last entry before this process took the run was written.
+    pub quiet_since: Timestamp,
     /// What was noted by whoever did it before.
     pub notes: Words,
     /// What steps that are done made, by their names.
@@ -61,7 +64,7 @@ impl Context {
     fn made(&self, step: &str, name: &str) -> Result<&str, StepError> {
         let word = self.made.get(step).and_then(|words| words.get(name));
         word.map(String::as_str).ok_or_else(|| {
-            StepError(format!(
+            StepError::new(format!(
                 "step `{step}` was skipped, and left no {name}: undo the run"
             ))
         })
@@ -78,17 +81,33 @@ async fn write_down(
     match (sent, written.await) {
         (Ok(()), Ok(())) => Ok(()),
         // The run ends, and this with it.
-        _ => Err(StepError("it could not be written down".into())),
+        _ => Err(StepError::new("it could not be written down")),
     }
 }
 
 /// Why a step failed, and what to do, in a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StepError(pub String);
+pub struct StepError {
+    pub why: String,
+    /// The cloud did not answer: what was asked of it may still come to be.
+    pub open: bool,
+}
+
+impl StepError {
+    pub fn new(why: impl Into<String>) -> Self {
+        StepError {
+            why: why.into(),
+            open: false,
+        }
+    }
+}
 
 impl From<CloudError> for StepError {
     fn from(error: CloudError) -> Self {
-        StepError(format!("{error}; {}", error.remedy()))
+        StepError {
+            why: format!("{error}; {}", error.remedy()),
+            open: matches!(error.kind, Kind::Unavailable | Kind::Late),
+        }
     }
 }
 
@@ -96,20 +115,20 @@ impl From<FillError> for StepError {
     fn from(error: FillError) -> Self {
         match error {
             FillError::Cloud(error) => error.into(),
-            FillError::Disk(why) => StepError(why),
+            FillError::Disk(why) => StepError::new(why),
         }
     }
 }
 
 impl From<String> for StepError {
     fn from(why: String) -> Self {
-        StepError(why)
+        StepError::new(why)
     }
 }
 
 impl From<Failure> for StepError {
     fn from(failure: Failure) -> Self {
-        StepError(failure.to_string().replace('\n', "; "))
+        StepError::new(failure.to_string().replace('\n', "; "))
     }
 }
 
@@ -138,23 +157,24 @@ pub async fn carry_out(kind: &StepKind, context: Context) -> Result<Words, StepE
     }
 }
 
-/// A call of a process that died may still be on its way: the same call with the same token comes after it, and tells what
-/// it made.
+/// A call of a process that died may still be on its way. A snapshot costs nothing to begin: the same call with the same
+/// token comes after it, and tells which it is. What else there is, is looked for until nothing can arrive any more.
 async fn settle(kind: &StepKind, context: Context) -> Result<Words, StepError> {
     match kind {
         StepKind::Snapshot { vm, disk } => snapshot::settle(context, vm, disk).await,
-        StepKind::Fence { vm } => fence::fence(context, vm).await,
-        StepKind::Image { vm } => cloud::register(context, vm).await,
+        StepKind::Image { vm } => cloud::settle(context, Tagged::Images, vm).await,
         // Nothing was asked for without a note.
         StepKind::Instance { vm } if context.notes.contains_key("candidate") => {
-            instance::start(context, vm).await
+            cloud::settle(context, Tagged::Instances, vm).await
         }
-        // A schedule that arrives late sweeps nothing; what a hook did, its undo takes back.
+        // A schedule that arrives late sweeps nothing; a fence that was set is found in the log, and what a hook did, its
+        // undo takes back.
         StepKind::Instance { .. }
+        | StepKind::Fence { .. }
         | StepKind::Deadline
         | StepKind::Serves { .. }
         | StepKind::Hook { .. }
-        | StepKind::Delay { .. } => Err(StepError("the run was undone".into())),
+        | StepKind::Delay { .. } => Err(StepError::new("the run was undone")),
     }
 }
 

@@ -19,6 +19,8 @@ use crate::served::VaultSource;
 const NOTED_EVERY: Duration = Duration::from_secs(15);
 /// For one of which it is not known whether it was completed.
 const COMPLETING: Duration = Duration::from_secs(120);
+/// EBS puts a completed snapshot together within minutes.
+const COMPLETED: Duration = Duration::from_secs(3600);
 /// Snapshots that are begun anew because the cloud gave up the one before.
 const MOST_BEGUN: u32 = 3;
 
@@ -43,6 +45,7 @@ pub async fn fill(mut context: Context, vm: &str, disk: &str) -> Result<Words, S
             }
         };
         note_mark(&mut context, &mark, generation).await?;
+        let begun_at = mark.next;
         let (marks, seen) = watch::channel(mark);
         let filling = world
             .aws
@@ -63,6 +66,15 @@ pub async fn fill(mut context: Context, vm: &str, disk: &str) -> Result<Words, S
         };
         match ended {
             Ok(sum) => {
+                let snapshot = std::slice::from_ref(&mark.snapshot);
+                if let Err(error) = world.aws.wait_for_snapshots(snapshot, COMPLETED).await {
+                    // Whatever comes of it, the next attempt makes another one.
+                    context.notes.clear();
+                    context
+                        .note([("generation", (generation + 1).to_string())])
+                        .await?;
+                    return Err(error.into());
+                }
                 return Ok(Words::from([
                     ("snapshot".to_owned(), mark.snapshot.clone()),
                     ("blocks".to_owned(), mark.put.to_string()),
@@ -71,7 +83,10 @@ pub async fn fill(mut context: Context, vm: &str, disk: &str) -> Result<Words, S
             }
             // The cloud gave up a snapshot of which it heard nothing for long.
             Err(FillError::Cloud(error))
-                if is_resumed && is_gone(&error) && generation < MOST_BEGUN =>
+                if is_resumed
+                    && is_gone(&error)
+                    && mark.next == begun_at
+                    && generation < MOST_BEGUN =>
             {
                 generation += 1;
                 context.notes.clear();

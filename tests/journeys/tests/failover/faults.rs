@@ -217,3 +217,93 @@ fn an_address_that_is_in_use_is_said_and_the_run_goes_on_when_it_is_free() {
         .json();
     assert_eq!(up["vms"][0]["address"], "10.20.1.77");
 }
+
+#[test]
+fn a_plan_that_was_changed_is_followed_and_what_cannot_change_is_refused() {
+    let cloud = small();
+    let plan = cloud.plan("");
+    let text = std::fs::read_to_string(&plan).expect("the plan");
+    cloud.aws.faults(json!([{"action": "RunInstances", "times": -1, "error": error(500, "InsufficientInstanceCapacity")}]));
+    cloud
+        .site
+        .restore(&["failover", &plan, "--test"])
+        .exits(1)
+        .says(&["nowhere is room for it"]);
+    cloud.aws.no_faults();
+    cloud.aws.faults(json!([
+        {"action": "RunInstances", "match": {"InstanceType": "t3.medium"}, "times": -1, "error": error(500, "InsufficientInstanceCapacity")},
+        {"action": "RunInstances", "match": {"InstanceType": "t3a.medium"}, "times": -1, "error": error(500, "InsufficientInstanceCapacity")},
+    ]));
+    // Another type helps, without sending a disk again.
+    let sent = cloud.aws.requests("PutSnapshotBlock").len();
+    std::fs::write(
+        &plan,
+        text.replace("\"t3a.medium\", ", "\"t3a.medium\", \"m5.large\", "),
+    )
+    .expect("written");
+    let up = cloud
+        .site
+        .restore(&["failover", &plan, "--test", "--json"])
+        .exits(3)
+        .json();
+    assert_eq!(up["vms"][0]["instance_type"], "m5.large");
+    assert_eq!(cloud.aws.requests("PutSnapshotBlock").len(), sent);
+    // What the run is made of does not change under it.
+    cloud
+        .site
+        .restore(&["failover", &plan, "--test", "--point", "db@1"])
+        .exits(2)
+        .says(&["chosen when a run begins"]);
+    std::fs::write(&plan, text.replace("group = \"second\"", "group = \"first\"\nneeds = [\"dc01\"]\nbefore = [{ command = [\"true\"], in_tests = true }]")).expect("written");
+    cloud
+        .site
+        .restore(&["failover", &plan, "--test"])
+        .exits(2)
+        .says(&["are not those with which the run was begun", "undo"]);
+}
+
+#[test]
+fn a_test_whose_time_is_over_is_taken_away_before_the_next_one() {
+    let cloud = small();
+    let plan = cloud.plan("");
+    let first = cloud
+        .site
+        .restore(&["failover", &plan, "--test", "--deadline", "70s", "--json"])
+        .exits(3)
+        .json();
+    let first = first["run"].as_str().expect("an id").to_owned();
+    // A minute before the cloud's own sweep nothing is made of it any more.
+    std::thread::sleep(std::time::Duration::from_secs(12));
+    let listed = cloud.site.restore(&["runs", "--json"]).ok().json();
+    assert_eq!(listed["runs"][0]["state"], "over");
+    let second = cloud
+        .site
+        .restore(&["failover", &plan, "--test", "--json"])
+        .exits(3)
+        .json();
+    assert_ne!(second["run"], first.as_str());
+    assert_eq!(cloud.aws.count(RUN_TAG, &first), 0);
+    assert_one_of_each(&cloud, second["run"].as_str().expect("an id"));
+}
+
+#[test]
+fn a_step_that_cannot_be_mended_is_counted_as_done_by_hand() {
+    let cloud = small();
+    let plan = cloud.plan("[[vm.probe]]\ncommand = [\"false\"]\nwait = \"1s\"\n");
+    cloud
+        .site
+        .restore(&["failover", &plan, "--test"])
+        .exits(1)
+        .says(&["probe false of db", "--skip STEP"]);
+    cloud
+        .site
+        .restore(&["failover", &plan, "--test", "--skip", "serves dc02"])
+        .exits(1)
+        .says(&["there is no step"]);
+    let up = cloud
+        .site
+        .restore(&["failover", &plan, "--test", "--skip", "serves db", "--json"])
+        .exits(3)
+        .json();
+    assert_eq!(up["state"], "up");
+}

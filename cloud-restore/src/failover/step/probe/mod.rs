@@ -33,7 +33,7 @@ pub async fn serves(context: Context, vm: &str) -> Result<Words, StepError> {
     }
     let address = context.made(&format!("instance {vm}"), "address")?;
     let address: Ipv4Addr = address.parse().map_err(|_| {
-        StepError(format!(
+        StepError::new(format!(
             "the cloud says that {vm} has the address {address:?}, which is none"
         ))
     })?;
@@ -41,8 +41,9 @@ pub async fn serves(context: Context, vm: &str) -> Result<Words, StepError> {
         let (context, probe) = (&context, probe.clone());
         async move {
             let said = until_it_holds(context, vm, address, &probe).await;
-            let said =
-                said.map_err(|why| StepError(format!("probe {probe} of {vm} ({address}): {why}")))?;
+            let said = said.map_err(|why| {
+                StepError::new(format!("probe {probe} of {vm} ({address}): {why}"))
+            })?;
             Ok::<_, StepError>((format!("probe {}", number + 1), format!("{probe}: {said}")))
         }
     };
