@@ -1,0 +1,96 @@
+# One site: everything that it needs in the cloud. Until a test or the bad day nothing of it runs.
+
+locals {
+  zone = values(var.subnets)[0].zone
+}
+
+module "vault" {
+  source = "../../vault"
+
+  name                 = var.name
+  bucket               = var.bucket
+  prefix               = var.prefix
+  lock_mode            = var.lock_mode
+  administrators       = var.administrators
+  prune_role_arn       = module.roles.prune_role_arn
+  break_glass_role_arn = module.roles.break_glass_role_arn
+}
+
+module "network" {
+  source = "../../network"
+
+  name        = var.name
+  ranges      = var.ranges
+  subnets     = var.subnets
+  part        = var.part
+  dns_servers = var.dns_servers
+  domain      = var.domain
+  visitors    = concat([var.client_range], var.site_left == null ? [] : var.site_left.ranges)
+}
+
+module "roles" {
+  source = "../../roles"
+
+  name              = var.name
+  bucket            = var.bucket
+  path              = module.vault.path
+  vault_key_arn     = module.vault.vault_key_arn
+  volume_key_arn    = module.vault.volume_key_arn
+  recovery_vpc_id   = module.network.recovery_vpc_id
+  test_vpc_id       = module.network.test_vpc_id
+  subnet_ids        = concat(module.network.recovery_subnet_ids, module.network.test_subnet_ids)
+  deadline_role_arn = module.sweep.role
+  schedule_group    = module.sweep.group
+  operators         = var.operators
+  site_addresses    = var.site_addresses
+}
+
+module "sweep" {
+  source = "../../sweep"
+
+  name      = var.name
+  topic_arn = module.watch.topic_arn
+}
+
+module "watch" {
+  source = "../../watch"
+
+  name                 = var.name
+  bucket               = module.vault.bucket
+  path                 = module.vault.path
+  hours                = var.hours
+  vms                  = var.watched_vms
+  emails               = var.emails
+  key_arns             = [module.vault.vault_key_arn, module.vault.volume_key_arn]
+  break_glass_role_arn = module.roles.break_glass_role_arn
+}
+
+module "runner" {
+  source = "../../runner"
+
+  name        = var.name
+  enabled     = var.runner
+  role_name   = module.roles.cloud_restore_role_name
+  bucket      = module.vault.bucket
+  path        = module.vault.path
+  vault_url   = module.vault.url
+  tool        = var.tool
+  tool_sha256 = var.tool_sha256
+  zone        = local.zone
+}
+
+module "reach" {
+  source = "../../reach"
+
+  name                       = var.name
+  enabled                    = var.reach
+  vpc_id                     = module.network.recovery_vpc_id
+  route_table_ids            = module.network.route_table_ids
+  recovery_security_group_id = module.network.recovery_security_group_id
+  zone                       = local.zone
+  client_range               = var.client_range
+  clients                    = var.clients
+  site                       = var.site_left
+  internet                   = var.internet
+  private_key_parameter      = "/${var.name}/reach/private-key"
+}

@@ -1,0 +1,44 @@
+#!/bin/bash
+# WireGuard, and forwarding. The private key is fetched, never in here: whoever may describe instances reads this.
+set -euo pipefail
+
+# The address comes a moment after the instance.
+until curl --silent --max-time 5 --output /dev/null https://ssm.${region}.amazonaws.com; do sleep 3; done
+
+if command -v dnf >/dev/null; then
+    dnf install -y wireguard-tools nftables
+else
+    apt-get update
+    DEBIAN_FRONTEND=noninteractive apt-get install -y wireguard-tools nftables awscli
+fi
+
+umask 077
+mkdir -p /etc/wireguard
+key=$(aws ssm get-parameter --region '${region}' --name '${parameter}' --with-decryption --query Parameter.Value --output text)
+cat >/etc/wireguard/wg0.conf <<END
+[Interface]
+Address = ${address}
+ListenPort = ${port}
+PrivateKey = $key
+%{ for name, peer in peers ~}
+
+# ${name}
+[Peer]
+PublicKey = ${peer.public_key}
+AllowedIPs = ${peer.ranges}
+%{ endfor ~}
+END
+
+echo net.ipv4.ip_forward=1 >/etc/sysctl.d/90-reach.conf
+sysctl --system >/dev/null
+systemctl enable --now wg-quick@wg0
+%{ if internet ~}
+
+# What recovered VMs send to the Internet leaves with this machine's address.
+device=$(ip -o route get 1.1.1.1 | sed 's/.* dev \([^ ]*\).*/\1/')
+nft add table ip reach
+nft add chain ip reach out '{ type nat hook postrouting priority srcnat; }'
+nft add rule ip reach out oifname "$device" ip daddr != '{ 10.0.0.0/8, 100.64.0.0/10, 172.16.0.0/12, 192.168.0.0/16 }' masquerade
+nft list ruleset >/etc/nftables/reach.nft 2>/dev/null || nft list ruleset >/etc/nftables.conf
+systemctl enable nftables
+%{ endif ~}
