@@ -1,6 +1,6 @@
 # The states, made for each kind of thing from one pattern:
 #
-#   Find → List → any? → Seen → Delete each, errors passed over → more pages? → the next kind
+#   Find → any? → List → Seen → Delete each, errors passed over → more pages? → the next kind
 #
 # A round goes over all kinds; what cannot go yet (a snapshot whose image is still there, a volume still attached) goes in
 # a later one. Two rounds in a row that find nothing end it, since what was made a moment ago may not be listed yet.
@@ -15,6 +15,7 @@ locals {
   kinds = [
     {
       name   = "Instances"
+      first  = "$.page.Reservations[0]"
       find   = "describeInstances"
       ask    = { MaxResults = 20 }
       filter = [{ "Name" = "instance-state-name", "Values" = ["pending", "running", "shutting-down", "stopping", "stopped"] }]
@@ -24,6 +25,7 @@ locals {
     },
     {
       name   = "Images"
+      first  = "$.page.Images[0]"
       find   = "describeImages"
       ask    = { MaxResults = 20, Owners = ["self"] }
       filter = []
@@ -33,6 +35,7 @@ locals {
     },
     {
       name   = "Snapshots"
+      first  = "$.page.Snapshots[0]"
       find   = "describeSnapshots"
       ask    = { MaxResults = 20, OwnerIds = ["self"] }
       filter = []
@@ -42,6 +45,7 @@ locals {
     },
     {
       name   = "Volumes"
+      first  = "$.page.Volumes[0]"
       find   = "describeVolumes"
       ask    = { MaxResults = 20 }
       filter = []
@@ -51,6 +55,7 @@ locals {
     },
     {
       name   = "Interfaces"
+      first  = "$.page.NetworkInterfaces[0]"
       find   = "describeNetworkInterfaces"
       ask    = { MaxResults = 20 }
       filter = []
@@ -75,7 +80,7 @@ locals {
         Parameters = merge(kind.ask, { Filters = concat(local.tags, kind.filter) })
         ResultPath = "$.page"
         Retry      = local.again
-        Next       = "List${kind.name}"
+        Next       = "Any${kind.name}"
       }
       "FindMore${kind.name}" = {
         Type       = "Task"
@@ -83,18 +88,18 @@ locals {
         Parameters = merge(kind.ask, { Filters = concat(local.tags, kind.filter), "NextToken.$" = "$.page.NextToken" })
         ResultPath = "$.page"
         Retry      = local.again
-        Next       = "List${kind.name}"
+        Next       = "Any${kind.name}"
+      }
+      "Any${kind.name}" = {
+        Type    = "Choice"
+        Choices = [{ Variable = kind.first, IsPresent = true, Next = "List${kind.name}" }]
+        Default = "More${kind.name}"
       }
       "List${kind.name}" = {
         Type       = "Pass"
         Parameters = { "ids.$" = kind.ids }
         ResultPath = "$.found"
-        Next       = "Any${kind.name}"
-      }
-      "Any${kind.name}" = {
-        Type    = "Choice"
-        Choices = [{ Variable = "$.found.ids[0]", IsPresent = true, Next = "Seen${kind.name}" }]
-        Default = "More${kind.name}"
+        Next       = "Seen${kind.name}"
       }
       "Seen${kind.name}" = {
         Type       = "Pass"

@@ -1,0 +1,139 @@
+"""The sweep runs, in moto's interpreter of state machines, on things that moto's EC2 holds."""
+
+import json
+import socket
+import time
+
+import boto3
+import pytest
+import requests
+from moto.server import ThreadedMotoServer
+from states import resources
+
+REGION = "eu-central-1"
+
+
+@pytest.fixture(scope="module")
+def cloud():
+    patch = pytest.MonkeyPatch()
+    for key, value in {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": REGION}.items():
+        patch.setenv(key, value)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # By it the state machine's tasks find the server.
+    patch.setenv("MOTO_PORT", str(port))
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
+    server.start()
+    url = f"http://127.0.0.1:{port}"
+    requests.post(f"{url}/moto-api/config", json={"stepfunctions": {"execute_state_machine": True}}, timeout=10).raise_for_status()
+    yield boto3.client("ec2", endpoint_url=url), boto3.client("stepfunctions", endpoint_url=url)
+    server.stop()
+    patch.undo()
+
+
+def definition(rounds):
+    text = next(each["values"]["definition"] for each in resources("off") if each["type"] == "aws_sfn_state_machine")
+    machine = json.loads(text)
+    machine["States"]["Pause"]["Seconds"] = 0
+    limit = machine["States"]["NothingSeen"]["Choices"][1]
+    assert limit["NumericGreaterThanEquals"] == 60 and limit["Next"] == "SomethingLeft"
+    limit["NumericGreaterThanEquals"] = rounds
+    return machine
+
+
+def tags(kind, run, what):
+    return [{"ResourceType": what, "Tags": [{"Key": "sparesite-run", "Value": run}, {"Key": "sparesite-kind", "Value": kind}]}]
+
+
+def make(ec2, run, kind, instances, others):
+    image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
+    subnet = ec2.describe_subnets()["Subnets"][0]["SubnetId"]
+    made = {}
+    started = ec2.run_instances(ImageId=image, MinCount=instances, MaxCount=instances, TagSpecifications=tags(kind, run, "instance"))
+    made["instances"] = {each["InstanceId"] for each in started["Instances"]}
+    made["volumes"] = {ec2.create_volume(Size=1, AvailabilityZone=f"{REGION}a", TagSpecifications=tags(kind, run, "volume"))["VolumeId"] for _ in range(others)}
+    made["snapshots"] = {ec2.create_snapshot(VolumeId=one, TagSpecifications=tags(kind, run, "snapshot"))["SnapshotId"] for one in made["volumes"]}
+    made["images"] = {ec2.register_image(Name=f"{run}-{kind}-{number}")["ImageId"] for number in range(others)}
+    # moto takes no tags when it registers an image.
+    ec2.create_tags(Resources=list(made["images"]), Tags=tags(kind, run, "image")[0]["Tags"])
+    made["interfaces"] = {ec2.create_network_interface(SubnetId=subnet, TagSpecifications=tags(kind, run, "network-interface"))["NetworkInterface"]["NetworkInterfaceId"] for _ in range(others)}
+    return made
+
+
+def left(ec2, made):
+    instances = {
+        each["InstanceId"]
+        for reservation in ec2.describe_instances()["Reservations"]
+        for each in reservation["Instances"]
+        if each["State"]["Name"] != "terminated"
+    }
+    there = {
+        "instances": instances,
+        "volumes": {each["VolumeId"] for each in ec2.describe_volumes()["Volumes"]},
+        "snapshots": {each["SnapshotId"] for each in ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]},
+        "images": {each["ImageId"] for each in ec2.describe_images(Owners=["self"])["Images"] if each["State"] == "available"},
+        "interfaces": {each["NetworkInterfaceId"] for each in ec2.describe_network_interfaces()["NetworkInterfaces"]},
+    }
+    return {kind: made[kind] & there[kind] for kind in made}
+
+
+def sweep(states, name, given, rounds=60):
+    machine = states.create_state_machine(name=name, definition=json.dumps(definition(rounds)), roleArn="arn:aws:iam::123456789012:role/sweep")
+    execution = states.start_execution(stateMachineArn=machine["stateMachineArn"], input=json.dumps(given))["executionArn"]
+    for _ in range(600):
+        found = states.describe_execution(executionArn=execution)
+        if found["status"] != "RUNNING":
+            return found
+        time.sleep(0.1)
+    raise AssertionError("it runs and runs")
+
+
+def test_it_removes_the_run_and_nothing_else(cloud):
+    ec2, states = cloud
+    # More instances than a page holds.
+    swept = make(ec2, "r1", "test", 25, 3)
+    kept = [make(ec2, "r1", "failover", 2, 1), make(ec2, "r2", "test", 2, 1), make(ec2, "r11", "test", 2, 1)]
+    done = sweep(states, "all", {"run": "r1"})
+    assert done["status"] == "SUCCEEDED", done.get("cause")
+    assert left(ec2, swept) == {kind: set() for kind in swept}
+    for each in kept:
+        assert left(ec2, each) == each
+    # Found nothing twice in a row after the round that removed everything.
+    assert json.loads(done["output"])["rounds"] == 3
+
+
+def test_what_cannot_go_is_passed_over_and_told(cloud):
+    ec2, states = cloud
+    made = make(ec2, "r3", "test", 1, 2)
+    other = make(ec2, "r4", "failover", 1, 1)
+    stuck = sorted(made["volumes"])[0]
+    (holder,) = other["instances"]
+    ec2.attach_volume(VolumeId=stuck, InstanceId=holder, Device="/dev/sdf")
+    done = sweep(states, "stuck", {"run": "r3"}, rounds=4)
+    assert (done["status"], done["error"]) == ("FAILED", "SomethingLeft")
+    # The rest went all the same, what comes after volumes too.
+    assert left(ec2, made) == {kind: {stuck} if kind == "volumes" else set() for kind in made}
+
+
+@pytest.mark.parametrize("given", [{}, {"run": ""}, {"run": 1}, {"runs": "r1"}])
+def test_no_run_is_an_error(cloud, given):
+    _, states = cloud
+    done = sweep(states, f"none-{len(str(given))}-{abs(hash(str(given)))}", given)
+    assert (done["status"], done["error"]) == ("FAILED", "NoRun")
+
+
+def test_every_state_leads_on():
+    machine = definition(60)
+    states = machine["States"]
+    reached, waiting = set(), [machine["StartAt"]]
+    while waiting:
+        name = waiting.pop()
+        if name in reached:
+            continue
+        reached.add(name)
+        state = states[name]
+        waiting += [state[key] for key in ("Next", "Default") if key in state]
+        waiting += [choice["Next"] for choice in state.get("Choices", [])] + [catch["Next"] for catch in state.get("Catch", [])]
+    assert reached == set(states)
+    assert all(states[name].get("Retry") for name in states if states[name]["Type"] == "Task")
