@@ -25,13 +25,14 @@ def test_plan_toml():
         "group": "sparesite",
     }
     found = {each["values"]["id"]: each for each in resources("off") if each["type"] == "aws_subnet"}
-    assert [subnet["name"] for subnet in plan["subnet"]] == ["part", "servers", "servers-b"]
+    assert [subnet["name"] for subnet in plan["subnet"]] == ["servers", "servers-b", "part"]
     for subnet in plan["subnet"]:
         assert set(subnet) == {"name", "id", "test", "range", "zone"}
         for key, network in (("id", "recovery"), ("test", "test")):
             made = found[subnet[key]]
             assert made["values"]["cidr_block"] == subnet["range"] and made["values"]["availability_zone"] == subnet["zone"]
-            vpc = next(each["values"]["id"] for each in resources("off") if each["address"] == f"module.network.aws_vpc.{network}")
+            module = "module.part[0]" if subnet["name"] == "part" else "module.network"
+            vpc = next(each["values"]["id"] for each in resources("off") if each["address"] == f"{module}.aws_vpc.{network}")
             assert made["values"]["vpc_id"] == vpc
 
 

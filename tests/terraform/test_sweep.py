@@ -126,7 +126,7 @@ def test_what_cannot_go_is_passed_over_and_told(cloud):
     assert left(ec2, made) == {kind: {stuck} if kind == "volumes" else set() for kind in made}
 
 
-@pytest.mark.parametrize("given", [{}, {"run": ""}, {"run": 1}, {"runs": "r1"}])
+@pytest.mark.parametrize("given", [{}, {"run": ""}, {"run": 1}, {"runs": "r1"}, {"run": "*"}, {"run": "r?"}, {"run": "r1*"}])
 def test_no_run_is_an_error(cloud, given):
     _, states = cloud
     done = sweep(states, f"none-{len(str(given))}-{abs(hash(str(given)))}", given)

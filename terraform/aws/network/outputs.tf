@@ -9,7 +9,7 @@ output "test_vpc_id" {
 output "subnets" {
   description = "Each [[subnet]] of the plan: name, id, test, range, zone."
   value = [
-    for name, subnet in merge(aws_subnet.recovery, aws_subnet.part) : {
+    for name, subnet in aws_subnet.recovery : {
       name  = name
       id    = subnet.id
       test  = aws_subnet.test[name].id
@@ -20,7 +20,7 @@ output "subnets" {
 }
 
 output "recovery_subnet_ids" {
-  value = [for subnet in merge(aws_subnet.recovery, aws_subnet.part) : subnet.id]
+  value = [for subnet in aws_subnet.recovery : subnet.id]
 }
 
 output "test_subnet_ids" {
@@ -36,7 +36,7 @@ output "test_security_group_id" {
   value = aws_default_security_group.test.id
 }
 
-output "route_table_ids" {
-  description = "Of the recovery subnets; reach adds its routes to them."
-  value       = merge({ recovery = aws_route_table.recovery.id }, var.part == null ? {} : { part = one(aws_route_table.part[*].id) })
+output "route_table_id" {
+  description = "Of the recovery subnets; reach adds its routes to it."
+  value       = aws_route_table.recovery.id
 }

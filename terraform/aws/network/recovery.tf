@@ -1,8 +1,7 @@
 # The recovery VPC. It leads nowhere by itself: `reach` adds a way in, and takes it away again.
 
 locals {
-  part_subnets = var.part == null ? {} : var.part.subnets
-  dns_servers  = length(var.dns_servers) > 0 ? var.dns_servers : ["AmazonProvidedDNS"]
+  dns_servers = length(var.dns_servers) > 0 ? var.dns_servers : ["AmazonProvidedDNS"]
 }
 
 resource "aws_vpc" "recovery" {
@@ -14,7 +13,7 @@ resource "aws_vpc" "recovery" {
 }
 
 resource "aws_vpc_ipv4_cidr_block_association" "recovery" {
-  for_each = toset(concat(slice(var.ranges, 1, length(var.ranges)), var.part == null ? [] : [var.part.range]))
+  for_each = toset(slice(var.ranges, 1, length(var.ranges)))
 
   vpc_id     = aws_vpc.recovery.id
   cidr_block = each.value
@@ -43,35 +42,6 @@ resource "aws_route_table_association" "recovery" {
 
   subnet_id      = each.value.id
   route_table_id = aws_route_table.recovery.id
-}
-
-# What is lost is a part: its VMs get addresses beside the site's ranges, since a VPC cannot route an address of its own
-# range to the site. The routes to what is left come with `reach`.
-resource "aws_subnet" "part" {
-  for_each = local.part_subnets
-
-  vpc_id                  = aws_vpc.recovery.id
-  cidr_block              = each.value.range
-  availability_zone       = each.value.zone
-  map_public_ip_on_launch = false
-  depends_on              = [aws_vpc_ipv4_cidr_block_association.recovery]
-
-  tags = { Name = "${var.name}-${each.key}" }
-}
-
-resource "aws_route_table" "part" {
-  count = var.part == null ? 0 : 1
-
-  vpc_id = aws_vpc.recovery.id
-
-  tags = { Name = "${var.name}-part" }
-}
-
-resource "aws_route_table_association" "part" {
-  for_each = aws_subnet.part
-
-  subnet_id      = each.value.id
-  route_table_id = aws_route_table.part[0].id
 }
 
 resource "aws_vpc_dhcp_options" "recovery" {

@@ -2,10 +2,6 @@
 # out: no gateway, no peering, no endpoint, no route, and no Amazon resolver, which answers for the whole Internet and
 # so carries data out in names. tests/terraform asserts each of these.
 
-locals {
-  test_ranges = concat(var.ranges, var.part == null ? [] : [var.part.range])
-}
-
 resource "aws_vpc" "test" {
   cidr_block           = var.ranges[0]
   enable_dns_support   = false
@@ -15,14 +11,14 @@ resource "aws_vpc" "test" {
 }
 
 resource "aws_vpc_ipv4_cidr_block_association" "test" {
-  for_each = toset(slice(local.test_ranges, 1, length(local.test_ranges)))
+  for_each = toset(slice(var.ranges, 1, length(var.ranges)))
 
   vpc_id     = aws_vpc.test.id
   cidr_block = each.value
 }
 
 resource "aws_subnet" "test" {
-  for_each = merge(var.subnets, local.part_subnets)
+  for_each = var.subnets
 
   vpc_id                  = aws_vpc.test.id
   cidr_block              = each.value.range
@@ -70,7 +66,7 @@ resource "aws_network_acl" "test" {
   subnet_ids = [for subnet in aws_subnet.test : subnet.id]
 
   dynamic "ingress" {
-    for_each = local.test_ranges
+    for_each = var.ranges
 
     content {
       rule_no    = 100 + ingress.key
@@ -83,7 +79,7 @@ resource "aws_network_acl" "test" {
   }
 
   dynamic "egress" {
-    for_each = local.test_ranges
+    for_each = var.ranges
 
     content {
       rule_no    = 100 + egress.key

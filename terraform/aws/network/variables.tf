@@ -26,18 +26,6 @@ variable "subnets" {
   }
 }
 
-variable "part" {
-  description = "For the loss of only a part of the site: subnets beside the site's ranges, which stay reachable. Null where the whole site is meant."
-  type = object({
-    range = string
-    subnets = map(object({
-      range = string
-      zone  = string
-    }))
-  })
-  default = null
-}
-
 variable "dns_servers" {
   description = "Addresses of the recovered DNS servers, which guests learn by DHCP; at most four. None: Amazon's, which does not know the site's names."
   type        = list(string)

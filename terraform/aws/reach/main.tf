@@ -16,10 +16,6 @@ locals {
   image  = var.image_id != null ? var.image_id : one(data.aws_ssm_parameter.image[*].value)
   behind = concat([var.client_range], var.site == null ? [] : var.site.ranges, var.internet ? ["0.0.0.0/0"] : [])
 
-  routes = var.enabled ? merge([
-    for name, table in var.route_table_ids : { for range in local.behind : "${name} ${range}" => { table = table, range = range } }
-  ]...) : {}
-
   peers = merge(
     { for name, client in var.clients : name => { public_key = client.public_key, ranges = "${client.address}/32" } },
     var.site == null ? {} : { site = { public_key = var.site.public_key, ranges = join(", ", var.site.ranges) } },
@@ -77,10 +73,10 @@ resource "aws_route_table_association" "reach" {
 
 # From the recovered VMs to whoever is behind the VPN. The recovery tables themselves get no route to the gateway.
 resource "aws_route" "behind" {
-  for_each = local.routes
+  for_each = toset(var.enabled ? local.behind : [])
 
-  route_table_id         = each.value.table
-  destination_cidr_block = each.value.range
+  route_table_id         = var.route_table_id
+  destination_cidr_block = each.value
   network_interface_id   = aws_instance.reach[0].primary_network_interface_id
 }
 

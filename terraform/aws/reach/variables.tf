@@ -14,9 +14,9 @@ variable "vpc_id" {
   type        = string
 }
 
-variable "route_table_ids" {
-  description = "Route tables of the recovery subnets, by a name of your choice."
-  type        = map(string)
+variable "route_table_id" {
+  description = "Route table of the recovery subnets."
+  type        = string
 }
 
 variable "range" {
@@ -51,7 +51,7 @@ variable "clients" {
 }
 
 variable "site" {
-  description = "What is left of the site, after the loss of a part: its WireGuard public key, and the ranges that are still there. Null: nothing is."
+  description = "What is left of the site, after the loss of a part: its WireGuard public key, and the ranges that are still there; none of them within the VPC's own, which a VPC routes nowhere else. Null: nothing is left."
   type = object({
     public_key = string
     ranges     = list(string)

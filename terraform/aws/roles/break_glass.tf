@@ -1,5 +1,6 @@
 # Break glass: for the day on which all else is lost or wrong. A user of its own with a second factor of its own, kept
-# with the kit; all that the user can do is to set up that factor and, with it, to take the role for an hour.
+# with the kit; all that the user can do is to take the role for an hour with it. An administrator sets the factor up: who
+# may do that for himself adds one of his own to a stolen key.
 
 resource "aws_iam_user" "break_glass" {
   name = "${var.name}-break-glass"
@@ -12,15 +13,6 @@ resource "aws_iam_user_policy" "break_glass" {
   policy = jsonencode({
     Version = "2012-10-17"
     Statement = [
-      {
-        Sid    = "SetUpItsFactor"
-        Effect = "Allow"
-        Action = ["iam:CreateVirtualMFADevice", "iam:EnableMFADevice", "iam:ListMFADevices"]
-        Resource = [
-          "arn:${local.partition}:iam::${local.account}:user/$${aws:username}",
-          "arn:${local.partition}:iam::${local.account}:mfa/$${aws:username}",
-        ]
-      },
       {
         Sid       = "TakeTheRole"
         Effect    = "Allow"

@@ -2,10 +2,14 @@
 # tagged at creation, it cannot tag what exists, and it touches nothing without the tag.
 
 locals {
-  kinds    = ["test", "failover"]
-  made     = { StringLike = { "aws:ResourceTag/sparesite-run" = "?*" }, StringEquals = { "aws:ResourceTag/sparesite-kind" = local.kinds } }
-  being    = { StringLike = { "aws:RequestTag/sparesite-run" = "?*" }, StringEquals = { "aws:RequestTag/sparesite-kind" = local.kinds } }
-  vpc_arns = { test = "${local.ec2}:${local.account}:vpc/${var.test_vpc_id}", failover = "${local.ec2}:${local.account}:vpc/${var.recovery_vpc_id}" }
+  kinds = ["test", "failover"]
+  made  = { StringLike = { "aws:ResourceTag/sparesite-run" = "?*" }, StringEquals = { "aws:ResourceTag/sparesite-kind" = local.kinds } }
+  being = { StringLike = { "aws:RequestTag/sparesite-run" = "?*" }, StringEquals = { "aws:RequestTag/sparesite-kind" = local.kinds } }
+  vpc_arns = {
+    for kind, ids in { test = var.test_vpc_ids, failover = var.recovery_vpc_ids } : kind => [
+      for id in ids : "${local.ec2}:${local.account}:vpc/${id}"
+    ]
+  }
 
   # Images and snapshots carry no account in their ARNs.
   snapshots = "${local.ec2}::snapshot/*"
@@ -140,7 +144,7 @@ resource "aws_iam_role_policy" "cloud_restore_machines" {
         Effect    = "Allow"
         Action    = "ec2:RunInstances"
         Resource  = "${local.ec2}:${local.account}:security-group/*"
-        Condition = { ArnEquals = { "ec2:Vpc" = values(local.vpc_arns) } }
+        Condition = { ArnEquals = { "ec2:Vpc" = flatten(values(local.vpc_arns)) } }
       },
       ],
       # A test's instance has its interface in the test network, or does not start: a copy of a live server never

@@ -23,14 +23,14 @@ variable "volume_key_arn" {
   type        = string
 }
 
-variable "recovery_vpc_id" {
+variable "recovery_vpc_ids" {
   description = "Where a failover starts instances."
-  type        = string
+  type        = list(string)
 }
 
-variable "test_vpc_id" {
+variable "test_vpc_ids" {
   description = "Where a test starts instances."
-  type        = string
+  type        = list(string)
 }
 
 variable "subnet_ids" {

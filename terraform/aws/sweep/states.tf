@@ -143,20 +143,37 @@ locals {
     # The rounds end it sooner; this is for a task that hangs.
     TimeoutSeconds = 7200
     States = merge(local.kind_states, {
-      # An empty run id would be a filter that matches nothing, and a sweep that says it did its work.
+      # Wildcards of EC2's filters would take other runs' tests too. A split run id is what it was only if it has none;
+      # an empty one has no first part.
       RunGiven = {
         Type = "Choice"
         Choices = [{
           And = [
             { Variable = "$.run", IsPresent = true },
             { Variable = "$.run", IsString = true },
+          ]
+          Next = "RunSplit"
+        }]
+        Default = "NoRun"
+      }
+      RunSplit = {
+        Type       = "Pass"
+        Parameters = { "run.$" = "$.run", "parts.$" = "States.StringSplit($.run, '*?')" }
+        Next       = "RunPlain"
+      }
+      RunPlain = {
+        Type = "Choice"
+        Choices = [{
+          And = [
+            { Variable = "$.parts[0]", IsPresent = true },
+            { Variable = "$.parts[0]", StringEqualsPath = "$.run" },
             { Not = { Variable = "$.run", StringEquals = "" } },
           ]
           Next = "Begin"
         }]
         Default = "NoRun"
       }
-      NoRun = { Type = "Fail", Error = "NoRun", Cause = "The input names no run" }
+      NoRun = { Type = "Fail", Error = "NoRun", Cause = "The input names no run, or names several by a wildcard" }
       Begin = {
         Type       = "Pass"
         Parameters = { "run.$" = "$.run", quiet = 0, rounds = 0 }

@@ -82,29 +82,21 @@ run "the_recovery_network" {
     condition     = alltrue([for rule in aws_default_security_group.recovery.ingress : rule.self == true || rule.cidr_blocks == tolist(["100.64.8.0/24"])])
     error_message = "Others than the VPN's clients come in."
   }
-  assert {
-    condition     = length(aws_subnet.part) == 0 && length(aws_route_table.part) == 0
-    error_message = "A part where the whole site is meant."
-  }
 }
 
-run "a_part" {
+run "several_ranges" {
   command = plan
 
   variables {
-    part = { range = "10.120.0.0/16", subnets = { part = { range = "10.120.1.0/24", zone = "eu-central-1a" } } }
+    ranges = ["10.20.0.0/16", "10.21.0.0/16"]
   }
 
   assert {
-    condition     = aws_vpc_ipv4_cidr_block_association.recovery["10.120.0.0/16"].cidr_block == "10.120.0.0/16" && aws_vpc_ipv4_cidr_block_association.test["10.120.0.0/16"].cidr_block == "10.120.0.0/16"
-    error_message = "The networks lack the part's range."
+    condition     = keys(aws_vpc_ipv4_cidr_block_association.recovery) == ["10.21.0.0/16"] && keys(aws_vpc_ipv4_cidr_block_association.test) == ["10.21.0.0/16"]
+    error_message = "The networks lack a range."
   }
   assert {
-    condition     = aws_subnet.part["part"].cidr_block == "10.120.1.0/24" && aws_subnet.test["part"].cidr_block == "10.120.1.0/24"
-    error_message = "The part has no subnet, or no twin."
-  }
-  assert {
-    condition     = contains([for rule in aws_network_acl.test.egress : rule.cidr_block], "10.120.0.0/16")
-    error_message = "The part is cut off in tests."
+    condition     = contains([for rule in aws_network_acl.test.egress : rule.cidr_block], "10.21.0.0/16")
+    error_message = "A range is cut off in tests."
   }
 }

@@ -18,6 +18,27 @@ run "all_that_can_be_on" {
     runner    = true
     reach     = true
     internet  = true
-    site_left = { public_key = "1l8m0Qm0kH5Ck2cJ7J8u0Qbq3C1y6p6a6wqZbqk3gnE=", ranges = ["10.30.0.0/16"] }
+    lost      = "part"
+    site_left = { public_key = "1l8m0Qm0kH5Ck2cJ7J8u0Qbq3C1y6p6a6wqZbqk3gnE=", ranges = ["10.20.0.0/16"] }
   }
+}
+
+run "what_is_left_of_a_lost_site_is_refused" {
+  command = plan
+
+  variables {
+    reach     = true
+    site_left = { public_key = "1l8m0Qm0kH5Ck2cJ7J8u0Qbq3C1y6p6a6wqZbqk3gnE=", ranges = ["10.20.0.0/16"] }
+  }
+  expect_failures = [var.site_left]
+}
+
+run "a_part_that_nobody_planned_is_refused" {
+  command = plan
+
+  variables {
+    part = null
+    lost = "part"
+  }
+  expect_failures = [var.lost]
 }

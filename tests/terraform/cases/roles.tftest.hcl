@@ -4,8 +4,8 @@ variables {
   path              = "site1/"
   vault_key_arn     = "arn:aws:kms:eu-central-1:123456789012:key/1"
   volume_key_arn    = "arn:aws:kms:eu-central-1:123456789012:key/2"
-  recovery_vpc_id   = "vpc-1"
-  test_vpc_id       = "vpc-2"
+  recovery_vpc_ids  = ["vpc-1"]
+  test_vpc_ids      = ["vpc-2"]
   subnet_ids        = ["subnet-1", "subnet-2"]
   deadline_role_arn = "arn:aws:iam::123456789012:role/acme-site1-deadline"
   operators         = ["arn:aws:iam::123456789012:user/ada"]

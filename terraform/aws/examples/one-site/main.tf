@@ -1,9 +1,5 @@
 # One site: everything that it needs in the cloud. Until a test or the bad day nothing of it runs.
 
-locals {
-  zone = values(var.subnets)[0].zone
-}
-
 module "vault" {
   source = "../../vault"
 
@@ -16,16 +12,35 @@ module "vault" {
   break_glass_role_arn = module.roles.break_glass_role_arn
 }
 
+# The whole site is lost: the site's own ranges, VMs keep their addresses.
 module "network" {
   source = "../../network"
 
   name        = var.name
   ranges      = var.ranges
   subnets     = var.subnets
-  part        = var.part
+  dns_servers = var.dns_servers
+  domain      = var.domain
+  visitors    = [var.client_range]
+}
+
+# A part of it is lost: ranges beside the site's, in a network of their own, since a VPC that had the site's ranges could not
+# route them to what is left.
+module "part" {
+  source = "../../network"
+  count  = var.part == null ? 0 : 1
+
+  name        = "${var.name}-part"
+  ranges      = var.part.ranges
+  subnets     = var.part.subnets
   dns_servers = var.dns_servers
   domain      = var.domain
   visitors    = concat([var.client_range], var.site_left == null ? [] : var.site_left.ranges)
+}
+
+locals {
+  networks = concat([module.network], module.part)
+  led_to   = var.lost == "part" ? one(module.part) : module.network
 }
 
 module "roles" {
@@ -36,9 +51,9 @@ module "roles" {
   path              = module.vault.path
   vault_key_arn     = module.vault.vault_key_arn
   volume_key_arn    = module.vault.volume_key_arn
-  recovery_vpc_id   = module.network.recovery_vpc_id
-  test_vpc_id       = module.network.test_vpc_id
-  subnet_ids        = concat(module.network.recovery_subnet_ids, module.network.test_subnet_ids)
+  recovery_vpc_ids  = local.networks[*].recovery_vpc_id
+  test_vpc_ids      = local.networks[*].test_vpc_id
+  subnet_ids        = flatten([for network in local.networks : concat(network.recovery_subnet_ids, network.test_subnet_ids)])
   deadline_role_arn = module.sweep.role
   schedule_group    = module.sweep.group
   operators         = var.operators
@@ -76,7 +91,7 @@ module "runner" {
   vault_url   = module.vault.url
   tool        = var.tool
   tool_sha256 = var.tool_sha256
-  zone        = local.zone
+  zone        = values(var.subnets)[0].zone
 }
 
 module "reach" {
@@ -84,10 +99,10 @@ module "reach" {
 
   name                       = var.name
   enabled                    = var.reach
-  vpc_id                     = module.network.recovery_vpc_id
-  route_table_ids            = module.network.route_table_ids
-  recovery_security_group_id = module.network.recovery_security_group_id
-  zone                       = local.zone
+  vpc_id                     = local.led_to.recovery_vpc_id
+  route_table_id             = local.led_to.route_table_id
+  recovery_security_group_id = local.led_to.recovery_security_group_id
+  zone                       = local.led_to.subnets[0].zone
   client_range               = var.client_range
   clients                    = var.clients
   site                       = var.site_left

@@ -31,7 +31,7 @@ output "plan_toml" {
       "group = \"${module.sweep.group}\"",
     ],
     [
-      for subnet in module.network.subnets : <<-END
+      for subnet in flatten(local.networks[*].subnets) : <<-END
 
         [[subnet]]
         name = "${subnet.name}"
@@ -41,7 +41,7 @@ output "plan_toml" {
         zone = "${subnet.zone}"
       END
     ],
-    ["# security_groups of a [[vm]]: leave it out for ${module.network.recovery_security_group_id}, the network's own."],
+    ["# security_groups of a [[vm]]: leave it out for the network's own, ${join(", ", local.networks[*].recovery_security_group_id)}."],
   ))
 }
 

@@ -55,9 +55,9 @@ variable "subnets" {
 }
 
 variable "part" {
-  description = "Subnets for the loss of only a part of the site, see network."
+  description = "A network for the loss of only a part of the site: ranges beside the site's, which stay reachable through reach."
   type = object({
-    range = string
+    ranges = list(string)
     subnets = map(object({
       range = string
       zone  = string
@@ -137,6 +137,17 @@ variable "clients" {
   default = {}
 }
 
+variable "lost" {
+  description = "What was lost, so where the VPN leads: the whole `site`, or a `part` of it."
+  type        = string
+  default     = "site"
+
+  validation {
+    condition     = var.lost == "site" || (var.lost == "part" && var.part != null)
+    error_message = "`site`, or `part` where a network of that is said."
+  }
+}
+
 variable "site_left" {
   description = "What is left of the site after the loss of a part, see reach."
   type = object({
@@ -144,6 +155,11 @@ variable "site_left" {
     ranges     = list(string)
   })
   default = null
+
+  validation {
+    condition     = var.site_left == null || var.lost == "part"
+    error_message = "Where the whole site is lost, nothing is left of it: the recovery network has its ranges."
+  }
 }
 
 variable "internet" {
