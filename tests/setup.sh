@@ -58,20 +58,26 @@ packages() {
     apt install -y --no-install-recommends "${missing[@]}" || fail "apt-get could not install: ${missing[*]}"
 }
 
-python_environment() {
-    local digest folder
-    digest=$(sha256sum "$here/requirements.txt" | cut -c1-12)
-    folder=$SPARESITE_CACHE/python-$digest
-    if [[ ! -e $folder/complete ]]; then
+# python_with REQUIREMENTS NAME: makes `python`, the folder of an environment with them.
+python_with() {
+    local digest
+    digest=$(sha256sum "$1" | cut -c1-12)
+    python=$SPARESITE_CACHE/$2-$digest
+    if [[ ! -e $python/complete ]]; then
         python3 -c 'import ensurepip' 2>/dev/null || packages no-venv=python3-venv
         say "making the Python environment (half a minute)"
-        rm -rf "$folder"
-        python3 -m venv "$folder"
-        "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary=:all: \
-            -r "$here/requirements.txt" >&2 || fail "pip could not install tests/requirements.txt"
-        touch "$folder/complete"
+        rm -rf "$python"
+        python3 -m venv "$python"
+        "$python/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary=:all: \
+            -r "$1" >&2 || fail "pip could not install $1"
+        touch "$python/complete"
     fi
-    export SPARESITE_PYTHON=$folder/bin/python SPARESITE_MOTO=$folder/bin/moto_server
+}
+
+python_environment() {
+    local python
+    python_with "$here/requirements.txt" python
+    export SPARESITE_PYTHON=$python/bin/python SPARESITE_MOTO=$python/bin/moto_server
 }
 
 azurite() {
@@ -91,21 +97,10 @@ azurite() {
 # Terraform itself is in no registry that is asked here.
 terraform_tools() {
     command -v terraform >/dev/null || fail "no terraform here: install HashiCorp's terraform, 1.10 or newer, by hand"
-    local digest folder
-    digest=$(sha256sum "$here/terraform/requirements.txt" | cut -c1-12)
-    folder=$SPARESITE_CACHE/provider-python-$digest
-    if [[ ! -e $folder/complete ]]; then
-        python3 -c 'import ensurepip' 2>/dev/null || packages no-venv=python3-venv
-        say "making the provider's Python environment"
-        rm -rf "$folder"
-        python3 -m venv "$folder"
-        "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary=:all: \
-            -r "$here/terraform/requirements.txt" >&2 || fail "pip could not install tests/terraform/requirements.txt"
-        touch "$folder/complete"
-    fi
-    export SPARESITE_PROVIDER_PYTHON=$folder/bin/python
+    local python folder=$SPARESITE_CACHE/iam-simulate-$iam_simulate_version
+    python_with "$here/terraform/requirements.txt" provider-python
+    export SPARESITE_PROVIDER_PYTHON=$python/bin/python
     # AGPL: run from the cache, never part of what is shipped. All its parts are pinned.
-    folder=$SPARESITE_CACHE/iam-simulate-$iam_simulate_version
     if [[ ! -e $folder/complete ]]; then
         packages node=nodejs npm=npm
         say "installing iam-simulate $iam_simulate_version"

@@ -64,13 +64,18 @@ def test_recovered_vms_get_out_through_the_vpn_only(state, network, behind):
     recovered = {of(found, f"{each}.aws_route_table.recovery")["id"] for each in ("module.network", "module.part[0]")}
     routes = [each["values"] for each in found if each["type"] == "aws_route" and each["values"]["route_table_id"] in recovered]
     assert {route["route_table_id"] for route in routes} == {of(found, f"{network}.aws_route_table.recovery")["id"]}
-    assert {route["network_interface_id"] for route in routes} == {interface}
-    assert {route["destination_cidr_block"] for route in routes} == behind
+    # And to the runner, which lets nothing in.
+    assert {route["destination_cidr_block"] for route in routes if route["network_interface_id"] == interface} == behind
+    (peering,) = [each["values"] for each in found if each["type"] == "aws_vpc_peering_connection"]
+    assert peering["vpc_id"] == of(found, "module.runner.aws_vpc.runner")["id"]
+    (other,) = [route for route in routes if route["network_interface_id"] != interface]
+    assert other["vpc_peering_connection_id"] == peering["id"] and other["destination_cidr_block"] == "192.168.250.0/28"
+    assert all(rule["self"] for rule in of(found, "module.runner.aws_default_security_group.runner")["ingress"])
 
 
 def test_off_recovered_vms_are_reached_by_nobody():
     kinds = {each["type"] for each in resources("off")}
-    assert not kinds & {"aws_internet_gateway", "aws_eip", "aws_instance", "aws_route", "aws_nat_gateway"}
+    assert not kinds & {"aws_internet_gateway", "aws_eip", "aws_instance", "aws_route", "aws_nat_gateway", "aws_vpc_peering_connection"}
 
 
 @pytest.mark.parametrize("state", ["whole", "on"])

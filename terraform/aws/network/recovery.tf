@@ -1,4 +1,4 @@
-# The recovery VPC. It leads nowhere by itself: `reach` adds a way in, and takes it away again.
+# The recovery VPC. It leads nowhere by itself: `reach` and `runner` add their ways in, and take them away again.
 
 locals {
   dns_servers = length(var.dns_servers) > 0 ? var.dns_servers : ["AmazonProvidedDNS"]
@@ -74,7 +74,7 @@ resource "aws_default_security_group" "recovery" {
     for_each = length(var.visitors) > 0 ? [1] : []
 
     content {
-      description = "Through reach"
+      description = "Through reach, and probes of the runner"
       protocol    = "-1"
       from_port   = 0
       to_port     = 0
@@ -82,7 +82,7 @@ resource "aws_default_security_group" "recovery" {
     }
   }
 
-  # What leaves is decided by the routes, which only reach makes.
+  # What leaves is decided by the routes, which only reach and runner make.
   egress {
     description = "Anywhere"
     protocol    = "-1"

@@ -44,7 +44,7 @@ variable "domain" {
 }
 
 variable "visitors" {
-  description = "Ranges that may open connections to recovered VMs: of the VPN's clients, and of what is left of the site. They come in only while reach is on."
+  description = "Ranges that may open connections to recovered VMs: of the VPN's clients, of the runner, of what is left of the site. They come in only while reach or runner is on."
   type        = list(string)
   default     = []
 }

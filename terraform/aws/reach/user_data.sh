@@ -2,6 +2,11 @@
 # WireGuard, and forwarding. The private key is fetched, never in here: whoever may describe instances reads this.
 set -euo pipefail
 
+# The VPC's DNS servers are the recovered ones, which may not be there yet.
+mkdir -p /etc/systemd/resolved.conf.d
+printf '[Resolve]\nDNS=169.254.169.253\nDomains=~.\n' >/etc/systemd/resolved.conf.d/reach.conf
+systemctl restart systemd-resolved
+
 # The address comes a moment after the instance.
 until curl --silent --max-time 5 --output /dev/null https://ssm.${region}.amazonaws.com; do sleep 3; done
 

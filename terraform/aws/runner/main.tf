@@ -1,5 +1,7 @@
 # The restore runner: a machine beside the vault, since blocks that are sent to EBS from outside of AWS crawl. It has no
-# public address and no SSH; its network leads to the AWS services that it calls, and nowhere else.
+# public address and no SSH. A network of its own leads to the AWS services that it calls and, to probe what was recovered,
+# into the recovery VPC; nowhere else, never into the test VPC. In the recovery VPC itself it would ask DNS servers that are not
+# there yet.
 
 data "aws_partition" "current" {}
 data "aws_region" "current" {}
@@ -57,6 +59,14 @@ resource "aws_default_security_group" "runner" {
     cidr_blocks = ["0.0.0.0/0"]
   }
 
+  egress {
+    description = "Probes of what was recovered"
+    protocol    = "-1"
+    from_port   = 0
+    to_port     = 0
+    cidr_blocks = var.recovery.ranges
+  }
+
   tags = { Name = "${var.name}-runner" }
 }
 
@@ -105,6 +115,33 @@ resource "aws_vpc_endpoint" "services" {
   private_dns_enabled = true
 
   tags = { Name = "${var.name}-runner-${each.value}" }
+}
+
+resource "aws_vpc_peering_connection" "recovery" {
+  count = var.enabled ? 1 : 0
+
+  vpc_id      = aws_vpc.runner.id
+  peer_vpc_id = var.recovery.vpc_id
+  auto_accept = true
+
+  tags = { Name = "${var.name}-runner" }
+}
+
+resource "aws_route" "to_recovered" {
+  for_each = toset(var.enabled ? var.recovery.ranges : [])
+
+  route_table_id            = aws_route_table.runner.id
+  destination_cidr_block    = each.value
+  vpc_peering_connection_id = aws_vpc_peering_connection.recovery[0].id
+}
+
+# Answers only: the runner's group lets nothing in.
+resource "aws_route" "from_recovered" {
+  count = var.enabled ? 1 : 0
+
+  route_table_id            = var.recovery.route_table_id
+  destination_cidr_block    = var.range
+  vpc_peering_connection_id = aws_vpc_peering_connection.recovery[0].id
 }
 
 resource "aws_iam_instance_profile" "runner" {

@@ -45,7 +45,7 @@ variable "tool_sha256" {
 }
 
 variable "range" {
-  description = "Range of the runner's own network; no other network has to reach it."
+  description = "Range of the runner's own network: outside of the site's ranges, since it reaches recovered VMs."
   type        = string
   default     = "192.168.250.0/28"
 }
@@ -71,4 +71,13 @@ variable "endpoints" {
   description = "Services that the runner calls, each by an interface endpoint."
   type        = list(string)
   default     = ["ebs", "ec2", "kms", "scheduler", "servicequotas", "ssm", "ssmmessages", "sts"]
+}
+
+variable "recovery" {
+  description = "The recovery network, whose VMs it probes."
+  type = object({
+    vpc_id         = string
+    route_table_id = string
+    ranges         = list(string)
+  })
 }

@@ -7,6 +7,7 @@ variables {
   tool        = "0.1.0/sparesite-restore"
   tool_sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
   zone        = "eu-central-1a"
+  recovery    = { vpc_id = "vpc-1", route_table_id = "rtb-1", ranges = ["10.20.0.0/16"] }
 }
 
 run "off_costs_nothing" {
@@ -15,6 +16,10 @@ run "off_costs_nothing" {
   assert {
     condition     = length(aws_vpc_endpoint.services) == 0 && aws_vpc_endpoint.s3.vpc_endpoint_type == "Gateway"
     error_message = "Endpoints that cost exist while no runner works."
+  }
+  assert {
+    condition     = length(aws_vpc_peering_connection.recovery) == 0 && length(aws_route.from_recovered) == 0
+    error_message = "The recovery network leads somewhere while no runner works."
   }
 }
 
@@ -32,6 +37,10 @@ run "no_way_in" {
   assert {
     condition     = alltrue([for rule in aws_default_security_group.runner.ingress : rule.self])
     error_message = "The runner's network is open."
+  }
+  assert {
+    condition     = aws_vpc_peering_connection.recovery[0].peer_vpc_id == "vpc-1" && keys(aws_route.to_recovered) == ["10.20.0.0/16"] && aws_route.from_recovered[0].destination_cidr_block == var.range
+    error_message = "Probes do not get to recovered VMs and back."
   }
   assert {
     condition     = one(aws_launch_template.runner.metadata_options).http_tokens == "required" && aws_launch_template.runner.instance_initiated_shutdown_behavior == "terminate"

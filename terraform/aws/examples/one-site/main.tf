@@ -21,7 +21,7 @@ module "network" {
   subnets     = var.subnets
   dns_servers = var.dns_servers
   domain      = var.domain
-  visitors    = [var.client_range]
+  visitors    = [var.client_range, var.runner_range]
 }
 
 # A part of it is lost: ranges beside the site's, in a network of their own, since a VPC that had the site's ranges could not
@@ -35,7 +35,7 @@ module "part" {
   subnets     = var.part.subnets
   dns_servers = var.dns_servers
   domain      = var.domain
-  visitors    = concat([var.client_range], var.site_left == null ? [] : var.site_left.ranges)
+  visitors    = concat([var.client_range, var.runner_range], var.site_left == null ? [] : var.site_left.ranges)
 }
 
 locals {
@@ -91,7 +91,13 @@ module "runner" {
   vault_url   = module.vault.url
   tool        = var.tool
   tool_sha256 = var.tool_sha256
-  zone        = values(var.subnets)[0].zone
+  range       = var.runner_range
+  recovery = {
+    vpc_id         = local.led_to.recovery_vpc_id
+    route_table_id = local.led_to.route_table_id
+    ranges         = var.lost == "part" ? var.part.ranges : var.ranges
+  }
+  zone = values(var.subnets)[0].zone
 }
 
 module "reach" {

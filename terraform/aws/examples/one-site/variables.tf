@@ -116,6 +116,12 @@ variable "runner" {
   default     = false
 }
 
+variable "runner_range" {
+  description = "Range of the runner's network: outside of the site's."
+  type        = string
+  default     = "192.168.250.0/28"
+}
+
 variable "reach" {
   description = "On from failover to failback."
   type        = bool
