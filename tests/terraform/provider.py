@@ -36,8 +36,11 @@ ARNS = {
     "aws_cloudwatch_event_rule": "arn:aws:events:{region}:{account}:rule/{name}",
     "aws_scheduler_schedule_group": "arn:aws:scheduler:{region}:{account}:schedule-group/{name}",
 }
+# Whose id is what it is called.
+NAMED = {"aws_s3_bucket": "bucket", "aws_iam_role": "name", "aws_iam_user": "name", "aws_iam_instance_profile": "name",
+         "aws_cloudwatch_log_group": "name", "aws_cloudwatch_event_rule": "name", "aws_scheduler_schedule_group": "name"}
 IDS = {"aws_vpc": "vpc", "aws_subnet": "subnet", "aws_security_group": "sg", "aws_launch_template": "lt",
-       "aws_route_table": "rtb", "aws_instance": "i", "aws_network_interface": "eni"}
+       "aws_route_table": "rtb", "aws_default_route_table": "rtb", "aws_default_security_group": "sg", "aws_instance": "i", "aws_network_interface": "eni"}
 
 
 def encode(value):
@@ -174,18 +177,11 @@ class Provider(tfplugin_pb2_grpc.ProviderServicer):
         said = {name: value for name, value in planned.items() if value not in (None, UNKNOWN)}
         digest = hashlib.sha256(repr((type_name, sorted(said.items(), key=str))).encode()).hexdigest()
         short = type_name.removeprefix("aws_").replace("_", "-")
-        named = type_name in ("aws_s3_bucket", "aws_iam_role", "aws_iam_user", "aws_iam_instance_profile",
-                              "aws_cloudwatch_log_group", "aws_cloudwatch_event_rule", "aws_scheduler_schedule_group")
-        identity = said.get("bucket") if type_name == "aws_s3_bucket" else said.get("name") if named else None
-        if type_name == "aws_kms_key":
-            identity = "-".join((digest[:8], digest[8:12], digest[12:16], digest[16:20], digest[20:32]))
-        identity = identity or f"{IDS.get(type_name, short)}-{digest[:17]}"
-        arn = ARNS.get(type_name, "arn:aws:ec2:{region}:{account}:" + short + "/{id}")
-        values = {"account": ACCOUNT, "region": self.region, "id": identity, "name": identity, **said}
-        if said.get("id"):
-            values["id"] = said["id"]
-        known = {"id": identity, "name": identity, "key_id": identity, "arn": arn.format_map({**values, "id": identity}),
-                 "region": self.region, "owner_id": ACCOUNT, "primary_network_interface_id": f"eni-{digest[:17]}"}
+        identity = said.get(NAMED.get(type_name)) or f"{IDS.get(type_name, short)}-{digest[:17]}"
+        pattern = ARNS.get(type_name, "arn:aws:ec2:{region}:{account}:" + short + "/{id}")
+        arn = pattern.format_map({"name": identity, **said, "account": ACCOUNT, "region": self.region, "id": identity})
+        known = {"id": identity, "name": identity, "key_id": identity, "arn": arn, "region": self.region,
+                 "owner_id": ACCOUNT, "primary_network_interface_id": f"eni-{digest[:17]}"}
         if type_name == "aws_sfn_state_machine":
             known["id"] = known["arn"]
 

@@ -180,8 +180,9 @@ resource "aws_instance" "reach" {
   subnet_id                   = aws_subnet.reach[0].id
   vpc_security_group_ids      = [aws_security_group.reach[0].id]
   iam_instance_profile        = aws_iam_instance_profile.reach[0].name
-  associate_public_ip_address = false
   user_data_replace_on_change = true
+
+  # No associate_public_ip_address: it would read as true once the fixed address is there, and each apply would replace it.
 
   # It forwards what is not addressed to it.
   source_dest_check = false

@@ -88,7 +88,15 @@ locals {
         Parameters = merge(kind.ask, { Filters = concat(local.tags, kind.filter), "NextToken.$" = "$.page.NextToken" })
         ResultPath = "$.page"
         Retry      = local.again
+        Catch      = [{ ErrorEquals = ["States.ALL"], ResultPath = null, Next = "Lost${kind.name}" }]
         Next       = "Any${kind.name}"
+      }
+      # A token may not outlive what it stands at, which was removed by now: the next round begins anew.
+      "Lost${kind.name}" = {
+        Type       = "Pass"
+        Result     = 0
+        ResultPath = "$.quiet"
+        Next       = local.next[kind.name]
       }
       "Any${kind.name}" = {
         Type    = "Choice"
