@@ -18,6 +18,8 @@ from moto.stepfunctions.parser.asl.utils.boto_client import boto_client_for
 from states import resources
 
 REGION = "eu-central-1"
+# The least that EC2 takes: few things fill it.
+PAGE = 5
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +49,9 @@ def definition(rounds):
     machine = json.loads(text)
     machine["States"]["Pause"]["Seconds"] = 0
     for state in machine["States"].values():
+        if "MaxResults" in state.get("Parameters", {}):
+            assert state["Parameters"]["MaxResults"] == 20
+            state["Parameters"]["MaxResults"] = PAGE
         for again in state.get("Retry", []):
             again.update(IntervalSeconds=1, MaxAttempts=1)
     limit = machine["States"]["NothingSeen"]["Choices"][1]
@@ -108,8 +113,7 @@ def sweep(states, name, given, rounds=60):
 
 def test_it_removes_the_run_and_nothing_else(cloud):
     ec2, states = cloud
-    # More instances than a page holds.
-    swept = make(ec2, "r1", "test", 25, 3)
+    swept = make(ec2, "r1", "test", PAGE + 2, 3)
     kept = [make(ec2, "r1", "failover", 2, 1), make(ec2, "r2", "test", 2, 1), make(ec2, "r11", "test", 2, 1)]
     done = sweep(states, "all", {"run": "r1"})
     assert done["status"] == "SUCCEEDED", done.get("cause")
@@ -124,7 +128,7 @@ def test_what_cannot_go_hides_nothing_behind_it(cloud):
     ec2, states = cloud
     image = ec2.register_image(Name="base of r5")["ImageId"]
     tagged = tags("test", "r5", "instance")
-    for _ in range(20):
+    for _ in range(PAGE):
         (started,) = ec2.run_instances(ImageId=image, MinCount=1, MaxCount=1, TagSpecifications=tagged)["Instances"]
         # moto reads DisableApiTermination of a request as a word.
         ec2_backends["123456789012"][REGION].get_instance(started["InstanceId"]).disable_api_termination = True
