@@ -1,6 +1,7 @@
 """The outputs are what gateway.toml and the plan need; the documents fit into what IAM takes; scripts of instances are scripts."""
 
 import base64
+import configparser
 import json
 import shutil
 import subprocess
@@ -38,7 +39,10 @@ def test_plan_toml():
 
 def test_gateway_toml():
     assert tomllib.loads(outputs("off")["gateway_toml"]) == {"vault": {"url": "s3://acme-dr-site1/site1"}}
-    assert "role_arn = arn:aws:iam::123456789012:role/acme-site1-gateway" in outputs("off")["gateway_credentials"]
+    credentials = configparser.ConfigParser()
+    credentials.read_string(outputs("off")["gateway_credentials"])
+    assert credentials["default"]["role_arn"] == "arn:aws:iam::123456789012:role/acme-site1-gateway"
+    assert credentials["default"]["source_profile"] == "key" and not credentials["key"]["aws_secret_access_key"]
 
 
 @pytest.mark.parametrize("state", ["off", "on"])
@@ -95,3 +99,24 @@ def test_the_runner_refuses_another_program(tmp_path):
         assert (done.returncode == 0) == good, done.stderr
         assert (tmp_path / "sparesite-restore").exists() == good
     assert (tmp_path / "sparesite.sh").read_text() == "export SPARESITE_VAULT=s3://acme-dr-site1/site1 AWS_REGION=eu-central-1\n"
+
+
+def test_the_vpn_instance_fetches_its_key_and_knows_its_peers(tmp_path):
+    """The script itself, with stand-ins for all that it calls."""
+    text = scripts()["reach"].replace("/etc/", f"{tmp_path}/etc/")
+    (tmp_path / "etc/sysctl.d").mkdir(parents=True)
+    for name in ("systemctl", "curl", "dnf", "sysctl", "ip", "aws"):
+        says = {"aws": "echo PRIVATE=", "ip": "echo default via 100.64.0.1 dev ens5 proto dhcp"}.get(name, "exit 0")
+        (tmp_path / name).write_text(f'#!/bin/sh\necho "{name} $*" >>{tmp_path}/calls\n{says}\n')
+        (tmp_path / name).chmod(0o755)
+    subprocess.run(["bash"], input=text, text=True, check=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    made = tmp_path / "etc/wireguard/wg0.conf"
+    assert made.stat().st_mode & 0o777 == 0o600
+    sections = [part.split("\n") for part in made.read_text().split("\n\n")]
+    assert "PrivateKey = PRIVATE=" in sections[0]
+    assert [part[0] for part in sections[1:]] == ["# ada", "# grace", "# site"]
+    assert sections[3][1:4] == ["[Peer]", "PublicKey = 1l8m0Qm0kH5Ck2cJ7J8u0Qbq3C1y6p6a6wqZbqk3gnE=", "AllowedIPs = 10.20.0.0/16"]
+    assert 'oifname "ens5"' in (tmp_path / "etc/wireguard/out.nft").read_text()
+    calls = (tmp_path / "calls").read_text()
+    assert "--name /acme-site1/reach/private-key --with-decryption" in calls
+    assert calls.index("systemctl restart systemd-resolved") < calls.index("curl") < calls.index("dnf install") < calls.index("wg-quick@wg0")

@@ -20,11 +20,27 @@ fi
 umask 077
 mkdir -p /etc/wireguard
 key=$(aws ssm get-parameter --region '${region}' --name '${parameter}' --with-decryption --query Parameter.Value --output text)
+%{ if internet ~}
+# What recovered VMs send to the Internet leaves with this machine's address.
+device=$(ip -o route show default | awk '{ print $5; exit }')
+cat >/etc/wireguard/out.nft <<END
+table ip reach {
+    chain out {
+        type nat hook postrouting priority srcnat;
+        oifname "$device" ip daddr != { 10.0.0.0/8, 100.64.0.0/10, 172.16.0.0/12, 192.168.0.0/16 } masquerade
+    }
+}
+END
+%{ endif ~}
 cat >/etc/wireguard/wg0.conf <<END
 [Interface]
 Address = ${address}
 ListenPort = ${port}
 PrivateKey = $key
+%{ if internet ~}
+PostUp = nft -f /etc/wireguard/out.nft
+PostDown = nft delete table ip reach
+%{ endif ~}
 %{ for name, peer in peers ~}
 
 # ${name}
@@ -37,13 +53,3 @@ END
 echo net.ipv4.ip_forward=1 >/etc/sysctl.d/90-reach.conf
 sysctl --system >/dev/null
 systemctl enable --now wg-quick@wg0
-%{ if internet ~}
-
-# What recovered VMs send to the Internet leaves with this machine's address.
-device=$(ip -o route get 1.1.1.1 | sed 's/.* dev \([^ ]*\).*/\1/')
-nft add table ip reach
-nft add chain ip reach out '{ type nat hook postrouting priority srcnat; }'
-nft add rule ip reach out oifname "$device" ip daddr != '{ 10.0.0.0/8, 100.64.0.0/10, 172.16.0.0/12, 192.168.0.0/16 }' masquerade
-nft list ruleset >/etc/nftables/reach.nft 2>/dev/null || nft list ruleset >/etc/nftables.conf
-systemctl enable nftables
-%{ endif ~}

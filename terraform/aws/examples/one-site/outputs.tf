@@ -7,13 +7,17 @@ output "gateway_toml" {
 }
 
 output "gateway_credentials" {
-  description = "For the gateway's AWS profile: the user's access key takes the role."
+  description = "For the gateway's credentials file, /etc/sparesite/aws-credentials: its key takes its role."
   value       = <<-END
-    [profile sparesite]
+    [default]
     region = ${var.region}
     role_arn = ${module.roles.gateway_role_arn}
-    source_profile = sparesite-key
-    # sparesite-key: an access key of the user ${module.roles.gateway_user}, made by hand
+    source_profile = key
+
+    # aws iam create-access-key --user-name ${module.roles.gateway_user}
+    [key]
+    aws_access_key_id =
+    aws_secret_access_key =
   END
 }
 
