@@ -23,7 +23,7 @@ if [[ $(wc -l <README.md) -gt 150 ]]; then
     fail "README.md has more than 150 lines"
 fi
 if command -v shellcheck >/dev/null; then
-    { sources '*.sh'; printf '.ci/run\0'; } | xargs -0 shellcheck
+    { sources '*.sh'; find terraform -path '*/hooks/*.sh' -print0; printf '.ci/run\0'; } | xargs -0 shellcheck
 else
     tests/skip.sh shellcheck
 fi

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The Rust tests of the workspace, the judging of the benches, then the second reader's. Called by `make test`, which has set up.
+# The Rust tests of the workspace, the judging of the benches, the second reader's, the stand-in's, Terraform's. Called by `make test`, which has set up.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -24,4 +24,10 @@ else
     tests/skip.sh dpkg-deb
 fi
 SPARESITE_BIN=$target/debug "$SPARESITE_PYTHON" -m pytest -q -p no:cacheprovider tests/second-reader
+"$SPARESITE_PYTHON" -m pytest -q -p no:cacheprovider tests/strict-aws
+if command -v terraform >/dev/null; then
+    tests/terraform/run
+else
+    tests/skip.sh terraform
+fi
 SPARESITE_BIN=$target/debug tests/boot/test-boot.sh short

@@ -214,6 +214,7 @@ test)
     optional sshd packages /usr/sbin/sshd=openssh-server
     optional libvirt libvirt
     optional dpkg-deb packages dpkg-deb=dpkg
+    optional terraform command -v terraform
     optional systemd-analyze packages systemd-analyze=systemd
     optional loop loop_device
     optional namespace mount_namespace
