@@ -1,5 +1,5 @@
 # Each target brings what it needs: a Debian machine with the Rust toolchain is enough.
-.PHONY: demo test check bench boot test-boot deb
+.PHONY: demo test check bench boot test-boot test-failover deb
 
 demo:    ## the user's journey on a real disk: two recovery points, and each comes back byte for byte
 	tests/setup.sh demo tests/demo.sh
@@ -18,6 +18,9 @@ boot:    ## the demo's restored disk, started in QEMU until it asks for a login
 
 test-boot:  ## a real guest that writes all the time: captured, killed over, cut off; every point judged
 	tests/setup.sh test-boot tests/boot/test-boot.sh long
+
+test-failover:  ## real guests fail over to the stand-in for AWS, and boot from what it holds; a hundred kills of a run
+	tests/setup.sh test tests/boot/test-failover.sh
 
 deb:     ## the Debian package: programs for any x86_64 with glibc 2.34 or newer, unit, man pages
 	packaging/deb.sh

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 
-from . import serving
+from . import blocks, serving
 from .measure import Failed, timed
 from .programs import fresh_folder, same_bytes
 
@@ -236,6 +236,11 @@ class Bench:
         """Boots and reads straight from the vault; ours only."""
         if self.ours:
             serving.measure(self)
+
+    def blocks(self):
+        """Blocks into a snapshot; ours only."""
+        if self.ours:
+            blocks.measure(self)
 
 
 def wrote_anchor(report):

@@ -21,6 +21,7 @@ FETCHED_OF_READ = 1.0
 FETCHED_OF_STORED = 0.25
 NBD_OF_ASSEMBLE = 0.7
 RANDOM_READS_PER_SECOND = 20_000
+STREAM_OF_MINIMAL = 0.8
 
 UNMEASURED = "not measured"
 
@@ -229,6 +230,15 @@ def read_rows(figures):
     return [*rows, row]
 
 
+def block_rows(results):
+    rows = results["blocks"].get("rows", [])
+    value, detail = None, ""
+    if rows:
+        minimal, stream = (median(rows, name) for name in ("minimal", "stream"))
+        value, detail = minimal / stream, f"minimal client {minimal:.1f} s, stream {stream:.1f} s"
+    return [at_least("blocks into a snapshot, of what a minimal client sends", STREAM_OF_MINIMAL, value, detail)]
+
+
 JUDGES = {
     "initial": initial_rows,
     "delta": delta_rows,
@@ -237,6 +247,7 @@ JUDGES = {
     "memory": memory_rows,
     "requests": request_rows,
     "serving": serving_rows,
+    "blocks": block_rows,
 }
 
 

@@ -13,7 +13,7 @@ def run(wall=1.0, added=0, rss=100):
 
 def results(**changes):
     names = ("initial", "delta", "assemble", "cycles", "assemble after cycles")
-    empty = {name: {} for name in (*names, "synthetic", "limits", "requests", "serving")}
+    empty = {name: {} for name in (*names, "synthetic", "limits", "requests", "serving", "blocks")}
     return {**empty, **changes}
 
 
@@ -41,6 +41,12 @@ class Targets(unittest.TestCase):
             expected = ["ok"] * 6
             expected[number] = "MISSED"
             self.assertEqual(verdicts("serving", serving=serving(**worse)), expected, worse)
+
+    def test_blocks_are_judged_by_the_median_of_their_rows(self):
+        rows = lambda *streams: {"rows": [{"minimal": 4.0, "stream": stream} for stream in streams]}  # noqa: E731
+        self.assertEqual(verdicts("blocks", blocks=rows(4.9, 5.0, 9.0)), ["ok"])
+        self.assertEqual(verdicts("blocks", blocks=rows(4.9, 5.1, 5.1)), ["MISSED"])
+        self.assertEqual(verdicts("blocks"), ["not measured"])
 
     def test_the_local_machine_is_the_vaults_but_for_its_disk_and_sockets(self):
         machine = [
