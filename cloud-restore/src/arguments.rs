@@ -73,6 +73,15 @@ pub enum PlanCommand {
     New(command::plan_new::PlanNewArgs),
     /// Judge a plan, price it, and print it as an ordered list
     Check(command::plan_check::PlanCheckArgs),
+    /// Keep a plan in the vault
+    Keep(command::plan_keep::PlanKeepArgs),
+    /// List the plans that the vault keeps
+    #[command(after_help = "\
+Example:
+  sparesite-restore plan list")]
+    List,
+    /// Print a plan that the vault keeps
+    Show(command::plan_keep::PlanShowArgs),
     /// Print the table of prices and instance types, to be edited
     #[command(after_help = "\
 Example:
@@ -159,6 +168,9 @@ mod tests {
             "sparesite-restore plan new dc01 db --name core --region eu-central-1 --output p --prices q",
             "sparesite-restore plan check p --prices q --json",
             "sparesite-restore plan prices",
+            "sparesite-restore plan keep p.toml",
+            "sparesite-restore plan list --json",
+            "sparesite-restore plan show whole-site",
             "sparesite-restore failover p",
             "sparesite-restore failover p --test --point db@41 --point dc01@latest --deadline 2h --clean-up --no-probes",
             "sparesite-restore failover p --test --no-deadline --reports r --cache 1GiB --json",

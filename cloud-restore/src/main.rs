@@ -82,6 +82,13 @@ async fn run(cli: Cli) -> Result<Exit> {
         Command::Plan(PlanCommand::Check(args)) => {
             command::plan_check::run(args, &access, &output).await
         }
+        Command::Plan(PlanCommand::Keep(args)) => {
+            command::plan_keep::keep(args, &access, &output).await
+        }
+        Command::Plan(PlanCommand::List) => command::plan_keep::list(&access, &output).await,
+        Command::Plan(PlanCommand::Show(args)) => {
+            command::plan_keep::show(args, &access, &output).await
+        }
         Command::Plan(PlanCommand::Prices) => command::plan_prices::run(&output),
         Command::Kit(KitCommand::Check) => command::kit_check::run(&access, &output).await,
         Command::Kit(KitCommand::New(args)) => command::kit_new::run(args, &access, &output).await,

@@ -15,7 +15,7 @@ use serde::Serialize;
 use vault_format::run_record::RunName;
 use vault_store::read::Runs;
 
-use super::plan_file;
+use super::plan_file::{self, PlanSource};
 use super::run_view::{self, RunJson};
 use crate::access::{AccessArgs, OpenVault};
 use crate::failover::ending::{cloud_failure, take_away};
@@ -43,9 +43,9 @@ failover, `runs` lists them.
 A failover first tells the site's gateway, through the vault, to add no more recovery points of these VMs. A test does \
 not; the first thing that it makes is the plan's [deadline], which tears it down even if this program never runs again.")]
 pub struct FailoverArgs {
-    /// The recovery plan
-    #[arg(value_name = "FILE")]
-    plan: PathBuf,
+    /// The recovery plan: a file, or the name of one that the vault keeps
+    #[arg(value_name = "PLAN")]
+    plan: PlanSource,
     /// Rehearse: in the isolated network, nothing fenced, torn down in the end
     #[arg(long)]
     test: bool,
@@ -87,17 +87,12 @@ struct DryRunJson<'a> {
 }
 
 pub async fn run(args: FailoverArgs, access: &AccessArgs, output: &OutputArgs) -> Result<Exit> {
-    let file = args.plan.display();
-    let text = plan_file::text(&args.plan)?;
-    let plan = Plan::parse(&text).map_err(|error| {
-        Failure::usage(format!("{file} is no recovery plan that holds together")).because(error)
-    })?;
     let kind = match args.test {
         true => RunKind::Test,
         false => RunKind::Failover,
     };
+    let (mut open, text, plan) = plan_file::open(&args.plan, access).await?;
     fits_a_test(&args, &plan)?;
-    let mut open = access.open().await?;
     let mut findings = open.findings();
     let (newest, next) = find::newest(&open, &plan.name).await?;
     let unfinished = unfinished(newest, kind, &mut findings)?;
@@ -157,7 +152,7 @@ fn fits_a_test(args: &FailoverArgs, plan: &Plan) -> Result<(), Failure> {
     if !args.test {
         return Ok(());
     }
-    let file = args.plan.display();
+    let file = &args.plan;
     if plan.deadline.is_none() && !args.no_deadline && !args.dry_run {
         let what = format!(
             "{file} has no [deadline]: nothing would tear the test down if this program died"
@@ -274,15 +269,17 @@ fn going_on(args: &FailoverArgs, asked: &Asked, run: Run) -> Result<Run, Failure
     if asked.plan != run.plan && !run.bears(&asked.plan) {
         return Err(refuse(format!(
             "{}: its region, VMs or steps are not those with which the run was begun",
-            args.plan.display()
+            args.plan
         )));
     }
     console::tell(&format!(
-        "going on with run {} of {} ({} of {} steps done)",
+        "going on with run {} of {} ({} of {} steps done); the last word in it is {} old, by {}: if that process lives, it stops",
         run.id,
         show::time_local(run.begun_at),
         run_view::done(&run),
         run.steps.len(),
+        show::age(run.last_at, Timestamp::now()),
+        show::printable(&run.by),
     ));
     Ok(run)
 }

@@ -6,13 +6,12 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args;
 use console::table::Table;
-use console::{Exit, Failure, Finding, OutputArgs, show};
+use console::{Exit, Finding, OutputArgs, show};
 use jiff::Timestamp;
-use recovery_plan::Plan;
 use recovery_plan::judge::{Cost, GroupRow, Judged, Row, judge};
 use serde::Serialize;
 
-use super::plan_file;
+use super::plan_file::{self, PlanSource};
 use crate::access::AccessArgs;
 use crate::known_vms::known_vms;
 use crate::point_view;
@@ -27,9 +26,9 @@ Examples:
 What would go wrong on the day is a finding (exit code 3). The vault is asked, and the table of prices; the cloud itself \
 (quotas, what a zone offers, rights) is not asked in this version.")]
 pub struct PlanCheckArgs {
-    /// The recovery plan
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
+    /// The recovery plan: a file, or the name of one that the vault keeps
+    #[arg(value_name = "PLAN")]
+    plan: PlanSource,
     /// A table of prices and instance types of your own
     #[arg(long, value_name = "FILE")]
     prices: Option<PathBuf>,
@@ -55,13 +54,8 @@ struct PricesJson<'a> {
 }
 
 pub async fn run(args: PlanCheckArgs, access: &AccessArgs, output: &OutputArgs) -> Result<Exit> {
-    let text = plan_file::text(&args.file)?;
     let prices = plan_file::prices(args.prices.as_deref())?;
-    let file = args.file.display();
-    let plan = Plan::parse(&text).map_err(|error| {
-        Failure::usage(format!("{file} is no recovery plan that holds together")).because(error)
-    })?;
-    let open = access.open().await?;
+    let (open, _, plan) = plan_file::open(&args.plan, access).await?;
     let list = open.points().await?;
     let vms = known_vms(&list, &open.vault.log);
     let judged = judge(&plan, &vms, &prices, Timestamp::now());

@@ -164,7 +164,12 @@ impl Aws {
     ) -> Result<(), FillError> {
         let mut mark = marks.borrow().clone();
         let total = count(blocks.size_bytes());
-        let mut read = read_ahead(blocks, mark.next..total);
+        // A volume has whole GiB: behind the disk's end, too, an encrypted one would read noise.
+        let end = match mark.writes_zeroes {
+            true => blocks.size_bytes().div_ceil(GIB).max(1) * (GIB / BLOCK_BYTES),
+            false => total,
+        };
+        let mut read = read_ahead(blocks, total, mark.next..end);
         let mut puts = JoinSet::new();
         // Of blocks behind `mark.next`: their digests, where they were put.
         let mut done = BTreeMap::<u64, Option<[u8; 32]>>::new();
@@ -339,14 +344,23 @@ struct ReadAhead {
     _task: JoinSet<()>,
 }
 
-fn read_ahead(blocks: Arc<dyn Blocks>, range: std::ops::Range<u64>) -> ReadAhead {
+/// Behind `total`, all is zero.
+fn read_ahead(blocks: Arc<dyn Blocks>, total: u64, range: std::ops::Range<u64>) -> ReadAhead {
     let (out, groups) = mpsc::channel(1);
     let mut task = JoinSet::new();
     task.spawn(async move {
         let mut first = range.start;
         while first < range.end {
-            let next = (first + GROUP).min(range.end);
-            let read = blocks.read(first..next).await;
+            let behind = first >= total;
+            let next = (first + GROUP).min(if behind {
+                range.end
+            } else {
+                range.end.min(total)
+            });
+            let read = match behind {
+                true => Ok(vec![None; (next - first) as usize]),
+                false => blocks.read(first..next).await,
+            };
             let wanted = (next - first) as usize;
             let read = match read {
                 Ok(read) if read.len() != wanted => {

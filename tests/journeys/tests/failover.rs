@@ -129,3 +129,40 @@ fn a_rehearsal_brings_the_vms_up_as_they_were_and_takes_them_away() {
         fs::read_to_string(cloud.site.path(&format!("runs/run-{run}.html"))).expect("the page");
     assert!(report.contains("2 of 2 VMs serve"), "{report}");
 }
+
+#[test]
+fn an_encrypted_volume_reads_zeroes_where_the_disk_is_empty_and_behind_its_end() {
+    let cloud = Cloud::new();
+    make_random(&cloud.site.path("dc01.raw"), MIB + 4096, 3);
+    cloud
+        .site
+        .configure(&[("dc01", &cloud.site.disks(&["dc01.raw"]))]);
+    cloud.site.sync();
+    let plan = cloud.plan("");
+    let text = fs::read_to_string(&plan).expect("the plan");
+    let (one, _) = text.split_once("[[vm]]\nname = \"db\"").expect("two VMs");
+    let key = "arn:aws:kms:eu-central-1:123456789012:key/5a7e517e-0000-4000-8000-00000000d15c";
+    fs::write(&plan, format!("volume_key = \"{key}\"\n{one}")).expect("written");
+    let up = cloud
+        .site
+        .restore(&["failover", &plan, "--test", "--json"])
+        .exits(3)
+        .json();
+    let run = up["run"].as_str().expect("an id");
+    let snapshot = &cloud.aws.account(&["state", RUN_TAG, run])["snapshots"][0];
+    assert_eq!(
+        (&snapshot["Encrypted"], &snapshot["KmsKeyId"]),
+        (&json!(true), &json!(key))
+    );
+    // What was never put would be noise: all 2,048 blocks of the GiB were.
+    let read = cloud
+        .aws
+        .volume(snapshot["SnapshotId"].as_str().expect("an id"));
+    let disk = fs::read(cloud.site.path("dc01.raw")).expect("the disk");
+    assert_eq!(read.len(), 1 << 30);
+    assert!(read[..disk.len()] == disk[..], "the disk's own bytes");
+    assert!(
+        read[disk.len()..].iter().all(|byte| *byte == 0),
+        "zeroes behind them"
+    );
+}

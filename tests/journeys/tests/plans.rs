@@ -142,3 +142,71 @@ fn a_plan_that_does_not_fit_is_refused_or_found() {
         .exits(2)
         .says(&["plan.toml"]);
 }
+
+#[test]
+fn the_vault_keeps_plans_so_that_the_kit_is_enough() {
+    let site = Site::new();
+    make_random(&site.path("a.raw"), MIB, 1);
+    site.configure(&[("web", &site.disks(&["a.raw"]))]);
+    site.sync();
+    site.restore(&["plan", "list"])
+        .ok()
+        .says(&["keeps no plan"]);
+    site.restore(&["plan", "show", "whole-site"])
+        .exits(1)
+        .says(&["keeps no plan", "plan keep"]);
+    let plan = site.shown("plan.toml");
+    site.restore(&["plan", "new", "--region", "us-east-1", "--output", &plan])
+        .ok();
+    let text = fs::read_to_string(&plan)
+        .expect("the plan")
+        .replace("subnet-TO-FILL-IN", "subnet-0123");
+    fs::write(
+        &plan,
+        text.replace("name = \"web\"", "name = \"wbe\"")
+            .replace("group = \"servers\"", "group = \"x\""),
+    )
+    .expect("written");
+    site.restore(&["plan", "keep", &plan])
+        .exits(2)
+        .says(&["no group"]);
+    fs::write(&plan, &text).expect("written");
+    site.restore(&["plan", "keep", &plan])
+        .ok()
+        .says(&["keeps plan whole-site now: 1 VMs"]);
+    // The newest text is the one.
+    let newer = text.clone() + "\n# changed\n";
+    fs::write(&plan, &newer).expect("written");
+    site.restore(&["plan", "keep", &plan]).ok();
+    fs::remove_file(&plan).expect("removed");
+    assert_eq!(
+        site.restore(&["plan", "show", "whole-site"]).ok().stdout,
+        newer
+    );
+    let listed = site.restore(&["plan", "list", "--json"]).ok().json();
+    assert_eq!(
+        (&listed["plans"][0]["plan"], &listed["plans"][0]["vms"]),
+        (&"whole-site".into(), &1.into())
+    );
+    let judged = site
+        .restore(&["plan", "check", "whole-site", "--json"])
+        .ok()
+        .json();
+    assert_eq!(judged["rows"][0]["vm"], "web");
+    let rounds = site
+        .restore(&["failover", "whole-site", "--dry-run", "--json"])
+        .ok()
+        .json();
+    assert_eq!(rounds["rounds"][0][0], "fence web");
+    // No run, and nothing that a store could read.
+    site.restore(&["runs"])
+        .ok()
+        .says(&["no plan was carried out yet"]);
+    let kept = site.path("vault/control/runs");
+    let grep = std::process::Command::new("grep")
+        .args(["-r", "-l", "subnet-0123"])
+        .arg(kept)
+        .output()
+        .expect("grep runs");
+    assert!(grep.stdout.is_empty(), "{grep:?}");
+}

@@ -116,6 +116,12 @@ impl StrictAws {
             .collect()
     }
 
+    /// What a volume made from a snapshot reads.
+    pub fn volume(&self, snapshot: &str) -> Vec<u8> {
+        self.send("GET", &format!("/strict/disk/{snapshot}"), b"")
+            .body
+    }
+
     /// How many things of each kind exist that have this tag.
     pub fn count(&self, tag: &str, value: &str) -> usize {
         let found = self.control("GET", &format!("inventory?tag={tag}&value={value}"), None);

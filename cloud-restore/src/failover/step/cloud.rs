@@ -122,6 +122,11 @@ async fn look(world: &World, vm: &str) -> Result<Found, StepError> {
     let grave: Vec<String> = grave
         .map(|finding| format!("{}: {}", finding.code, finding.what))
         .collect();
+    let mut grave = grave;
+    if !facts.windows.is_empty() {
+        let what = "windows-licence: it runs without a licence of the cloud, which asks for one";
+        grave.push(what.into());
+    }
     let verdict = match judged.verdict {
         Verdict::Boots => "boots",
         Verdict::DoesNotBoot => "does not boot",

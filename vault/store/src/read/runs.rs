@@ -17,6 +17,12 @@ use crate::objects::Created;
 /// Entries read at the same time.
 const AT_ONCE: usize = 8;
 
+/// Run 0 of a plan is none: its entries are the plan's texts, the newest that says something is the one that counts.
+const TEXTS: u64 = 0;
+
+/// Numbers that others take before a text gets its own.
+const MOST_TRIES: usize = 32;
+
 /// What came of appending an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Appended {
@@ -54,9 +60,40 @@ impl<'a> Runs<'a> {
         self.keys.plan_id(name)
     }
 
+    /// Keeps what is to be known of a plan, over what was kept of it before. `text` has to differ from all before it.
+    pub async fn keep(&self, plan: PlanId, text: &[u8]) -> Result<(), StoreError> {
+        let name = RunName { plan, run: TEXTS };
+        let entries = self.read(name).await?;
+        let mut number = entries.last().map_or(1, |last| last.number + 1);
+        for _ in 0..MOST_TRIES {
+            match self.append(name, number, text).await? {
+                Appended::Done(_) => return Ok(()),
+                Appended::Taken => number += 1,
+            }
+        }
+        Err(StoreError::Other(format!(
+            "others took the next number of the plan's texts {MOST_TRIES} times; try again"
+        )))
+    }
+
+    /// The newest that was kept of a plan.
+    pub async fn kept(&self, plan: PlanId) -> Result<Option<Vec<u8>>, StoreError> {
+        let entries = self.read(RunName { plan, run: TEXTS }).await?;
+        Ok(entries.into_iter().rev().find_map(|entry| entry.says.ok()))
+    }
+
+    /// Plans of which something was kept.
+    pub async fn plans(&self) -> Result<Vec<PlanId>, StoreError> {
+        let listed = self.listed(names::RUNS).await?;
+        let texts = listed.into_keys().filter(|name| name.run == TEXTS);
+        Ok(texts.map(|name| name.plan).collect())
+    }
+
     /// All runs, of all plans, in their order, and how many objects each has. One listing; nothing is checked.
     pub async fn list(&self) -> Result<BTreeMap<RunName, u64>, StoreError> {
-        self.listed(names::RUNS).await
+        let mut all = self.listed(names::RUNS).await?;
+        all.retain(|name, _| name.run != TEXTS);
+        Ok(all)
     }
 
     /// The newest run of a plan in which something is said, and its entries.
@@ -65,7 +102,7 @@ impl<'a> Runs<'a> {
         plan: PlanId,
     ) -> Result<Option<(RunName, Vec<RunEntry>)>, StoreError> {
         let listed = self.listed(&names::runs_of(&plan)).await?;
-        for run in listed.into_keys().rev() {
+        for run in listed.into_keys().rev().filter(|name| name.run != TEXTS) {
             let entries = self.read(run).await?;
             if entries.iter().any(|entry| entry.says.is_ok()) {
                 return Ok(Some((run, entries)));

@@ -100,3 +100,32 @@ async fn what_is_not_the_kits_says_nothing_and_bars_nothing() {
     assert_eq!(said(&entries), expected);
     assert_eq!(entries[4].hash, object_hash(b"x"));
 }
+
+#[tokio::test]
+async fn the_newest_text_of_a_plan_is_kept_and_is_no_run() {
+    let fixture = Fixture::new().await;
+    let vault = fixture.vault().await;
+    let runs = Runs::of(&vault);
+    let plan = runs.plan_id("whole-site");
+    assert_eq!(runs.kept(plan).await.unwrap(), None);
+    runs.keep(plan, b"first").await.unwrap();
+    runs.keep(plan, b"second").await.unwrap();
+    // What a stranger puts there is passed over, and takes no text's place.
+    let strange = names::run_entry(RunName { plan, run: 0 }, 3);
+    vault
+        .objects
+        .create(&strange, Bytes::from_static(b"{}"))
+        .await
+        .unwrap();
+    assert_eq!(runs.kept(plan).await.unwrap().unwrap(), b"second");
+    runs.keep(plan, b"third").await.unwrap();
+    assert_eq!(runs.kept(plan).await.unwrap().unwrap(), b"third");
+    assert_eq!(runs.plans().await.unwrap(), [plan]);
+    assert_eq!(
+        (
+            runs.newest(plan).await.unwrap(),
+            runs.list().await.unwrap().len()
+        ),
+        (None, 0)
+    );
+}
