@@ -177,6 +177,8 @@ mod tests {
             "sparesite-restore failover p --dry-run --json",
             "sparesite-restore commit r",
             "sparesite-restore undo r",
+            "sparesite-restore undo r --skip s",
+            "sparesite-restore failover p --skip s",
             "sparesite-restore runs",
             "sparesite-restore runs r --json",
             "sparesite-restore sweep r --region eu-central-1 --failover --dry-run",

@@ -42,7 +42,11 @@ pub async fn run(args: CommitArgs, access: &AccessArgs, output: &OutputArgs) -> 
         let remedy = format!("`sparesite-restore undo {}` takes it away", run.id);
         return Err(refuse("it is a test", remedy).into());
     }
-    if run.phase == Phase::Undoing || !run.is_complete() {
+    if run.phase == Phase::Undoing {
+        let remedy = format!("`sparesite-restore undo {}` ends that", run.id);
+        return Err(refuse("it is being taken away", remedy).into());
+    }
+    if !run.is_complete() {
         let why = format!("it is {}", find::state(run));
         let remedy =
             "run the same `failover` command again: it goes on with what is left".to_owned();

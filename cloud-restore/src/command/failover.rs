@@ -13,11 +13,12 @@ use recovery_plan::Plan;
 use recovery_plan::run::{Event, Phase, Run, RunKind, StepState};
 use serde::Serialize;
 use vault_format::run_record::RunName;
-use vault_store::read::Runs;
+use vault_store::read::{PointSelector, Runs};
 
 use super::plan_file::{self, PlanSource};
 use super::run_view::{self, RunJson};
 use crate::access::{AccessArgs, OpenVault};
+use crate::failover::choice::{elsewhere, skip, unfinished};
 use crate::failover::ending::{cloud_failure, take_away};
 use crate::failover::recorder::Recorder;
 use crate::failover::world::{Settings, World, kind_word};
@@ -96,9 +97,17 @@ pub async fn run(args: FailoverArgs, access: &AccessArgs, output: &OutputArgs) -
     let mut findings = open.findings();
     let (newest, next) = find::newest(&open, &plan.name).await?;
     let unfinished = unfinished(newest, kind, &mut findings)?;
+    if let (None, Some(step)) = (&unfinished, args.skip.first()) {
+        return Err(Failure::usage(format!(
+            "--skip {step:?}: no run of plan {:?} is unfinished",
+            plan.name
+        ))
+        .into());
+    }
     let asked = Asked { plan, text, kind };
     if args.dry_run {
-        return dry_run(&args, &open, &asked, unfinished, findings, output).await;
+        let alive = unfinished.filter(|(_, run)| !find::is_past(run, Timestamp::now()));
+        return dry_run(&args, &open, &asked, alive, findings, output).await;
     }
     std::fs::create_dir_all(&args.reports).or_failure(|| {
         Failure::usage(format!("cannot make the folder {}", args.reports.display()))
@@ -108,7 +117,7 @@ pub async fn run(args: FailoverArgs, access: &AccessArgs, output: &OutputArgs) -
     let region = unfinished
         .as_ref()
         .map_or(&asked.plan.region, |found| &found.1.plan.region);
-    let aws = Aws::open(region).await.map_err(cloud_failure)?;
+    let mut aws = Aws::open(region).await.map_err(cloud_failure)?;
     let (name, run) = match unfinished {
         Some((name, run)) if find::is_past(&run, Timestamp::now()) => {
             console::tell(&format!(
@@ -118,7 +127,7 @@ pub async fn run(args: FailoverArgs, access: &AccessArgs, output: &OutputArgs) -
             let settings = settings(&args, None, None);
             let world = Arc::new(World::new(open, aws.clone(), &run, settings).await?);
             let mut recorder = Recorder::take(Runs::of(&world.open.vault), name).await?;
-            let ended = take_away(&world, &mut recorder).await?;
+            let ended = take_away(&world, &mut recorder, &[]).await?;
             let remedy = format!("`sparesite-restore undo {}` goes on with that", run.id);
             if let Some(failure) =
                 ended.failure(&format!("test {} is not taken away", run.id), &remedy)
@@ -129,6 +138,7 @@ pub async fn run(args: FailoverArgs, access: &AccessArgs, output: &OutputArgs) -
             // Nothing else has it any more.
             let lost = || Failure::failed("the vault is still in use by what was taken away");
             open = Arc::into_inner(world).ok_or_else(lost)?.open;
+            aws = Aws::open(&asked.plan.region).await.map_err(cloud_failure)?;
             let run = start(&open, &asked, &args.points, next, &mut findings).await?;
             (next, run)
         }
@@ -183,70 +193,6 @@ fn settings(args: &FailoverArgs, deadline: Option<Timestamp>, over: Option<Times
     }
 }
 
-/// The run of this plan that the same command goes on with.
-fn unfinished(
-    newest: Option<find::Found>,
-    kind: RunKind,
-    findings: &mut Vec<Finding>,
-) -> Result<Option<(RunName, Run)>, Failure> {
-    let Some(found) = newest else { return Ok(None) };
-    let run = match found.run() {
-        Ok(run) => run,
-        // Nobody knows what a failover made, and a second one beside it would be worse.
-        Err(failure) if found.kind() == RunKind::Failover => return Err(failure),
-        Err(_) => {
-            findings.push(Finding::new(
-                "the record of an earlier test cannot be read",
-                format!("run {}", found.id),
-                found.run.err().unwrap_or_default(),
-                format!(
-                    "`sparesite-restore sweep {}` removes what it made",
-                    found.id
-                ),
-            ));
-            return Ok(None);
-        }
-    };
-    if find::is_over(run) {
-        return Ok(None);
-    }
-    let since = show::time_local(run.begun_at);
-    let failure = |what: String| {
-        Failure::failed(what).because(format!("run {} of {since} is {}", run.id, find::state(run)))
-    };
-    match (run.kind, kind) {
-        _ if run.phase == Phase::Undoing && (run.kind == kind || run.kind == RunKind::Failover) => {
-            Err(failure(format!(
-                "plan {:?} has a run that is being taken away",
-                run.plan.name
-            ))
-            .remedy(format!(
-                "end that first: `sparesite-restore undo {}`",
-                run.id
-            )))
-        }
-        (RunKind::Failover, RunKind::Test) => {
-            Err(
-                failure(format!("plan {:?} is failed over", run.plan.name)).remedy(format!(
-                    "`sparesite-restore commit {0}` or `undo {0}` ends that",
-                    run.id
-                )),
-            )
-        }
-        // Nobody waits for the clean-up of a rehearsal on the bad day.
-        (RunKind::Test, RunKind::Failover) => {
-            findings.push(Finding::new(
-                "a test of this plan is still there",
-                format!("run {}", run.id),
-                format!("begun {since}"),
-                format!("`sparesite-restore undo {}`, when there is time", run.id),
-            ));
-            Ok(None)
-        }
-        _ => Ok(Some((found.name, run.clone()))),
-    }
-}
-
 /// What was asked for has to be what was begun.
 fn going_on(args: &FailoverArgs, asked: &Asked, run: Run) -> Result<Run, Failure> {
     let refuse = |what: String| {
@@ -261,7 +207,12 @@ fn going_on(args: &FailoverArgs, asked: &Asked, run: Run) -> Result<Run, Failure
                 run.id
             ))
     };
-    if let Some(point) = args.points.first() {
+    let same = |asked: &&VmPoint| {
+        let begun = run.points.get(&asked.vm).map(|point| point.point.as_str());
+        let sequence = begun.and_then(|id| id.rsplit('-').next()?.parse::<u64>().ok());
+        matches!(asked.selector, PointSelector::Sequence(number) if Some(number) == sequence)
+    };
+    if let Some(point) = args.points.iter().find(|asked| !same(asked)) {
         return Err(refuse(format!(
             "{point}: recovery points are chosen when a run begins"
         )));
@@ -322,34 +273,6 @@ async fn first(
     Ok(begin::event(asked.kind, &asked.text, points))
 }
 
-/// A VM that runs in the cloud already would be there twice.
-async fn elsewhere(open: &OpenVault, plan: &Plan) -> Result<Vec<Finding>, Failure> {
-    let mut findings = Vec::new();
-    for found in find::all(open).await? {
-        let Ok(run) = &found.run else { continue };
-        let both = plan.vms.iter().find(|vm| run.points.contains_key(&vm.name));
-        let Some(vm) = both.filter(|_| run.kind == RunKind::Failover && !run.is_undone()) else {
-            continue;
-        };
-        let what = format!("VM {} is failed over already", vm.name);
-        let why = format!(
-            "by run {} of plan {:?}, which is {}",
-            run.id,
-            run.plan.name,
-            find::state(run)
-        );
-        if run.phase != Phase::Committed {
-            return Err(Failure::failed(what).because(why).remedy(format!(
-                "`sparesite-restore undo {0}` or `commit {0}` first",
-                run.id
-            )));
-        }
-        let remedy = "make sure that the instance of then is gone, or switched off";
-        findings.push(Finding::new(what, format!("run {}", run.id), why, remedy));
-    }
-    Ok(findings)
-}
-
 async fn carry_on(
     args: FailoverArgs,
     open: OpenVault,
@@ -365,7 +288,7 @@ async fn carry_on(
             .saturating_add(length)
             .unwrap_or(Timestamp::MAX)
     });
-    let over = find::stops_at(&run).or(deadline);
+    let over = find::stops_at(&run, deadline);
     let mut world = World::new(open, aws, &run, settings(&args, deadline, over)).await?;
     if asked.plan != run.plan {
         world.plan = asked.plan.clone();
@@ -388,25 +311,25 @@ async fn carry_on(
             .await?;
         console::tell("the plan was changed since: what is not begun yet follows it as it is now");
     }
-    for step in &args.skip {
-        let why = "counted as done by hand".to_owned();
-        recorder
-            .append(Event::Skipped {
-                step: step.clone(),
-                why,
-            })
-            .await?;
-    }
+    skip(&mut recorder, &args.skip).await?;
     let failed = |run: &Run, step: usize| {
         matches!(run.states[step], StepState::Failed(_)) && !run.steps[step].kind.may_fail()
     };
     if (0..run.steps.len()).any(|step| failed(&recorder.run, step)) {
         recorder.append(Event::Retried {}).await?;
     }
+    // Who is to decide something by them learns of them now.
+    for finding in &findings {
+        let (on, what, why) = (&finding.on, &finding.what, &finding.why);
+        console::tell(&format!(
+            "finding: {}",
+            show::printable(&format!("{on}: {what} ({why})"))
+        ));
+    }
     let mut ended = driver::drive(world.clone(), &mut recorder).await?;
     let written = report::write(&args.reports, &world, &recorder.run)?;
     let id = recorder.run.id.clone();
-    let view = RunJson::of(&recorder.run, Some(&written));
+    let mut view = RunJson::of(&recorder.run, Some(&written));
     let clear = ended.failed.is_empty() && ended.interrupted.is_none();
     if !clear {
         // Who looks for what works should not have to look for where.
@@ -416,21 +339,21 @@ async fn carry_on(
         }
         console::tell(&format!("report: {}", written.html.display()));
     }
-    if args.clean_up && clear {
-        let gone = take_away(&world, &mut recorder).await?;
-        ended = gone;
-    }
-    let remedy = format!(
+    let mut remedy = format!(
         "mend that, and run the same command again: it goes on with what failed (--skip STEP counts a step as done); or take it away: \
          `sparesite-restore undo {id}`"
     );
-    if let Some(failure) = ended.failure(
-        &format!("run {id} is {}", find::state(&recorder.run)),
-        &remedy,
-    ) {
+    findings.extend(written.findings.iter().cloned());
+    if args.clean_up && clear {
+        ended = take_away(&world, &mut recorder, &[]).await?;
+        remedy = format!("`sparesite-restore undo {id}` goes on with that");
+        view.state = find::state(&recorder.run);
+        findings.retain(|finding| finding.what != report::NO_DEADLINE);
+    }
+    let what = format!("run {id} is {}", find::state(&recorder.run));
+    if let Some(failure) = ended.failure(&what, &remedy) {
         return Err(failure.into());
     }
-    findings.extend(written.findings.iter().cloned());
     run_view::print(&view, &recorder.run, &findings, output)
 }
 

@@ -33,7 +33,7 @@ impl FromStr for PlanSource {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let path = PathBuf::from(text);
-        let is_file = text.contains(['/', '.']) || path.exists();
+        let is_file = text.contains(['/', '.']) || path.is_file();
         match is_file || !is_name(text) {
             true => Ok(PlanSource::File(path)),
             false => Ok(PlanSource::Kept(text.to_owned())),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use console::table::Table;
-use console::{Exit, Failure, OutputArgs, show};
+use console::{Exit, Failure, Finding, OutputArgs, show};
 use jiff::Timestamp;
 use recovery_plan::Plan;
 use serde::Serialize;
@@ -97,11 +97,12 @@ pub async fn show(args: PlanShowArgs, access: &AccessArgs, output: &OutputArgs) 
 
 pub async fn list(access: &AccessArgs, output: &OutputArgs) -> Result<Exit> {
     let open = access.open().await?;
-    let mut plans = all(&open).await?;
+    let mut findings = open.findings();
+    let mut plans = all(&open, &mut findings).await?;
     plans.sort_by(|a, b| a.plan.cmp(&b.plan));
     if output.json {
-        console::print_json(&serde_json::json!({ "plans": plans }))?;
-        return Ok(Exit::of(&open.findings()));
+        console::print_json(&serde_json::json!({ "plans": plans, "findings": findings }))?;
+        return Ok(Exit::of(&findings));
     }
     let mut table = Table::new(["PLAN", "VMS", "KEPT"]).right([1]);
     for plan in &plans {
@@ -117,10 +118,11 @@ pub async fn list(access: &AccessArgs, output: &OutputArgs) -> Result<Exit> {
         }
         false => table.print()?,
     }
-    Ok(Exit::of(&open.findings()))
+    console::print_findings(&findings)?;
+    Ok(Exit::of(&findings))
 }
 
-async fn all(open: &OpenVault) -> Result<Vec<PlanJson>, Failure> {
+async fn all(open: &OpenVault, findings: &mut Vec<Finding>) -> Result<Vec<PlanJson>, Failure> {
     let runs = Runs::of(&open.vault);
     let failed = || attempting("cannot list the plans in the vault");
     let mut plans = Vec::new();
@@ -128,13 +130,23 @@ async fn all(open: &OpenVault) -> Result<Vec<PlanJson>, Failure> {
         let Some(bytes) = runs.kept(id).await.map_err(failed())? else {
             continue;
         };
-        let kept = plan_file::parsed(&id.to_string(), &bytes)?;
-        let plan = Plan::parse(&kept.plan).map_err(|error| {
-            Failure::failed("a plan in the vault does not hold together")
-                .because(error)
-                .remedy("keep it anew, from its file")
-        })?;
-        plans.push(PlanJson::of(&kept, &plan));
+        let read = plan_file::parsed(&id.to_string(), &bytes).map_err(|error| error.to_string());
+        let read = read.and_then(|kept| match Plan::parse(&kept.plan) {
+            Ok(plan) => Ok(PlanJson::of(&kept, &plan)),
+            Err(error) => Err(error.to_string()),
+        });
+        match read {
+            Ok(plan) => plans.push(plan),
+            Err(why) => {
+                let what = "a plan in the vault does not hold together";
+                findings.push(Finding::new(
+                    what,
+                    id.to_string(),
+                    why,
+                    "keep it anew, from its file",
+                ));
+            }
+        }
     }
     Ok(plans)
 }

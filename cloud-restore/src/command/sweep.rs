@@ -4,7 +4,6 @@ use anyhow::Result;
 use clap::Args;
 use console::{Exit, Failure, Finding, OutputArgs, show};
 use recovery_cloud::aws::Aws;
-use recovery_plan::run::Phase;
 use serde::Serialize;
 
 use crate::access::AccessArgs;
@@ -65,7 +64,7 @@ pub async fn run(args: SweepArgs, access: &AccessArgs, output: &OutputArgs) -> R
         .into_iter()
         .find(|found| found.id == args.run);
     let run = record.as_ref().and_then(|found| found.run.as_ref().ok());
-    if run.is_some_and(|run| run.phase == Phase::Committed) {
+    if record.as_ref().is_some_and(|found| found.is_committed()) {
         return Err(Failure::failed(format!(
             "run {} was committed: its instances are the VMs",
             args.run

@@ -30,6 +30,9 @@ pub struct UndoArgs {
     /// The run, by its id or by the name of its plan (then its newest run)
     #[arg(value_name = "RUN")]
     run: String,
+    /// Count a step as taken back that cannot be, by its name: what it did stays
+    #[arg(long, value_name = "STEP")]
+    skip: Vec<String>,
     #[command(flatten)]
     cache: CacheArgs,
 }
@@ -56,7 +59,7 @@ pub async fn run(args: UndoArgs, access: &AccessArgs, output: &OutputArgs) -> Re
         .into());
     }
     let aws = Aws::open(&run.plan.region).await.map_err(cloud_failure)?;
-    let again = "mend that, and run the same command again: it goes on";
+    let again = "mend that, and run the same command again: it goes on; --skip STEP counts a hook as taken back that cannot be";
     let what = format!("not all of run {id} is taken away");
     if run.is_undone() {
         let failed = leftovers(&aws, &id).await?;
@@ -83,7 +86,7 @@ pub async fn run(args: UndoArgs, access: &AccessArgs, output: &OutputArgs) -> Re
         ))
         .into());
     }
-    let ended = take_away(&world, &mut recorder).await?;
+    let ended = take_away(&world, &mut recorder, &args.skip).await?;
     if let Some(failure) = ended.failure(&what, again) {
         return Err(failure.into());
     }

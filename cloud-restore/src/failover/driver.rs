@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use recovery_plan::run::{Action, Event, Phase, StepKind, StepState};
 use tokio::sync::mpsc;
 use tokio::task::{Id, JoinSet};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::recorder::Recorder;
 use super::step::{self, Context, Noting, StepError, Words};
@@ -17,6 +18,9 @@ use crate::interrupt;
 
 /// Disks that are sent at the same time: each has up to 100 MB in memory, and one alone can fill the quota.
 const DISKS_AT_ONCE: usize = 4;
+
+/// How soon a process that the run was taken from stops what it does.
+const LOOKED_EVERY: Duration = Duration::from_secs(10);
 
 /// How it ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,7 +45,6 @@ struct Driver<'r, 'v> {
     tasks: HashMap<Id, Action>,
     /// What this process does not try again: what could not be taken back, and what the cloud gave no answer to.
     given_up: HashSet<Action>,
-    quiet_since: Timestamp,
     ended: Ended,
 }
 
@@ -50,7 +53,6 @@ pub async fn drive(world: Arc<World>, recorder: &mut Recorder<'_>) -> Result<End
     let (noting, mut notes) = mpsc::channel::<Noting>(16);
     let over = world.settings.over;
     let mut driver = Driver {
-        quiet_since: world.quiet_since,
         world,
         recorder,
         noting,
@@ -61,6 +63,9 @@ pub async fn drive(world: Arc<World>, recorder: &mut Recorder<'_>) -> Result<End
     };
     let (interrupted, late) = (interrupt::came(), past(over));
     tokio::pin!(interrupted, late);
+    let mut ticks = interval(LOOKED_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await;
     loop {
         driver.begin().await?;
         if driver.under_way.is_empty() {
@@ -77,6 +82,7 @@ pub async fn drive(world: Arc<World>, recorder: &mut Recorder<'_>) -> Result<End
                 driver.ended.failed.push(("deadline".into(), why.into()));
                 return Ok(driver.ended);
             }
+            _ = ticks.tick() => driver.recorder.is_still_ours().await?,
             Some(note) = notes.recv() => driver.note(note).await?,
             Some(came) = driver.under_way.join_next_with_id() => {
                 // A step that panicked is a fault of this program.
@@ -139,7 +145,6 @@ impl Driver<'_, '_> {
             world: self.world.clone(),
             step,
             settles: run.phase == Phase::Undoing,
-            quiet_since: self.quiet_since,
             notes,
             made: Arc::new(made),
             noting: self.noting.clone(),

@@ -24,9 +24,20 @@ pub fn cloud_failure(error: CloudError) -> Failure {
 }
 
 /// Everything that a run made is taken away again; also what nobody wrote down, found by its tag.
-pub async fn take_away(world: &Arc<World>, recorder: &mut Recorder<'_>) -> Result<Ended, Failure> {
+///
+/// `given_up` are steps that count as taken back by hand: what their hooks did stays.
+pub async fn take_away(
+    world: &Arc<World>,
+    recorder: &mut Recorder<'_>,
+    given_up: &[String],
+) -> Result<Ended, Failure> {
     if recorder.run.phase == Phase::Forward {
         recorder.append(Event::UndoBegun {}).await?;
+    }
+    for step in given_up {
+        recorder
+            .append(Event::Undone { step: step.clone() })
+            .await?;
     }
     let mut ended = driver::drive(world.clone(), recorder).await?;
     if recorder.run.is_undone() && ended.failed.is_empty() && ended.interrupted.is_none() {

@@ -109,6 +109,23 @@ impl Found {
         })
     }
 
+    /// Whether it failed this VM over and still has it; also where not all of its record can be read.
+    pub fn has(&self, vm: &str) -> bool {
+        let Some(Event::Begun { kind, points, .. }) =
+            self.entries.first().map(|entry| &entry.event)
+        else {
+            return false;
+        };
+        let over = self.run.as_ref().is_ok_and(Run::is_undone);
+        *kind == RunKind::Failover && !over && points.contains_key(vm)
+    }
+
+    pub fn is_committed(&self) -> bool {
+        self.entries
+            .iter()
+            .any(|entry| entry.event == Event::Committed {})
+    }
+
     /// As its first entry says, also where the rest cannot be read.
     pub fn kind(&self) -> RunKind {
         match self.entries.first().map(|entry| &entry.event) {
@@ -118,27 +135,30 @@ impl Found {
     }
 }
 
-/// When the cloud tears a test down.
-pub fn deadline(run: &Run) -> Option<Timestamp> {
+/// When the cloud tears a test down; `asked` is when it shall, where that is not settled yet.
+pub fn deadline(run: &Run, asked: Option<Timestamp>) -> Option<Timestamp> {
     let place = run
         .steps
         .iter()
         .position(|step| step.kind == StepKind::Deadline)?;
-    let words = match &run.states[place] {
-        StepState::Done(made) => made,
-        _ => &run.notes[place],
-    };
-    words.get("at")?.parse().ok()
+    match &run.states[place] {
+        StepState::Done(made) => made.get("at")?.parse().ok(),
+        StepState::Skipped(_) | StepState::Undone => None,
+        _ => run.notes[place]
+            .get("at")
+            .and_then(|at| at.parse().ok())
+            .or(asked),
+    }
 }
 
 /// Whether a test's time is over, or nearly: nothing more is made of it.
 pub fn is_past(run: &Run, now: Timestamp) -> bool {
-    run.phase == Phase::Forward && stops_at(run).is_some_and(|at| at <= now)
+    run.phase == Phase::Forward && stops_at(run, None).is_some_and(|at| at <= now)
 }
 
 /// A little before its deadline.
-pub fn stops_at(run: &Run) -> Option<Timestamp> {
-    deadline(run)?.saturating_sub(BEFORE_DEADLINE).ok()
+pub fn stops_at(run: &Run, asked: Option<Timestamp>) -> Option<Timestamp> {
+    deadline(run, asked)?.checked_sub(BEFORE_DEADLINE).ok()
 }
 
 /// Whether nothing of it is left to do: accepted, or taken away.

@@ -5,6 +5,7 @@
 
 pub mod begin;
 mod blocks;
+pub mod choice;
 pub mod driver;
 pub mod ending;
 pub mod find;

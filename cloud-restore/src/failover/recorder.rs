@@ -154,17 +154,30 @@ impl<'v> Recorder<'v> {
                 }
                 Appended::Taken => self.read_on().await?,
             }
-            if self.run.by != self.by && !matches!(event, Event::Taken {}) {
-                return Err(
-                    Failure::failed(format!("run {} was taken over", self.run.id))
-                        .because(format!("{} goes on with it", self.run.by))
-                        .remedy("let it; this process stops, and nothing that it made is lost"),
-                );
+            if !matches!(event, Event::Taken {}) {
+                self.ours()?;
             }
         }
         Err(Failure::failed(failed())
             .because("somebody takes every number of it")
             .remedy("withdraw the gateway's credentials, and run the same command again"))
+    }
+
+    /// An error: another process has the run now.
+    pub async fn is_still_ours(&mut self) -> Result<(), Failure> {
+        self.read_on().await?;
+        self.ours()
+    }
+
+    fn ours(&self) -> Result<(), Failure> {
+        match self.run.by == self.by {
+            true => Ok(()),
+            false => Err(
+                Failure::failed(format!("run {} was taken over", self.run.id))
+                    .because(format!("{} goes on with it", self.run.by))
+                    .remedy("let it; this process stops, and nothing that it made is lost"),
+            ),
+        }
     }
 
     /// What others appended meanwhile.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex as StdMutex, PoisonError};
+use std::time::Instant;
 
 use console::{Failure, Progress, show};
 use jiff::Timestamp;
@@ -36,8 +37,8 @@ pub struct World {
     /// Fences are appended to it.
     pub log: Mutex<ControlLog>,
     pub settings: Settings,
-    /// When whoever had the run before wrote its last entry.
-    pub quiet_since: Timestamp,
+    /// Before it was taken from whoever had it.
+    pub since: Instant,
     /// Disks that are sent, of each VM together.
     bars: StdMutex<BTreeMap<String, Progress>>,
 }
@@ -80,7 +81,7 @@ impl World {
             plan: run.plan.clone(),
             points,
             settings,
-            quiet_since: run.last_at,
+            since: Instant::now(),
             bars: StdMutex::default(),
         })
     }

@@ -10,6 +10,8 @@ use super::xml::Element;
 use super::{Aws, Tags};
 use crate::{CloudError, Kind};
 
+/// The code of a snapshot whose state is `error`.
+pub const SNAPSHOT_FAILED: &str = "error";
 /// What was just made may not be known everywhere.
 const KNOWN_PATIENCE: Duration = Duration::from_secs(120);
 const IMAGE_PATIENCE: Duration = Duration::from_secs(600);
@@ -91,11 +93,14 @@ impl Aws {
                         match item.text_at(&["status"]) {
                             "completed" => drop(left.remove(id)),
                             "error" => {
-                                let why = format!(
-                                    "snapshot {id} failed: {}",
-                                    item.text_at(&["statusMessage"])
-                                );
-                                return Err(fails(Kind::Refused, why));
+                                let said = item.text_at(&["statusMessage"]);
+                                let why = format!("snapshot {id} failed: {said}");
+                                return Err(CloudError::new(
+                                    attempted,
+                                    Kind::Refused,
+                                    SNAPSHOT_FAILED,
+                                    why,
+                                ));
                             }
                             _ => {}
                         }

@@ -46,6 +46,23 @@ pub struct Launched {
     reason: (String, String),
 }
 
+impl Launched {
+    /// Why it does not run, as an error of whoever waited for it.
+    pub fn ended(&self) -> CloudError {
+        let (code, why) = &self.reason;
+        let plain = code
+            .trim_start_matches("Server.")
+            .trim_start_matches("Client.");
+        let attempted = format!("wait until the instance {} runs", self.instance);
+        CloudError::new(
+            attempted,
+            kind_of(0, plain),
+            code,
+            format!("it is {}: {why}", self.state),
+        )
+    }
+}
+
 impl Aws {
     /// Starts it, and returns its id.
     pub async fn run_instance(
@@ -87,21 +104,14 @@ impl Aws {
         }
     }
 
+    /// Until it runs, or does no longer: its state says which.
     pub async fn wait_until_running(&self, instance: &str) -> Result<Launched, CloudError> {
         let attempted = format!("wait until the instance {instance} runs");
         let begun = Instant::now();
         let mut pause = Duration::from_millis(500);
         loop {
             let (patience, state) = match self.instance(instance).await? {
-                Some(launched) if launched.state == "running" => return Ok(launched),
-                Some(launched) if launched.state != "pending" => {
-                    let (code, why) = &launched.reason;
-                    let plain = code
-                        .trim_start_matches("Server.")
-                        .trim_start_matches("Client.");
-                    let why = format!("it is {}: {why}", launched.state);
-                    return Err(CloudError::new(attempted, kind_of(0, plain), code, why));
-                }
+                Some(launched) if launched.state != "pending" => return Ok(launched),
                 Some(_) => (RUNNING_PATIENCE, "still pending"),
                 None => (KNOWN_PATIENCE, "not known"),
             };

@@ -32,7 +32,7 @@ use identity::Identity;
 use pace::Pace;
 use window::Window;
 
-pub use image::{BootMode, ImageRequest, MappedVolume};
+pub use image::{BootMode, ImageRequest, MappedVolume, SNAPSHOT_FAILED};
 pub use instance::{InstanceRequest, Launched};
 pub use inventory::{Inventory, Tagged};
 pub use schedule::ScheduleRequest;

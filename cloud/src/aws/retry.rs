@@ -20,7 +20,8 @@ pub async fn retrying<T, F>(
 where
     F: Future<Output = Result<T, CloudError>>,
 {
-    let until = Instant::now() + patience;
+    // From the first failure on: to wait for one's turn is none.
+    let mut until = None;
     let mut most = FIRST_PAUSE;
     loop {
         let error = match call().await {
@@ -30,6 +31,7 @@ where
         // Somewhere between nothing and the most (AWS Architecture Blog, "Exponential Backoff And Jitter"): those that
         // failed together do not come back together.
         let pause = most.mul_f64(rand::rng().random_range(0.2..1.0));
+        let until = *until.get_or_insert_with(|| Instant::now() + patience);
         if !passing(&error) || Instant::now() + pause > until {
             return Err(error);
         }

@@ -34,7 +34,7 @@ const IN_HAND: usize = 64;
 /// EBS cancels a snapshot of which nothing was heard for so long (10 to 4,320 minutes): time to take a run over elsewhere.
 const TIMEOUT_MINUTES: i32 = 720;
 /// How long a call is tried again.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(600);
 /// For a block, sent and answered. It is not answered at all now and then: outside of AWS two of three long uploads had one
 /// (coldsnap, issue 437). On a line too narrow for all that are under way, fewer are from then on.
 const BLOCK_PATIENCE: Duration = Duration::from_secs(60);

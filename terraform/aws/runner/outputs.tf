@@ -9,7 +9,7 @@ output "range" {
 
 output "start" {
   description = "Starts a runner."
-  value       = "aws ec2 run-instances --region ${local.region} --launch-template LaunchTemplateName=${aws_launch_template.runner.name} --query 'Instances[0].InstanceId' --output text"
+  value       = "aws ec2 run-instances --region ${local.region} --launch-template LaunchTemplateName=${aws_launch_template.runner.name} --query Instances[0].InstanceId --output text"
 }
 
 output "enter" {

@@ -271,6 +271,9 @@ fn put(folder: &Path, to: &Path, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+pub const NO_DEADLINE: &str =
+    "the test has no deadline: it runs, and costs, until it is taken away";
+
 /// What nobody should learn from the page alone.
 fn findings(report: &RunReport, kind: RunKind) -> Vec<Finding> {
     let mut found = Vec::new();
@@ -287,7 +290,7 @@ fn findings(report: &RunReport, kind: RunKind) -> Vec<Finding> {
             report.run
         );
         found.push(Finding::new(
-            "the test has no deadline: it runs, and costs, until it is taken away",
+            NO_DEADLINE,
             format!("run {}", report.run),
             "",
             remedy,

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::time::sleep;
 
 use console::show;
@@ -31,7 +30,9 @@ pub async fn set_deadline(mut context: Context) -> Result<Words, StepError> {
         return Ok(Words::from([("schedule".into(), "none".into())]));
     };
     let shown = show::time_utc(at);
-    context.note([("at", shown.clone())]).await?;
+    context
+        .note([("at", shown.clone()), ("group", deadline.group.clone())])
+        .await?;
     let name = schedule_name(&world);
     let request = ScheduleRequest {
         name: name.clone(),
@@ -50,10 +51,12 @@ pub async fn set_deadline(mut context: Context) -> Result<Words, StepError> {
 
 pub async fn remove_deadline(context: Context) -> Result<(), StepError> {
     let world = &context.world;
-    if let Some(deadline) = &world.plan.deadline {
+    // The plan may have another one by now.
+    let written = world.plan.deadline.as_ref().map(|deadline| &deadline.group);
+    if let Some(group) = context.notes.get("group").or(written) {
         world
             .aws
-            .remove_schedule(&deadline.group, &schedule_name(world))
+            .remove_schedule(group, &schedule_name(world))
             .await?;
     }
     Ok(())
@@ -213,8 +216,8 @@ pub async fn remove_instances(context: Context, vm: &str) -> Result<(), StepErro
     Ok(())
 }
 
-/// How long after the last word of a process a call that it made may still arrive.
-const ON_ITS_WAY: Duration = Duration::from_secs(20);
+/// How long after a run was taken from a process a call that it made may still arrive: it stops within ten seconds.
+const ON_ITS_WAY: Duration = Duration::from_secs(25);
 
 /// Looks for what a call may have made, until nothing can arrive any more.
 pub async fn settle(context: Context, kind: Tagged, vm: &str) -> Result<Words, StepError> {
@@ -227,8 +230,7 @@ pub async fn settle(context: Context, kind: Tagged, vm: &str) -> Result<Words, S
         if let Some(found) = found(&context, kind, &[(VM_TAG, vm)], name).await?.pop() {
             return Ok(Words::from([(name.to_owned(), found)]));
         }
-        let quiet = Timestamp::now().duration_since(context.quiet_since);
-        if quiet.unsigned_abs() > ON_ITS_WAY {
+        if context.world.since.elapsed() > ON_ITS_WAY {
             return Err(StepError::new("the run was undone, and it was not made"));
         }
         sleep(Duration::from_secs(1)).await;

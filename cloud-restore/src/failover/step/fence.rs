@@ -1,7 +1,6 @@
 //! The site's gateway is told, in the vault, that a VM is failed over: it adds no more recovery points of it.
 
 use jiff::Timestamp;
-use recovery_plan::run::RunKind;
 use vault_format::control_log::LogEntry;
 use vault_format::ids::VmId;
 use vault_store::setup::append_to_log;
@@ -14,7 +13,7 @@ pub async fn fence(mut context: Context, vm: &str) -> Result<Words, StepError> {
     let id = context.world.point(vm)?.manifest.facts.vm_id;
     // So that it can be taken away when the recovery point is gone.
     context.note([("vm_id", id.to_string())]).await?;
-    if !context.world.log.lock().await.fenced.contains(&id) {
+    if !is_fenced(&context, id).await? {
         append(&context, &LogEntry::Fence { vms: vec![id] }).await?;
     }
     Ok(context.notes)
@@ -28,18 +27,24 @@ pub async fn unfence(context: Context, vm: &str) -> Result<(), StepError> {
         .and_then(|id| VmId::from_hex(id).ok());
     // Without a note nothing was written.
     let Some(id) = noted else { return Ok(()) };
-    if !context.world.log.lock().await.fenced.contains(&id) {
+    if !is_fenced(&context, id).await? {
         return Ok(());
     }
     for found in find::all(&context.world.open).await? {
-        let Ok(run) = &found.run else { continue };
-        let has = run.kind == RunKind::Failover && !run.is_undone() && run.points.contains_key(vm);
-        if found.id != context.world.run && has {
+        if found.id != context.world.run && found.has(vm) {
             tracing::warn!("VM {vm} stays fenced: run {} has it too", found.id);
             return Ok(());
         }
     }
     append(&context, &LogEntry::Unfence { vms: vec![id] }).await
+}
+
+/// As the log is now: another process may have written it.
+async fn is_fenced(context: &Context, id: VmId) -> Result<bool, StepError> {
+    let mut log = context.world.log.lock().await;
+    let read = context.world.open.vault.read_log_on(&mut log).await;
+    read.map_err(attempting("cannot read the vault's control log"))?;
+    Ok(log.fenced.contains(&id))
 }
 
 async fn append(context: &Context, entry: &LogEntry) -> Result<(), StepError> {

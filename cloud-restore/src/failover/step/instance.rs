@@ -1,5 +1,7 @@
 //! A recovery VM is created and started: where there is room for it.
 
+use std::net::Ipv4Addr;
+
 use recovery_cloud::aws::{InstanceRequest, Launched, Tagged};
 use recovery_cloud::{CloudError, Kind};
 use recovery_plan::given_address;
@@ -35,79 +37,62 @@ pub async fn start(mut context: Context, name: &str) -> Result<Words, StepError>
     let world = context.world.clone();
     let vm = world.vm(name)?;
     let image = context.made(&format!("image {name}"), "image")?.to_owned();
-    let number = |context: &Context, name: &str| -> usize {
-        context
-            .notes
-            .get(name)
-            .and_then(|word| word.parse().ok())
-            .unwrap_or(0)
-    };
-    // Begun with the one that was tried last: it may have succeeded, and nobody heard of it.
-    let (mut generation, first) = (
-        number(&context, "generation"),
-        number(&context, "candidate"),
-    );
+    let noted = context.notes.get("generation");
+    let mut generation: u32 = noted.and_then(|word| word.parse().ok()).unwrap_or(0);
+    // What an attempt before this one started is the VM, whatever the plan says now.
+    if let Some(launched) = started(&context, name).await? {
+        match adopt(&mut context, name, &launched).await? {
+            Some(running) => return Ok(words(&running, &image)),
+            None => generation += 1,
+        }
+    }
     let mut refused = Vec::new();
-    let count = candidates(&context, vm).len();
-    for candidate in first..count {
-        let (kind, subnet) = candidates(&context, vm)[candidate];
-        let (kind, subnet_id) = (kind.to_owned(), subnet_id(&context, subnet)?);
-        let request = InstanceRequest {
-            token: world.token(&[
-                "instance",
-                name,
-                &candidate.to_string(),
-                &generation.to_string(),
-            ]),
-            image: image.clone(),
-            instance_type: kind.clone(),
-            subnet: subnet_id,
-            // Those of the plan are another network's.
-            security_groups: match world.kind {
-                RunKind::Test => Vec::new(),
-                RunKind::Failover => vm.security_groups.clone(),
-            },
-            address: given_address(&world.plan, vm, subnet)
-                .map_err(|why| StepError::new(why.to_string()))?,
-            tags: world.tags(vm),
+    let all: Vec<(String, Subnet)> = candidates(&context, vm)
+        .into_iter()
+        .map(|(kind, subnet)| (kind.to_owned(), subnet.clone()))
+        .collect();
+    // Begun with the one that was tried last: it may have succeeded, and nobody heard of it.
+    let last = context.notes.get("candidate").cloned();
+    let first = all
+        .iter()
+        .position(|(kind, subnet)| last.as_ref() == Some(&shown(kind, subnet)));
+    for (kind, subnet) in &all[first.unwrap_or(0)..] {
+        let address = match given_address(&world.plan, vm, subnet) {
+            Ok(address) => address,
+            Err(why) => {
+                refused.push(format!("{kind} in {}: {why}", subnet.name));
+                continue;
+            }
         };
+        let request = request(&context, vm, &image, (kind, subnet, address), generation)?;
         let noted = [
             ("generation", generation.to_string()),
-            ("candidate", candidate.to_string()),
+            ("candidate", shown(kind, subnet)),
         ];
         context.note(noted).await?;
-        match launch(&mut context, &request, name).await {
-            Ok(launched) => {
-                only(&context, name, &launched.instance).await?;
-                return Ok(words(&launched, &image));
-            }
-            Err(Launch::Step(error)) => return Err(error),
-            Err(Launch::NotStarted(error)) if helps(&error) => refused.push(error.to_string()),
-            Err(Launch::NotStarted(error)) => return Err(error.into()),
-            // It was started, and does not run. It has the address, and the token would find it again.
-            Err(Launch::Ended(instance, error)) => {
-                world.aws.remove_instance(&instance).await?;
-                generation += 1;
-                context.notes.remove("instance");
-                let noted = [
-                    ("generation", generation.to_string()),
-                    ("candidate", candidate.to_string()),
-                ];
-                context.note(noted).await?;
-                if !helps(&error) {
-                    return Err(error.into());
-                }
+        let instance = match world.aws.run_instance(&request, name).await {
+            Ok(instance) => instance,
+            Err(error) if helps(&error) => {
                 refused.push(error.to_string());
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        context.note([("instance", instance.clone())]).await?;
+        let launched = world.aws.wait_until_running(&instance).await?;
+        match adopt(&mut context, name, &launched).await? {
+            Some(running) => return Ok(words(&running, &image)),
+            None => {
+                generation += 1;
+                refused.push(launched.ended().to_string());
             }
         }
     }
     // The next attempt tries them all again.
     context.notes.clear();
-    let again = [
-        ("generation", (generation + 1).to_string()),
-        ("candidate", "0".to_owned()),
-    ];
-    context.note(again).await?;
+    context
+        .note([("generation", (generation + 1).to_string())])
+        .await?;
     let all = refused.join("; ");
     let remedy = "name more instance types, or subnets of other zones, in the plan; or wait, and run the same command again";
     Err(StepError::new(format!(
@@ -115,43 +100,101 @@ pub async fn start(mut context: Context, name: &str) -> Result<Words, StepError>
     )))
 }
 
-enum Launch {
-    NotStarted(CloudError),
-    /// The instance, and why it does not run.
-    Ended(String, CloudError),
-    Step(StepError),
+fn shown(kind: &str, subnet: &Subnet) -> String {
+    format!("{kind} in {}", subnet.name)
 }
 
-async fn launch(
-    context: &mut Context,
-    request: &InstanceRequest,
-    name: &str,
-) -> Result<Launched, Launch> {
-    let aws = context.world.aws.clone();
-    let instance = aws
-        .run_instance(request, name)
-        .await
-        .map_err(Launch::NotStarted)?;
-    let noted = context.note([("instance", instance.clone())]).await;
-    noted.map_err(Launch::Step)?;
-    let running = aws.wait_until_running(&instance).await;
-    running.map_err(|error| match error.kind {
-        // The cloud does not answer: it may well run.
-        Kind::Unavailable | Kind::Late | Kind::Credentials | Kind::Throttled => {
-            Launch::NotStarted(error)
+/// Its token follows from all that it asks for: another request is another instance.
+fn request(
+    context: &Context,
+    vm: &PlannedVm,
+    image: &str,
+    (kind, subnet, address): (&str, &Subnet, Option<Ipv4Addr>),
+    generation: u32,
+) -> Result<InstanceRequest, StepError> {
+    let world = &context.world;
+    let mut request = InstanceRequest {
+        token: String::new(),
+        image: image.to_owned(),
+        instance_type: kind.to_owned(),
+        subnet: subnet_id(context, subnet)?,
+        // Those of the plan are another network's.
+        security_groups: match world.kind {
+            RunKind::Test => Vec::new(),
+            RunKind::Failover => vm.security_groups.clone(),
+        },
+        address,
+        tags: world.tags(vm),
+    };
+    request.token = world.token(&["instance", &generation.to_string(), &format!("{request:?}")]);
+    Ok(request)
+}
+
+/// What an attempt before this one started, and is there: as it was noted, or by its tags.
+async fn started(context: &Context, name: &str) -> Result<Option<Launched>, StepError> {
+    let aws = &context.world.aws;
+    let instance = match context.notes.get("instance") {
+        Some(instance) => Some(instance.clone()),
+        None if context.notes.contains_key("candidate") => of_the_run(context, name).await?.pop(),
+        None => None,
+    };
+    let Some(instance) = instance else {
+        return Ok(None);
+    };
+    Ok(match aws.instance(&instance).await? {
+        Some(launched) if launched.state == "pending" => {
+            Some(aws.wait_until_running(&instance).await?)
         }
-        _ => Launch::Ended(instance, error),
+        other => other,
     })
+}
+
+/// One that runs is the VM, and no other is. `None`: it ended by itself, and is gone.
+async fn adopt(
+    context: &mut Context,
+    name: &str,
+    launched: &Launched,
+) -> Result<Option<Launched>, StepError> {
+    match launched.state.as_str() {
+        "running" => {
+            only(context, name, &launched.instance).await?;
+            Ok(Some(launched.clone()))
+        }
+        // It has the address, and the token would find it again.
+        "terminated" | "shutting-down" => {
+            context
+                .world
+                .aws
+                .remove_instance(&launched.instance)
+                .await?;
+            context.notes.remove("instance");
+            Ok(None)
+        }
+        state => Err(StepError::new(format!(
+            "the instance {} is {state}: somebody stopped it, or its guest did; look at its console, start it, and run the same command again",
+            launched.instance
+        ))),
+    }
+}
+
+async fn of_the_run(context: &Context, name: &str) -> Result<Vec<String>, StepError> {
+    let tags = [(RUN_TAG, context.world.run.as_str()), (VM_TAG, name)];
+    Ok(context
+        .world
+        .aws
+        .tagged_of(Tagged::Instances, &tags)
+        .await?)
 }
 
 /// A call that was given up may have arrived after all, with another type or zone: what it started is removed.
 async fn only(context: &Context, name: &str, instance: &str) -> Result<(), StepError> {
-    let aws = &context.world.aws;
-    let tags = [(RUN_TAG, context.world.run.as_str()), (VM_TAG, name)];
-    let found = aws.tagged_of(Tagged::Instances, &tags).await?;
-    for other in found.iter().filter(|other| *other != instance) {
+    for other in of_the_run(context, name)
+        .await?
+        .iter()
+        .filter(|other| *other != instance)
+    {
         tracing::warn!(other, "a second instance of {name} is removed");
-        aws.remove_instance(other).await?;
+        context.world.aws.remove_instance(other).await?;
     }
     Ok(())
 }

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use console::Failure;
-use jiff::Timestamp;
 use recovery_cloud::aws::{FillError, Tagged};
 use recovery_cloud::{CloudError, Kind};
 use recovery_plan::run::StepKind;
@@ -43,8 +42,6 @@ pub struct Context {
     /// The run is being undone, and nobody knows how far this step came: it only finds out what there is, so that it can be
     /// taken away, and nothing can arrive after that.
     pub settles: bool,
-    /// When the last entry before this process took the run was written.
-    pub quiet_since: Timestamp,
     /// What was noted by whoever did it before.
     pub notes: Words,
     /// What steps that are done made, by their names.

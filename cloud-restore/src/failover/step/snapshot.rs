@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use recovery_cloud::aws::{FillError, Mark, SnapshotRequest};
+use recovery_cloud::aws::{FillError, Mark, SNAPSHOT_FAILED, SnapshotRequest};
 use recovery_cloud::{CloudError, Kind};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
@@ -21,8 +21,8 @@ const NOTED_EVERY: Duration = Duration::from_secs(15);
 const COMPLETING: Duration = Duration::from_secs(120);
 /// EBS puts a completed snapshot together within minutes.
 const COMPLETED: Duration = Duration::from_secs(3600);
-/// Snapshots that are begun anew because the cloud gave up the one before.
-const MOST_BEGUN: u32 = 3;
+/// Noted when every block is there and the cloud was told so: what the checksum over all came to.
+const COMPLETE: &str = "complete";
 
 pub async fn fill(mut context: Context, vm: &str, disk: &str) -> Result<Words, StepError> {
     let world = context.world.clone();
@@ -35,7 +35,13 @@ pub async fn fill(mut context: Context, vm: &str, disk: &str) -> Result<Words, S
     let mut generation = generation(&context);
     let mut resumed = Mark::from_words(&context.notes);
     let bar = world.bar(vm);
-    loop {
+    let mark = loop {
+        if let Some(mark) = resumed
+            .as_ref()
+            .filter(|_| context.notes.contains_key(COMPLETE))
+        {
+            break mark.clone();
+        }
         let is_resumed = resumed.is_some();
         let mark = match resumed.take() {
             Some(mark) => mark,
@@ -56,37 +62,17 @@ pub async fn fill(mut context: Context, vm: &str, disk: &str) -> Result<Words, S
             failed = noting => return Err(failed),
         };
         let mark = marks.borrow().clone();
-        let ended = match filled {
+        match filled {
             Ok(()) => {
                 // So that nobody sends blocks to a snapshot that was completed.
                 note_mark(&mut context, &mark, generation).await?;
-                complete(&context, &mark).await
-            }
-            Err(error) => Err(error),
-        };
-        match ended {
-            Ok(sum) => {
-                let snapshot = std::slice::from_ref(&mark.snapshot);
-                if let Err(error) = world.aws.wait_for_snapshots(snapshot, COMPLETED).await {
-                    // Whatever comes of it, the next attempt makes another one.
-                    context.notes.clear();
-                    context
-                        .note([("generation", (generation + 1).to_string())])
-                        .await?;
-                    return Err(error.into());
-                }
-                return Ok(Words::from([
-                    ("snapshot".to_owned(), mark.snapshot.clone()),
-                    ("blocks".to_owned(), mark.put.to_string()),
-                    ("checksum".to_owned(), sum.to_owned()),
-                ]));
+                let sum = complete(&context, &mark).await?;
+                context.note([(COMPLETE, sum.to_owned())]).await?;
+                break mark;
             }
             // The cloud gave up a snapshot of which it heard nothing for long.
             Err(FillError::Cloud(error))
-                if is_resumed
-                    && is_gone(&error)
-                    && mark.next == begun_at
-                    && generation < MOST_BEGUN =>
+                if is_resumed && is_gone(&error) && mark.next == begun_at =>
             {
                 generation += 1;
                 context.notes.clear();
@@ -96,7 +82,24 @@ pub async fn fill(mut context: Context, vm: &str, disk: &str) -> Result<Words, S
             }
             Err(error) => return Err(error.into()),
         }
+    };
+    let snapshot = std::slice::from_ref(&mark.snapshot);
+    if let Err(error) = world.aws.wait_for_snapshots(snapshot, COMPLETED).await {
+        // Only where this one never will be: the next attempt makes another.
+        if error.code == SNAPSHOT_FAILED || error.kind == Kind::NotFound {
+            context.notes.clear();
+            context
+                .note([("generation", (generation + 1).to_string())])
+                .await?;
+        }
+        return Err(error.into());
     }
+    let sum = context.notes.get(COMPLETE).cloned().unwrap_or_default();
+    Ok(Words::from([
+        ("snapshot".to_owned(), mark.snapshot.clone()),
+        ("blocks".to_owned(), mark.put.to_string()),
+        ("checksum".to_owned(), sum),
+    ]))
 }
 
 /// Finds out which snapshot was begun.

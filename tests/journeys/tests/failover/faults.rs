@@ -290,6 +290,14 @@ fn a_test_whose_time_is_over_is_taken_away_before_the_next_one() {
 fn a_step_that_cannot_be_mended_is_counted_as_done_by_hand() {
     let cloud = small();
     let plan = cloud.plan("[[vm.probe]]\ncommand = [\"false\"]\nwait = \"1s\"\n");
+    let text = std::fs::read_to_string(&plan).expect("the plan");
+    let hook = "name = \"second\"\nbefore = [{ command = [\"true\"], undo = [\"false\"], in_tests = true }]\n[[vm]]";
+    std::fs::write(&plan, text.replacen("name = \"second\"\n[[vm]]", hook, 1)).expect("written");
+    cloud
+        .site
+        .restore(&["failover", &plan, "--test", "--skip", "serves db"])
+        .exits(2)
+        .says(&["is unfinished"]);
     cloud
         .site
         .restore(&["failover", &plan, "--test"])
@@ -298,12 +306,26 @@ fn a_step_that_cannot_be_mended_is_counted_as_done_by_hand() {
     cloud
         .site
         .restore(&["failover", &plan, "--test", "--skip", "serves dc02"])
-        .exits(1)
-        .says(&["there is no step"]);
+        .exits(2)
+        .says(&["there is no such step"]);
     let up = cloud
         .site
         .restore(&["failover", &plan, "--test", "--skip", "serves db", "--json"])
         .exits(3)
         .json();
     assert_eq!(up["state"], "up");
+    // The same command again is the same.
+    let again = ["failover", &plan, "--test", "--skip", "serves db"];
+    cloud.site.restore(&again).exits(3);
+    // A way back that is barred does not bar all the others.
+    let run = up["run"].as_str().expect("an id");
+    cloud
+        .site
+        .restore(&["undo", run])
+        .exits(1)
+        .says(&["undo hook before group second 1", "--skip STEP"]);
+    assert_ne!(cloud.aws.count(RUN_TAG, run), 0);
+    let given_up = ["undo", run, "--skip", "hook before group second 1"];
+    cloud.site.restore(&given_up).ok();
+    assert_eq!(cloud.aws.count(RUN_TAG, run), 0);
 }

@@ -61,6 +61,11 @@ pub struct Vault {
 }
 
 impl Vault {
+    /// Reads what was appended to the control log since `log` was read.
+    pub async fn read_log_on(&self, log: &mut ControlLog) -> Result<(), StoreError> {
+        control::read_on(&*self.objects, log, &self.config.control).await
+    }
+
     /// Reads the vault's numbers and its control log.
     pub async fn open(
         objects: Arc<dyn Objects>,
