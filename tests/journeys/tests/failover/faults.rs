@@ -251,7 +251,7 @@ fn a_plan_that_was_changed_is_followed_and_what_cannot_change_is_refused() {
     // What the run is made of does not change under it.
     cloud
         .site
-        .restore(&["failover", &plan, "--test", "--point", "db@1"])
+        .restore(&["failover", &plan, "--test", "--point", "db@latest"])
         .exits(2)
         .says(&["chosen when a run begins"]);
     std::fs::write(&plan, text.replace("group = \"second\"", "group = \"first\"\nneeds = [\"dc01\"]\nbefore = [{ command = [\"true\"], in_tests = true }]")).expect("written");

@@ -11,7 +11,7 @@ use super::cloud::{Cloud, RUN_TAG};
 /// `SPARESITE_KILLS` of the long form; a few here.
 fn kills() -> usize {
     let asked = std::env::var("SPARESITE_KILLS").ok();
-    asked.map_or(6, |asked| asked.parse().expect("a number of kills"))
+    asked.map_or(5, |asked| asked.parse().expect("a number of kills"))
 }
 
 /// A fixed row of numbers, so that a run repeats.
