@@ -52,6 +52,10 @@ for document in architecture.md configuration.md hypervisors.md recovery-plans.m
         into_doc "$path" "docs/$document$name"
     done
 done
+# For the day that there is no network of the site's any more.
+find "$root/terraform" -type f -not -path '*/.terraform/*' -printf '%P\n' | while IFS= read -r name; do
+    into "$([[ $name = *.sh ]] && echo 0755 || echo 0644)" "$root/terraform/$name" "usr/share/doc/sparesite/terraform/$name"
+done
 for folder in lvm zfs hyper-v vmware; do
     for script in "$here/scripts/$folder"/*; do
         into "$([[ $script = *.sh ]] && echo 0755 || echo 0644)" "$script" "usr/share/doc/sparesite/examples/$folder/${script##*/}"

@@ -82,7 +82,7 @@ boot() {
     local firmware=() serial=$work/serial qemu
     if [[ $1 == uefi ]]; then
         cp /usr/share/OVMF/OVMF_VARS_4M.fd "$work/vars.fd"
-        firmware=(-drive if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd
+        firmware=(-drive "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd"
             -drive "if=pflash,format=raw,file=$work/vars.fd")
     fi
     : >"$serial"
