@@ -3,6 +3,16 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+# Beside the build, which leaves it room: most of it is waiting for what it installs.
+terraform='' told=$(mktemp)
+trap '[[ -z $terraform ]] || kill "$terraform" 2>/dev/null || true; rm -f "$told"' EXIT
+if command -v terraform >/dev/null; then
+    tests/terraform/run >"$told" 2>&1 &
+    terraform=$!
+else
+    tests/skip.sh terraform
+fi
+
 # The journeys start the programs, which a test build alone would not make. Built together with the tests, everything has
 # the same features, and is compiled once.
 cargo build --workspace --bins --tests --locked
@@ -25,9 +35,8 @@ else
 fi
 SPARESITE_BIN=$target/debug "$SPARESITE_PYTHON" -m pytest -q -p no:cacheprovider tests/second-reader
 "$SPARESITE_PYTHON" -m pytest -q -p no:cacheprovider tests/strict-aws
-if command -v terraform >/dev/null; then
-    tests/terraform/run
-else
-    tests/skip.sh terraform
-fi
+[[ -z $terraform ]] || wait "$terraform" || {
+    cat "$told" >&2
+    exit 1
+}
 SPARESITE_BIN=$target/debug tests/boot/test-boot.sh short
