@@ -10,10 +10,10 @@ use console::{Exit, Failure, Finding, OrFailure, OutputArgs, show};
 use jiff::{SignedDuration, Timestamp};
 use recovery_cloud::aws::Aws;
 use recovery_plan::Plan;
-use recovery_plan::run::{Event, Phase, Run, RunKind, StepState};
+use recovery_plan::run::{Event, Phase, Run, RunKind, Step, StepState};
 use serde::Serialize;
 use vault_format::run_record::RunName;
-use vault_store::read::{PointSelector, Runs};
+use vault_store::read::{PointList, PointSelector, Runs};
 
 use super::plan_file::{self, PlanSource};
 use super::run_view::{self, RunJson};
@@ -118,14 +118,15 @@ pub async fn run(args: FailoverArgs, access: &AccessArgs, output: &OutputArgs) -
         .as_ref()
         .map_or(&asked.plan.region, |found| &found.1.plan.region);
     let mut aws = Aws::open(region).await.map_err(cloud_failure)?;
-    let (name, run) = match unfinished {
+    let (name, run, list) = match unfinished {
         Some((name, run)) if find::is_past(&run, Timestamp::now()) => {
             console::tell(&format!(
                 "the time of test {} is over: what is left of it is taken away first",
                 run.id
             ));
             let settings = settings(&args, None, None);
-            let world = Arc::new(World::new(open, aws.clone(), &run, settings).await?);
+            let list = open.points().await?;
+            let world = Arc::new(World::new(open, aws.clone(), &run, list, settings));
             let mut recorder = Recorder::take(Runs::of(&world.open.vault), name).await?;
             let ended = take_away(&world, &mut recorder, &[]).await?;
             let remedy = format!("`sparesite-restore undo {}` goes on with that", run.id);
@@ -139,16 +140,24 @@ pub async fn run(args: FailoverArgs, access: &AccessArgs, output: &OutputArgs) -
             let lost = || Failure::failed("the vault is still in use by what was taken away");
             open = Arc::into_inner(world).ok_or_else(lost)?.open;
             aws = Aws::open(&asked.plan.region).await.map_err(cloud_failure)?;
-            let run = start(&open, &asked, &args.points, next, &mut findings).await?;
-            (next, run)
+            let (run, list) = start(&open, &asked, &args.points, next, &mut findings).await?;
+            (next, run, list)
         }
-        Some((name, run)) => (name, going_on(&args, &asked, run)?),
-        None => (
-            next,
-            start(&open, &asked, &args.points, next, &mut findings).await?,
-        ),
+        Some((name, run)) => {
+            let run = going_on(&args, &asked, run)?;
+            (name, run, open.points().await?)
+        }
+        None => {
+            let (run, list) = start(&open, &asked, &args.points, next, &mut findings).await?;
+            (next, run, list)
+        }
     };
-    carry_on(args, open, aws, &asked, (name, run), findings, output).await
+    let deadline = deadline(&args);
+    let over = find::stops_at(&run, deadline);
+    let mut world = World::new(open, aws, &run, list, settings(&args, deadline, over));
+    // Equal to the run's, or amended below.
+    world.plan = asked.plan.clone();
+    carry_on(args, Arc::new(world), &asked, name, findings, output).await
 }
 
 /// What the command line asks for.
@@ -241,11 +250,11 @@ async fn start(
     points: &[VmPoint],
     name: RunName,
     findings: &mut Vec<Finding>,
-) -> Result<Run, Failure> {
+) -> Result<(Run, PointList), Failure> {
     if asked.kind == RunKind::Failover {
         findings.extend(elsewhere(open, &asked.plan).await?);
     }
-    let begun = first(open, asked, points, findings).await?;
+    let (begun, list) = first(open, asked, points, findings).await?;
     let begun = Recorder::begin(Runs::of(&open.vault), name, begun).await?;
     let begun = begun.ok_or_else(|| {
         Failure::failed(format!(
@@ -255,53 +264,49 @@ async fn start(
         .remedy("let it; or run the same command again, which takes it over")
     })?;
     console::tell(&format!("run {} is begun", begun.run.id));
-    Ok(begun.run)
+    Ok((begun.run, list))
 }
 
-/// The first entry of a run's record, with what the points' rules choose now.
+/// The first entry of a run's record, with what the points' rules choose now; and all points.
 async fn first(
     open: &OpenVault,
     asked: &Asked,
     points: &[VmPoint],
     findings: &mut Vec<Finding>,
-) -> Result<Event, Failure> {
+) -> Result<(Event, PointList), Failure> {
     let list = open.points().await?;
     findings.extend(point_view::findings(&list));
     let vms = known_vms(&list, &open.vault.log);
     let (points, more) = begin::points(&asked.plan, &vms, points, Timestamp::now())?;
     findings.extend(more);
-    Ok(begin::event(asked.kind, &asked.text, points))
+    Ok((begin::event(asked.kind, &asked.text, points), list))
+}
+
+/// When the cloud tears a test down that begins now.
+fn deadline(args: &FailoverArgs) -> Option<Timestamp> {
+    let length = SignedDuration::from_secs(args.deadline.seconds().min(i64::MAX as u64) as i64);
+    let at = Timestamp::now().saturating_add(length);
+    (args.test && !args.no_deadline).then(|| at.unwrap_or(Timestamp::MAX))
 }
 
 async fn carry_on(
     args: FailoverArgs,
-    open: OpenVault,
-    aws: Aws,
+    world: Arc<World>,
     asked: &Asked,
-    (name, run): (RunName, Run),
+    name: RunName,
     mut findings: Vec<Finding>,
     output: &OutputArgs,
 ) -> Result<Exit> {
-    let deadline = (args.test && !args.no_deadline).then(|| {
-        let length = SignedDuration::from_secs(args.deadline.seconds().min(i64::MAX as u64) as i64);
-        Timestamp::now()
-            .saturating_add(length)
-            .unwrap_or(Timestamp::MAX)
-    });
-    let over = find::stops_at(&run, deadline);
-    let mut world = World::new(open, aws, &run, settings(&args, deadline, over)).await?;
-    if asked.plan != run.plan {
-        world.plan = asked.plan.clone();
-    }
-    let world = Arc::new(world);
     let mut recorder = Recorder::take(Runs::of(&world.open.vault), name).await?;
     if recorder.run.phase != Phase::Forward {
-        return Err(
-            Failure::failed(format!("run {} is {}", run.id, find::state(&recorder.run)))
-                .because("another process ended it meanwhile")
-                .remedy("run the same command again")
-                .into(),
-        );
+        return Err(Failure::failed(format!(
+            "run {} is {}",
+            world.run,
+            find::state(&recorder.run)
+        ))
+        .because("another process ended it meanwhile")
+        .remedy("run the same command again")
+        .into());
     }
     if asked.plan != recorder.run.plan {
         recorder
@@ -312,10 +317,16 @@ async fn carry_on(
         console::tell("the plan was changed since: what is not begun yet follows it as it is now");
     }
     skip(&mut recorder, &args.skip).await?;
-    let failed = |run: &Run, step: usize| {
-        matches!(run.states[step], StepState::Failed(_)) && !run.steps[step].kind.may_fail()
+    let failed = |(step, state): (&Step, &StepState)| {
+        matches!(state, StepState::Failed(_)) && !step.kind.may_fail()
     };
-    if (0..run.steps.len()).any(|step| failed(&recorder.run, step)) {
+    if recorder
+        .run
+        .steps
+        .iter()
+        .zip(&recorder.run.states)
+        .any(failed)
+    {
         recorder.append(Event::Retried {}).await?;
     }
     // Who is to decide something by them learns of them now.
@@ -367,7 +378,7 @@ async fn dry_run(
 ) -> Result<Exit> {
     let run = match unfinished {
         Some((_, run)) => going_on(args, asked, run)?,
-        None => begin::imagined(first(open, asked, &args.points, &mut findings).await?)?,
+        None => begin::imagined(first(open, asked, &args.points, &mut findings).await?.0)?,
     };
     let points: Vec<String> = run
         .points

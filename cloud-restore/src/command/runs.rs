@@ -1,15 +1,17 @@
 //! `runs`: what was failed over, rehearsed, and taken away.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use clap::Args;
 use console::table::Table;
 use console::{Exit, Finding, OutputArgs, show};
-use recovery_plan::run::StepState;
 use serde::Serialize;
 
 use super::run_view::{self, RunJson};
 use crate::access::AccessArgs;
 use crate::failover::find::{self, Found};
+use crate::failover::report;
 use crate::failover::world::kind_word;
 
 #[derive(Debug, Args)]
@@ -95,30 +97,21 @@ fn told(found: &Found) -> Vec<Finding> {
 fn steps(found: &Found) -> Result<()> {
     let run = found.run()?;
     let mut table = Table::new(["STEP", "STATE", "BEGUN", "TOOK", "MORE"]).right([3]);
-    for ((step, state), times) in run.steps.iter().zip(&run.states).zip(&run.times) {
-        let (word, more) = match state {
-            StepState::Waiting => ("waits", String::new()),
-            StepState::Intended => ("under way", String::new()),
-            StepState::Done(made) => (
-                "done",
-                made.iter()
-                    .map(|(name, word)| format!("{name} {word}"))
-                    .collect::<Vec<_>>()
-                    .join(", "),
-            ),
-            StepState::Failed(why) => ("failed", why.clone()),
-            StepState::Skipped(why) => ("skipped", why.clone()),
-            StepState::Undone => ("undone", String::new()),
-        };
-        let took = times.began.zip(times.ended).map(|(began, ended)| {
-            show::duration(
-                std::time::Duration::try_from(ended.duration_since(began)).unwrap_or_default(),
-            )
+    for step in report::steps(run) {
+        let made = step
+            .made
+            .iter()
+            .map(|(name, word)| format!("{name} {word}"));
+        let more = step
+            .why
+            .unwrap_or_else(|| made.collect::<Vec<_>>().join(", "));
+        let took = step.began_at.zip(step.ended_at).map(|(began, ended)| {
+            show::duration(Duration::try_from(ended.duration_since(began)).unwrap_or_default())
         });
         table.row([
-            step.name(),
-            word.to_owned(),
-            times.began.map_or_else(|| "-".into(), show::time_local),
+            step.step,
+            step.state.to_owned(),
+            step.began_at.map_or_else(|| "-".into(), show::time_local),
             took.unwrap_or_else(|| "-".into()),
             show::printable(&more).chars().take(120).collect(),
         ]);

@@ -72,13 +72,14 @@ pub async fn run(args: UndoArgs, access: &AccessArgs, output: &OutputArgs) -> Re
             None => run_view::print(&RunJson::of(run, None), run, &findings, output),
         };
     }
+    let list = open.points().await?;
     let settings = Settings {
         deadline: None,
         over: None,
         probes: false,
         cache: args.cache,
     };
-    let world = Arc::new(World::new(open, aws, run, settings).await?);
+    let world = Arc::new(World::new(open, aws, run, list, settings));
     let mut recorder = Recorder::take(Runs::of(&world.open.vault), name).await?;
     if recorder.run.phase == Phase::Committed {
         return Err(Failure::failed(format!(

@@ -4,7 +4,7 @@ use console::{Failure, show};
 use jiff::{SignedDuration, Timestamp};
 use recovery_plan::run::{Entry, Event, Phase, Run, RunKind, StepKind, StepState};
 use vault_format::run_record::RunName;
-use vault_store::read::Runs;
+use vault_store::read::{RunEntry, Runs};
 
 use super::recorder::stored;
 use crate::access::OpenVault;
@@ -33,7 +33,7 @@ pub async fn all(open: &OpenVault) -> Result<Vec<Found>, Failure> {
     let runs = Runs::of(&open.vault);
     let mut found = Vec::new();
     for name in runs.list().await.map_err(failed())?.into_keys() {
-        found.extend(read(&runs, name).await?);
+        found.extend(read(name, runs.read(name).await.map_err(failed())?));
     }
     Ok(found)
 }
@@ -48,21 +48,18 @@ pub async fn newest(open: &OpenVault, plan: &str) -> Result<(Option<Found>, RunN
         plan,
         run: newest.as_ref().map_or(1, |(name, _)| name.run + 1),
     };
-    let found = match newest {
-        Some((name, _)) => read(&runs, name).await?,
-        None => None,
-    };
+    let found = newest.and_then(|(name, entries)| read(name, entries));
     Ok((found, next))
 }
 
-async fn read(runs: &Runs<'_>, name: RunName) -> Result<Option<Found>, Failure> {
-    let (said, unread) = stored(runs.read(name).await.map_err(failed())?);
-    let Some(Event::Begun { run: id, .. }) = said.first().map(|first| &first.entry.event) else {
-        return Ok(None);
+fn read(name: RunName, entries: Vec<RunEntry>) -> Option<Found> {
+    let (said, unread) = stored(entries);
+    let Event::Begun { run: id, .. } = &said.first()?.entry.event else {
+        return None;
     };
     let run = Run::replay(&said);
     let void = run.iter().flat_map(|run| &run.void).chain(&unread);
-    Ok(Some(Found {
+    Some(Found {
         name,
         id: id.clone(),
         void: void
@@ -70,7 +67,7 @@ async fn read(runs: &Runs<'_>, name: RunName) -> Result<Option<Found>, Failure> 
             .collect(),
         run: run.map_err(|error| error.to_string()),
         entries: said.into_iter().map(|stored| stored.entry).collect(),
-    }))
+    })
 }
 
 /// By its id, or by the name of its plan: then the newest.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex as StdMutex, PoisonError};
 use std::time::Instant;
 
-use console::{Failure, Progress, show};
+use console::{Progress, show};
 use jiff::Timestamp;
 use recovery_cloud::aws::{Aws, Tags};
 use recovery_plan::run::{Run, RunKind};
@@ -12,7 +12,7 @@ use recovery_plan::{Plan, PlannedVm};
 use ring::digest::{SHA256, digest};
 use tokio::sync::Mutex;
 use vault_format::control_log::ControlLog;
-use vault_store::read::Point;
+use vault_store::read::{Point, PointList};
 
 use crate::access::OpenVault;
 use crate::served::CacheArgs;
@@ -56,14 +56,8 @@ pub struct Settings {
 }
 
 impl World {
-    /// `run` is that of the record; its points are looked for in the vault.
-    pub async fn new(
-        open: OpenVault,
-        aws: Aws,
-        run: &Run,
-        settings: Settings,
-    ) -> Result<World, Failure> {
-        let list = open.points().await?;
+    /// `run` is that of the record; its points are looked for among all of the vault's.
+    pub fn new(open: OpenVault, aws: Aws, run: &Run, list: PointList, settings: Settings) -> World {
         let mut points = BTreeMap::new();
         for point in list.points {
             let facts = &point.manifest.facts;
@@ -72,7 +66,7 @@ impl World {
                 points.insert(facts.vm.clone(), point);
             }
         }
-        Ok(World {
+        World {
             log: Mutex::new(open.vault.log.clone()),
             open,
             aws,
@@ -83,7 +77,7 @@ impl World {
             settings,
             since: Instant::now(),
             bars: StdMutex::default(),
-        })
+        }
     }
 
     pub fn vm(&self, name: &str) -> Result<&PlannedVm, String> {

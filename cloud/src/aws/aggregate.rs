@@ -21,24 +21,15 @@ impl Aggregate {
     }
 
     pub(super) fn to_hex(&self) -> String {
-        hex(&self.0.serialize())
+        hex::encode(self.0.serialize())
     }
 
     /// `None`: this is no state.
     pub(super) fn from_hex(text: &str) -> Option<Self> {
         let mut state = SerializedState::<Sha256>::default();
-        if text.len() != 2 * state.len() || !text.is_ascii() {
-            return None;
-        }
-        for (number, byte) in state.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&text[2 * number..2 * number + 2], 16).ok()?;
-        }
+        hex::decode_to_slice(text, &mut state).ok()?;
         Sha256::deserialize(&state).ok().map(Aggregate)
     }
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

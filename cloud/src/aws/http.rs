@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use reqwest::Method;
 
 use super::identity::{Identity, chain_of};
-use super::retry::retrying;
+use super::retry::{passing, retrying};
 use crate::error::kind_of;
 use crate::{CloudError, Kind};
 
@@ -81,13 +81,7 @@ impl Http {
         call: &Call,
         code: impl Fn(&str, &[u8]) -> (String, String),
     ) -> Result<Bytes, CloudError> {
-        let mut renewed = false;
-        let passing = |error: &CloudError| {
-            // Once: those that the chain gives next may be good again.
-            let renews = error.kind == Kind::Credentials && !std::mem::replace(&mut renewed, true);
-            error.is_transient() || renews
-        };
-        retrying(PATIENCE, passing, || self.once(call, &code)).await
+        retrying(PATIENCE, passing(None), || self.once(call, &code)).await
     }
 
     /// The same, tried once.

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::ec2::Form;
+use super::retry::Pauses;
 use super::xml::Element;
 use super::{Aws, Tags};
 use crate::{CloudError, Kind};
@@ -78,7 +79,7 @@ impl Aws {
         let attempted = "wait until the snapshots are completed";
         let fails = |kind, why: String| CloudError::new(attempted, kind, "", why);
         let begun = Instant::now();
-        let mut pause = Duration::from_millis(500);
+        let mut pauses = Pauses::up_to(LONGEST_PAUSE);
         let mut left: BTreeSet<&str> = snapshots.iter().map(String::as_str).collect();
         while !left.is_empty() {
             let form = (1..)
@@ -116,8 +117,7 @@ impl Aws {
                     let why = format!("{} after {} s", left.join(", "), patience.as_secs());
                     return Err(fails(Kind::Unavailable, why));
                 }
-                sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                pauses.pause().await;
             }
         }
         Ok(())
@@ -162,7 +162,7 @@ impl Aws {
     pub async fn wait_for_image(&self, image: &str) -> Result<(), CloudError> {
         let attempted = format!("wait until the image {image} is available");
         let until = Instant::now() + IMAGE_PATIENCE;
-        let mut pause = Duration::from_millis(500);
+        let mut pauses = Pauses::up_to(LONGEST_PAUSE);
         loop {
             let form = Form::new("DescribeImages").set("ImageId.1", image);
             let state = match self.0.ec2.call(form, &attempted).await {
@@ -190,9 +190,8 @@ impl Aws {
                         format!("it is still {state}"),
                     ));
                 }
-                _ => sleep(pause).await,
+                _ => pauses.pause().await,
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 }

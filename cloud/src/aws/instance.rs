@@ -3,9 +3,10 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::ec2::Form;
+use super::retry::Pauses;
 use super::xml::Element;
 use super::{Aws, Tags};
 use crate::error::kind_of;
@@ -108,7 +109,7 @@ impl Aws {
     pub async fn wait_until_running(&self, instance: &str) -> Result<Launched, CloudError> {
         let attempted = format!("wait until the instance {instance} runs");
         let begun = Instant::now();
-        let mut pause = Duration::from_millis(500);
+        let mut pauses = Pauses::up_to(LONGEST_PAUSE);
         loop {
             let (patience, state) = match self.instance(instance).await? {
                 Some(launched) if launched.state != "pending" => return Ok(launched),
@@ -119,8 +120,7 @@ impl Aws {
                 let why = format!("it is {state} after {} s", patience.as_secs());
                 return Err(CloudError::new(attempted, Kind::Refused, "", why));
             }
-            sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pauses.pause().await;
         }
     }
 
@@ -134,7 +134,7 @@ impl Aws {
             Err(error) => return Err(error),
         }
         let begun = Instant::now();
-        let mut pause = Duration::from_millis(500);
+        let mut pauses = Pauses::up_to(LONGEST_PAUSE);
         loop {
             match self.instance(instance).await? {
                 None => return Ok(()),
@@ -143,9 +143,8 @@ impl Aws {
                     let why = format!("it is still {}", launched.state);
                     return Err(CloudError::new(attempted, Kind::Unavailable, "", why));
                 }
-                Some(_) => sleep(pause).await,
+                Some(_) => pauses.pause().await,
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 }

@@ -121,10 +121,6 @@ impl Aws {
             start_pace: Pace::new(STARTS_PER_SECOND),
         })))
     }
-
-    pub fn region(&self) -> &str {
-        &self.0.region
-    }
 }
 
 fn tls_client() -> aws_smithy_runtime_api::client::http::SharedHttpClient {

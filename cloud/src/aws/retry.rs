@@ -6,10 +6,39 @@ use std::time::Duration;
 use rand::Rng;
 use tokio::time::{Instant, sleep};
 
-use crate::CloudError;
+use crate::{CloudError, Kind};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// What passes: what the cloud has no time for, credentials (once: those that the chain gives next may be good), and that a
+/// thing is not known which was made a moment ago: it is known everywhere from `known_at` on.
+pub fn passing(known_at: Option<Instant>) -> impl FnMut(&CloudError) -> bool {
+    let mut renewed = false;
+    move |error| match error.kind {
+        Kind::Credentials => !std::mem::replace(&mut renewed, true),
+        Kind::NotFound => known_at.is_some_and(|at| Instant::now() < at),
+        _ => error.is_transient(),
+    }
+}
+
+/// Pauses between looks at something that takes its time: half a second first, each twice the one before.
+pub struct Pauses {
+    next: Duration,
+    longest: Duration,
+}
+
+impl Pauses {
+    pub fn up_to(longest: Duration) -> Self {
+        let next = Duration::from_millis(500);
+        Pauses { next, longest }
+    }
+
+    pub async fn pause(&mut self) {
+        sleep(self.next).await;
+        self.next = (self.next * 2).min(self.longest);
+    }
+}
 
 /// Calls until it succeeds, what it says is not that something passing is in the way, or `patience` is over.
 pub async fn retrying<T, F>(
@@ -44,8 +73,16 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Kind;
     use std::cell::Cell;
+
+    #[tokio::test(start_paused = true)]
+    async fn credentials_are_renewed_once_and_what_was_just_made_is_waited_for() {
+        let mut passes = passing(Some(Instant::now() + Duration::from_secs(60)));
+        assert!(passes(&failing(Kind::Credentials)) && !passes(&failing(Kind::Credentials)));
+        assert!(passes(&failing(Kind::NotFound)) && passes(&failing(Kind::Late)));
+        sleep(Duration::from_secs(61)).await;
+        assert!(!passes(&failing(Kind::NotFound)) && !passing(None)(&failing(Kind::NotFound)));
+    }
 
     fn failing(kind: Kind) -> CloudError {
         CloudError::new("try", kind, "", "no")

@@ -17,10 +17,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::aggregate::{Aggregate, hex};
+use super::aggregate::Aggregate;
 use super::http::Call;
 use super::identity::chain_of;
-use super::retry::retrying;
+use super::retry::{passing, retrying};
 use super::schedule::refusal;
 use super::{Aws, Tags};
 use crate::blocks::{BLOCK_BYTES, Blocks, count};
@@ -237,18 +237,13 @@ impl Aws {
                 ("x-amz-data-length", BLOCK_BYTES.to_string()),
             ],
             body: block,
-            digest: Some(hex(&sum)),
+            digest: Some(hex::encode(sum)),
             timeout: BLOCK_PATIENCE,
             lane: index as usize,
             attempted: format!("put block {index} of snapshot {}", mark.snapshot),
         };
-        let mut renewed = false;
-        let passing = |error: &CloudError| {
-            let renews = error.kind == Kind::Credentials && !std::mem::replace(&mut renewed, true);
-            // One that was just started is not known everywhere at once.
-            let unknown = error.kind == Kind::NotFound && mark.begun.elapsed() < KNOWN_PATIENCE;
-            error.is_transient() || renews || unknown
-        };
+        // A snapshot that was just started is not known everywhere at once.
+        let passing = passing(Some(mark.begun + KNOWN_PATIENCE));
         retrying(PATIENCE, passing, || async {
             let _place = self.0.puts.place().await;
             self.0.put_pace.turn().await;
@@ -314,12 +309,7 @@ impl Aws {
     where
         F: Future<Output = Result<T, CloudError>>,
     {
-        let (begun, mut renewed) = (Instant::now(), false);
-        let passing = |error: &CloudError| {
-            let renews = error.kind == Kind::Credentials && !std::mem::replace(&mut renewed, true);
-            let unknown = error.kind == Kind::NotFound && begun.elapsed() < KNOWN_PATIENCE;
-            error.is_transient() || renews || unknown
-        };
+        let passing = passing(Some(Instant::now() + KNOWN_PATIENCE));
         retrying(patience, passing, || async {
             let done = call().await;
             if done

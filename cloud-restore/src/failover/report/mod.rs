@@ -180,7 +180,8 @@ fn is_of(kind: &StepKind, vm: &str) -> bool {
     }
 }
 
-fn step_reports(run: &Run) -> Vec<StepReport> {
+/// Each step, in the order of the run's.
+pub fn steps(run: &Run) -> Vec<StepReport> {
     let all = run.steps.iter().zip(&run.states).zip(&run.times);
     let report = |((step, state), times): ((&recovery_plan::run::Step, &StepState), &Times)| {
         let (word, made, why) = match state {
@@ -236,7 +237,7 @@ pub fn of(world: &World, run: &Run) -> RunReport {
         rto_seconds: served.and_then(|all| all.into_iter().max()),
         deadline,
         vms,
-        steps: step_reports(run),
+        steps: steps(run),
         version: env!("CARGO_PKG_VERSION"),
     }
 }
