@@ -1,4 +1,4 @@
-"""The control endpoints below /strict/: what was asked, what was wrong, faults, what is left, what a disk reads."""
+"""The control endpoints below /strict/: what was asked, what was wrong, faults, what is left, what a disk reads, what a console says."""
 
 import json
 
@@ -7,6 +7,7 @@ from moto.scheduler.models import scheduler_backends
 from urllib.parse import parse_qs
 from werkzeug.wrappers import Response
 
+import consoles
 import ebs
 from blocks import BLOCK, PER_GIB, DirectSnapshot
 
@@ -50,6 +51,8 @@ class Control:
                 return inventory(query)
             case ("GET", "disk"):
                 return disk(target.path.removeprefix("/strict/disk/"))
+            case ("POST", "console"):
+                return console(target.path.removeprefix("/strict/console/"), body)
         return reply({"error": f"no endpoint {what[0]} {target.path}"}, 404)
 
 
@@ -95,3 +98,11 @@ def disk(snapshot_id):
             headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
             return Response(snapshot.image(), 200, headers)
     return reply({"error": f"no snapshot {snapshot_id} with content"}, 404)
+
+
+def console(instance_id, said):
+    for backend in every(ec2_backends):
+        if any(instance.id == instance_id for instance in backend.all_instances()):
+            consoles.tell(backend, instance_id, said)
+            return reply({})
+    return reply({"error": f"no instance {instance_id}"}, 404)

@@ -1,5 +1,6 @@
 """All the changes to moto, made once, before it serves."""
 
+import consoles
 import describe
 import images
 import instances
@@ -7,5 +8,5 @@ import schedules
 
 
 def apply():
-    for module in (images, instances, describe, schedules):
+    for module in (images, instances, describe, schedules, consoles):
         module.apply()

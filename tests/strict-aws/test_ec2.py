@@ -1,5 +1,7 @@
 """Images, instances and what hangs on them, driven by boto3."""
 
+import base64
+
 import pytest
 
 from test_ebs import block, made, refused
@@ -246,3 +248,17 @@ def test_descriptions_come_in_pages_and_by_tag(server, snapshot):
     assert ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]
     assert not ec2.describe_snapshots(OwnerIds=["210987654321"])["Snapshots"]
     refused("InvalidParameterValue", 400, ec2.describe_images, MaxResults=2)
+
+
+def test_a_console_says_what_it_was_told_and_nothing_else(server, snapshot, subnet, network):
+    ec2 = server.client("ec2")
+    image = registered(server, "console", snapshot)
+    instance = ec2.run_instances(**launch_parameters(image, subnet, network[1]))["Instances"][0]["InstanceId"]
+    assert "Output" not in ec2.get_console_output(InstanceId=instance, Latest=True)
+    assert server.raw("POST", f"/strict/console/{instance}", b"x" * 70_000 + b" login: \xff")[0] == 200
+    said = ec2.get_console_output(InstanceId=instance, Latest=True)["Output"]
+    assert len(said) >= 65_000 and " login: " in said
+    assert base64.b64decode(ec2.get_console_screenshot(InstanceId=instance)["ImageData"]).startswith(b"\xff\xd8")
+    ec2.terminate_instances(InstanceIds=[instance])
+    refused("IncorrectInstanceState", 400, ec2.get_console_screenshot, InstanceId=instance)
+    assert server.raw("POST", "/strict/console/i-00000000000000000", b"x")[0] == 404
