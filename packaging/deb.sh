@@ -47,7 +47,7 @@ chmod 0700 "$tree/etc/sparesite"
 into 0644 "$root/LICENSE" usr/share/doc/sparesite/copyright
 into_doc "$root/README.md" README.md
 # What an operator without a network needs, and what that links to; the format's document is in every vault too.
-for document in architecture.md configuration.md hypervisors.md recovery-plans.md runbook.md vault-format.md runbook/ decisions/; do
+for document in architecture.md configuration.md hypervisors.md recovery-plans.md rehearsal.md runbook.md threat-model.md unproven.md vault-format.md runbook/ decisions/; do
     find "$root/docs/${document%/}" -type f -name '*.md' -printf '%P|%p\n' | while IFS='|' read -r name path; do
         into_doc "$path" "docs/$document$name"
     done
