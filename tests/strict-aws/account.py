@@ -33,7 +33,8 @@ BLOCK = 512 << 10
 
 def client(url, service):
     if url == "aws":
-        return boto3.client(service, region_name=os.environ["AWS_REGION"], config=Config(retries={"mode": "standard", "total_max_attempts": 8}))
+        patient = Config(retries={"mode": "standard", "total_max_attempts": 8})
+        return boto3.client(service, region_name=os.environ["AWS_REGION"], config=patient)
     return boto3.client(
         service, endpoint_url=url, region_name=REGION, aws_access_key_id="AKIAIOSFODNN7EXAMPLE",
         aws_secret_access_key="secret", config=Config(retries={"total_max_attempts": 1}),
