@@ -40,6 +40,8 @@ pub enum Command {
     Boot(command::boot::BootArgs),
     /// Judge from outside whether the guest of a recovery point will boot there
     Preflight(command::preflight::PreflightArgs),
+    /// Mend a guest on an overlay, so that it will
+    Convert(command::convert::ConvertArgs),
     /// Prove that the newest recovery points boot, and write it down
     Drill(command::drill::DrillArgs),
     /// Draft and judge recovery plans: what starts where, in which order, on the bad day

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use console::Failure;
 use guest_inspection::facts::{Facts, Machine};
+use guest_inspection::judge::{Judgement, Severity, Verdict};
 use guest_inspection::storage::NamedDisk;
 use tokio::runtime::Handle;
 use virtual_disk::nbd::server::{Export, Piece};
@@ -56,6 +57,31 @@ pub fn machine(name: &str, hardware: &Hardware) -> Machine {
             .filter(|disk| disk.excluded)
             .map(|disk| disk.name.clone())
             .collect(),
+    }
+}
+
+/// What preflight says, in a line.
+pub fn told(judged: &Judgement) -> String {
+    let verdict = verdict_name(judged.verdict);
+    let grave = judged
+        .findings
+        .iter()
+        .filter(|finding| finding.severity > Severity::Note);
+    let grave: Vec<String> = grave
+        .map(|finding| format!("{}: {}", finding.code, finding.what))
+        .collect();
+    match grave.is_empty() {
+        true => verdict.to_owned(),
+        false => format!("{verdict} ({})", grave.join("; ")),
+    }
+}
+
+/// For people.
+pub fn verdict_name(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Boots => "boots",
+        Verdict::DoesNotBoot => "does not boot",
+        Verdict::Unknown => "unknown",
     }
 }
 

@@ -4,6 +4,7 @@
 mod access;
 mod arguments;
 mod command;
+mod conversion;
 mod definition;
 mod drill;
 mod failover;
@@ -68,6 +69,7 @@ async fn run(cli: Cli) -> Result<Exit> {
         Command::Assemble(args) => command::assemble::run(args, &access, &output).await,
         Command::Boot(args) => command::boot::run(args, &access, &output).await,
         Command::Preflight(args) => command::preflight::run(args, &access, &output).await,
+        Command::Convert(args) => command::convert::run(args, &access, &output).await,
         Command::Drill(args) => command::drill::run(args, &access, &output).await,
         Command::Serve(args) => command::serve::run(args, &access, &output).await,
         Command::Verify(args) => command::verify::run(args, &access, &output).await,

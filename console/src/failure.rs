@@ -81,6 +81,22 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// All of it in a line: what failed, why, and what to do.
+    pub fn in_a_line(&self) -> String {
+        let mut line = self.what.clone();
+        let mut cause = self.source();
+        while let Some(one) = cause {
+            line += &format!(": {one}");
+            cause = one.source();
+        }
+        if let Some(remedy) = &self.remedy {
+            line += &format!("; {remedy}");
+        }
+        line.replace('\n', "; ")
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(&self.what)

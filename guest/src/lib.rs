@@ -11,6 +11,7 @@ pub mod file_system;
 mod inspect;
 pub mod judge;
 pub mod linux;
+pub mod mend;
 #[cfg(test)]
 mod paper;
 pub mod storage;

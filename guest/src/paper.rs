@@ -9,7 +9,7 @@ use crate::{
 };
 
 #[derive(Clone, Debug)]
-enum Node {
+pub enum Node {
     File(Vec<u8>),
     Link(String),
     Unreadable,
@@ -52,6 +52,10 @@ impl TreeOnPaper {
     pub fn caseless(mut self) -> Self {
         self.caseless = true;
         self
+    }
+
+    pub fn nodes(&self) -> impl Iterator<Item = (&String, &Node)> {
+        self.nodes.iter()
     }
 
     fn find(&self, path: &str) -> Option<(&String, &Node)> {

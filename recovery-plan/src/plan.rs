@@ -49,6 +49,10 @@ pub struct Deadline {
     pub group: String,
 }
 
+fn yes() -> bool {
+    true
+}
+
 fn default_group() -> String {
     "default".into()
 }
@@ -125,6 +129,9 @@ pub struct PlannedVm {
     pub needs: Vec<String>,
     #[serde(default, deserialize_with = "parsed_or_time")]
     pub point: PointRule,
+    /// What preflight finds and can be mended is mended on the way; on where nothing is written.
+    #[serde(default = "yes")]
+    pub convert: bool,
     /// Types in the order in which they are tried: capacity is short on the day that many fail over.
     pub instance: Vec<String>,
     /// Subnets (by their names here) in the order in which they are tried.

@@ -199,6 +199,7 @@ fn settings(args: &FailoverArgs, deadline: Option<Timestamp>, over: Option<Times
         over,
         probes: !args.no_probes,
         cache: args.cache.clone(),
+        reports: args.reports.clone(),
     }
 }
 

@@ -4,6 +4,7 @@ pub mod assemble;
 pub mod boot;
 mod chosen_disks;
 pub mod commit;
+pub mod convert;
 pub mod drill;
 pub mod failover;
 pub mod key_issue;

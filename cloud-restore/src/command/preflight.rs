@@ -126,7 +126,7 @@ pub async fn run(args: PreflightArgs, access: &AccessArgs, output: &OutputArgs) 
         };
         table.row([
             target_name(judgement.target).to_owned(),
-            verdict_name(judgement.verdict).to_owned(),
+            guest::verdict_name(judgement.verdict).to_owned(),
             count(Severity::Blocks),
             count(Severity::Hinders),
             count(Severity::Note),
@@ -199,14 +199,6 @@ pub fn target_name(target: Target) -> &'static str {
         Target::Aws => "aws",
         Target::Azure => "azure",
         Target::Qemu => "qemu",
-    }
-}
-
-pub fn verdict_name(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Boots => "boots",
-        Verdict::DoesNotBoot => "does not boot",
-        Verdict::Unknown => "unknown",
     }
 }
 

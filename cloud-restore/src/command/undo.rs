@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use clap::Args;
 use console::{Exit, Failure, OutputArgs};
@@ -78,6 +80,7 @@ pub async fn run(args: UndoArgs, access: &AccessArgs, output: &OutputArgs) -> Re
         over: None,
         probes: false,
         cache: args.cache,
+        reports: PathBuf::new(),
     };
     let world = Arc::new(World::new(open, aws, run, list, settings));
     let mut recorder = Recorder::take(Runs::of(&world.open.vault), name).await?;

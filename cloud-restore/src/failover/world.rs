@@ -1,7 +1,8 @@
 //! What the steps of a run work with.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex as StdMutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Instant;
 
 use console::{Progress, show};
@@ -37,6 +38,8 @@ pub struct World {
     /// Fences are appended to it.
     pub log: Mutex<ControlLog>,
     pub settings: Settings,
+    /// Two disks of a VM may find at the same time that its overlays are not on this machine.
+    converting: StdMutex<BTreeMap<String, Arc<Mutex<()>>>>,
     /// Before it was taken from whoever had it.
     pub since: Instant,
     /// Disks that are sent, of each VM together.
@@ -53,6 +56,8 @@ pub struct Settings {
     /// Whether probes are asked; otherwise a VM serves when it runs.
     pub probes: bool,
     pub cache: CacheArgs,
+    /// The folder of reports; what is changed of guests lies there meanwhile.
+    pub reports: PathBuf,
 }
 
 impl World {
@@ -75,6 +80,7 @@ impl World {
             plan: run.plan.clone(),
             points,
             settings,
+            converting: StdMutex::default(),
             since: Instant::now(),
             bars: StdMutex::default(),
         }
@@ -128,6 +134,15 @@ impl World {
             text.push_str(part);
         }
         hex::encode(&digest(&SHA256, text.as_bytes()).as_ref()[..16])
+    }
+
+    /// To be held while a VM is converted.
+    pub fn converting(&self, vm: &str) -> Arc<Mutex<()>> {
+        let mut all = self
+            .converting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        all.entry(vm.to_owned()).or_default().clone()
     }
 
     /// The bar of a VM whose disks are sent.

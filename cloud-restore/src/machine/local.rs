@@ -94,6 +94,14 @@ impl Abilities for Local {
     }
 }
 
+/// Whether machines of this host's own architecture run at its processor's speed.
+pub fn has_kvm_here() -> bool {
+    has_kvm(match cfg!(target_arch = "aarch64") {
+        true => Architecture::Aarch64,
+        false => Architecture::X86_64,
+    })
+}
+
 /// Asked by trying: there are hosts whose /dev/kvm opens, and whose QEMU aborts at a guest's first register. Takes 0.2 s.
 fn has_kvm(architecture: Architecture) -> bool {
     let own = match architecture {

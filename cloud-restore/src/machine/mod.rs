@@ -10,7 +10,7 @@ mod qmp;
 mod running;
 
 pub use arguments::Console;
-pub use local::{Local, qemu_version};
+pub use local::{Local, has_kvm_here, qemu_version};
 pub use plan::{Choices, Machine, Network, Plan, bus_name, nic_device, plan};
 pub use qmp::Qmp;
 pub use running::{Running, how};

@@ -17,7 +17,8 @@ mod source;
 mod tests;
 
 pub use disk::{ServedDisk, Usage};
-pub use serving::{CacheArgs, Opened, Writes, flush_all, open_disks, unanswered};
+pub use overlay::{Overlay, Part};
+pub use serving::{CacheArgs, Opened, Writes, flush_all, kept, open_disks, unanswered};
 pub use source::{Chunk, ChunkSource, VaultSource};
 
 /// The unit of overlays, and of what is sealed in files: the vault's block.

@@ -135,7 +135,8 @@ pub fn unanswered(disks: &[Opened]) -> Vec<Finding> {
     disks.iter().filter_map(of).collect()
 }
 
-fn kept(
+/// What is kept of a disk in a folder; it is made if it is not there.
+pub fn kept(
     vault: &Vault,
     point: &Point,
     disk: &str,

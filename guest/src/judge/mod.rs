@@ -127,4 +127,4 @@ fn unread(facts: &Facts, findings: &mut Findings) {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

@@ -7,7 +7,7 @@ macro_rules! everywhere {
 }
 
 mod boot_cases;
-mod guests;
+pub mod guests;
 mod reach_cases;
 
 use super::{Severity::*, Target::*, *};

@@ -18,7 +18,7 @@ pub enum RunKind {
 }
 
 /// How [`steps`] derives them, and names them: a record says by which number it was begun. It changes with any of both.
-pub const DERIVATION: u32 = 1;
+pub const DERIVATION: u32 = 2;
 
 /// One step. Its name is the same whoever derives it, so that a record can be read by another program run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub enum StepKind {
     Deadline,
     /// The site's gateway may add no more recovery points of the VM.
     Fence { vm: String },
+    /// The guest is made ready for the cloud, on copies of what it changes.
+    Convert { vm: String },
     /// A disk of the recovery point, as the cloud's snapshot.
     Snapshot { vm: String, disk: String },
     /// What the cloud starts the VM from.
@@ -77,6 +79,7 @@ impl fmt::Display for StepKind {
         match self {
             StepKind::Deadline => f.write_str("deadline"),
             StepKind::Fence { vm } => write!(f, "fence {vm}"),
+            StepKind::Convert { vm } => write!(f, "convert {vm}"),
             StepKind::Snapshot { vm, disk } => write!(f, "snapshot {vm} {disk}"),
             StepKind::Image { vm } => write!(f, "image {vm}"),
             StepKind::Hook {
@@ -114,7 +117,7 @@ impl StepKind {
             | StepKind::Image { .. }
             | StepKind::Instance { .. } => true,
             StepKind::Hook { has_undo, .. } => *has_undo,
-            StepKind::Serves { .. } | StepKind::Delay { .. } => false,
+            StepKind::Convert { .. } | StepKind::Serves { .. } | StepKind::Delay { .. } => false,
         }
     }
 }
@@ -145,9 +148,15 @@ pub fn steps(plan: &Plan, kind: RunKind, disks: &BTreeMap<String, Vec<String>>) 
     let mut images = BTreeMap::new();
     for vm in order.iter().flat_map(|start| &start.vms) {
         let mut snapshots = Vec::new();
-        for disk in disks.get(&vm.name).into_iter().flatten() {
+        let disks = disks.get(&vm.name).map_or(&[][..], Vec::as_slice);
+        let mut ready = first.clone();
+        if vm.convert && !disks.is_empty() {
+            let vm = vm.name.clone();
+            ready = vec![made.add(StepKind::Convert { vm }, ready)];
+        }
+        for disk in disks {
             let (vm, disk) = (vm.name.clone(), disk.clone());
-            snapshots.push(made.add(StepKind::Snapshot { vm, disk }, first.clone()));
+            snapshots.push(made.add(StepKind::Snapshot { vm, disk }, ready.clone()));
         }
         // A VM without any disk still is started after the fences.
         snapshots.extend(&first);

@@ -17,7 +17,7 @@ use crate::failover::world::{DISK_TAG, RUN_TAG, VM_TAG, World};
 use crate::guest;
 use crate::hardware::Hardware;
 use crate::served::{Writes, open_disks};
-use guest_inspection::judge::{Severity, Target, Verdict};
+use guest_inspection::judge::Target;
 
 pub async fn set_deadline(mut context: Context) -> Result<Words, StepError> {
     let world = context.world.clone();
@@ -71,6 +71,8 @@ pub async fn register(context: Context, vm: &str) -> Result<Words, StepError> {
     let world = &context.world;
     let planned = world.vm(vm)?;
     let found = look(world, vm).await?;
+    let converted = context.made.get(&format!("convert {vm}"));
+    let converted = converted.and_then(|words| words.get("preflight"));
     let names = in_order(world, vm, &found.root)?;
     let mut volumes = Vec::with_capacity(names.len());
     for disk in &names {
@@ -96,7 +98,10 @@ pub async fn register(context: Context, vm: &str) -> Result<Words, StepError> {
         ("image".into(), image),
         ("boot_mode".into(), request.boot_mode.word().into()),
         ("root".into(), names.join(",")),
-        ("preflight".into(), found.preflight),
+        (
+            "preflight".into(),
+            converted.cloned().unwrap_or(found.preflight),
+        ),
     ]))
 }
 
@@ -118,23 +123,11 @@ async fn look(world: &World, vm: &str) -> Result<Found, StepError> {
     let disks = open_disks(&world.open.vault, point, &names, cache, &Writes::Refused).await?;
     let facts = guest::inspect(guest::machine(vm, &hardware), &disks).await?;
     let judged = guest_inspection::judge(&facts, Target::Aws);
-    let grave = judged
-        .findings
-        .iter()
-        .filter(|finding| finding.severity > Severity::Note);
-    let grave: Vec<String> = grave
-        .map(|finding| format!("{}: {}", finding.code, finding.what))
-        .collect();
-    let mut grave = grave;
+    let mut preflight = guest::told(&judged);
     if !facts.windows.is_empty() {
-        let what = "windows-licence: it runs without a licence of the cloud, which asks for one";
-        grave.push(what.into());
+        preflight +=
+            "; windows-licence: it runs without a licence of the cloud, which asks for one";
     }
-    let verdict = match judged.verdict {
-        Verdict::Boots => "boots",
-        Verdict::DoesNotBoot => "does not boot",
-        Verdict::Unknown => "unknown",
-    };
     Ok(Found {
         uefi: facts.boots_by_uefi(),
         tpm: hardware.tpm.is_some(),
@@ -143,10 +136,7 @@ async fn look(world: &World, vm: &str) -> Result<Found, StepError> {
             .map(str::to_owned)
             .or_else(|| hardware.boot_disk().map(|disk| disk.name.clone()))
             .unwrap_or_default(),
-        preflight: match grave.is_empty() {
-            true => verdict.to_owned(),
-            false => format!("{verdict} ({})", grave.join("; ")),
-        },
+        preflight,
     })
 }
 

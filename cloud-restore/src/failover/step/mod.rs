@@ -2,6 +2,7 @@
 //! again by a token that both derive, or by what was noted of it.
 
 mod cloud;
+mod convert;
 mod fence;
 mod hook;
 mod instance;
@@ -125,7 +126,7 @@ impl From<String> for StepError {
 
 impl From<Failure> for StepError {
     fn from(failure: Failure) -> Self {
-        StepError::new(failure.to_string().replace('\n', "; "))
+        StepError::new(failure.in_a_line())
     }
 }
 
@@ -137,6 +138,7 @@ pub async fn carry_out(kind: &StepKind, context: Context) -> Result<Words, StepE
     match kind {
         StepKind::Deadline => cloud::set_deadline(context).await,
         StepKind::Fence { vm } => fence::fence(context, vm).await,
+        StepKind::Convert { vm } => convert::convert(context, vm).await,
         StepKind::Snapshot { vm, disk } => snapshot::fill(context, vm, disk).await,
         StepKind::Image { vm } => cloud::register(context, vm).await,
         StepKind::Instance { vm } => instance::start(context, vm).await,
@@ -169,6 +171,7 @@ async fn settle(kind: &StepKind, context: Context) -> Result<Words, StepError> {
         StepKind::Instance { .. }
         | StepKind::Fence { .. }
         | StepKind::Deadline
+        | StepKind::Convert { .. }
         | StepKind::Serves { .. }
         | StepKind::Hook { .. }
         | StepKind::Delay { .. } => Err(StepError::new("the run was undone")),
@@ -189,6 +192,7 @@ pub async fn take_back(kind: &StepKind, context: Context) -> Result<(), StepErro
             let ran = hook::run(&context, of, *when, *number, hook::Direction::Back).await;
             ran.map(drop)
         }
-        StepKind::Serves { .. } | StepKind::Delay { .. } => Ok(()),
+        // Its overlays go with their folder.
+        StepKind::Convert { .. } | StepKind::Serves { .. } | StepKind::Delay { .. } => Ok(()),
     }
 }

@@ -9,11 +9,11 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use vault_store::read::DiskImage;
 
+use super::convert::{CONVERSION, source};
 use super::{Context, StepError, Words, write_down};
 use crate::failover::blocks::VaultBlocks;
 use crate::failover::world::DISK_TAG;
 use crate::failure::attempting;
-use crate::served::VaultSource;
 
 /// How much is sent twice after a kill: of 500 MiB/s, 7 GiB.
 const NOTED_EVERY: Duration = Duration::from_secs(15);
@@ -31,8 +31,19 @@ pub async fn fill(mut context: Context, vm: &str, disk: &str) -> Result<Words, S
     let image = DiskImage::open(&world.open.vault, point, disk)
         .await
         .map_err(attempting(format!("cannot open {shown}")))?;
-    let blocks = Arc::new(VaultBlocks::new(VaultSource(image)));
-    let mut generation = generation(&context);
+    let source = source(&context, vm, disk, image).await?;
+    let conversion = source.conversion;
+    let blocks = Arc::new(VaultBlocks::new(source.disk));
+    let mut attempt = Attempt::of(&context);
+    // Blocks of two conversions do not make one file system.
+    if attempt.conversion != conversion {
+        attempt = Attempt {
+            generation: attempt.generation + u32::from(!context.notes.is_empty()),
+            conversion,
+        };
+        context.notes = attempt.words();
+        write_down(&context.noting, context.step, context.notes.clone()).await?;
+    }
     let mut resumed = Mark::from_words(&context.notes);
     let bar = world.bar(vm);
     let mark = loop {
@@ -46,17 +57,17 @@ pub async fn fill(mut context: Context, vm: &str, disk: &str) -> Result<Words, S
         let mark = match resumed.take() {
             Some(mark) => mark,
             None => {
-                let request = request(&context, vm, disk, &shown, generation)?;
+                let request = request(&context, vm, disk, &shown, attempt.generation)?;
                 world.aws.start_snapshot(&request).await?
             }
         };
-        note_mark(&mut context, &mark, generation).await?;
+        note_mark(&mut context, &mark, &attempt).await?;
         let begun_at = mark.next;
         let (marks, seen) = watch::channel(mark);
         let filling = world
             .aws
             .fill_snapshot(blocks.clone(), &marks, |bytes| bar.add(bytes));
-        let noting = note_now_and_then(&context, seen, generation);
+        let noting = note_now_and_then(&context, seen, &attempt);
         let filled = tokio::select! {
             filled = filling => filled,
             failed = noting => return Err(failed),
@@ -65,7 +76,7 @@ pub async fn fill(mut context: Context, vm: &str, disk: &str) -> Result<Words, S
         match filled {
             Ok(()) => {
                 // So that nobody sends blocks to a snapshot that was completed.
-                note_mark(&mut context, &mark, generation).await?;
+                note_mark(&mut context, &mark, &attempt).await?;
                 let sum = complete(&context, &mark).await?;
                 context.note([(COMPLETE, sum.to_owned())]).await?;
                 break mark;
@@ -74,11 +85,7 @@ pub async fn fill(mut context: Context, vm: &str, disk: &str) -> Result<Words, S
             Err(FillError::Cloud(error))
                 if is_resumed && is_gone(&error) && mark.next == begun_at =>
             {
-                generation += 1;
-                context.notes.clear();
-                context
-                    .note([("generation", generation.to_string())])
-                    .await?;
+                attempt.again(&mut context).await?;
             }
             Err(error) => return Err(error.into()),
         }
@@ -87,19 +94,18 @@ pub async fn fill(mut context: Context, vm: &str, disk: &str) -> Result<Words, S
     if let Err(error) = world.aws.wait_for_snapshots(snapshot, COMPLETED).await {
         // Only where this one never will be: the next attempt makes another.
         if error.code == SNAPSHOT_FAILED || error.kind == Kind::NotFound {
-            context.notes.clear();
-            context
-                .note([("generation", (generation + 1).to_string())])
-                .await?;
+            attempt.again(&mut context).await?;
         }
         return Err(error.into());
     }
     let sum = context.notes.get(COMPLETE).cloned().unwrap_or_default();
-    Ok(Words::from([
+    let mut made = attempt.words();
+    made.extend([
         ("snapshot".to_owned(), mark.snapshot.clone()),
         ("blocks".to_owned(), mark.put.to_string()),
         ("checksum".to_owned(), sum),
-    ]))
+    ]);
+    Ok(made)
 }
 
 /// Finds out which snapshot was begun.
@@ -108,16 +114,44 @@ pub async fn settle(context: Context, vm: &str, disk: &str) -> Result<Words, Ste
         Some(mark) => mark.snapshot,
         None => {
             let shown = format!("disk {disk} of {}", context.world.shown(vm));
-            let request = request(&context, vm, disk, &shown, generation(&context))?;
+            let request = request(&context, vm, disk, &shown, Attempt::of(&context).generation)?;
             context.world.aws.start_snapshot(&request).await?.snapshot
         }
     };
     Ok(Words::from([("snapshot".to_owned(), snapshot)]))
 }
 
-fn generation(context: &Context) -> u32 {
-    let noted = context.notes.get("generation");
-    noted.and_then(|word| word.parse().ok()).unwrap_or(0)
+/// What a snapshot is made of, and the how manieth it is: each has a token of its own.
+struct Attempt {
+    generation: u32,
+    conversion: Option<String>,
+}
+
+impl Attempt {
+    fn of(context: &Context) -> Self {
+        let noted = context.notes.get("generation");
+        Attempt {
+            generation: noted.and_then(|word| word.parse().ok()).unwrap_or(0),
+            conversion: context.notes.get(CONVERSION).cloned(),
+        }
+    }
+
+    fn words(&self) -> Words {
+        let mut words = Words::from([("generation".to_owned(), self.generation.to_string())]);
+        words.extend(
+            self.conversion
+                .clone()
+                .map(|id| (CONVERSION.to_owned(), id)),
+        );
+        words
+    }
+
+    /// Another snapshot from the beginning.
+    async fn again(&mut self, context: &mut Context) -> Result<(), StepError> {
+        self.generation += 1;
+        context.notes = self.words();
+        write_down(&context.noting, context.step, context.notes.clone()).await
+    }
 }
 
 fn is_gone(error: &CloudError) -> bool {
@@ -170,14 +204,14 @@ async fn complete(context: &Context, mark: &Mark) -> Result<&'static str, FillEr
     }
 }
 
-async fn note_mark(context: &mut Context, mark: &Mark, generation: u32) -> Result<(), StepError> {
-    context.notes = words(mark, generation);
+async fn note_mark(context: &mut Context, mark: &Mark, attempt: &Attempt) -> Result<(), StepError> {
+    context.notes = words(mark, attempt);
     write_down(&context.noting, context.step, context.notes.clone()).await
 }
 
-fn words(mark: &Mark, generation: u32) -> Words {
+fn words(mark: &Mark, attempt: &Attempt) -> Words {
     let mut words = mark.to_words();
-    words.insert("generation".into(), generation.to_string());
+    words.extend(attempt.words());
     words
 }
 
@@ -185,7 +219,7 @@ fn words(mark: &Mark, generation: u32) -> Words {
 async fn note_now_and_then(
     context: &Context,
     mut seen: watch::Receiver<Mark>,
-    generation: u32,
+    attempt: &Attempt,
 ) -> StepError {
     let mut ticks = interval(NOTED_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -196,9 +230,7 @@ async fn note_now_and_then(
             continue;
         }
         let mark = seen.borrow_and_update().clone();
-        if let Err(error) =
-            write_down(&context.noting, context.step, words(&mark, generation)).await
-        {
+        if let Err(error) = write_down(&context.noting, context.step, words(&mark, attempt)).await {
             return error;
         }
     }

@@ -1,0 +1,104 @@
+//! Runs a script within a guest that does not run: libguestfs mounts its file systems in a small virtual machine of its own,
+//! so that a hostile file system meets that machine's kernel and not this one's, and no right of root is needed.
+
+use std::io;
+use std::time::Duration;
+
+use console::{Failure, OrFailure};
+use guest_inspection::facts::Facts;
+use tokio::process::Command;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use virtual_disk::nbd::NbdAddress;
+use virtual_disk::nbd::server::{NamedExport, NbdListener, NbdServer};
+
+use crate::machine;
+use crate::program;
+use crate::served::Opened;
+
+const PROGRAM: &str = "guestfish";
+/// A kernel's initial file system takes a minute or two where the appliance is emulated; a guest may have several kernels.
+const LIMIT: Duration = Duration::from_secs(3600);
+
+/// Each takes 1.3 GB of memory, and a processor.
+static AT_ONCE: Semaphore = Semaphore::const_new(2);
+
+/// The guest's programs run on this machine's kind of processor.
+pub fn fits(facts: &Facts) -> Result<(), Failure> {
+    let own = std::env::consts::ARCH;
+    match facts.architecture() {
+        Some(guest) if guest != own && !(guest == "i686" && own == "x86_64") => {
+            let failure = Failure::failed(format!(
+                "a guest for {guest} cannot be converted on a machine with {own}"
+            ));
+            Err(failure.remedy(format!("run this on a machine with {guest}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Runs it by the guest's `/bin/sh` as root, with the guest's root as its own; what it said.
+pub async fn run(disks: &[Opened], script: &str) -> Result<String, Failure> {
+    let failed = || Failure::failed("cannot make a place for the appliance");
+    let _turn = AT_ONCE.acquire().await;
+    let folder = tempfile::Builder::new()
+        .prefix("sparesite-")
+        .tempdir()
+        .or_failure(failed)?;
+    let socket = folder.path().join("nbd");
+    let listener = NbdListener::bind(&NbdAddress::Unix(socket.clone()))
+        .await
+        .map_err(|error| Failure::failed(error.to_string()))?;
+    let export = |opened: &Opened| NamedExport {
+        name: opened.name.clone(),
+        description: String::new(),
+        export: opened.disk.clone(),
+    };
+    let server = NbdServer::new(disks.iter().map(export).collect(), None);
+    let server = tokio::spawn(async move { server.serve(&listener).await });
+    let mut command = Command::new(PROGRAM);
+    command.args(["--rw", "--no-progress-bars"]);
+    for opened in disks {
+        let uri = format!("nbd:///{}?socket={}", opened.name, socket.display());
+        command.args(["--format=raw", "-a", &uri]);
+    }
+    // Inspects, and mounts what the guest's own fstab says.
+    command.args(["-i", "sh", script]);
+    command.env("LIBGUESTFS_BACKEND", "direct");
+    if !machine::has_kvm_here() {
+        command.env("LIBGUESTFS_BACKEND_SETTINGS", "force_tcg");
+    }
+    let ran = timeout(LIMIT, program::run(&mut command)).await;
+    server.abort();
+    let (status, said) = match ran {
+        Err(_) => {
+            return Err(Failure::failed(format!(
+                "the appliance was not done within {} minutes",
+                LIMIT.as_secs() / 60
+            )));
+        }
+        Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
+            let failure = Failure::failed(format!(
+                "there is no {PROGRAM} here, which conversion needs"
+            ));
+            return Err(failure.remedy("install it (Debian, Ubuntu: apt install libguestfs-tools linux-image-amd64; RHEL, Amazon Linux: dnf install guestfs-tools), or mend the guest on site"));
+        }
+        Ok(Err(error)) => {
+            return Err(Failure::failed(format!("cannot start {PROGRAM}")).because(error));
+        }
+        Ok(Ok(ran)) => ran,
+    };
+    match status.success() {
+        true => Ok(said),
+        false => {
+            tracing::debug!("{PROGRAM} said:\n{said}");
+            let why = said
+                .lines()
+                .find(|line| line.contains("error"))
+                .or(said.lines().last());
+            let why = console::show::printable(why.unwrap_or_default().trim()).into_owned();
+            let failure = Failure::failed(format!("{PROGRAM} ended with {}", machine::how(status)));
+            Err(failure.because(why).remedy("`libguestfs-test-tool` tells whether the appliance works here; RUST_LOG=debug shows all that it said"))
+        }
+    }
+}

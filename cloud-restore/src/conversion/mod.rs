@@ -1,0 +1,254 @@
+//! Conversion: what keeps a guest from starting at a target is mended on a copy-on-write overlay of its disks, never in the
+//! vault. What to change is decided in [`guest_inspection::mend`]; the guest's own tools do it, in an appliance.
+
+mod appliance;
+mod patched;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use console::{Failure, OrFailure};
+use guest_inspection::facts::Facts;
+use guest_inspection::judge::{Judgement, Target, Verdict};
+use guest_inspection::mend::{self, Conversion, Outcome, Told};
+use serde::{Deserialize, Serialize};
+use vault_store::read::{Point, Vault};
+
+use crate::guest;
+use crate::hardware::Hardware;
+use crate::point_view;
+use crate::served::{CacheArgs, Opened, Writes, flush_all, open_disks};
+
+pub use patched::Patched;
+
+/// Beside the overlays: they are whole.
+const FILE: &str = "converted.json";
+
+/// What was done to the disks of a recovery point.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Converted {
+    /// Of these overlays: others of the same point differ in times and order.
+    pub id: String,
+    /// `db@17 (EPOCH-17)`
+    pub point: String,
+    /// Those that were changed. Empty: the guest needed nothing, or nothing could be done.
+    pub disks: Vec<String>,
+    pub mended: Vec<Told>,
+    pub left: Vec<Told>,
+    /// What preflight says before and after.
+    pub before: String,
+    pub after: String,
+}
+
+impl Converted {
+    /// A change in a line, for people.
+    pub fn changes(&self) -> Vec<String> {
+        self.mended.iter().map(|told| told.words.clone()).collect()
+    }
+
+    pub fn left(&self) -> Vec<String> {
+        let line = |told: &Told| format!("{}: {}", told.code, told.words);
+        self.left.iter().map(line).collect()
+    }
+}
+
+/// What a conversion works on.
+pub struct Work<'a> {
+    pub vault: &'a Vault,
+    pub point: &'a Point,
+    pub target: Target,
+    pub cache: &'a CacheArgs,
+    /// Of the overlays, for this point and target alone.
+    pub folder: &'a Path,
+}
+
+impl Work<'_> {
+    /// Converts, or finds what was converted before. Where nothing could be done and the guest may start all the same, that
+    /// is told in [`Converted::left`]; where it will not, it is an error.
+    pub async fn convert(&self) -> Result<Converted, Failure> {
+        let hardware = Hardware::of(&self.point.manifest);
+        let vm = &self.point.manifest.facts.vm;
+        let name = point_view::name(&self.point.manifest.facts);
+        if let Some(found) = self.found()? {
+            return Ok(found);
+        }
+        let facts = self.inspect(vm, &hardware, &Writes::Refused).await?.1;
+        let before = guest_inspection::judge(&facts, self.target);
+        let mut converted = Converted {
+            id: nonce()?,
+            point: self.point.manifest.facts.point.to_string(),
+            disks: Vec::new(),
+            mended: Vec::new(),
+            left: Vec::new(),
+            before: guest::told(&before),
+            after: guest::told(&before),
+        };
+        let Some(conversion) = mend::conversion(&facts, self.target) else {
+            return Ok(converted);
+        };
+        match self.change(&name, &hardware, &facts, &conversion).await {
+            Ok((disks, outcome, after)) => {
+                converted.disks = disks;
+                converted.mended = outcome.mended;
+                converted.left = outcome.left;
+                converted.after = guest::told(&after);
+            }
+            Err(Refused::Failed(failure)) => return Err(failure),
+            Err(Refused::Impossible(failure)) => {
+                if before.verdict == Verdict::DoesNotBoot {
+                    return Err(failure);
+                }
+                let words = failure.in_a_line();
+                let code = "conversion".to_owned();
+                converted.left.push(Told { code, words });
+            }
+        }
+        if !converted.disks.is_empty() {
+            self.keep(&converted)?;
+        }
+        Ok(converted)
+    }
+
+    /// What was converted before into this folder.
+    fn found(&self) -> Result<Option<Converted>, Failure> {
+        let text = match fs::read(self.folder.join(FILE)) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(self.unusable().because(error)),
+        };
+        let found: Option<Converted> = serde_json::from_slice(&text).ok();
+        let same = |own: &Converted| own.point == self.point.manifest.facts.point.to_string();
+        match found.filter(same) {
+            Some(found) => Ok(Some(found)),
+            None => Err(self
+                .unusable()
+                .because("it holds overlays of another recovery point, or of another program")),
+        }
+    }
+
+    fn unusable(&self) -> Failure {
+        let folder = self.folder.display();
+        Failure::failed(format!("cannot use {folder} for what is converted"))
+            .remedy("name another folder, or move it away")
+    }
+
+    /// Looks at the guest's disks as they are with what was written over them.
+    async fn inspect(
+        &self,
+        vm: &str,
+        hardware: &Hardware,
+        writes: &Writes,
+    ) -> Result<(Vec<Opened>, Facts), Failure> {
+        let kept = hardware.disks.iter().filter(|disk| !disk.excluded);
+        let names: Vec<&str> = kept.map(|disk| disk.name.as_str()).collect();
+        let disks = open_disks(self.vault, self.point, &names, self.cache, writes).await?;
+        let facts = guest::inspect(guest::machine(vm, hardware), &disks).await?;
+        Ok((disks, facts))
+    }
+
+    async fn change(
+        &self,
+        name: &str,
+        hardware: &Hardware,
+        facts: &Facts,
+        conversion: &Conversion,
+    ) -> Result<(Vec<String>, Outcome, Judgement), Refused> {
+        let script = mend::script(conversion).ok_or_else(|| {
+            let system = facts
+                .system()
+                .map_or("this guest".into(), |linux| linux.name());
+            let failure = Failure::failed(format!("{name}: there is no conversion for {system}"));
+            Refused::Impossible(
+                failure.remedy("mend it on site: `sparesite-restore preflight` tells how"),
+            )
+        })?;
+        appliance::fits(facts).map_err(Refused::Impossible)?;
+        // What an earlier attempt left is of no use.
+        match fs::remove_dir_all(self.folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(self.unusable().because(error).into());
+            }
+            _ => {}
+        }
+        let writes = Writes::Kept(self.folder.to_owned());
+        let (disks, _) = self.inspect(name, hardware, &writes).await?;
+        console::tell(&format!(
+            "{name} is converted: the guest's own tools run in an appliance, for some minutes"
+        ));
+        let said = appliance::run(&disks, &script)
+            .await
+            .map_err(Refused::Impossible)?;
+        flush_all(&disks).await?;
+        let outcome = mend::read(&said);
+        if !outcome.whole {
+            tracing::debug!("the conversion of {name} said:\n{said}");
+            let last = said
+                .lines()
+                .map(str::trim)
+                .rfind(|line| !line.is_empty())
+                .unwrap_or_default();
+            let failure = Failure::failed(format!("the conversion of {name} ended early"));
+            let last = console::show::printable(last).into_owned();
+            return Err(Refused::Impossible(
+                failure
+                    .because(last)
+                    .remedy("RUST_LOG=debug shows all that it said"),
+            ));
+        }
+        let written = |opened: &&Opened| opened.disk.usage().written_bytes > 0;
+        let changed = disks
+            .iter()
+            .filter(written)
+            .map(|opened| opened.name.clone())
+            .collect();
+        // Each overlay can be open once.
+        drop(disks);
+        let facts = self.inspect(name, hardware, &writes).await?.1;
+        Ok((
+            changed,
+            outcome,
+            guest_inspection::judge(&facts, self.target),
+        ))
+    }
+
+    /// From now on the overlays count.
+    fn keep(&self, converted: &Converted) -> Result<(), Failure> {
+        let write = || -> io::Result<()> {
+            let mut file = tempfile::NamedTempFile::new_in(self.folder)?;
+            serde_json::to_writer_pretty(&mut file, converted)?;
+            file.as_file().sync_all()?;
+            file.persist(self.folder.join(FILE))?;
+            Ok(())
+        };
+        write().or_failure(|| self.unusable())
+    }
+}
+
+/// Why nothing was converted.
+enum Refused {
+    /// Vault or machine: to be tried again.
+    Failed(Failure),
+    /// Another attempt ends the same way.
+    Impossible(Failure),
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Self {
+        Refused::Failed(failure)
+    }
+}
+
+/// 64 random bits.
+fn nonce() -> Result<String, Failure> {
+    let made: ring::rand::Random<[u8; 8]> = ring::rand::generate(&ring::rand::SystemRandom::new())
+        .map_err(|_| Failure::failed("the system gives no random numbers"))?;
+    Ok(hex::encode(&made.expose()))
+}
+
+/// Where the overlays of a run's VM lie, below its reports.
+pub fn folder_of(reports: &Path, run: &str, vm: &str) -> PathBuf {
+    reports
+        .join(format!("run-{run}"))
+        .join(format!("convert-{vm}"))
+}

@@ -1,0 +1,200 @@
+//! What is changed in a guest so that it starts and is reached at a target: facts → changes → a script that is run within
+//! the guest, while it does not run. Pure: who runs it, and on which copy of the disks, is another's.
+//!
+//! One module for each family of distributions, `debian.sh`, `redhat.sh`, `suse.sh`, over `common.sh`.
+
+mod script;
+#[cfg(test)]
+mod tests;
+
+use serde::Serialize;
+
+use crate::{
+    facts::Facts,
+    judge::{Severity, Target, judge},
+    linux::{LinuxFacts, device_name::DeviceName, fstab::FstabEntry, release::Family},
+    storage::{Content, Volume},
+};
+
+pub use script::{Outcome, Told, read, script};
+
+/// One change, by what preflight found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    /// The initial file systems of all kernels are made anew, with these drivers.
+    Initramfs {
+        drivers: Vec<&'static str>,
+    },
+    /// /etc/fstab names a volume by what this machine calls it.
+    FstabUuid {
+        device: String,
+        point: String,
+        uuid: String,
+    },
+    /// /etc/fstab makes boot wait for what is not there.
+    FstabNofail {
+        device: String,
+        point: String,
+    },
+    /// The boot loader names the root by what this machine calls it.
+    RootUuid {
+        device: String,
+        uuid: String,
+    },
+    /// The network is bound to an address, a card or a name of the site.
+    Network {
+        managers: Vec<&'static str>,
+        /// Files that are set aside.
+        files: Vec<String>,
+    },
+    SerialConsole,
+    SerialLogin,
+    /// The loader is put where firmware without a memory finds it.
+    EfiFallback {
+        architecture: &'static str,
+    },
+}
+
+/// What is changed in a guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Conversion {
+    pub family: Family,
+    pub changes: Vec<Change>,
+}
+
+/// Drivers that the initial file system should have at a target.
+fn early(target: Target) -> &'static [&'static str] {
+    match target {
+        Target::Aws => &["nvme", "ena"],
+        Target::Azure => &["hv_vmbus", "hv_storvsc", "hv_netvsc", "sd_mod"],
+        Target::Qemu => &[
+            "virtio_pci",
+            "virtio_blk",
+            "virtio_scsi",
+            "virtio_net",
+            "sd_mod",
+        ],
+    }
+}
+
+/// What can be mended of what keeps the guest from starting or being reached at the target; none for what is not Linux, and
+/// where nothing has to be.
+pub fn conversion(facts: &Facts, target: Target) -> Option<Conversion> {
+    let linux = facts.system().filter(|linux| linux.root.is_some())?;
+    let found = judge(facts, target).findings;
+    let has = |code: &str| found.iter().any(|finding| finding.code == code);
+    let grave = |code: &str| {
+        let of = |finding: &&crate::judge::Finding| finding.code == code;
+        found
+            .iter()
+            .filter(of)
+            .any(|finding| finding.severity > Severity::Note)
+    };
+    let mut changes = Vec::new();
+    if grave("root-by-device-name") {
+        changes.extend(root(facts, linux));
+    }
+    if has("fstab-device-name") || has("fstab-missing-device") {
+        let waited = |entry: &&FstabEntry| entry.is_on_disk() && !entry.is_optional();
+        let entries = linux.fstab.iter().filter(waited);
+        changes.extend(entries.filter_map(|entry| fstab(facts, linux, entry)));
+    }
+    if [
+        "network-static",
+        "network-mac-bound",
+        "network-interface-name",
+    ]
+    .into_iter()
+    .any(grave)
+    {
+        changes.push(network(linux));
+    }
+    if has("console-missing") {
+        changes.push(Change::SerialConsole);
+    }
+    if linux.console.masked {
+        changes.push(Change::SerialLogin);
+    }
+    if has("efi-fallback-missing") {
+        let architecture = match facts.architecture() {
+            Some("aarch64") => "aa64",
+            Some("i686") => "ia32",
+            _ => "x64",
+        };
+        changes.push(Change::EfiFallback { architecture });
+    }
+    // Last, since what makes them reads fstab.
+    if has("initramfs-lacks-driver") || has("initramfs-missing") {
+        let there = |name: &&&str| linux.drivers.of(name).module;
+        let drivers = early(target).iter().filter(there).copied().collect();
+        changes.push(Change::Initramfs { drivers });
+    }
+    (!changes.is_empty()).then_some(Conversion {
+        family: linux.family,
+        changes,
+    })
+}
+
+fn root(facts: &Facts, linux: &LinuxFacts) -> Option<Change> {
+    let entry = linux.boot.default_entry.as_ref()?;
+    let device = entry.root.as_ref()?.to_string();
+    // Where the root was found, whatever the name leads to here.
+    let uuid = facts.volume(linux.root.as_deref()?)?.uuid.clone()?;
+    Some(Change::RootUuid { device, uuid })
+}
+
+fn fstab(facts: &Facts, linux: &LinuxFacts, entry: &FstabEntry) -> Option<Change> {
+    let device = entry.device.to_string();
+    let point = entry.point.clone();
+    let by_name = matches!(
+        entry.device,
+        DeviceName::Kernel(_) | DeviceName::Hardware(_)
+    );
+    let found = match entry.point == "/" {
+        true => linux.root.as_deref().and_then(|root| facts.volume(root)),
+        // The order of disks tells which one a name means, and may be wrong: at least it has to hold what is mounted.
+        false => entry
+            .device
+            .find(&facts.storage)
+            .filter(|volume| holds(volume, entry)),
+    };
+    match found.and_then(|volume| volume.uuid.clone()) {
+        Some(uuid) if by_name => Some(Change::FstabUuid {
+            device,
+            point,
+            uuid,
+        }),
+        Some(_) => None,
+        None if entry.point == "/" => None,
+        None if by_name
+            || entry.device.can_be_sought() && entry.device.find(&facts.storage).is_none() =>
+        {
+            Some(Change::FstabNofail { device, point })
+        }
+        None => None,
+    }
+}
+
+/// Whether a volume is of the kind that a line of fstab says.
+fn holds(volume: &Volume, entry: &FstabEntry) -> bool {
+    match entry.kind.as_str() {
+        "auto" => true,
+        "swap" => volume.content == Content::Swap,
+        "xfs" => volume.content == Content::Xfs,
+        "btrfs" => volume.content == Content::Btrfs,
+        "vfat" | "msdos" => volume.content == Content::Fat,
+        "ntfs" | "ntfs3" | "ntfs-3g" => volume.content == Content::Ntfs,
+        kind => kind.starts_with("ext") && volume.content == Content::Ext,
+    }
+}
+
+fn network(linux: &LinuxFacts) -> Change {
+    let network = &linux.network;
+    let sources = network.interfaces.iter().map(|one| &one.source);
+    let mut files: Vec<String> = sources.chain(&network.mac_rules).cloned().collect();
+    files.sort();
+    files.dedup();
+    let managers = network.managers.clone();
+    Change::Network { managers, files }
+}
