@@ -18,6 +18,7 @@ use vault_store::read::{PointList, PointSelector, Runs};
 use super::plan_file::{self, PlanSource};
 use super::run_view::{self, RunJson};
 use crate::access::{AccessArgs, OpenVault};
+use crate::conversion;
 use crate::failover::choice::{elsewhere, skip, unfinished};
 use crate::failover::ending::{cloud_failure, take_away};
 use crate::failover::recorder::Recorder;
@@ -343,7 +344,9 @@ async fn carry_on(
     let id = recorder.run.id.clone();
     let mut view = RunJson::of(&recorder.run, Some(&written));
     let clear = ended.failed.is_empty() && ended.interrupted.is_none();
-    if !clear {
+    if clear {
+        conversion::forget(&args.reports, &id);
+    } else {
         // Who looks for what works should not have to look for where.
         for vm in &view.vms {
             let address = vm.address.as_deref().unwrap_or("no address yet");

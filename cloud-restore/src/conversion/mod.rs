@@ -248,7 +248,19 @@ fn nonce() -> Result<String, Failure> {
 
 /// Where the overlays of a run's VM lie, below its reports.
 pub fn folder_of(reports: &Path, run: &str, vm: &str) -> PathBuf {
-    reports
-        .join(format!("run-{run}"))
-        .join(format!("convert-{vm}"))
+    folder_of_run(reports, run).join(format!("convert-{vm}"))
+}
+
+fn folder_of_run(reports: &Path, run: &str) -> PathBuf {
+    reports.join(format!("run-{run}"))
+}
+
+/// Removes the overlays of a run whose disks are all sent.
+pub fn forget(reports: &Path, run: &str) {
+    let folder = folder_of_run(reports, run);
+    if let Err(error) = fs::remove_dir_all(&folder)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, "cannot remove {}, which is no longer needed", folder.display());
+    }
 }

@@ -61,6 +61,10 @@ pub struct VmReport {
     pub image: Option<String>,
     pub boot_mode: Option<String>,
     pub preflight: Option<String>,
+    /// What was changed of the guest so that it starts there.
+    pub changed: Vec<String>,
+    /// What should have been, and was not.
+    pub left: Vec<String>,
     /// From the beginning of the run.
     pub serves_after_seconds: Option<u64>,
     pub probes: Vec<String>,
@@ -106,10 +110,19 @@ fn vm_report(run: &Run, vm: &str) -> VmReport {
     };
     let instance = of_kind(&|kind| matches!(kind, StepKind::Instance { vm: of } if of == vm));
     let image = of_kind(&|kind| matches!(kind, StepKind::Image { vm: of } if of == vm));
+    let convert = of_kind(&|kind| matches!(kind, StepKind::Convert { vm: of } if of == vm));
     let serves = of_kind(&|kind| matches!(kind, StepKind::Serves { vm: of } if of == vm));
     let word = |of: &Option<(&StepState, _, Times)>, name: &str| match of {
         Some((StepState::Done(made), _, _)) => made.get(name).cloned(),
         _ => None,
+    };
+    let lines = |name: &str| -> Vec<String> {
+        let lines = word(&convert, name);
+        lines
+            .iter()
+            .flat_map(|word| word.lines())
+            .map(str::to_owned)
+            .collect()
     };
     let own = run
         .steps
@@ -165,6 +178,8 @@ fn vm_report(run: &Run, vm: &str) -> VmReport {
         image: word(&image, "image"),
         boot_mode: word(&image, "boot_mode"),
         preflight: word(&image, "preflight"),
+        changed: lines("changed"),
+        left: lines("left"),
         serves_after_seconds: served.map(|at| seconds(run.begun_at, at)),
         probes,
     }
@@ -172,7 +187,8 @@ fn vm_report(run: &Run, vm: &str) -> VmReport {
 
 fn is_of(kind: &StepKind, vm: &str) -> bool {
     match kind {
-        StepKind::Snapshot { vm: of, .. }
+        StepKind::Convert { vm: of }
+        | StepKind::Snapshot { vm: of, .. }
         | StepKind::Image { vm: of }
         | StepKind::Instance { vm: of }
         | StepKind::Serves { vm: of } => of == vm,
@@ -279,6 +295,10 @@ pub const NO_DEADLINE: &str =
 fn findings(report: &RunReport, kind: RunKind) -> Vec<Finding> {
     let mut found = Vec::new();
     for vm in &report.vms {
+        found.extend(vm.left.iter().map(|what| {
+            let remedy = "mend it in the running instance, or on site before the next time: `sparesite-restore preflight` tells how";
+            Finding::new(show::printable(what), &vm.vm, "the conversion could not change it", remedy)
+        }));
         let preflight = vm.preflight.iter().filter(|told| *told != "boots");
         found.extend(preflight.map(|told| {
             let remedy = "look at its console in the cloud; `sparesite-restore preflight` tells how to mend the guest on site";

@@ -136,6 +136,8 @@ fn vms(page: &mut Markup, report: &RunReport) {
                 .filter(|told| *told != "boots")
                 .map(|told| format!("preflight: {told}")),
         );
+        more.extend(vm.changed.iter().map(|what| format!("changed: {what}")));
+        more.extend(vm.left.iter().map(|what| format!("not changed: {what}")));
         if !more.is_empty() {
             page.element("h3", &[], &vm.vm);
             page.open("ul", &[]).raw("\n");
