@@ -77,7 +77,7 @@ Maintainer: The Sparesite authors <sparesite@sparesite.invalid>
 Installed-Size: $(du -sk --exclude=DEBIAN "$tree" | cut -f1)
 Depends: libc6 (>= 2.34), libgcc-s1, ca-certificates
 Recommends: openssh-client, qemu-utils
-Suggests: qemu-system-x86, ovmf
+Suggests: qemu-system-x86, ovmf, guestfish
 Section: admin
 Priority: optional
 Description: keeps the disks of VMs, encrypted, in object storage, and brings them back

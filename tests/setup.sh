@@ -158,7 +158,21 @@ test_guest() {
     packages "${guest_builders[@]}" /usr/lib/grub/x86_64-efi/moddep.lst=grub-efi-amd64-bin mformat=mtools \
         mkfs.xfs=xfsprogs /usr/share/OVMF/OVMF_CODE_4M.fd=ovmf ip=iproute2
     qemu_system
+    appliance
     python_environment
+}
+
+# libguestfs, and a kernel for the machine that it starts.
+appliance() {
+    local -a missing=()
+    command -v guestfish >/dev/null || missing+=(guestfish)
+    compgen -G '/boot/vmlinuz-*' >/dev/null || missing+=(linux-image-cloud-amd64)
+    [[ ${#missing[@]} -eq 0 ]] && return
+    if from_backports; then
+        install_backports "${missing[@]}"
+    else
+        packages "${missing[@]/#/no-such-file=}"
+    fi
 }
 
 # optional WHAT COMMAND…: where the command fails, what needs WHAT may be left out.

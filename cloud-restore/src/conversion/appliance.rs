@@ -94,7 +94,10 @@ pub async fn run(disks: &[Opened], script: &str) -> Result<String, Failure> {
             tracing::debug!("{PROGRAM} said:\n{said}");
             let why = said
                 .lines()
-                .find(|line| line.contains("error"))
+                .find(|line| {
+                    line.starts_with("libguestfs: error")
+                        || line.starts_with(&format!("{PROGRAM}: "))
+                })
                 .or(said.lines().last());
             let why = console::show::printable(why.unwrap_or_default().trim()).into_owned();
             let failure = Failure::failed(format!("{PROGRAM} ended with {}", machine::how(status)));

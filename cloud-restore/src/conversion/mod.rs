@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use console::{Failure, OrFailure};
 use guest_inspection::facts::Facts;
-use guest_inspection::judge::{Judgement, Target, Verdict};
+use guest_inspection::judge::{Judgement, Target};
 use guest_inspection::mend::{self, Conversion, Outcome, Told};
 use serde::{Deserialize, Serialize};
 use vault_store::read::{Point, Vault};
@@ -64,8 +64,8 @@ pub struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Converts, or finds what was converted before. Where nothing could be done and the guest may start all the same, that
-    /// is told in [`Converted::left`]; where it will not, it is an error.
+    /// Converts, or finds what was converted before. Where it cannot be done, that is told in
+    /// [`Converted::left`]; it is an error where the guest would have started by it, and only by it.
     pub async fn convert(&self) -> Result<Converted, Failure> {
         let hardware = Hardware::of(&self.point.manifest);
         let vm = &self.point.manifest.facts.vm;
@@ -96,7 +96,7 @@ impl Work<'_> {
             }
             Err(Refused::Failed(failure)) => return Err(failure),
             Err(Refused::Impossible(failure)) => {
-                if before.verdict == Verdict::DoesNotBoot {
+                if conversion.decides {
                     return Err(failure);
                 }
                 let words = failure.in_a_line();

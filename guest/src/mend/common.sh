@@ -1,3 +1,4 @@
+# shellcheck shell=sh disable=SC2016 # awk reads what is quoted
 # Runs as root within the guest that is mended, while it does not run. What each function changes is kept first, so that
 # undo.sh can put it back on the way home. R is empty; a test sets it to a tree.
 set -u

@@ -61,7 +61,19 @@ pub enum Change {
 pub struct Conversion {
     pub family: Family,
     pub changes: Vec<Change>,
+    /// Nothing else keeps the guest from starting.
+    pub decides: bool,
 }
+
+/// Findings by which a guest does not start, and that a change mends.
+const MENDED: [&str; 6] = [
+    "initramfs-lacks-driver",
+    "initramfs-missing",
+    "root-by-device-name",
+    "fstab-device-name",
+    "fstab-missing-device",
+    "efi-fallback-missing",
+];
 
 /// Drivers that the initial file system should have at a target.
 fn early(target: Target) -> &'static [&'static str] {
@@ -91,6 +103,10 @@ pub fn conversion(facts: &Facts, target: Target) -> Option<Conversion> {
             .filter(of)
             .any(|finding| finding.severity > Severity::Note)
     };
+    let blocking = found
+        .iter()
+        .filter(|finding| finding.severity == Severity::Blocks);
+    let blocks: Vec<&str> = blocking.map(|finding| finding.code).collect();
     let mut changes = Vec::new();
     if grave("root-by-device-name") {
         changes.extend(root(facts, linux));
@@ -133,6 +149,7 @@ pub fn conversion(facts: &Facts, target: Target) -> Option<Conversion> {
     (!changes.is_empty()).then_some(Conversion {
         family: linux.family,
         changes,
+        decides: blocks.iter().all(|code| MENDED.contains(code)) && !blocks.is_empty(),
     })
 }
 

@@ -1,3 +1,4 @@
+# shellcheck shell=sh disable=SC2016 # awk reads what is quoted
 # SLES, openSUSE.
 make_initramfs() { with_dracut "$1"; }
 

@@ -303,6 +303,11 @@ fn what_can_be_mended_is_no_longer_found() {
         let folder = tempfile::tempdir().unwrap();
         write(&guest, folder.path());
         let outcome = run(&script(&conversion).expect(name), folder.path());
+        assert!(
+            conversion.decides
+                || judge(&guest.facts(), Target::Aws).verdict == crate::judge::Verdict::Boots,
+            "{name}"
+        );
         assert_eq!(outcome.left, [], "{name}");
         assert!(!outcome.mended.is_empty(), "{name}");
         read_back(&mut guest, folder.path());
@@ -398,6 +403,7 @@ fn nobody_guesses_for_a_family_that_is_not_known() {
         script(&Conversion {
             family,
             changes: vec![Change::SerialConsole],
+            decides: false,
         })
     };
     assert!(
@@ -419,6 +425,7 @@ fn a_name_is_a_word_and_no_command() {
         &script(&Conversion {
             family: Family::Debian,
             changes,
+            decides: false,
         })
         .unwrap(),
         folder.path(),

@@ -15,9 +15,7 @@ TARGETS = ("qemu", "aws", "azure")
 
 def predict(image, firmware, bus, folder):
     """{target: (verdict, {code: severity})}"""
-    with Standing(image, firmware, bus, folder / "vm") as standing:
-        site = Site(folder / "site", f'{{ qemu = {{ qmp = "{standing.qmp}" }} }}', "crash")
-        site.gateway("sync", "--json", "--quiet")
+    site = site_of(image, firmware, bus, folder)
     done = site.call([str(site.programs / "sparesite-restore"), "preflight", VM, "--target", ",".join(TARGETS), "--json", "--quiet"])
     try:
         answer = read_answer(json.loads(done.stdout))
@@ -27,6 +25,14 @@ def predict(image, firmware, bus, folder):
     except (ValueError, KeyError, TypeError) as error:
         said = f"{done.stdout[-600:]}\n{done.stderr[-800:]}"
         raise Failed(f"preflight ended with {done.returncode}, and its answer is not understood: {error!r}\n{said}") from error
+
+
+def site_of(image, firmware, bus, folder):
+    """A site with the image as its VM, captured once."""
+    with Standing(image, firmware, bus, folder / "vm") as standing:
+        site = Site(folder / "site", f'{{ qemu = {{ qmp = "{standing.qmp}" }} }}', "crash")
+        site.gateway("sync", "--json", "--quiet")
+    return site
 
 
 class Standing:

@@ -39,6 +39,7 @@ class Variant:
     azure: Told | None = None
     absent: tuple[str, ...] = ()        # codes that would be a false alarm, at any target
     why: str = ""
+    converts: bool = False              # `convert` makes it start at AWS
     fast: bool = False                  # of `make test`: over in seconds, and by nothing that a busy machine changes
 
     @property
@@ -107,7 +108,7 @@ VARIANTS = [
     writer("efi-loader-missing", "no loader on the ESP", defects.no_efi_loader, fails("efi-loader-missing"),
            "no-boot-device", everywhere=True),
     writer("efi-fallback-missing", r"the loader is only at \EFI\debian\grubx64.efi", defects.no_efi_fallback,
-           fails("efi-fallback-missing"), "no-boot-device", everywhere=True),
+           fails("efi-fallback-missing"), "no-boot-device", everywhere=True, converts=True),
     idle("root-superblock-zeroed", "the first superblock of / is zeros", defects.no_superblock, fails(), "grub-shell"),
 
     # --- kernel and initramfs
@@ -121,9 +122,9 @@ VARIANTS = [
          lambda image: defects.menu(image, ("old", "/boot/vmlinuz-1", "/boot/initrd-1"), ("Debian", *LINK)),
          fails("kernel-missing"), "grub-failed", everywhere=True, why="nobody is there to choose"),
     idle("initramfs-missing", "initrd.img is gone, the link to it dangles", defects.no_initramfs, fails("initramfs-missing"), "panic",
-         "Unable to mount root fs", everywhere=True, why="GRUB says that it is not there, and starts the kernel without"),
+         "Unable to mount root fs", everywhere=True, why="GRUB says that it is not there, and starts the kernel without", converts=True),
     idle("initramfs-garbage", "random bytes in place of the initramfs", defects.garbage_initramfs, fails("initramfs-missing"),
-         "panic", "Initramfs unpacking failed", everywhere=True),
+         "panic", "Initramfs unpacking failed", everywhere=True, converts=True),
     idle("initramfs-truncated", "the second half of the initramfs is gone", defects.half_initramfs, fails("initramfs-missing"),
          "initramfs-shell", "Initramfs unpacking failed", everywhere=True, why="its scripts are in the first half, its drivers are not"),
     idle("no-virtio", "neither virtio_blk nor virtio_pci in the initramfs",
@@ -142,7 +143,7 @@ VARIANTS = [
     # --- root and fstab
     idle("root-sda1-on-virtio", "root=/dev/sda1 and fstab by it", lambda image: defects.root_by_name(image, "/dev/sda1"),
          fails("root-by-device-name", "fstab-device-name"), "initramfs-shell", "/dev/sda1 does not exist",
-         aws=fails("root-by-device-name")),
+         aws=fails("root-by-device-name"), converts=True),
     idle("root-sda1-on-ide", "root=/dev/sda1 and fstab by it, on the bus it came from",
          lambda image: defects.root_by_name(image, "/dev/sda1"), boots(), "login", bus="ide",
          aws=fails("root-by-device-name")),
@@ -150,10 +151,10 @@ VARIANTS = [
          lambda image: defects.root_parameter(image, UUID_NOWHERE), fails("root-not-found"), "initramfs-shell", "does not exist",
          everywhere=True),
     idle("fstab-other-disk", "/srv by /dev/sda2, which is not there", lambda image: defects.fstab(image, "/dev/sda2 /srv ext4 defaults 0 2"),
-         fails("fstab-device-name"), "emergency", aws=fails("fstab-device-name"), why="systemd waits for 90 s, then gives up"),
+         fails("fstab-device-name"), "emergency", aws=fails("fstab-device-name"), why="systemd waits for 90 s, then gives up", converts=True),
     idle("fstab-uuid-nowhere", "/srv by a UUID that is nowhere, without nofail",
          lambda image: defects.fstab(image, f"{UUID_NOWHERE} /srv ext4 defaults,x-systemd.device-timeout=5s 0 2"),
-         fails("fstab-missing-device"), "emergency", everywhere=True),
+         fails("fstab-missing-device"), "emergency", everywhere=True, converts=True),
     idle("root-full", "no block of / is free", defects.full, boots("file-system-full"), "login", everywhere=True),
     idle("root-errors", "the superblock says that an error was met", defects.errors_flag, boots("file-system-damaged"), "login",
          everywhere=True, why="it is repaired in the boot, and the guest starts once more"),
@@ -166,11 +167,11 @@ VARIANTS = [
     idle("shadow-empty", "/etc/shadow has no bytes", lambda image: image.overwrite("/etc/shadow", b""), boots("login-broken"), "login",
          everywhere=True),
     idle("no-serial-console", "no console= at all", lambda image: defects.console(image, "quiet"), boots("console-missing"),
-         "screen-login", everywhere=True),
+         "screen-login", everywhere=True, converts=True),
     idle("no-serial-getty", "serial-getty@ttyS0 is masked", defects.no_serial_getty, boots("no-serial-login"),
-         "screen-login", everywhere=True),
+         "screen-login", everywhere=True, converts=True),
     idle("network-mac-bound", "a fixed address, and a rule that binds the name to a MAC", defects.mac_bound,
-         boots("network-mac-bound", "network-static"), "login", everywhere=True),
+         boots("network-mac-bound", "network-static"), "login", everywhere=True, converts=True),
 ]
 
 BY_NAME = {variant.name: variant for variant in VARIANTS}

@@ -59,7 +59,8 @@ impl Cloud {
         for (name, group_name) in [("dc01", "first"), ("db", "second")] {
             text += &format!(
                 "[[vm]]\nname = \"{name}\"\ngroup = \"{group_name}\"\ninstance = [\"t3a.medium\", \"t3.medium\"]\n\
-                 subnet = [\"servers-a\", \"servers-b\"]\nsecurity_groups = [\"{group}\"]\ntags = {{ owner = \"it\" }}\n",
+                 subnet = [\"servers-a\", \"servers-b\"]\nsecurity_groups = [\"{group}\"]\ntags = {{ owner = \"it\" }}\n\
+                 convert = false\n", // these guests hold no program that could be run
             );
         }
         let path = self.site.path("plan.toml");
