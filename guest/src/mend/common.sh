@@ -192,27 +192,40 @@ network_manager_dhcp() {
         mended network "NetworkManager: all cards ask by DHCP"
 }
 
-# efi_fallback NAME: the loader at the path that firmware takes without a boot entry (UEFI 2.10, 3.5.1.1).
+# efi_fallback NAME UUID: the loader at the path that firmware takes without a boot entry (UEFI 2.10, 3.5.1.1). The UUID is of
+# the EFI system partition, for a guest that mounts it nowhere.
 efi_fallback() {
     for esp in /boot/efi /efi /boot; do
-        for folder in "$R$esp"/EFI/*/; do
-            [ -d "$folder" ] || continue
-            case $(basename "$folder" | tr '[:lower:]' '[:upper:]') in BOOT) continue ;; esac
-            for loader in "shim${1}.efi" "grub${1}.efi" "systemd-boot${1}.efi"; do
-                [ -f "$folder$loader" ] || continue
-                boot=$esp/EFI/BOOT
-                upper=$(printf %s "$1" | tr '[:lower:]' '[:upper:]')
-                put "$boot/BOOT$upper.EFI" 644 <"$folder$loader" || continue
-                # shim starts GRUB that lies beside it, and GRUB may look for its configuration there.
-                for more in "grub${1}.efi" "mm${1}.efi" grub.cfg; do
-                    [ ! -f "$folder$more" ] || put "$boot/$more" 644 <"$folder$more"
-                done
-                mended efi-fallback-missing "$boot/BOOT$upper.EFI, from ${folder#"$R"}$loader"
-                return
+        ! fallback_in "$esp" "$1" || return 0
+    done
+    mkdir -p "$before/esp"
+    if [ -n "$2" ] && mount -t vfat -U "$2" "$before/esp" >&2; then
+        fallback_in "${before#"$R"}/esp" "$1"
+        set -- "$1" "$2" "$?"
+        umount "$before/esp" && rmdir "$before/esp"
+        [ "$3" -ne 0 ] || return 0
+    fi
+    left efi-fallback-missing "no loader was found on the EFI system partition"
+}
+
+# fallback_in MOUNTED NAME
+fallback_in() {
+    upper=$(printf %s "$2" | tr '[:lower:]' '[:upper:]')
+    boot=$1/EFI/BOOT
+    for folder in "$R$1"/EFI/*/; do
+        case $(basename "$folder" | tr '[:lower:]' '[:upper:]') in BOOT) continue ;; esac
+        for loader in "shim$2.efi" "grub$2.efi" "systemd-boot$2.efi"; do
+            [ -f "$folder$loader" ] || continue
+            put "$boot/BOOT$upper.EFI" 644 <"$folder$loader" || return 1
+            # shim starts GRUB that lies beside it, and GRUB may look for its configuration there.
+            for more in "grub$2.efi" "mm$2.efi" grub.cfg; do
+                [ ! -f "$folder$more" ] || put "$boot/$more" 644 <"$folder$more"
             done
+            mended efi-fallback-missing "/EFI/BOOT/BOOT$upper.EFI, from /EFI/$(basename "$folder")/$loader"
+            return
         done
     done
-    left efi-fallback-missing "no loader was found below /boot/efi/EFI"
+    return 1
 }
 
 kernels() {

@@ -53,6 +53,8 @@ pub enum Change {
     /// The loader is put where firmware without a memory finds it.
     EfiFallback {
         architecture: &'static str,
+        /// Of the EFI system partition.
+        uuid: Option<String>,
     },
 }
 
@@ -138,7 +140,13 @@ pub fn conversion(facts: &Facts, target: Target) -> Option<Conversion> {
             Some("i686") => "ia32",
             _ => "x64",
         };
-        changes.push(Change::EfiFallback { architecture });
+        let mut loaders = facts
+            .efi
+            .iter()
+            .filter(|efi| efi.typed && !efi.loaders.is_empty());
+        let esp = loaders.next().and_then(|efi| facts.volume(&efi.volume));
+        let uuid = esp.and_then(|volume| volume.uuid.clone());
+        changes.push(Change::EfiFallback { architecture, uuid });
     }
     // Last, since what makes them reads fstab.
     if has("initramfs-lacks-driver") || has("initramfs-missing") {

@@ -64,7 +64,10 @@ fn calls(change: &Change) -> Vec<Vec<String>> {
         }
         Change::SerialConsole => vec![call(&["serial_console"])],
         Change::SerialLogin => vec![call(&["serial_login"])],
-        Change::EfiFallback { architecture } => vec![call(&["efi_fallback", architecture])],
+        Change::EfiFallback { architecture, uuid } => {
+            let uuid = uuid.as_deref().unwrap_or_default();
+            vec![call(&["efi_fallback", architecture, uuid])]
+        }
     }
 }
 
