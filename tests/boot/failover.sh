@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Two real guests fail over: captured, sent to a vault on S3, made instances of the strict stand-in for AWS; then their disks are
-# read back by AWS's own client, compared with the site's byte for byte, and booted in QEMU from NVMe, by the firmware that the
+# Three real guests fail over: captured, sent to a vault on S3, made instances of the strict stand-in for AWS; then their disks are
+# read back by AWS's own client, compared with the site's byte for byte (one had to be converted: that it was), and booted in QEMU from NVMe, by the firmware that the
 # image is registered with. Called through tests/setup.sh test, with SPARESITE_BIN.
 #
-#   tests/boot/failover.sh        (3 minutes)
+#   tests/boot/failover.sh        (5 minutes)
 set -euo pipefail
 # shellcheck source=tests/boot/journey.sh
 . "$(dirname "${BASH_SOURCE[0]}")/journey.sh"

@@ -10,8 +10,8 @@ import pathlib
 import sys
 import tomllib
 
-# A BIOS guest with a data disk, and a UEFI guest.
-DISKS = {"bios": ["bios", "data"], "uefi": ["uefi"]}
+# A BIOS guest with a data disk, a UEFI guest, and one that does not start there as it is.
+DISKS = {"bios": ["bios", "data"], "uefi": ["uefi"], "mended": ["mended"]}
 INSTANCES = ["t3.medium", "t3a.medium"]
 HOURS_A_MONTH = 730
 

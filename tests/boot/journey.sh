@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034 # what it sets is for who sources it
-# The journey of two real guests from a site into a cloud, in pieces: sourced by failover.sh and test-cloud.sh, which are run through
+# The journey of three real guests from a site into a cloud, in pieces: sourced by failover.sh and test-cloud.sh, which are run through
 # `tests/setup.sh test` with SPARESITE_BIN. `url` is of a stand-in, or `aws`: what the environment says.
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${SPARESITE_CACHE:?run it through tests/setup.sh}
@@ -21,7 +21,8 @@ of() { "$python" -c 'import json, sys; print(next(vm[sys.argv[3]] for vm in json
 
 stop_stand_in() { [[ -z $server ]] || kill "$server" 2>/dev/null || true; }
 
-# One boots by BIOS, and has a data disk; of the other what a BIOS would start is taken away: UEFI is left.
+# One boots by BIOS, and has a data disk; of another what a BIOS would start is taken away: UEFI is left; the third looks for its
+# root on /dev/sda1.
 make_guests() {
     local variant image
     for variant in idle writer; do
@@ -31,6 +32,7 @@ make_guests() {
     done
     mv "$work/idle.raw" "$work/bios.raw"
     mv "$work/writer.raw" "$work/uefi.raw"
+    "$here/broken/run" make root-sda1-on-virtio --output "$work/mended.raw"
     dd if=/dev/zero of="$work/uefi.raw" bs=440 count=1 conv=notrunc status=none
     truncate -s 300M "$work/data.raw"
     dd if=/dev/urandom of="$work/data.raw" bs=1M count=20 seek=100 conv=notrunc status=none
@@ -92,7 +94,7 @@ back() {
     cmp -n "$(stat -c %s "$work/$3.raw")" "$work/$3.raw" "$work/back.raw" || fail "$3 came back with other bytes"
     echo "$1 $2: as $3.raw, byte for byte"
 }
-# back_all [THEN…]: all disks of both; THEN VM MODE is called when a root disk is in $work/back.raw.
+# back_all [THEN…]: all disks of all; THEN VM MODE is called when a root disk is in $work/back.raw.
 back_all() {
     local vm mode
     back bios /dev/sdf data
@@ -102,6 +104,11 @@ back_all() {
         back "$vm" /dev/sda1 "$vm"
         [[ $# -eq 0 ]] || "$@" "$vm" "$mode"
     done
+    [[ $(of mended changed) == *root=UUID=* ]] || fail "the report does not tell what was changed of the guest that was to be converted"
+    account disk "$(of mended instance)" /dev/sda1 "$work/back.raw" >/dev/null
+    ! cmp -s -n "$(stat -c %s "$work/mended.raw")" "$work/mended.raw" "$work/back.raw" || fail "mended was sent as it was"
+    echo "mended /dev/sda1: changed, as the report tells"
+    [[ $# -eq 0 ]] || "$@" mended legacy-bios
 }
 
 # The stand-in's word that each request was as AWS's models have it.

@@ -37,6 +37,10 @@ broken() {
     echo "== broken guests" >&2
     tests/boot/broken/run --json "$results/broken-$1.json" all "--$1" || failed+=("broken guests (exit $?)")
 }
+converted() {
+    echo "== converted guests" >&2
+    tests/boot/broken/run convert "$@" || failed+=("converted guests (exit $?)")
+}
 points() { step "$1" points --capturer "$capturer" --json "$results/$1.json" "${@:2}"; }
 kills() { step "$1" kills --capturer "$capturer" --json "$results/$1.json" "${@:2}"; }
 
@@ -45,6 +49,7 @@ short)
     # On a machine that does other things too: what is right is judged, not how fast it is.
     points points-short --points 5 --interval 4 --untimed
     broken fast
+    converted root-sda1-on-virtio
     echo "== drill" >&2
     tests/boot/drill.sh || failed+=("drill (exit $?)")
     ;;
@@ -55,6 +60,7 @@ long)
     # Minutes, with nothing else running: what each is expected to take.
     step selftest selftest                                                                          # 2
     broken rest                                                                                     # 30
+    converted                                                                                       # 25
     points points --points 30 --interval 10 --bulk 200                                              # 12
     step uefi --firmware uefi --disk-format raw --data-fs ext4 points --capturer "$capturer" --points 3 \
         --json "$results/uefi.json"                                                                 # 2

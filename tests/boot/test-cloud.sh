@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The journey of failover.sh on a REAL account of AWS. It costs money: half a dollar, and it says how much first. Two guests go into a
+# The journey of failover.sh on a REAL account of AWS. It costs money: half a dollar, and it says how much first. Three guests go into a
 # vault on S3, and by `failover --test` into instances in the isolated network; their disks are read back by AWS's own client and
 # compared byte for byte, their consoles and screens saved and looked at; all is taken away, and counted by its tag. Called by
 # `make test-cloud`, through tests/setup.sh test; it builds the programs, where SPARESITE_BIN has none. It wants a Debian machine, best one in
@@ -137,15 +137,15 @@ restore failover "$work/plan.toml" --test --deadline "${hours}h" --no-probes --r
 [[ $code -eq 0 || $code -eq 3 ]] || fail "failover --test ended with $code; $report/run has what it did"
 run=$("$python" -c 'import json, sys; print(json.load(open(sys.argv[1]))["run"])' "$work/run.json")
 took=$(($(date +%s) - began))
-say "run $run: two instances in $took s"
+say "run $run: three instances in $took s"
 
 # count KIND…: how many of these exist with the run's tag; schedules by their name. All kinds without.
 count() {
     account left sparesite-run "$run" --schedules "sparesite-$run" --group "$group" |
         "$python" -c 'import json, sys; left = json.load(sys.stdin); print(sum(len(left[kind]) for kind in sys.argv[1:] or left))' "$@"
 }
-[[ $(count instances) -eq 2 ]] || fail "not two instances have the run's tag"
-[[ $(count snapshots) -eq 3 ]] || fail "not three snapshots have the run's tag"
+[[ $(count instances) -eq 3 ]] || fail "not three instances have the run's tag"
+[[ $(count snapshots) -eq 4 ]] || fail "not four snapshots have the run's tag"
 [[ $(count schedules) -eq 1 ]] || fail "no deadline stands in the cloud"
 
 # In a rehearsal QEMU boots what was read back, and what it says is what the console says.
@@ -159,7 +159,7 @@ else
     back_all
 fi
 # AWS keeps what a Nitro instance said on its serial line, as it says it.
-for vm in bios uefi; do
+for vm in bios uefi mended; do
     instance=$(of "$vm" instance)
     for try in {1..40}; do
         seen=$(account console "$instance" "$report")
@@ -193,7 +193,7 @@ fi
     else
         echo "On AWS, account $found, region $AWS_REGION, $(date -u +%FT%TZ)."
     fi
-    echo "Run $run: two instances in $took s; three disks read back byte for byte; both consoles with a login prompt."
+    echo "Run $run: three instances in $took s; three disks read back byte for byte, one as it was converted; all consoles with a login prompt."
     echo "Then taken away: nothing has the tag sparesite-run=$run. Vault: $vault."
     echo "Roles: gateway by ${SPARESITE_CLOUD_GATEWAY_PROFILE:-the environment}, cloud-restore by ${SPARESITE_CLOUD_RESTORE_PROFILE:-the environment}."
 } | tee "$report/summary.txt"

@@ -6,17 +6,18 @@ use aws_credential_types::Credentials;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
 use bytes::Bytes;
-use futures::StreamExt;
-use http::HeaderMap;
+use http::{HeaderMap, Method, StatusCode};
 use jiff::Timestamp;
-use reqwest::Method;
+use ureq::Agent;
+use ureq::tls::{RootCerts, TlsConfig};
 
 use super::identity::{Identity, chain_of};
 use super::retry::{passing, retrying};
 use crate::error::kind_of;
 use crate::{CloudError, Kind};
 
-const CLIENTS: usize = 4;
+/// More than are under way at once: each has its own.
+const CONNECTIONS: usize = 128;
 const CONNECT: Duration = Duration::from_secs(10);
 /// Until a whole answer is there; EC2 answers within seconds.
 pub(super) const ANSWER: Duration = Duration::from_secs(60);
@@ -25,12 +26,11 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// AWS bears 5 minutes, S3 15 (AWS General Reference, Signature Version 4).
 const MOST_SKEW: i64 = 240;
 /// A page of any answer is smaller.
-const MOST_BYTES: usize = 16 << 20;
+const MOST_BYTES: u64 = 16 << 20;
 
 #[derive(Debug, Clone)]
 pub(super) struct Http {
-    /// With connections of their own: with one alone others saw calls that nobody answered (coldsnap, issue 437).
-    clients: Vec<reqwest::Client>,
+    agent: Agent,
     identity: Identity,
     region: String,
 }
@@ -48,30 +48,30 @@ pub(super) struct Call {
     pub digest: Option<String>,
     /// Until the whole answer is there.
     pub timeout: Duration,
-    /// By which of the clients it goes; any number.
-    pub lane: usize,
     /// For errors: `start "db"`.
     pub attempted: String,
 }
 
 impl Http {
-    pub(super) fn new(identity: Identity, region: &str) -> Result<Self, CloudError> {
-        let client = || {
-            reqwest::Client::builder()
-                .user_agent(concat!("sparesite/", env!("CARGO_PKG_VERSION")))
-                .redirect(reqwest::redirect::Policy::none())
-                .connect_timeout(CONNECT)
-                .build()
-        };
-        let clients: Result<_, _> = (0..CLIENTS).map(|_| client()).collect();
-        let clients = clients.map_err(|error: reqwest::Error| {
-            CloudError::new("make an HTTP client", Kind::Refused, "", chain_of(&error))
-        })?;
-        Ok(Http {
-            clients,
+    /// Proxies are those of the environment.
+    pub(super) fn new(identity: Identity, region: &str) -> Self {
+        let tls = TlsConfig::builder()
+            .root_certs(RootCerts::PlatformVerifier)
+            .build();
+        let config = Agent::config_builder()
+            .user_agent(concat!("sparesite/", env!("CARGO_PKG_VERSION")))
+            .tls_config(tls)
+            .max_redirects(0)
+            .http_status_as_error(false)
+            .timeout_connect(Some(CONNECT))
+            .max_idle_connections(CONNECTIONS)
+            .max_idle_connections_per_host(CONNECTIONS)
+            .build();
+        Http {
+            agent: config.new_agent(),
             identity,
             region: region.to_owned(),
-        })
+        }
     }
 
     /// The answer to a call that succeeded. `code` reads the cloud's word, and what it says, from one that did not: its
@@ -92,42 +92,34 @@ impl Http {
     ) -> Result<Bytes, CloudError> {
         let fails =
             |kind, code: &str, why: String| CloudError::new(&call.attempted, kind, code, why);
-        let no_answer = |error: reqwest::Error| {
-            let kind = match error.is_timeout() {
-                true => Kind::Late,
-                false => Kind::Unavailable,
-            };
-            fails(
-                kind,
-                "",
-                format!("no answer: {}", chain_of(&error.without_url())),
-            )
-        };
         let credentials = self.identity.get().await?;
         let request = self.signed(call, &credentials)?;
-        let client = &self.clients[call.lane % self.clients.len()];
-        let response = client.execute(request).await.map_err(no_answer)?;
-        let status = response.status();
-        let ahead = seconds_ahead(response.headers());
-        let word = response.headers().get("x-amzn-errortype");
-        let word = word
-            .and_then(|word| word.to_str().ok())
-            .unwrap_or_default()
-            .to_owned();
-        let mut body = Vec::new();
-        let mut stream = response.bytes_stream();
-        while let Some(part) = stream.next().await {
-            let part = part.map_err(no_answer)?;
-            if body.len() + part.len() > MOST_BYTES {
-                let why = "the answer is larger than any of this service";
-                return Err(fails(Kind::Refused, "", why.into()));
-            }
-            body.extend_from_slice(&part);
-        }
+        let (agent, timeout) = (self.agent.clone(), call.timeout);
+        // A thread that waits: what an asynchronous client does for each part of a block that the kernel takes, costs more
+        // than hashing it.
+        let exchanged =
+            tokio::task::spawn_blocking(move || exchange(&agent, request, timeout)).await;
+        let exchanged =
+            exchanged.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        let Answer {
+            status,
+            headers,
+            body,
+        } = exchanged.map_err(|error| {
+            let kind = match error {
+                ureq::Error::Timeout(_) => Kind::Late,
+                ureq::Error::BodyExceedsLimit(_) | ureq::Error::BadUri(_) => Kind::Refused,
+                _ => Kind::Unavailable,
+            };
+            fails(kind, "", format!("no answer: {}", chain_of(&error)))
+        })?;
+        let ahead = seconds_ahead(&headers);
+        let word = headers.get("x-amzn-errortype");
+        let word = word.and_then(|word| word.to_str().ok()).unwrap_or_default();
         if status.is_success() {
             return Ok(body.into());
         }
-        let (code, message) = code(&word, &body);
+        let (code, message) = code(word, &body);
         let kind = kind_of(status.as_u16(), &code);
         if kind == Kind::Credentials {
             // A clock that is wrong makes good credentials look bad, with any of these codes.
@@ -151,7 +143,7 @@ impl Http {
         &self,
         call: &Call,
         credentials: &Credentials,
-    ) -> Result<reqwest::Request, CloudError> {
+    ) -> Result<http::Request<Bytes>, CloudError> {
         let fails = |why: String| CloudError::new(&call.attempted, Kind::Refused, "", why);
         let identity = credentials.clone().into();
         let parameters = v4::SigningParams::builder()
@@ -186,11 +178,34 @@ impl Http {
             request.headers_mut().insert(*name, value);
         }
         instructions.apply_to_request_http1x(&mut request);
-        let mut request =
-            reqwest::Request::try_from(request).map_err(|error| fails(chain_of(&error)))?;
-        *request.timeout_mut() = Some(call.timeout);
         Ok(request)
     }
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+/// Waits for the answer, at most so long.
+fn exchange(
+    agent: &Agent,
+    request: http::Request<Bytes>,
+    limit: Duration,
+) -> Result<Answer, ureq::Error> {
+    let (head, body) = request.into_parts();
+    let request = http::Request::from_parts(head, &body[..]);
+    let request = agent
+        .configure_request(request)
+        .timeout_global(Some(limit))
+        .build();
+    let (head, mut body) = agent.run(request)?.into_parts();
+    Ok(Answer {
+        status: head.status,
+        headers: head.headers,
+        body: body.with_config().limit(MOST_BYTES).read_to_vec()?,
+    })
 }
 
 /// By the answer's `Date`.

@@ -11,7 +11,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use reqwest::Method;
+use http::Method;
 use ring::digest::{SHA256, digest};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -35,9 +35,6 @@ const IN_HAND: usize = 64;
 const TIMEOUT_MINUTES: i32 = 720;
 /// How long a call is tried again.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// For a block, sent and answered. It is not answered at all now and then: outside of AWS two of three long uploads had one
-/// (coldsnap, issue 437). On a line too narrow for all that are under way, fewer are from then on.
-const BLOCK_PATIENCE: Duration = Duration::from_secs(60);
 /// A snapshot that was started may not be known for two minutes (coldsnap, issue 43).
 const KNOWN_PATIENCE: Duration = Duration::from_secs(180);
 /// Blocks that may be ahead of one that hangs: 1 GiB is sent again after a kill.
@@ -238,8 +235,7 @@ impl Aws {
             ],
             body: block,
             digest: Some(hex::encode(sum)),
-            timeout: BLOCK_PATIENCE,
-            lane: index as usize,
+            timeout: self.0.block_patience,
             attempted: format!("put block {index} of snapshot {}", mark.snapshot),
         };
         // A snapshot that was just started is not known everywhere at once.
@@ -408,3 +404,7 @@ fn is_of_credentials(error: &(dyn std::error::Error + 'static)) -> bool {
     }
     false
 }
+
+#[cfg(test)]
+#[path = "snapshot_tests.rs"]
+mod tests;
