@@ -90,17 +90,36 @@ impl Http {
         call: &Call,
         code: impl Fn(&str, &[u8]) -> (String, String),
     ) -> Result<Bytes, CloudError> {
-        let fails =
-            |kind, code: &str, why: String| CloudError::new(&call.attempted, kind, code, why);
         let credentials = self.identity.get().await?;
         let request = self.signed(call, &credentials)?;
-        let (agent, timeout) = (self.agent.clone(), call.timeout);
-        // A thread that waits: what an asynchronous client does for each part of a block that the kernel takes, costs more
-        // than hashing it.
-        let exchanged =
-            tokio::task::spawn_blocking(move || exchange(&agent, request, timeout)).await;
+        let (agent, limit) = (self.agent.clone(), call.timeout);
+        let exchanged = tokio::task::spawn_blocking(move || exchange(&agent, request, limit)).await;
         let exchanged =
             exchanged.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        self.judged(call, &credentials, exchanged, code).await
+    }
+
+    /// The same by this thread, which waits meanwhile: no task may be waiting for it.
+    pub(super) async fn once_here(
+        &self,
+        call: &Call,
+        code: impl Fn(&str, &[u8]) -> (String, String),
+    ) -> Result<Bytes, CloudError> {
+        let credentials = self.identity.get().await?;
+        let request = self.signed(call, &credentials)?;
+        let exchanged = exchange(&self.agent, request, call.timeout);
+        self.judged(call, &credentials, exchanged, code).await
+    }
+
+    async fn judged(
+        &self,
+        call: &Call,
+        credentials: &Credentials,
+        exchanged: Result<Answer, ureq::Error>,
+        code: impl Fn(&str, &[u8]) -> (String, String),
+    ) -> Result<Bytes, CloudError> {
+        let fails =
+            |kind, code: &str, why: String| CloudError::new(&call.attempted, kind, code, why);
         let Answer {
             status,
             headers,
@@ -113,12 +132,12 @@ impl Http {
             };
             fails(kind, "", format!("no answer: {}", chain_of(&error)))
         })?;
-        let ahead = seconds_ahead(&headers);
-        let word = headers.get("x-amzn-errortype");
-        let word = word.and_then(|word| word.to_str().ok()).unwrap_or_default();
         if status.is_success() {
             return Ok(body.into());
         }
+        let ahead = seconds_ahead(&headers);
+        let word = headers.get("x-amzn-errortype");
+        let word = word.and_then(|word| word.to_str().ok()).unwrap_or_default();
         let (code, message) = code(word, &body);
         let kind = kind_of(status.as_u16(), &code);
         if kind == Kind::Credentials {

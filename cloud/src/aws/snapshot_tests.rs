@@ -101,7 +101,7 @@ impl Server {
 }
 
 fn aws(url: &str) -> Aws {
-    let credentials = Credentials::from_keys("AKIA", "secret", None);
+    let credentials = Credentials::new("AKIA", "secret", None, None, "test");
     let config = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new("eu-central-1"))
