@@ -10,8 +10,10 @@ use http::{HeaderMap, Method, StatusCode};
 use jiff::Timestamp;
 use ureq::Agent;
 use ureq::tls::{RootCerts, TlsConfig};
+use ureq::unversioned::transport::DefaultConnector;
 
 use super::identity::{Identity, chain_of};
+use super::resolver::Kept;
 use super::retry::{passing, retrying};
 use crate::error::kind_of;
 use crate::{CloudError, Kind};
@@ -68,7 +70,7 @@ impl Http {
             .max_idle_connections_per_host(CONNECTIONS)
             .build();
         Http {
-            agent: config.new_agent(),
+            agent: Agent::with_parts(config, DefaultConnector::default(), Kept::default()),
             identity,
             region: region.to_owned(),
         }

@@ -8,6 +8,7 @@ mod image;
 mod instance;
 mod inventory;
 mod pace;
+mod resolver;
 mod retry;
 mod schedule;
 mod snapshot;
