@@ -1,7 +1,7 @@
 //! The Query API of EC2: a form is sent, XML comes back (Amazon EC2 API Reference, "Query requests").
 
 use bytes::Bytes;
-use http::Method;
+use reqwest::Method;
 
 use super::Tags;
 use super::http::{ANSWER, Call, Http};
@@ -94,6 +94,7 @@ impl Ec2 {
             body: form.body(),
             digest: None,
             timeout: ANSWER,
+            lane: 0,
             attempted: attempted.to_owned(),
         };
         let answer = self.http.answer(&call, refusal).await?;

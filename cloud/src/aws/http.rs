@@ -6,20 +6,17 @@ use aws_credential_types::Credentials;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode};
+use futures::StreamExt;
+use http::HeaderMap;
 use jiff::Timestamp;
-use ureq::Agent;
-use ureq::tls::{RootCerts, TlsConfig};
-use ureq::unversioned::transport::DefaultConnector;
+use reqwest::Method;
 
 use super::identity::{Identity, chain_of};
-use super::resolver::Kept;
 use super::retry::{passing, retrying};
 use crate::error::kind_of;
 use crate::{CloudError, Kind};
 
-/// More than are under way at once: each has its own.
-const CONNECTIONS: usize = 128;
+const CLIENTS: usize = 4;
 const CONNECT: Duration = Duration::from_secs(10);
 /// Until a whole answer is there; EC2 answers within seconds.
 pub(super) const ANSWER: Duration = Duration::from_secs(60);
@@ -28,11 +25,12 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// AWS bears 5 minutes, S3 15 (AWS General Reference, Signature Version 4).
 const MOST_SKEW: i64 = 240;
 /// A page of any answer is smaller.
-const MOST_BYTES: u64 = 16 << 20;
+const MOST_BYTES: usize = 16 << 20;
 
 #[derive(Debug, Clone)]
 pub(super) struct Http {
-    agent: Agent,
+    /// With connections of their own: with one alone others saw calls that nobody answered (coldsnap, issue 437).
+    clients: Vec<reqwest::Client>,
     identity: Identity,
     region: String,
 }
@@ -50,30 +48,30 @@ pub(super) struct Call {
     pub digest: Option<String>,
     /// Until the whole answer is there.
     pub timeout: Duration,
+    /// By which of the clients it goes; any number.
+    pub lane: usize,
     /// For errors: `start "db"`.
     pub attempted: String,
 }
 
 impl Http {
-    /// Proxies are those of the environment.
-    pub(super) fn new(identity: Identity, region: &str) -> Self {
-        let tls = TlsConfig::builder()
-            .root_certs(RootCerts::PlatformVerifier)
-            .build();
-        let config = Agent::config_builder()
-            .user_agent(concat!("sparesite/", env!("CARGO_PKG_VERSION")))
-            .tls_config(tls)
-            .max_redirects(0)
-            .http_status_as_error(false)
-            .timeout_connect(Some(CONNECT))
-            .max_idle_connections(CONNECTIONS)
-            .max_idle_connections_per_host(CONNECTIONS)
-            .build();
-        Http {
-            agent: Agent::with_parts(config, DefaultConnector::default(), Kept::default()),
+    pub(super) fn new(identity: Identity, region: &str) -> Result<Self, CloudError> {
+        let client = || {
+            reqwest::Client::builder()
+                .user_agent(concat!("sparesite/", env!("CARGO_PKG_VERSION")))
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(CONNECT)
+                .build()
+        };
+        let clients: Result<_, _> = (0..CLIENTS).map(|_| client()).collect();
+        let clients = clients.map_err(|error: reqwest::Error| {
+            CloudError::new("make an HTTP client", Kind::Refused, "", chain_of(&error))
+        })?;
+        Ok(Http {
+            clients,
             identity,
             region: region.to_owned(),
-        }
+        })
     }
 
     /// The answer to a call that succeeded. `code` reads the cloud's word, and what it says, from one that did not: its
@@ -92,55 +90,44 @@ impl Http {
         call: &Call,
         code: impl Fn(&str, &[u8]) -> (String, String),
     ) -> Result<Bytes, CloudError> {
-        let credentials = self.identity.get().await?;
-        let request = self.signed(call, &credentials)?;
-        let (agent, limit) = (self.agent.clone(), call.timeout);
-        let exchanged = tokio::task::spawn_blocking(move || exchange(&agent, request, limit)).await;
-        let exchanged =
-            exchanged.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-        self.judged(call, &credentials, exchanged, code).await
-    }
-
-    /// The same by this thread, which waits meanwhile: no task may be waiting for it.
-    pub(super) async fn once_here(
-        &self,
-        call: &Call,
-        code: impl Fn(&str, &[u8]) -> (String, String),
-    ) -> Result<Bytes, CloudError> {
-        let credentials = self.identity.get().await?;
-        let request = self.signed(call, &credentials)?;
-        let exchanged = exchange(&self.agent, request, call.timeout);
-        self.judged(call, &credentials, exchanged, code).await
-    }
-
-    async fn judged(
-        &self,
-        call: &Call,
-        credentials: &Credentials,
-        exchanged: Result<Answer, ureq::Error>,
-        code: impl Fn(&str, &[u8]) -> (String, String),
-    ) -> Result<Bytes, CloudError> {
         let fails =
             |kind, code: &str, why: String| CloudError::new(&call.attempted, kind, code, why);
-        let Answer {
-            status,
-            headers,
-            body,
-        } = exchanged.map_err(|error| {
-            let kind = match error {
-                ureq::Error::Timeout(_) => Kind::Late,
-                ureq::Error::BodyExceedsLimit(_) | ureq::Error::BadUri(_) => Kind::Refused,
-                _ => Kind::Unavailable,
+        let no_answer = |error: reqwest::Error| {
+            let kind = match error.is_timeout() {
+                true => Kind::Late,
+                false => Kind::Unavailable,
             };
-            fails(kind, "", format!("no answer: {}", chain_of(&error)))
-        })?;
+            fails(
+                kind,
+                "",
+                format!("no answer: {}", chain_of(&error.without_url())),
+            )
+        };
+        let credentials = self.identity.get().await?;
+        let request = self.signed(call, &credentials)?;
+        let client = &self.clients[call.lane % self.clients.len()];
+        let response = client.execute(request).await.map_err(no_answer)?;
+        let status = response.status();
+        let ahead = seconds_ahead(response.headers());
+        let word = response.headers().get("x-amzn-errortype");
+        let word = word
+            .and_then(|word| word.to_str().ok())
+            .unwrap_or_default()
+            .to_owned();
+        let mut body = Vec::new();
+        let mut stream = response.bytes_stream();
+        while let Some(part) = stream.next().await {
+            let part = part.map_err(no_answer)?;
+            if body.len() + part.len() > MOST_BYTES {
+                let why = "the answer is larger than any of this service";
+                return Err(fails(Kind::Refused, "", why.into()));
+            }
+            body.extend_from_slice(&part);
+        }
         if status.is_success() {
             return Ok(body.into());
         }
-        let ahead = seconds_ahead(&headers);
-        let word = headers.get("x-amzn-errortype");
-        let word = word.and_then(|word| word.to_str().ok()).unwrap_or_default();
-        let (code, message) = code(word, &body);
+        let (code, message) = code(&word, &body);
         let kind = kind_of(status.as_u16(), &code);
         if kind == Kind::Credentials {
             // A clock that is wrong makes good credentials look bad, with any of these codes.
@@ -164,7 +151,7 @@ impl Http {
         &self,
         call: &Call,
         credentials: &Credentials,
-    ) -> Result<http::Request<Bytes>, CloudError> {
+    ) -> Result<reqwest::Request, CloudError> {
         let fails = |why: String| CloudError::new(&call.attempted, Kind::Refused, "", why);
         let identity = credentials.clone().into();
         let parameters = v4::SigningParams::builder()
@@ -199,34 +186,11 @@ impl Http {
             request.headers_mut().insert(*name, value);
         }
         instructions.apply_to_request_http1x(&mut request);
+        let mut request =
+            reqwest::Request::try_from(request).map_err(|error| fails(chain_of(&error)))?;
+        *request.timeout_mut() = Some(call.timeout);
         Ok(request)
     }
-}
-
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Vec<u8>,
-}
-
-/// Waits for the answer, at most so long.
-fn exchange(
-    agent: &Agent,
-    request: http::Request<Bytes>,
-    limit: Duration,
-) -> Result<Answer, ureq::Error> {
-    let (head, body) = request.into_parts();
-    let request = http::Request::from_parts(head, &body[..]);
-    let request = agent
-        .configure_request(request)
-        .timeout_global(Some(limit))
-        .build();
-    let (head, mut body) = agent.run(request)?.into_parts();
-    Ok(Answer {
-        status: head.status,
-        headers: head.headers,
-        body: body.with_config().limit(MOST_BYTES).read_to_vec()?,
-    })
 }
 
 /// By the answer's `Date`.

@@ -8,7 +8,6 @@ mod image;
 mod instance;
 mod inventory;
 mod pace;
-mod resolver;
 mod retry;
 mod schedule;
 mod snapshot;
@@ -111,7 +110,7 @@ impl Aws {
             ));
         };
         let identity = Identity::new(chain);
-        let http = Http::new(identity.clone(), region);
+        let http = Http::new(identity.clone(), region)?;
         let ec2 = Ec2::new(http.clone(), endpoint(config, "EC2", "ec2", region)?);
         let mut ebs = aws_sdk_ebs::config::Builder::from(config)
             .http_client(tls_client())

@@ -48,10 +48,7 @@ impl Pace {
             state.next = Some(at + Duration::from_secs_f64(1.0 / state.per_second));
             at
         };
-        // A timer costs something, too.
-        if at > Instant::now() {
-            sleep_until(at).await;
-        }
+        sleep_until(at).await;
     }
 
     /// The cloud said that it is asked too often.

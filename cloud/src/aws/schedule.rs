@@ -1,9 +1,9 @@
 //! A one-off schedule that starts what tears a test down (EventBridge Scheduler, CreateSchedule and DeleteSchedule).
 
 use bytes::Bytes;
-use http::Method;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::Aws;
@@ -88,6 +88,7 @@ impl Aws {
             body: body.into(),
             digest: None,
             timeout: ANSWER,
+            lane: 0,
             attempted,
         };
         self.0.http.answer(&call, refusal).await

@@ -1,7 +1,7 @@
 //! A disk written into an EBS snapshot, block by block (EBS direct APIs: StartSnapshot, PutSnapshotBlock, CompleteSnapshot).
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_credential_types::provider::error::CredentialsError;
@@ -11,9 +11,8 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use http::Method;
+use reqwest::Method;
 use ring::digest::{SHA256, digest};
-use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -153,8 +152,7 @@ impl Aws {
     }
 
     /// Sends what is not there yet. `marks` always has how far it came, and `on_bytes` is told of the disk's bytes that are
-    /// done. Dropped, nothing more is begun, and what is under
-    /// way ends within its time.
+    /// done. Dropped, it stops at once.
     pub async fn fill_snapshot(
         &self,
         blocks: Arc<dyn Blocks>,
@@ -169,24 +167,25 @@ impl Aws {
             false => total,
         };
         let mut read = read_ahead(blocks, total, mark.next..end);
-        let mut lanes = Lanes::open(self, &mark);
+        let mut puts = JoinSet::new();
         // Of blocks behind `mark.next`: their digests, where they were put.
         let mut done = BTreeMap::<u64, Option<[u8; 32]>>::new();
         let mut reading = true;
-        while reading || lanes.under_way > 0 {
+        while reading || !puts.is_empty() {
             tokio::select! {
-                group = read.groups.recv(), if reading && lanes.under_way < IN_HAND && done.len() < MOST_AHEAD => match group {
+                group = read.groups.recv(), if reading && puts.len() < IN_HAND && done.len() < MOST_AHEAD => match group {
                     None => reading = false,
                     Some(Err(why)) => return Err(FillError::Disk(why)),
                     Some(Ok((first, group))) => for (index, block) in (first..).zip(group) {
-                        match block {
-                            None if !mark.writes_zeroes => { done.insert(index, None); }
-                            None => lanes.send(index, Bytes::from_static(&[0; BLOCK_BYTES as usize])),
-                            Some(block) => lanes.send(index, block),
-                        }
+                        let (aws, mark) = (self.clone(), mark.clone());
+                        puts.spawn(async move { (index, aws.put(&mark, index, block).await) });
                     },
                 },
-                (index, put) = lanes.ended() => { done.insert(index, Some(put?)); }
+                Some(put) = puts.join_next() => {
+                    // A put that panicked is a fault of this program.
+                    let (index, put) = put.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+                    done.insert(index, put?);
+                }
             }
             let before = mark.next;
             while let Some(digest) = done.remove(&mark.next) {
@@ -204,8 +203,18 @@ impl Aws {
         Ok(())
     }
 
-    /// The digest of what was put. By a thread that waits.
-    async fn put(&self, mark: &Mark, index: u64, block: Bytes) -> Result<[u8; 32], CloudError> {
+    /// The digest of what was put; `None` where nothing need be.
+    async fn put(
+        &self,
+        mark: &Mark,
+        index: u64,
+        block: Option<Bytes>,
+    ) -> Result<Option<[u8; 32]>, CloudError> {
+        let block = match block {
+            Some(block) => block,
+            None if mark.writes_zeroes => Bytes::from_static(&[0; BLOCK_BYTES as usize]),
+            None => return Ok(None),
+        };
         let sum: [u8; 32] = digest(&SHA256, &block)
             .as_ref()
             .try_into()
@@ -227,6 +236,7 @@ impl Aws {
             body: block,
             digest: Some(hex::encode(sum)),
             timeout: self.0.block_patience,
+            lane: index as usize,
             attempted: format!("put block {index} of snapshot {}", mark.snapshot),
         };
         // A snapshot that was just started is not known everywhere at once.
@@ -234,7 +244,7 @@ impl Aws {
         retrying(PATIENCE, passing, || async {
             let _place = self.0.puts.place().await;
             self.0.put_pace.turn().await;
-            let put = self.0.http.once_here(&call, refusal).await;
+            let put = self.0.http.once(&call, refusal).await;
             match &put {
                 Ok(_) => {
                     self.0.put_pace.answered();
@@ -249,7 +259,7 @@ impl Aws {
             put
         })
         .await?;
-        Ok(sum)
+        Ok(Some(sum))
     }
 
     /// Ends a snapshot of which every block is there. Returns whether the cloud took the checksum over all of them: how it is
@@ -308,68 +318,6 @@ impl Aws {
             done
         })
         .await
-    }
-}
-
-/// Threads that send one block after the other: hash, sign, send, wait. What an asynchronous client does for each part of a block
-/// that the kernel takes, and to wake the next task, is as much as all of that (docs/decisions/0008).
-struct Lanes {
-    to: std::sync::mpsc::Sender<(u64, Bytes)>,
-    from: mpsc::UnboundedReceiver<(u64, Result<[u8; 32], CloudError>)>,
-    /// Each ends when nothing more comes.
-    threads: JoinSet<()>,
-    under_way: usize,
-}
-
-impl Lanes {
-    fn open(aws: &Aws, mark: &Mark) -> Self {
-        let (to, blocks) = std::sync::mpsc::channel::<(u64, Bytes)>();
-        let blocks = Arc::new(Mutex::new(blocks));
-        let (out, from) = mpsc::unbounded_channel();
-        let mut threads = JoinSet::new();
-        for _ in 0..IN_HAND {
-            let (aws, mark, blocks, out) = (aws.clone(), mark.clone(), blocks.clone(), out.clone());
-            let runtime = Handle::current();
-            threads.spawn_blocking(move || {
-                let next = || blocks.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                while let Ok((index, block)) = next() {
-                    // Nobody waits for it any more: the rest is not sent.
-                    if out.is_closed() {
-                        break;
-                    }
-                    let put = runtime.block_on(aws.put(&mark, index, block));
-                    let _ = out.send((index, put));
-                }
-            });
-        }
-        Lanes {
-            to,
-            from,
-            threads,
-            under_way: 0,
-        }
-    }
-
-    fn send(&mut self, index: u64, block: Bytes) {
-        self.under_way += 1;
-        // One that panicked takes nothing more: `ended` tells.
-        let _ = self.to.send((index, block));
-    }
-
-    /// Waits for the next one that was answered.
-    async fn ended(&mut self) -> (u64, Result<[u8; 32], CloudError>) {
-        loop {
-            tokio::select! {
-                biased;
-                Some(ended) = self.from.recv() => {
-                    self.under_way -= 1;
-                    return ended;
-                }
-                // A lane ends while its blocks come only by a panic, which is a fault of this program.
-                Some(Err(error)) = self.threads.join_next() => std::panic::resume_unwind(error.into_panic()),
-                else => std::future::pending().await,
-            }
-        }
     }
 }
 

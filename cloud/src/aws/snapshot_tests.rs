@@ -154,6 +154,7 @@ async fn silence_is_told_as_being_late() {
         body: Bytes::from_static(&[1; 16]),
         digest: None,
         timeout: PATIENCE,
+        lane: 0,
         attempted: "put block 7".into(),
     };
     let late = aws.0.http.once(&call, refusal).await.unwrap_err();
