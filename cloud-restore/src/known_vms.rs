@@ -17,12 +17,18 @@ pub fn known_vms(list: &PointList, log: &ControlLog) -> Vec<KnownVm> {
         .into_iter()
         .filter_map(|(name, points)| {
             let proven = proven(log, points.last()?);
+            let known = |points: &[&Point]| -> Vec<KnownPoint> {
+                let all = points.iter().map(|point| known_point(point, proven));
+                all.collect()
+            };
+            let diverged = list
+                .points
+                .iter()
+                .filter(|point| point.diverged.is_some() && point.manifest.facts.vm == name);
             Some(KnownVm {
                 name: name.to_owned(),
-                points: points
-                    .iter()
-                    .map(|point| known_point(point, proven))
-                    .collect(),
+                points: known(&points),
+                diverged: known(&diverged.collect::<Vec<&Point>>()),
             })
         })
         .collect()
@@ -41,10 +47,10 @@ pub fn unusual(list: &PointList) -> BTreeMap<&str, Anomaly> {
     found
 }
 
-/// Each VM's points in their order, the oldest first.
+/// Each VM's points in their order, the oldest first. Without those that diverged: they are no part of its history.
 fn by_vm(list: &PointList) -> BTreeMap<&str, Vec<&Point>> {
     let mut all = BTreeMap::<&str, Vec<&Point>>::new();
-    for point in &list.points {
+    for point in list.points.iter().filter(|its| its.diverged.is_none()) {
         all.entry(&point.manifest.facts.vm).or_default().push(point);
     }
     for points in all.values_mut() {

@@ -23,6 +23,9 @@ pub struct PointJson<'a> {
     pub stored_bytes: u64,
     pub expires_at: Option<&'a str>,
     pub hold: bool,
+    /// The control log's entry of the fence that it is set aside for: only its number means it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub diverged: Option<u64>,
     /// What is unusual about it, against the VM's own history.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub anomaly: Option<String>,
@@ -55,6 +58,7 @@ impl<'a> PointJson<'a> {
             stored_bytes: facts.bytes.sent,
             expires_at: facts.expires_at.as_deref(),
             hold: facts.hold,
+            diverged: point.diverged,
             anomaly: None,
         }
     }
@@ -88,10 +92,10 @@ pub fn disks(point: &Point) -> String {
     text.collect::<Vec<_>>().join(", ")
 }
 
-/// The newest point of each VM, by its place in the order of points.
+/// The newest point of each VM, by its place in the order of points; none that diverged.
 pub fn newest_by_vm(list: &PointList) -> BTreeMap<&str, &Point> {
     let mut newest = BTreeMap::<&str, &Point>::new();
-    for point in &list.points {
+    for point in list.points.iter().filter(|its| its.diverged.is_none()) {
         let kept = newest.entry(&point.manifest.facts.vm).or_insert(point);
         if kept.manifest.facts.point < point.manifest.facts.point {
             *kept = point;
@@ -148,6 +152,7 @@ pub mod tests {
             previous: None,
             newest: Vec::new(),
             log: 1,
+            diverged: None,
             expires_at: None,
             hold: false,
             bytes: PointBytes {
@@ -169,6 +174,7 @@ pub mod tests {
             manifest,
             writer: WriterId([2; 16]),
             hash: ObjectHash([3; 32]),
+            diverged: None,
             findings: Vec::new(),
         }
     }

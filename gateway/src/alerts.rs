@@ -22,6 +22,12 @@ pub enum AlertKind {
     NeverSynced,
     /// The same job failed several times in a row.
     JobFailing,
+    /// It was failed over. Of such a VM no other alert stands but those that follow.
+    Fenced,
+    /// What is to end its work here after that did not.
+    OnFencedFailed,
+    /// What its disks held then is in the vault.
+    DivergedKept,
 }
 
 impl fmt::Display for AlertKind {
@@ -30,6 +36,9 @@ impl fmt::Display for AlertKind {
             AlertKind::RpoMissed => "rpo-missed",
             AlertKind::NeverSynced => "never-synced",
             AlertKind::JobFailing => "job-failing",
+            AlertKind::Fenced => "fenced",
+            AlertKind::OnFencedFailed => "on-fenced-failed",
+            AlertKind::DivergedKept => "diverged-kept",
         })
     }
 }
@@ -39,4 +48,7 @@ impl fmt::Display for AlertKind {
 pub struct Subject {
     pub vm: String,
     pub alert: AlertKind,
+    /// The control log's entry of its fence: the next fence is told anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<u64>,
 }

@@ -3,6 +3,7 @@
 
 mod asked;
 mod expected;
+mod fenced;
 mod hooks;
 mod libvirt;
 mod listed;
@@ -35,6 +36,7 @@ use vault_store::{
 
 use crate::{
     config::{Config, Source, Vm},
+    fenced::Fenced,
     interrupt::Interrupt,
     source::qemu::{checkpoint::CheckpointError, guard::GuardProgram, position::Mark},
 };
@@ -110,6 +112,8 @@ pub struct Captured {
     pub moments: Moments,
     pub tracking: Vec<DiskTracking>,
     pub before: Beforehand,
+    /// The VM was failed over: this is all that is kept of it, or nothing.
+    pub fence: Option<Fenced>,
 }
 
 /// What came before the capture itself: passes over the running disks, or the reading of such as stay as they are.
@@ -146,6 +150,7 @@ impl Captured {
             moments: Moments::default(),
             tracking: Vec::new(),
             before: Beforehand::default(),
+            fence: None,
         }
     }
 }
@@ -269,8 +274,8 @@ impl Capturer {
         units.into_iter().map(|(_, unit)| unit).collect()
     }
 
-    /// Captures VMs at one instant. What fails before that fails all of them.
-    pub async fn capture(
+    /// VMs that no fence is known of.
+    async fn capture_free(
         &self,
         gateway: &Mutex<Gateway>,
         vms: &[&Vm],

@@ -86,6 +86,8 @@ pub struct Vm {
     pub after: Option<PathBuf>,
     /// The guest's own freeze hooks quiesce its applications: its freeze is worth `application`.
     pub guest_hooks: bool,
+    /// Run once when it was failed over, to end what it does here: its own, or that of the whole file.
+    pub on_fenced: Option<PathBuf>,
 }
 
 impl Vm {

@@ -4,6 +4,7 @@ mod alerts;
 mod capture;
 mod commands;
 mod config;
+mod fenced;
 mod interrupt;
 mod jobs;
 mod proofs;

@@ -10,6 +10,8 @@ pub struct KnownVm {
     pub name: String,
     /// In their order, the oldest first.
     pub points: Vec<KnownPoint>,
+    /// What its site's disks held while it was failed over: chosen by no rule, only by their numbers.
+    pub diverged: Vec<KnownPoint>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

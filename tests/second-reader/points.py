@@ -48,6 +48,7 @@ class Manifest:
     entries: EntryTable
     unindexed: list[tuple[str, list[bytes]]]
     mistrust: str | None
+    diverged: int | None  # the log's entry of the fence that it is set aside for
 
     @property
     def name(self) -> str:
@@ -77,9 +78,12 @@ def open_manifest(vault: Vault, name: str) -> Manifest:
         raise Damaged(f"{what}: two disks have one name")
     mistrust = vault.mistrust(obj.writer.hex(), vm_id, epoch, sequence)
     captured_at = sj.field(root, "captured_at", str, what)
+    marked = sj.number(root, "diverged", what) if root.get("diverged") is not None else None
+    diverged = vault.diverged(vm_id, (epoch, sequence), marked, sj.number(root, "log", what))
+    unindexed = _unindexed(obj)
     _check_surroundings(vault, obj, epoch)
     return Manifest(
-        obj, vm, vm_id, epoch, sequence, captured_at, consistency, disks, packs, entries, _unindexed(obj), mistrust
+        obj, vm, vm_id, epoch, sequence, captured_at, consistency, disks, packs, entries, unindexed, mistrust, diverged
     )
 
 
@@ -149,7 +153,7 @@ def read_points(vault: Vault, vm_id: str | None = None) -> Iterator[Manifest]:
 
 
 def choose_point(vault: Vault, vm: str, sequence: int | None) -> Manifest:
-    """The newest trusted point, or the one of a sequence number."""
+    """The newest trusted point that is not diverged, or the one of a sequence number."""
     candidates: list[Manifest] = []
     for manifest in read_points(vault, vault.vm_id(vm)):
         if sequence not in (None, manifest.sequence):
@@ -158,6 +162,8 @@ def choose_point(vault: Vault, vm: str, sequence: int | None) -> Manifest:
             vault.findings.add(f"{manifest.name}: not trusted: {manifest.mistrust}")
             continue
         if sequence is None:
+            if manifest.diverged is not None:
+                continue
             return manifest
         candidates.append(manifest)
     wanted = vm if sequence is None else f"{vm}@{sequence}"

@@ -33,6 +33,7 @@ def describe(point: Manifest) -> dict[str, Any]:
         "captured_at": point.captured_at,
         "consistency": point.consistency,
         "trusted": point.mistrust is None,
+        "diverged": point.diverged,
         "disks": [
             {"name": disk.name, "size_bytes": disk.size_bytes, "excluded": disk.excluded} for disk in point.disks
         ],

@@ -111,6 +111,27 @@ def test_void_entries_say_nothing_and_are_reported(log: Log, spoil: dict[str, An
     assert [text for text in vault.findings.texts if "void" in text and "0000000001" in text]
 
 
+def test_a_point_is_set_aside_by_its_mark_by_what_it_knew_or_by_its_place(log: Log) -> None:
+    log.add(EPOCH, by_gateway=True)
+    log.add({"kind": "fence", "vms": [VM], "run": "4f2a", "last": {VM: "0000000001-0000000007"}})
+    vault = log.read()
+    assert vault.diverged(VM, (1, 7), None, 1) is None
+    assert vault.diverged(VM, (1, 8), None, 1) == 2  # by a gateway that had not heard of it
+    assert vault.diverged(VM, (1, 7), None, 2) == 2  # by one that had
+    assert vault.diverged(VM, (1, 7), 9, 1) == 9
+    assert vault.diverged("cd" * 16, (9, 9), None, 9) is None
+    log.add({"kind": "fence", "vms": [VM], "last": {VM: "?"}})  # of another run: the first one holds
+    log.add({"kind": "unfence", "vms": [VM]})
+    vault = log.read()
+    assert vault.diverged(VM, (1, 8), None, 1) is None
+    assert vault.diverged(VM, (1, 8), None, 3) == 2
+    assert vault.diverged(VM, (1, 9), None, 4) is None
+    assert vault.diverged(VM, (1, 8), 2, 4) == 2
+    log.add({"kind": "fence", "vms": [VM], "last": {VM: "?"}})
+    vault = log.read()
+    assert vault.diverged(VM, (1, 9), None, 4) is None and vault.diverged(VM, (1, 9), None, 5) == 5
+
+
 def test_a_writer_takes_no_epoch_for_another(log: Log) -> None:
     log.add({"kind": "epoch", "writer": "ff" * 16}, by_gateway=True)
     vault = log.read()

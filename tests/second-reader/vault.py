@@ -51,6 +51,16 @@ class Revocation:
 
 
 @dataclass
+class Fence:
+    entry: int
+    last: tuple[int, int] | None  # the VM's newest (epoch, sequence) that it follows on
+    until: int | None = None  # the entry that took it away
+
+    def was_known_at(self, log: int) -> bool:
+        return self.entry <= log and (self.until is None or log < self.until)
+
+
+@dataclass
 class Vault:
     """Everything a reader must know before it opens a metadata object."""
 
@@ -66,6 +76,7 @@ class Vault:
     revoked: dict[str, list[Revocation]] = field(default_factory=dict)
     epochs: dict[int, str] = field(default_factory=dict)  # epoch → the writer that took it
     damaged: set[str] = field(default_factory=set)
+    fences: dict[str, list[Fence]] = field(default_factory=dict)  # by <vm>, in their order
 
     def vm_id(self, vm: str) -> str:
         return mac(kdf("sparesite/1 vm name", self.id_key), vm.encode())[:16].hex()
@@ -78,6 +89,22 @@ class Vault:
         if number not in self.metadata_keys:
             raise Unknown(f"{what}: metadata key {number} is not in the vault's list")
         return self.metadata_keys[number]
+
+    def standing_fence(self, vm_id: str) -> Fence | None:
+        fences = self.fences.get(vm_id, [])
+        return fences[-1] if fences and fences[-1].until is None else None
+
+    def diverged(self, vm_id: str, point: tuple[int, int], marked: int | None, log: int) -> int | None:
+        """The entry of the fence for which a point is set aside, or None."""
+        if marked is not None:
+            return marked
+        for fence in self.fences.get(vm_id, []):
+            if fence.was_known_at(log):
+                return fence.entry
+        standing = self.standing_fence(vm_id)
+        if standing and standing.last and point > standing.last:
+            return standing.entry
+        return None
 
     def mistrust(self, writer: str, vm_id: str, epoch: int, sequence: int) -> str | None:
         """Why a point is not to be trusted, or None."""
@@ -208,7 +235,9 @@ def _heed(vault: Vault, signed: SignedJson, number: int, previous: bytes | None)
         for damaged in sj.texts(entry, "objects", name):
             vault.damaged.add(damaged)
             vault.findings.add(f"{damaged} is lost or damaged, says {name}")
-    elif kind not in ("writer", "fence", "unfence", "proof") and critical:
+    elif kind in ("fence", "unfence"):
+        _fence(vault, entry, number, name)
+    elif kind not in ("writer", "proof") and critical:
         # Also the kinds that the format reserves: it gives them no meaning yet.
         raise Unknown(f"{name}: a critical entry of kind {kind!r} is not known to this reader")
 
@@ -220,6 +249,25 @@ def _signer_holds(vault: Vault, signed: SignedJson) -> bool:
     public_key, certificate = signed.certificate[:32], signed.certificate[32:]
     writer = sj.hex_field({"signer": signed.signer}, "signer", signed.name, 16)
     return vault.certified(writer, public_key, certificate) and signed.holds(vault.vault_id, public_key)
+
+
+def _fence(vault: Vault, entry: dict[str, Any], number: int, name: str) -> None:
+    for vm_id in sj.texts(entry, "vms", name):
+        standing = vault.standing_fence(vm_id)
+        if entry["kind"] == "unfence":
+            if standing:
+                standing.until = number
+        elif not standing:
+            last = sj.field(entry, "last", dict, name).get(vm_id) if "last" in entry else None
+            vault.fences.setdefault(vm_id, []).append(Fence(number, _followed(vm_id, last)))
+
+
+def _followed(vm_id: str, last: Any) -> tuple[int, int] | None:
+    try:
+        match = match_name(f"points/{vm_id}/{last}")
+    except Damaged:  # absent, or no point's number: it says nothing
+        return None
+    return int(match[2]), int(match[3])
 
 
 def _revoke(vault: Vault, entry: dict[str, Any], number: int, name: str) -> None:

@@ -18,7 +18,7 @@ Examples:
   sparesite-restore commit whole-site
 
 From then on the run cannot be undone, and no other recovery points can be chosen: the instances are the VMs. The VMs stay \
-fenced: a gateway that comes back adds nothing of them.")]
+fenced: a gateway that comes back keeps what their disks hold as a diverged point, and adds nothing else.")]
 pub struct CommitArgs {
     /// The run, by its id or by the name of its plan (then its newest run)
     #[arg(value_name = "RUN")]

@@ -107,7 +107,10 @@ fn print(list: &PointList) -> Result<()> {
             facts.point.sequence.to_string(),
             captured(facts),
             age(facts, now),
-            facts.consistency.to_string(),
+            match point.diverged {
+                Some(_) => format!("{}, diverged", facts.consistency),
+                None => facts.consistency.to_string(),
+            },
             disks(point),
         ]);
     }

@@ -66,6 +66,7 @@ pub fn points(
             ))
         };
         let known = vms.iter().find(|known| known.name == vm.name);
+        let diverged = known.map_or(&[][..], |known| &known.diverged);
         let known = known.map_or(&[][..], |known| &known.points);
         let point = match asked.iter().find(|asked| asked.vm == vm.name) {
             Some(asked) => {
@@ -75,8 +76,9 @@ pub fn points(
                         .map(|chosen| chosen.point),
                     PointSelector::Sequence(number) => known
                         .iter()
-                        .rev()
-                        .find(|point| point.id.sequence == *number),
+                        .chain(diverged)
+                        .filter(|point| point.id.sequence == *number)
+                        .max_by_key(|point| point.id),
                     PointSelector::At(at) => choose(PointRule::At(*at), known, now)
                         .ok()
                         .map(|chosen| chosen.point),

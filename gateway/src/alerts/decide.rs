@@ -6,6 +6,7 @@ use console::show;
 use jiff::Timestamp;
 
 use super::{AlertKind, Subject};
+use crate::fenced::{Fenced, Hook};
 
 /// What is known of one VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct VmHealth {
     /// Jobs of it that failed in a row.
     pub failures: u32,
     pub last_failure: String,
+    /// It was failed over.
+    pub fenced: Option<Fenced>,
 }
 
 /// Failures in a row that are more than bad luck.
@@ -30,10 +33,24 @@ const FIRST_SYNC: Duration = Duration::from_secs(24 * 3600);
 pub fn standing(now: Timestamp, vms: &[VmHealth]) -> BTreeMap<Subject, String> {
     let mut alerts = BTreeMap::new();
     for vm in vms {
+        let fence = vm.fenced.as_ref().map(|fenced| fenced.entry);
         let mut stands = |alert, message: String| {
             let vm = vm.name.clone();
-            alerts.insert(Subject { vm, alert }, message);
+            alerts.insert(Subject { vm, alert, fence }, message);
         };
+        if let Some(fenced) = &vm.fenced {
+            // Told with what came of it.
+            if fenced.on_fenced != Hook::NotYet {
+                stands(AlertKind::Fenced, fenced.words(&vm.name));
+            }
+            if fenced.on_fenced == Hook::Failed {
+                stands(AlertKind::OnFencedFailed, fenced.words(&vm.name));
+            }
+            if fenced.diverged_point.is_some() {
+                stands(AlertKind::DivergedKept, fenced.words(&vm.name));
+            }
+            continue;
+        }
         let target = show::duration(vm.rpo_target);
         match vm.published_at {
             Some(at) => {
@@ -102,6 +119,7 @@ mod tests {
             known_since: at(-1_000_000),
             failures: 2,
             last_failure: "disk a: no such file".into(),
+            fenced: None,
         }
     }
 
@@ -141,6 +159,35 @@ mod tests {
             [(AlertKind::NeverSynced, words.into())]
         );
         assert_eq!(found(new(172_800, 604_800)), []);
+    }
+
+    #[test]
+    fn a_vm_that_was_failed_over_is_told_of_that_and_of_nothing_else() {
+        let fenced = |on_fenced, diverged_point| Fenced {
+            entry: 9,
+            run: Some("4f2a".into()),
+            at: "noon".into(),
+            on_fenced,
+            on_fenced_failure: None,
+            diverged_point,
+            diverged_waits: false,
+        };
+        let kinds = |on_fenced, diverged_point| {
+            let late = VmHealth {
+                published_at: Some(at(-7200)),
+                failures: 9,
+                fenced: Some(fenced(on_fenced, diverged_point)),
+                ..vm()
+            };
+            let kinds = found(late).into_iter().map(|(kind, _)| kind);
+            kinds.collect::<Vec<_>>()
+        };
+        assert_eq!(kinds(Hook::NotYet, None), []);
+        assert_eq!(kinds(Hook::Ran, None), [AlertKind::Fenced]);
+        let failed = [AlertKind::Fenced, AlertKind::OnFencedFailed];
+        assert_eq!(kinds(Hook::Failed, None), failed);
+        let kept = [AlertKind::Fenced, AlertKind::DivergedKept];
+        assert_eq!(kinds(Hook::NotConfigured, Some(5)), kept);
     }
 
     #[test]

@@ -65,6 +65,7 @@ mod tests {
         let subject = Subject {
             vm: "dc01".into(),
             alert: AlertKind::RpoMissed,
+            fence: None,
         };
         let stands = BTreeMap::from([(subject, "it is late".to_owned())]);
         let (_sender, came) = tokio::sync::watch::channel(false);

@@ -117,6 +117,7 @@ mod tests {
         let subject = |vm: &&str| Subject {
             vm: (*vm).into(),
             alert,
+            fence: None,
         };
         vms.iter()
             .map(|vm| (subject(vm), format!("{vm} is late")))

@@ -3,6 +3,7 @@
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use console::Finding;
+use tokio::sync::Mutex;
 use vault_store::{StoreError, gateway::Gateway, objects::Retry};
 
 use super::{CaptureError, Capturer, Doing};
@@ -72,6 +73,33 @@ impl Capturer {
                 Ok(Vec::new())
             }
             false => Err(CaptureError::OutOfReach(why.to_string())),
+        }
+    }
+
+    /// Reads the log's news only: a fence may be gone. Where the vault does not answer, what is known counts.
+    pub(super) async fn read_news(&self, gateway: &Mutex<Gateway>) {
+        let news = async {
+            let mut gateway = self.turn(gateway).await.ok()?;
+            // A rebuild takes its time.
+            let is_in_doubt = gateway.is_in_doubt();
+            let read = gateway.begin_cycle(&|_| {});
+            match is_in_doubt {
+                true => Some(read.await),
+                false => tokio::time::timeout(self.patience(), read).await.ok(),
+            }
+        };
+        let read = tokio::select! {
+            read = news => read,
+            () = self.interrupt.wait() => return,
+        };
+        let out_of_reach = match &read {
+            Some(Ok(_)) => false,
+            Some(Err(error)) => is_out_of_reach(error),
+            None => true,
+        };
+        self.is_out_of_reach.store(out_of_reach, Relaxed);
+        if let Some(Err(error)) = read {
+            tracing::warn!("the control log's news cannot be read: {error}");
         }
     }
 

@@ -37,6 +37,9 @@ struct Point {
     vm: String,
     captured_at: String,
     consistency: Consistency,
+    /// The control log's entry of the fence that it was captured for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    diverged: Option<u64>,
     disks: Vec<PointDisk>,
 }
 
@@ -167,6 +170,7 @@ fn point(manifest: Manifest) -> Point {
         vm: manifest.facts.vm,
         captured_at: manifest.facts.captured_at,
         consistency: manifest.facts.consistency,
+        diverged: manifest.facts.diverged,
         disks: disks.collect(),
     }
 }
@@ -183,7 +187,10 @@ fn table(points: &[Point]) -> Table {
             point.vm.clone(),
             point.sequence.to_string(),
             local(&point.captured_at),
-            point.consistency.to_string(),
+            match point.diverged {
+                Some(_) => format!("{}, diverged", point.consistency),
+                None => point.consistency.to_string(),
+            },
             disks.join(", "),
         ]);
     }

@@ -14,6 +14,7 @@ use vault_store::{
 use super::told;
 use crate::{
     config::{Config, Vm},
+    fenced::Fenced,
     proofs::Proofs,
     run::{LiveStatus, LiveVm, Presence, presence},
     vault_access::{load_config, open_gateway},
@@ -21,7 +22,8 @@ use crate::{
 
 pub const EXAMPLES: &str = "\
 Achieved RPO is the age of the newest recovery point. A missed RPO target, a VM that was never
-synced, a consistency lower than the policy asks and a failed last drill are findings (exit code 3).
+synced, a consistency lower than the policy asks, a failed last drill and a VM that was failed over
+are findings (exit code 3).
 PROOF is what the last drill showed, and how long ago.
 
 Examples:
@@ -44,6 +46,8 @@ struct Standing {
     consistency: Option<String>,
     #[serde(flatten)]
     proofs: Proofs,
+    /// `null`: it was not failed over.
+    fence: Option<Fenced>,
     /// Points that wait for the uplink.
     queued: u64,
     #[serde(skip)]
@@ -66,7 +70,13 @@ pub fn run(config: &Path, json: bool) -> anyhow::Result<Exit> {
         None => {
             // Nothing is asked of the vault, so none is opened.
             let gateway = open_gateway(&config, in_memory(Meter::new()))?;
-            of_state(gateway.status()?, gateway.outbox_use()?)
+            let mut seen = of_state(gateway.status()?, gateway.outbox_use()?);
+            for vm in &config.vms {
+                let fence = gateway.fence(&vm.name)?;
+                let fence = fence.map(|fence| (vm.name.clone(), fence.into()));
+                seen.fences.extend(fence);
+            }
+            seen
         }
     };
     let now = Timestamp::now();
@@ -97,6 +107,8 @@ struct Seen {
     /// By VM.
     proofs: HashMap<String, Proofs>,
     /// By VM.
+    fences: HashMap<String, Fenced>,
+    /// By VM.
     queued: HashMap<String, u64>,
     queued_bytes: u64,
 }
@@ -125,6 +137,7 @@ fn of_state(known: Vec<VmStatus>, outbox: OutboxUse) -> Seen {
     Seen {
         points: known.into_iter().map(point).collect(),
         proofs,
+        fences: HashMap::new(),
         queued: queued.collect(),
         queued_bytes: outbox.used_bytes,
     }
@@ -149,6 +162,11 @@ fn of_daemon(live: &LiveStatus) -> Seen {
             .vms
             .iter()
             .map(|vm| (vm.name.clone(), vm.proofs.clone()))
+            .collect(),
+        fences: live
+            .vms
+            .iter()
+            .filter_map(|vm| Some((vm.name.clone(), vm.fence.clone()?)))
             .collect(),
         queued: queued.collect(),
         queued_bytes: live.queued_bytes,
@@ -228,7 +246,11 @@ fn standing(
         false => format!("run `sparesite-gateway sync {}`", vm.name),
     };
     let rpo = judge_rpo(&vm.name, known.is_some(), age, policy.rpo_target, remedy);
-    let mut findings: Vec<_> = rpo.iter().cloned().collect();
+    let fence = seen.fences.get(&vm.name).cloned();
+    let mut findings: Vec<_> = match &fence {
+        Some(fence) => vec![fence.finding(&vm.name)],
+        None => rpo.iter().cloned().collect(),
+    };
     findings.extend(known.and_then(|known| lower(vm, policy.consistency, &known.consistency)));
     let proofs = seen.proofs.get(&vm.name).cloned().unwrap_or_default();
     findings.extend(proofs.failed(&vm.name, now));
@@ -244,6 +266,7 @@ fn standing(
         consistency_asked: policy.consistency,
         consistency: known.map(|known| known.consistency.clone()),
         proofs,
+        fence,
         queued: seen.queued.get(&vm.name).copied().unwrap_or(0),
         findings,
     }

@@ -18,6 +18,7 @@ use super::{VmArgs, finding_in_words, told};
 use crate::{
     capture::{Asking, CaptureError, Captured, Capturer},
     config::{Config, Vm},
+    fenced::Fenced,
     interrupt::Interrupt,
     jobs::{Job, JobLog},
     run::{SystemClock, follow_caps},
@@ -241,6 +242,10 @@ impl Cycle<'_> {
             match sent {
                 Ok(sent) => report.point = sent.points.last().map(|(_, point)| *point),
                 Err(error) => captured.outcome = Err(error),
+            }
+            if captured.fence.is_some() {
+                let fence = self.uploader.fence(&captured.vm);
+                captured.fence = fence.ok().flatten().map(Fenced::from);
             }
         }
         all

@@ -20,8 +20,19 @@ use super::{
 
 const ROOT: Keys = Keys {
     known: &[
-        "state", "timezone", "vault", "uplink", "outbox", "scratch", "alert", "targets", "host",
-        "policy", "vm", "group",
+        "state",
+        "timezone",
+        "vault",
+        "uplink",
+        "outbox",
+        "scratch",
+        "alert",
+        "on_fenced",
+        "targets",
+        "host",
+        "policy",
+        "vm",
+        "group",
     ],
     later: &["budget"],
 };
@@ -34,7 +45,7 @@ const POLICY: Keys = Keys {
     later: &["retain"],
 };
 const VM: Keys = Keys {
-    known: &["name", "policy", "priority", "source"],
+    known: &["name", "policy", "priority", "source", "on_fenced"],
     later: &[],
 };
 const CONSISTENCIES: [(&str, Consistency); 4] = [
@@ -70,7 +81,11 @@ pub(super) fn read(root: &Section, folder: &Path, notes: &mut Notes) -> Option<C
     let targets = targets::read(root, notes);
     let hosts = together::read_hosts(root, notes);
     let policies = read_policies(root, notes);
-    let (vm_names, vms) = read_vms(root, folder, &hosts, &policies, notes);
+    let on_fenced = path(root, "on_fenced", folder, notes);
+    let (vm_names, mut vms) = read_vms(root, folder, &hosts, &policies, notes);
+    for vm in &mut vms {
+        vm.on_fenced = vm.on_fenced.take().or_else(|| on_fenced.clone());
+    }
     let known = Known {
         names: &vm_names,
         vms: &vms,
@@ -297,6 +312,7 @@ impl VmReader<'_> {
             self.seen,
             notes,
         );
+        let on_fenced = path(&vm, "on_fenced", self.folder, notes);
         let (name, policy, read) = (name?, policy?, read?);
         Some(Vm {
             name,
@@ -306,6 +322,7 @@ impl VmReader<'_> {
             before: read.before,
             after: read.after,
             guest_hooks: read.guest_hooks,
+            on_fenced,
         })
     }
 

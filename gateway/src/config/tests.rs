@@ -75,6 +75,7 @@ fn a_good_file_becomes_a_plain_value() {
             before: Some("/etc/sparesite/freeze-files".into()),
             after: Some("/etc/sparesite/thaw-files".into()),
             guest_hooks: false,
+            on_fenced: None,
         }
     );
     assert_eq!(
@@ -151,7 +152,7 @@ fn each_mistake_is_named_with_its_place() {
         (
             STATE,
             "state = \"/s\"\nbanana = 1",
-            "3:1: unknown key `banana`: known are `state`, `timezone`, `vault`, `uplink`, `outbox`, `scratch`, `alert`, `targets`, `host`, `policy`, `vm`, `group`",
+            "3:1: unknown key `banana`: known are `state`, `timezone`, `vault`, `uplink`, `outbox`, `scratch`, `alert`, `on_fenced`, `targets`, `host`, `policy`, `vm`, `group`",
         ),
         (
             "[vault]",
@@ -404,7 +405,7 @@ fn all_problems_are_reported_together_in_the_order_of_the_file() {
          gateway.toml:2:9: [vault] is a number: it must be a table\n\
          gateway.toml:3:1: `policy` is missing in VM \"a\": write policy = \"NAME\" of a [[policy]]\n\
          gateway.toml:5:10: `disks` is missing in the source of VM \"a\": write disks = [\"/dev/vg0/files\"]\n\
-         gateway.toml:6:5: unknown key `x` in VM \"a\": known are `name`, `policy`, `priority`, `source`\n\
+         gateway.toml:6:5: unknown key `x` in VM \"a\": known are `name`, `policy`, `priority`, `source`, `on_fenced`\n\
          gateway.toml: `state` is missing: write state = \"/var/lib/sparesite/state\""
     );
 }

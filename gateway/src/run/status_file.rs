@@ -15,7 +15,7 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{proofs::Proofs, whole_file};
+use crate::{fenced::Fenced, proofs::Proofs, whole_file};
 
 /// Some hundred VMs come to some hundred KiB.
 const MOST_BYTES: u64 = 8 << 20;
@@ -48,6 +48,8 @@ pub struct LiveVm {
     pub running: bool,
     #[serde(default)]
     pub doing: Option<String>,
+    #[serde(default)]
+    pub fence: Option<Fenced>,
     pub failures: u32,
     #[serde(default)]
     pub last_failure: Option<String>,

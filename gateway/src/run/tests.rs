@@ -18,6 +18,8 @@ use crate::{
     jobs::{Job, JobKind, JobOutcome, newest},
 };
 
+mod fenced;
+
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 

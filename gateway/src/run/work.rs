@@ -4,7 +4,7 @@ use std::future::Future;
 
 use jiff::Timestamp;
 
-use crate::{jobs::Job, proofs::Proofs};
+use crate::{fenced::Fenced, jobs::Job, proofs::Proofs};
 
 /// Does what the schedule decided. Its futures run as tasks of their own; each watches for the
 /// interrupt itself and ends soon after it, with jobs whose outcome is `Stopped`. What has not
@@ -48,6 +48,8 @@ pub struct Known {
     pub passes: bool,
     /// It is captured without its group until it has a point again.
     pub alone: bool,
+    /// It was failed over.
+    pub fence: Option<Fenced>,
     /// In words, for people: `first sync, pass 2: 37 %`.
     pub doing: Option<String>,
 }

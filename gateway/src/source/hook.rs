@@ -76,6 +76,26 @@ pub async fn run_hook(
     run_to_end(path, &env, lock, within, stop).await
 }
 
+/// Shutting a guest down in good order takes its time.
+const ON_FENCED_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Runs what is to end a VM's work here after it was failed over, by a run and at a time. What it printed; `Err` says why it
+/// did not do its work.
+pub async fn run_on_fenced(
+    path: &Path,
+    vm: &str,
+    (run, at): (&str, &str),
+    stop: impl Future<Output = ()>,
+) -> Result<String, String> {
+    let env = [
+        ("SPARESITE_VM", vm),
+        ("SPARESITE_HOOK", "on_fenced"),
+        ("SPARESITE_RUN", run),
+        ("SPARESITE_FENCED_AT", at),
+    ];
+    run_to_end(path, &env, None, ON_FENCED_TIMEOUT, stop).await
+}
+
 /// The disks that a `before` hook names, as lines `disk NAME PATH`: read in place of the configured paths.
 pub fn printed_disks(said: &str, names: &[&str]) -> Result<Vec<(String, PathBuf)>, String> {
     let mut disks: Vec<(String, PathBuf)> = Vec::new();

@@ -20,6 +20,7 @@ pub fn known(name: &str) -> KnownVm {
     KnownVm {
         name: name.into(),
         points: (1..=3).map(point).map(with).collect(),
+        diverged: Vec::new(),
     }
 }
 

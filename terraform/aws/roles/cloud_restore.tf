@@ -49,11 +49,11 @@ resource "aws_iam_role_policy" "cloud_restore_vault" {
         Resource = "${local.objects}*"
       },
       {
-        # Run records, log entries; a fence is the next number taken under points/.
+        # Run records and log entries; a fence is one of those.
         Sid      = "AddRecordsAndFences"
         Effect   = "Allow"
         Action   = "s3:PutObject"
-        Resource = ["${local.objects}control/*", "${local.objects}points/*"]
+        Resource = "${local.objects}control/*"
       },
       local.vault_key_by_s3,
       local.never_against_vault,

@@ -1,5 +1,6 @@
 //! The control log (section 3): one numbered row of who may write, epochs, fences, damage, proofs.
 
+use crate::fence::Fence;
 use crate::ids::{ObjectHash, PointId, VaultId, VmId, WriterId, object_hash};
 use crate::keys::{SigningKey, VerifyingKey};
 use crate::metadata_object::{Writer, from_json};
@@ -7,7 +8,7 @@ use crate::proof::{Proof, Proven, VmProofs};
 use crate::signed_json::{Signer, Unverified, sign_as_control, sign_as_writer};
 use crate::{FormatError, names};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Numbers missing in a row, of log entries or points, that are believed to be lost ones: anybody with a writer's key can
 /// make up a high number, and to count up to it would take for ever.
@@ -34,6 +35,12 @@ pub enum LogEntry {
     },
     Fence {
         vms: Vec<VmId>,
+        /// The run that failed over.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        run: Option<String>,
+        /// `<epoch>-<sequence>` of each VM's newest point that is none of another fence.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        last: BTreeMap<VmId, String>,
     },
     Unfence {
         vms: Vec<VmId>,
@@ -82,7 +89,9 @@ pub struct ControlLog {
     pub revoked: BTreeMap<WriterId, BTreeMap<VmId, PointId>>,
     /// Newest epoch of each writer.
     pub epochs: BTreeMap<WriterId, u64>,
-    pub fenced: BTreeSet<VmId>,
+    /// All fences of each VM, in their order.
+    #[serde(default)]
+    pub fences: BTreeMap<VmId, Vec<Fence>>,
     /// The last takeover of each VM.
     #[serde(default)]
     pub takeovers: BTreeMap<VmId, Takeover>,
@@ -104,7 +113,7 @@ impl ControlLog {
             writers: BTreeMap::new(),
             revoked: BTreeMap::new(),
             epochs: BTreeMap::new(),
-            fenced: BTreeSet::new(),
+            fences: BTreeMap::new(),
             takeovers: BTreeMap::new(),
             damaged: BTreeMap::new(),
             proofs: BTreeMap::new(),
@@ -231,8 +240,20 @@ impl ControlLog {
                 self.takeovers
                     .extend(vms.into_iter().map(|vm| (vm, Takeover { writer, epoch })));
             }
-            LogEntry::Fence { vms } => self.fenced.extend(vms),
-            LogEntry::Unfence { vms } => self.fenced.retain(|vm| !vms.contains(vm)),
+            LogEntry::Fence { vms, run, last } => {
+                for vm in vms {
+                    let last = last.get(&vm);
+                    let fence = Fence {
+                        number: self.number,
+                        time: time.clone(),
+                        run: run.clone(),
+                        last: last.and_then(|point| PointId::parse(point).ok()),
+                        until: None,
+                    };
+                    self.set_fence(vm, fence);
+                }
+            }
+            LogEntry::Unfence { vms } => vms.iter().for_each(|vm| self.end_fence(vm)),
             LogEntry::Damage { objects } => {
                 self.damaged
                     .extend(objects.into_iter().map(|object| (object, self.number)));

@@ -7,6 +7,7 @@ pub mod chain;
 pub mod control_log;
 pub mod entry;
 pub mod error;
+pub mod fence;
 pub mod gateway_key;
 pub mod ids;
 pub mod keys;

@@ -114,6 +114,9 @@ pub struct Facts {
     pub newest: Vec<NewestPoint>,
     /// Last number of the control log that was heeded.
     pub log: u64,
+    /// The log's entry of the fence under which it was captured: what the disks of a VM held that was failed over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diverged: Option<u64>,
     pub expires_at: Option<String>,
     pub hold: bool,
     pub bytes: PointBytes,

@@ -135,6 +135,8 @@ fn a_log_entry_that_does_not_follow_is_void_but_takes_its_number() {
     let mut fork = log.clone();
     let fence = |n| LogEntry::Fence {
         vms: vec![vault_format::VmId([n; 16])],
+        run: None,
+        last: Default::default(),
     };
     let read = |log: &mut ControlLog, n| {
         let bytes = log.encode_as_control(&control, &fence(n), TIME);
@@ -145,9 +147,9 @@ fn a_log_entry_that_does_not_follow_is_void_but_takes_its_number() {
     read(&mut fork, 2);
     let of_fork = read(&mut fork, 3);
     log.read(&control.public(), &of_fork).unwrap();
-    assert_eq!((log.number, log.fenced.len(), log.void.len()), (2, 1, 1));
+    assert_eq!((log.number, log.fences.len(), log.void.len()), (2, 1, 1));
     read(&mut log, 4);
-    assert_eq!((log.number, log.fenced.len(), log.void.len()), (3, 2, 1));
+    assert_eq!((log.number, log.fences.len(), log.void.len()), (3, 2, 1));
 }
 
 #[test]

@@ -55,8 +55,10 @@ pub enum StoreError {
     )]
     Conflict { object: String },
 
-    #[error("VM {vm} is fenced: it was failed over. It is not captured until it is unfenced")]
-    Fenced { vm: String },
+    #[error(
+        "VM {vm} is fenced: it was failed over by {by}, and is not captured until that is undone"
+    )]
+    Fenced { vm: String, by: String },
 
     #[error(
         "VM {vm} is captured by gateway {by} now. If that is a mistake, revoke its key; if both have a VM of this name, give one of them another name; to take the VM over, run `sparesite-gateway rebuild`"

@@ -3,6 +3,8 @@
 use jiff::Timestamp;
 use vault_format::control_log::LogEntry;
 use vault_format::ids::VmId;
+use vault_store::StoreError;
+use vault_store::read::PointSelector;
 use vault_store::setup::append_to_log;
 
 use super::{Context, StepError, Words};
@@ -14,7 +16,13 @@ pub async fn fence(mut context: Context, vm: &str) -> Result<Words, StepError> {
     // So that it can be taken away when the recovery point is gone.
     context.note([("vm_id", id.to_string())]).await?;
     if !is_fenced(&context, id).await? {
-        append(&context, &LogEntry::Fence { vms: vec![id] }).await?;
+        let last = newest(&context, vm).await?;
+        let fence = LogEntry::Fence {
+            vms: vec![id],
+            run: Some(context.world.run.clone()),
+            last: last.into_iter().map(|point| (id, point)).collect(),
+        };
+        append(&context, &fence).await?;
     }
     Ok(context.notes)
 }
@@ -39,12 +47,25 @@ pub async fn unfence(context: Context, vm: &str) -> Result<(), StepError> {
     append(&context, &LogEntry::Unfence { vms: vec![id] }).await
 }
 
+/// The last point that a reader takes by itself: a site that knows of no fence may add others behind it. One that it adds
+/// between this look and the fence is set aside too, and is there by its number.
+async fn newest(context: &Context, vm: &str) -> Result<Option<String>, StepError> {
+    let vault = &context.world.open.vault;
+    match vault.find_point(vm, &PointSelector::Latest).await {
+        Ok(point) => Ok(Some(point.manifest.facts.point.to_string())),
+        Err(StoreError::NoSuchPoint { .. } | StoreError::NoSuchVm { .. }) => Ok(None),
+        Err(error) => {
+            Err(attempting("cannot look for the VM's newest recovery point")(error).into())
+        }
+    }
+}
+
 /// As the log is now: another process may have written it.
 async fn is_fenced(context: &Context, id: VmId) -> Result<bool, StepError> {
     let mut log = context.world.log.lock().await;
     let read = context.world.open.vault.read_log_on(&mut log).await;
     read.map_err(attempting("cannot read the vault's control log"))?;
-    Ok(log.fenced.contains(&id))
+    Ok(log.fence(&id).is_some())
 }
 
 async fn append(context: &Context, entry: &LogEntry) -> Result<(), StepError> {

@@ -52,6 +52,10 @@ pub fn hooks(vm: &Vm, checks: &mut Checks) {
             checks.add("hook", &on, ran);
         }
     }
+    if let Some(program) = &vm.on_fenced {
+        let ran = can_run("on_fenced", &format!("VM {}", vm.name), program);
+        checks.add("hook", &format!("{}: on_fenced", vm.name), ran);
+    }
     if vm.before.is_some() && vm.after.is_none() {
         checks.found("hook", no_thaw(vm));
     }
@@ -182,6 +186,7 @@ mod tests {
             before: None,
             after: None,
             guest_hooks: false,
+            on_fenced: None,
         }
     }
 

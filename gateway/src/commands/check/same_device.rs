@@ -134,6 +134,7 @@ mod tests {
             before: None,
             after: None,
             guest_hooks: false,
+            on_fenced: None,
         };
         let url = format!("file://{}", folder.path().display());
         let findings = |url: &str, vm: &Vm| {

@@ -1,7 +1,7 @@
 //! The daemon's work: captures by the source of each VM, one at a time, since there is one gateway; uploads beside them.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex as StdMutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -21,6 +21,7 @@ use crate::{
     capture::{CaptureError, Captured, Capturer},
     commands::sync::VmReport,
     config::{Config, Source, Vm},
+    fenced::Fenced,
     interrupt::Interrupt,
     jobs::{Job, JobKind, JobOutcome},
     run::{Known, Published, Standing, Work},
@@ -39,6 +40,8 @@ struct Shared {
     interrupt: Interrupt,
     /// VMs that are captured without their group until they have a point again.
     alone: StdMutex<HashSet<String>>,
+    /// What was told of each VM's fence.
+    fences: StdMutex<HashMap<String, String>>,
     /// The state takes nothing any more.
     is_broken: AtomicBool,
 }
@@ -64,6 +67,7 @@ impl SyncWork {
             meter: access.meter,
             interrupt,
             alone: StdMutex::default(),
+            fences: StdMutex::default(),
             is_broken: AtomicBool::new(false),
         });
         // Beside the rest: a hook may take two minutes, and others need not wait for it.
@@ -125,6 +129,7 @@ impl Shared {
             let waiting = waiting.and_then(|at| at.parse::<Timestamp>().ok());
             let queued = outbox.vms.get(&vm.name).map_or(0, |vm| vm.points);
             let doing = self.capturer.doing(&vm.name);
+            let fence = self.uploader.fence(&vm.name)?.map(Fenced::from);
             vms.push(Known {
                 captured_at: waiting.or(published.as_ref().map(|point| point.captured_at)),
                 published,
@@ -134,7 +139,9 @@ impl Shared {
                 passes: doing
                     .as_ref()
                     .is_some_and(|doing| doing.is_pass || matches!(vm.source, Source::Libvirt(_))),
-                alone: self.is_alone(&vm.name),
+                // Its group goes on without one that was failed over.
+                alone: self.is_alone(&vm.name) || fence.is_some(),
+                fence,
                 doing: doing.map(|doing| doing.words),
             });
         }
@@ -158,6 +165,23 @@ impl Shared {
         }
     }
 
+    /// What is known of a VM's fence, whenever that is news.
+    fn tell_fence(&self, captured: &Captured) {
+        let mut told = self.fences.lock().unwrap_or_else(PoisonError::into_inner);
+        let vm = &captured.vm;
+        let words = captured.fence.as_ref().map(|fence| fence.words(vm));
+        match words {
+            Some(words) if told.get(vm) != Some(&words) => {
+                tracing::error!("{words}");
+                told.insert(vm.clone(), words);
+            }
+            None if told.remove(vm).is_some() => {
+                tracing::warn!("VM {vm} is no longer fenced: it is captured again");
+            }
+            _ => {}
+        }
+    }
+
     async fn capture(&self, places: &[usize]) -> Vec<Job> {
         let vms: Vec<&Vm> = places
             .iter()
@@ -169,8 +193,15 @@ impl Shared {
         let mut jobs = Vec::new();
         for captured in captured {
             self.note_alone(&captured);
+            self.tell_fence(&captured);
+            let fence = captured.fence.as_ref();
+            let told = fence.map(|fence| fence.finding(&captured.vm));
             let report = VmReport::new(captured);
-            for finding in &report.findings {
+            for finding in report
+                .findings
+                .iter()
+                .filter(|its| Some(*its) != told.as_ref())
+            {
                 tracing::warn!("{}: {}: {}", finding.on, finding.what, finding.why);
             }
             jobs.push(report.job(start, sent));

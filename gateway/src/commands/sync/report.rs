@@ -6,11 +6,12 @@ use console::{Finding, show, table::Table};
 use jiff::Timestamp;
 use serde::Serialize;
 use vault_format::manifest::Consistency;
-use vault_store::{gateway::PointReport, objects::Usage};
+use vault_store::{StoreError, gateway::PointReport, objects::Usage};
 
 use super::super::finding_in_words;
 use crate::{
     capture::{CaptureError, Captured, DiskTracking},
+    fenced::Fenced,
     jobs::{Job, JobKind, JobOutcome},
 };
 
@@ -57,10 +58,15 @@ pub struct VmReport {
     /// Points that waited, and that this one replaced.
     pub superseded: u64,
     pub findings: Vec<Finding>,
+    /// `null`: it was not failed over.
+    pub fence: Option<Fenced>,
     pub error: Option<String>,
     /// Neither made nor failed: what the job log says of it.
     #[serde(skip)]
     stopped: Option<Vec<String>>,
+    /// Nothing was captured, since it was failed over.
+    #[serde(skip)]
+    is_held_by_fence: bool,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -81,7 +87,10 @@ impl VmReport {
             moments,
             tracking,
             before,
+            fence,
         } = captured;
+        // Its finding says it.
+        let is_fenced = matches!(outcome, Err(CaptureError::Store(StoreError::Fenced { .. })));
         let stopped = match &outcome {
             Err(CaptureError::Interrupted) => Some(Vec::new()),
             // It has failed nothing: it goes on alone.
@@ -90,6 +99,7 @@ impl VmReport {
         };
         let (mut report, error) = match outcome {
             Ok(report) => (report, None),
+            Err(_) if is_fenced && fence.is_some() => (PointReport::default(), None),
             Err(error) => {
                 let (error, own) = (error.to_string(), format!("VM {vm}: "));
                 // Whoever shows it says of which VM it is.
@@ -101,6 +111,7 @@ impl VmReport {
         report.compared.extend(before.resyncs);
         let words = report.findings.iter().cloned();
         findings.extend(words.map(|words| finding_in_words(&format!("VM {vm}"), words)));
+        findings.extend(fence.iter().map(|fence| fence.finding(&vm)));
         let seconds = |length: Option<Duration>| {
             length.map(|length| (length.as_secs_f64() * 1e6).round() / 1e6)
         };
@@ -127,8 +138,10 @@ impl VmReport {
             compared: report.compared,
             superseded: report.superseded,
             findings,
+            fence,
             error,
             stopped,
+            is_held_by_fence: is_fenced,
         }
     }
 }
@@ -139,6 +152,11 @@ impl VmReport {
         let (outcome, mut why) = match (&self.error, &self.stopped) {
             (_, Some(why)) => (JobOutcome::Stopped, why.clone()),
             (Some(error), _) => (JobOutcome::Failed, vec![error.clone()]),
+            // It is looked at again after the pause that a failure has: the fence may be gone by then.
+            (None, _) if self.is_held_by_fence => {
+                let words = self.fence.iter().map(|fence| fence.words(&self.vm));
+                (JobOutcome::Failed, words.collect())
+            }
             (None, _) if self.findings.is_empty() => (JobOutcome::Done, Vec::new()),
             (None, _) => {
                 let words = self.findings.iter().map(|found| found.what.clone());
@@ -207,6 +225,7 @@ impl CycleReport {
             let point = match (&vm.error, vm.sequence) {
                 (Some(_), _) => "failed".into(),
                 (None, Some(sequence)) => format!("{}@{sequence}", vm.vm),
+                (None, None) if vm.fence.is_some() => "fenced".into(),
                 (None, None) => "-".into(),
             };
             table.row([
@@ -297,6 +316,7 @@ mod tests {
             moments: Moments::default(),
             tracking: Vec::new(),
             before: Beforehand::default(),
+            fence: None,
         };
         let dc01 = Captured {
             consistency: Some(Consistency::FileSystem),
@@ -352,7 +372,7 @@ mod tests {
                         "findings": [
                             { "what": "healed", "on": "VM dc01", "why": "", "remedy": "" }
                         ],
-                        "error": null,
+                        "fence": null, "error": null,
                     },
                     {
                         "vm": "db", "sequence": null, "id": null,
@@ -361,7 +381,7 @@ mod tests {
                         "consistency": null, "pause_seconds": null,
                         "freeze_seconds": null, "quiesced_seconds": null, "held_seconds": null,
                         "tracking": [], "passes": 0, "compared": [], "superseded": 0,
-                        "findings": [], "error": "interrupted",
+                        "findings": [], "fence": null, "error": "interrupted",
                     },
                 ],
                 "requests": { "put": 4, "get": 1, "head": 0, "list": 0 },

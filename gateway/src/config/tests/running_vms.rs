@@ -379,3 +379,17 @@ fn the_packaged_example_is_accepted() {
     assert_eq!(config.state, Path::new("/var/lib/sparesite/state"));
     assert_eq!(config.vault.key, Path::new("/etc/sparesite/gateway.key"));
 }
+
+#[test]
+fn what_is_run_for_a_fenced_vm_is_its_own_or_that_of_the_file() {
+    let vm = |name: &str, more: &str| {
+        format!("[[vm]]\nname = \"{name}\"\npolicy = \"p\"\nsource.disks = [\"/{name}\"]\n{more}")
+    };
+    let head = "state = \"/s\"\non_fenced = \"off.sh\"\n[vault]\nurl = \"s3://acme-dr\"\nkey = \"k\"\n[[policy]]\nname = \"p\"\nrpo = \"1h\"\n";
+    let text = head.to_owned() + &vm("a", "") + &vm("b", "on_fenced = \"/bin/b\"\n");
+    let config = parse(&text).expect("good");
+    let run = config.vms.iter().map(|vm| vm.on_fenced.as_deref());
+    let run: Vec<_> = run.collect();
+    let expected = ["/etc/sparesite/off.sh", "/bin/b"].map(|path| Some(Path::new(path)));
+    assert_eq!(run, expected);
+}

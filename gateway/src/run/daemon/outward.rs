@@ -30,6 +30,11 @@ impl<W: Work, C: Clock> Daemon<W, C> {
         let vms = self.config.vms.iter().zip(&self.standing.vms).enumerate();
         let vms = vms.map(|(place, (vm, known))| {
             let memory = self.journal.memory(place);
+            // That nothing comes of its captures is no failure then.
+            let failures = match known.fence {
+                Some(_) => 0,
+                None => memory.failures.count,
+            };
             LiveVm {
                 name: vm.name.clone(),
                 published: known.published.as_ref().map(|point| LivePoint {
@@ -42,8 +47,9 @@ impl<W: Work, C: Clock> Daemon<W, C> {
                 queued: known.queued,
                 running: self.running[place],
                 doing: known.doing.clone().or_else(|| full(known, memory)),
-                failures: memory.failures.count,
-                last_failure: (memory.failures.count > 0).then(|| memory.last_failure.clone()),
+                fence: known.fence.clone(),
+                failures,
+                last_failure: (failures > 0).then(|| memory.last_failure.clone()),
             }
         });
         LiveStatus {
@@ -92,6 +98,7 @@ impl<W: Work, C: Clock> Daemon<W, C> {
                 known_since: self.known_since[place],
                 failures,
                 last_failure,
+                fenced: known.fence.clone(),
             }
         });
         health.collect()

@@ -1,7 +1,7 @@
 //! The bad day itself: the site that comes back does not overwrite, and the way back is open until it is committed.
 
 use journeys::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::cloud::{Cloud, RUN_TAG};
 
@@ -44,9 +44,8 @@ fn a_failover_fences_the_site_until_it_is_undone() {
     assert_eq!(cloud.aws.requests("CreateSchedule").len(), 0);
     // The site comes back.
     make_random(&cloud.site.path("db.raw"), 2 * MIB, 5);
-    let sync = cloud.site.gateway(&["sync"]);
-    assert_ne!(sync.code, Some(0), "{sync:?}");
-    sync.says(&["fenced"]);
+    let sync = cloud.site.gateway(&["sync"]).exits(3);
+    sync.says(&["VM db was failed over by run", &run, "diverged point 2"]);
     // A rehearsal of what is in earnest, a plan name for what is lost for good, a commit of a test: no.
     cloud
         .site
@@ -74,7 +73,87 @@ fn a_failover_fences_the_site_until_it_is_undone() {
     assert_eq!(cloud.aws.count(RUN_TAG, &run), 0);
     cloud.site.sync();
     let points = cloud.site.restore(&["points", "db", "--json"]).ok().json();
-    assert_eq!(points["points"].as_array().expect("points").len(), 2);
+    assert_eq!(points["points"].as_array().expect("points").len(), 3);
+}
+
+/// What people wrote between the last recovery point and the fire, or while only the line was cut.
+#[test]
+fn what_a_failed_over_site_held_is_kept_once_and_meant_by_its_number_only() {
+    let cloud = one();
+    let site = &cloud.site;
+    let hook = site.script(
+        "on-fenced.sh",
+        "[ -e $log.broken ] && { echo no hypervisor >&2; exit 4; }\n\
+         echo \"$SPARESITE_VM $SPARESITE_HOOK $SPARESITE_RUN\" >>$log",
+    );
+    let text = std::fs::read_to_string(site.path("gateway.toml")).expect("the configuration");
+    let text = format!("on_fenced = \"{hook}\"\n{text}");
+    std::fs::write(site.path("gateway.toml"), text).expect("written");
+    let copy = |to: &str| {
+        std::fs::copy(site.path("db.raw"), site.path(to)).expect("copied");
+    };
+    copy("before.raw");
+    let up = site
+        .restore(&["failover", &cloud.plan(""), "--json"])
+        .exits(3);
+    let run = up.json()["run"].as_str().expect("an id").to_owned();
+    make_random(&site.path("db.raw"), 2 * MIB, 5);
+    copy("held.raw");
+
+    // What is to end its work here fails: that is told, and nothing is kept of a disk that may still be written.
+    let broken = site.path("hooks.log.broken");
+    std::fs::write(&broken, "").expect("written");
+    let failed = site.gateway(&["sync"]).exits(3);
+    failed.says(&[
+        "on_fenced failed and is tried again",
+        "no hypervisor",
+        "not kept yet",
+    ]);
+    std::fs::remove_file(broken).expect("removed");
+    // It runs once, and once the disks are kept: not with the next sync either.
+    let db = |document: &Value| document["vms"].as_array().expect("VMs")[1].clone();
+    for sequence in [json!(2), Value::Null] {
+        let sync = site.gateway(&["sync", "--json"]).exits(3).json();
+        let db = db(&sync);
+        assert_eq!(
+            (&db["vm"], &db["sequence"]),
+            (&json!("db"), &sequence),
+            "{db}"
+        );
+        assert_eq!(
+            (&db["fence"]["on_fenced"], &db["error"]),
+            (&json!("ran"), &Value::Null)
+        );
+        make_random(&site.path("db.raw"), 2 * MIB, 6);
+    }
+    let ran = std::fs::read_to_string(site.path("hooks.log")).expect("it ran");
+    assert_eq!(ran, format!("dc01 on_fenced {run}\ndb on_fenced {run}\n"));
+    let status = site.gateway(&["status", "--json"]).exits(3).json();
+    let shown = db(&status);
+    assert_eq!(
+        (&shown["sequence"], &shown["fence"]["run"]),
+        (&json!(1), &json!(run))
+    );
+    assert_eq!(shown["fence"]["diverged_point"], 2);
+    site.gateway(&["status"])
+        .exits(3)
+        .says(&["its disks are kept as diverged point 2"]);
+
+    // It is there by its number, and nobody goes on from it by itself.
+    let points = site.restore(&["points", "db", "--json"]).ok().json();
+    let points = points["points"].as_array().expect("points");
+    assert_eq!(points.len(), 2);
+    assert!(points[0]["diverged"].is_null() && points[1]["diverged"].is_u64());
+    site.restore(&["points"]).ok().says(&["none, diverged"]);
+    site.assert_comes_back("db@2", "held.raw");
+    for latest in ["db", "db@latest", "db@2099-01-01"] {
+        site.assert_comes_back(latest, "before.raw");
+    }
+    site.restore(&["undo", &run]).ok();
+    site.sync();
+    site.assert_comes_back("db", "db.raw");
+    site.assert_comes_back("db@2", "held.raw");
+    site.restore(&["verify", "--read-data"]).ok();
 }
 
 #[test]
@@ -111,7 +190,10 @@ fn what_is_committed_stays_and_stays_fenced() {
         .restore(&["sweep", &run, "--failover"])
         .exits(1)
         .says(&["was committed"]);
-    cloud.site.gateway(&["sync"]).says(&["fenced"]);
+    cloud.site.gateway(&["sync"]).exits(3);
+    // What its disks held was kept: from then on nothing is.
+    let sync = cloud.site.gateway(&["sync"]).exits(3);
+    sync.says(&["fenced", "diverged point 2"]);
     cloud.site.restore(&["undo", test]).ok();
     assert_eq!(cloud.aws.count(RUN_TAG, test), 0);
     assert_ne!(cloud.aws.count(RUN_TAG, &run), 0);

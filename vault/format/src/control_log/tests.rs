@@ -30,6 +30,14 @@ fn writer_entry(writer: &Writer) -> LogEntry {
     }
 }
 
+fn fence(vms: Vec<VmId>) -> LogEntry {
+    LogEntry::Fence {
+        vms,
+        run: None,
+        last: BTreeMap::new(),
+    }
+}
+
 fn epoch_of(writer: &Writer, vms: &[VmId]) -> LogEntry {
     LogEntry::Epoch {
         writer: writer.id,
@@ -76,9 +84,7 @@ fn an_epoch_is_the_number_of_its_entry() {
 fn a_writer_commands_nothing() {
     let (control, writer, log) = setting();
     for entry in [
-        LogEntry::Fence {
-            vms: vec![VmId([1; 16])],
-        },
+        fence(vec![VmId([1; 16])]),
         LogEntry::Damage {
             objects: vec!["packs/x".into()],
         },
@@ -98,7 +104,7 @@ fn a_writer_commands_nothing() {
         log.read(&control.public(), &bytes).unwrap();
         assert_eq!(log.void.len(), 1, "{entry:?}");
         assert!(
-            log.fenced.is_empty()
+            log.fences.is_empty()
                 && log.damaged.is_empty()
                 && log.revoked.is_empty()
                 && log.epochs.is_empty()
@@ -110,9 +116,7 @@ fn a_writer_commands_nothing() {
 #[test]
 fn an_entry_of_another_number_vault_or_chain_is_void() {
     let (control, writer, log) = setting();
-    let fence = LogEntry::Fence {
-        vms: vec![VmId([1; 16])],
-    };
+    let fence = fence(vec![VmId([1; 16])]);
     let other_vault = ControlLog::new(VaultId([7; 32])).encode_as_control(&control, &fence, TIME);
     let mut later = log.clone();
     later
@@ -207,7 +211,7 @@ fn a_proof_is_not_critical_and_all_else_is() {
     };
     assert!(!critical(&proof(1, ProofLevel::Booted, true)));
     assert!(critical(&writer_entry(&writer)) && critical(&epoch_of(&writer, &[])));
-    assert!(critical(&LogEntry::Fence { vms: Vec::new() }));
+    assert!(critical(&fence(Vec::new())));
 }
 
 #[test]

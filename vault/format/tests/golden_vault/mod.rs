@@ -384,6 +384,7 @@ impl GoldenVault {
             previous,
             newest: self.newest.clone(),
             log: 2,
+            diverged: None,
             expires_at: None,
             hold: false,
             bytes: PointBytes {

@@ -115,6 +115,7 @@ impl Gateway {
         let consistency = after_reading().await;
         self.end_reading(read.map(drop), &mut packing, &draft)
             .await?;
+        let header = self.shared.state.header();
         draft.row.point = Some(PointFacts {
             capture: vm.id,
             captured_at: vm.captured_at.to_string(),
@@ -122,7 +123,8 @@ impl Gateway {
             software: vm.software,
             hardware: vm.hardware,
             bytes: draft.row.cost,
-            log: self.shared.state.header().heeded_log(),
+            log: header.heeded_log(),
+            fence: header.log.fence(&draft.row.vm_id).map(|fence| fence.number),
         });
         (draft.row.pass, draft.row.under_way) = (None, None);
         let chunk_bytes = u64::from(self.shared.key.chunk_bytes);

@@ -214,9 +214,11 @@ impl Shared {
     ) -> Result<(Option<u64>, Vec<u64>), StoreError> {
         let being_published = *self.busy.point();
         let fixed = self.fixed_captures(being_published)?;
+        // What a fenced VM's disks held is kept whatever comes after it.
+        let is_kept = |row: &QueueRow| row.point.as_ref().is_some_and(|its| its.fence.is_some());
         let fixed = queue
             .iter()
-            .rposition(|(ordinal, _)| fixed.contains(ordinal));
+            .rposition(|(ordinal, row)| fixed.contains(ordinal) || is_kept(row));
         let base = fixed.map_or(0, |at| queue[at].0);
         let replaced = queue.iter().map(|(ordinal, _)| *ordinal);
         Ok((Some(base), replaced.filter(|its| *its > base).collect()))

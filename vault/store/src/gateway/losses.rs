@@ -247,6 +247,7 @@ mod tests {
             hardware: None,
             bytes: PointBytes::default(),
             log: 0,
+            fence: None,
         };
         QueueRow {
             vm: vm.to_string(),

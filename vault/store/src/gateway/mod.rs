@@ -9,6 +9,7 @@ mod chunk_bytes;
 mod chunk_job;
 mod draft;
 mod epoch;
+mod fenced;
 mod heal;
 mod index;
 mod later;
@@ -49,6 +50,7 @@ use vault_format::pack::data_key_info;
 use vault_format::seal::Sealer;
 
 pub use epoch::CycleStart;
+pub use fenced::{Kept, OnFenced, VmFence};
 pub use outbox_plan::{CapturePlan, OutboxUse, plan_capture};
 pub use queue::{DraftStatus, KnownCapture};
 pub use rebuild::RebuildReport;

@@ -18,7 +18,7 @@ pub struct OutboxUse {
 pub struct VmWaiting {
     /// Those that can be sent.
     pub points: u64,
-    /// Those that cannot, as long as the VM is fenced or another gateway's.
+    /// Those that cannot, as long as the VM is another gateway's.
     pub held: u64,
     pub bytes: u64,
 }

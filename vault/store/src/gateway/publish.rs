@@ -2,7 +2,7 @@
 //! create. What it will be is noted in the state first, so that a process that dies in between knows what it sent.
 
 use super::Shared;
-use super::rows::{DiskRow, PackRow, PendingRow, PointFacts, QueueRow, VmRow};
+use super::rows::{DiskRow, FencedRow, PackRow, PendingRow, PointFacts, QueueRow, VmRow};
 use crate::StoreError;
 use crate::objects::Created;
 use std::collections::BTreeMap;
@@ -49,6 +49,10 @@ impl Shared {
             .into_iter()
             .filter(|(_, pack)| pack.arrived);
         let (held, own): (Vec<_>, Vec<_>) = open.partition(|(_, pack)| pack.holder.is_some());
+        // Also what waited since before the fence was known here: it is none of what was failed over.
+        let header = self.state.header();
+        let fence = header.log.fence(&row.vm_id).map(|fence| fence.number);
+        let diverged = about.fence.or(fence);
         let facts = Facts {
             vm: row.vm.clone(),
             vm_id: row.vm_id,
@@ -60,6 +64,7 @@ impl Shared {
             previous: previous(before.as_ref()),
             newest: self.newest_points()?,
             log: about.log,
+            diverged,
             expires_at: None,
             hold: false,
             bytes: about.bytes,
@@ -92,6 +97,7 @@ impl Shared {
             consistency: about.consistency.to_string(),
             taken_from: None,
             disks,
+            fenced: FencedRow::after(before.as_ref(), point, (about.fence, diverged)),
         };
         let packs = own.iter().map(|(ordinal, _)| *ordinal).collect();
         self.state.put_pending(&PendingRow {

@@ -89,12 +89,14 @@ impl Uploader {
 impl Shared {
     /// Whether the VM may be captured, as far as is known here.
     pub(super) fn check_vm(&self, name: &str, vm_id: &VmId) -> Result<(), StoreError> {
+        self.check_fence(name, vm_id)?;
+        self.check_own(name, vm_id)
+    }
+
+    /// Whether the VM is this gateway's, as far as is known here. Behind a fence its points are still published, as diverged
+    /// ones.
+    pub(super) fn check_own(&self, name: &str, vm_id: &VmId) -> Result<(), StoreError> {
         let header = self.state.header();
-        if header.log.fenced.contains(vm_id) {
-            return Err(StoreError::Fenced {
-                vm: name.to_owned(),
-            });
-        }
         if header.epoch == 0 {
             return Err(StoreError::Other(
                 "the gateway's state is in doubt: begin a cycle first, which rebuilds it".into(),

@@ -3,13 +3,12 @@
 
 use super::Shared;
 use super::chunk_buckets::ChunkBuckets;
-use super::rows::{ChunkRow, DiskRow, LayerRow, PackRow, Scrub, VmRow};
+use super::rows::{ChunkRow, DiskRow, FencedRow, LayerRow, PackRow, Scrub, VmRow};
 use super::snapshot::Snapshot;
 use crate::StoreError;
 use crate::objects::Listed;
 use crate::setup::read_config;
 use std::collections::{BTreeMap, HashMap};
-use vault_format::VmId;
 use vault_format::control_log::MOST_LOST;
 use vault_format::entry::Entry;
 use vault_format::ids::{CaptureId, ObjectHash, PackName, PointId};
@@ -17,6 +16,7 @@ use vault_format::manifest::{LayerRef, Manifest};
 use vault_format::names::{self, Name, Span};
 use vault_format::pack::{FOOTER_BYTES, Footer};
 use vault_format::segment::Segment;
+use vault_format::{VmId, WriterId};
 
 /// Read from a pack's end at once: the footer and most trailers.
 const TAIL_BYTES: u64 = 64 << 10;
@@ -348,8 +348,10 @@ impl Shared {
             consistency: String::new(),
             taken_from: None,
             disks: Vec::new(),
+            fenced: FencedRow::default(),
         };
-        for point in points.iter().rev() {
+        let mut older = points.iter().rev();
+        for point in older.by_ref() {
             match self.learn_point(&mut row, *point).await {
                 Ok(true) => {
                     row.point.sequence = point.sequence;
@@ -360,6 +362,9 @@ impl Shared {
                 Err(e) => return Err(e),
             }
         }
+        if row.fenced.diverged.is_some() {
+            row.fenced.ordinary = self.newest_ordinary(&vm_id, older).await?;
+        }
         // Behind damaged points too, but not behind a number that somebody made up: the epoch tells them apart anyway.
         let near = points.iter().map(|point| point.sequence);
         let near = near.filter(|sequence| *sequence <= row.point.sequence + MOST_LOST);
@@ -367,15 +372,25 @@ impl Shared {
         self.state.put_vm(&row)
     }
 
+    /// `None` if the point is not to be trusted.
+    pub(super) async fn open_point(
+        &self,
+        vm_id: &VmId,
+        point: PointId,
+    ) -> Result<Option<(Manifest, WriterId, ObjectHash)>, StoreError> {
+        let object = names::point(vm_id, point);
+        let bytes = self.objects.get(&object).await?;
+        let opened = Manifest::open(&self.key.trust, &object, &bytes)
+            .map_err(StoreError::format(&object))?;
+        let is_trusted = self.state.header().log.trusts(&opened.1, vm_id, point);
+        Ok(is_trusted.then_some(opened))
+    }
+
     /// False if the point is not to be trusted.
     async fn learn_point(&self, row: &mut VmRow, point: PointId) -> Result<bool, StoreError> {
-        let object = names::point(&row.vm_id, point);
-        let bytes = self.objects.get(&object).await?;
-        let (manifest, writer, hash) = Manifest::open(&self.key.trust, &object, &bytes)
-            .map_err(StoreError::format(&object))?;
-        if !self.state.header().log.trusts(&writer, &row.vm_id, point) {
+        let Some((manifest, writer, hash)) = self.open_point(&row.vm_id, point).await? else {
             return Ok(false);
-        }
+        };
         let mut disks = Vec::new();
         for disk in &manifest.disks {
             let number = self.state.new_disk_number()?;
@@ -394,8 +409,9 @@ impl Shared {
             }
         }
         row.taken_from = (writer != self.key.writer.id).then_some(writer);
+        row.fenced = FencedRow::learnt(&manifest.facts);
+        (row.object, row.hash, row.disks) = (manifest.object_name(), hash, disks);
         row.name = manifest.facts.vm;
-        (row.object, row.hash, row.disks) = (object, hash, disks);
         (row.captured_at, row.capture) = (manifest.facts.captured_at, manifest.facts.capture);
         row.consistency = manifest.facts.consistency.to_string();
         Ok(true)

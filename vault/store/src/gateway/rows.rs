@@ -10,7 +10,7 @@ use vault_format::record::{BlockMask, Kind};
 use vault_format::{ChunkId, FormatError};
 
 /// Version of the state's layout; another one is rebuilt.
-pub(super) const LAYOUT: u32 = 2;
+pub(super) const LAYOUT: u32 = 3;
 
 /// What the whole state says of itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -221,6 +221,38 @@ pub(super) struct VmRow {
     #[serde(default)]
     pub taken_from: Option<WriterId>,
     pub disks: Vec<DiskRow>,
+    #[serde(default)]
+    pub fenced: FencedRow,
+}
+
+impl VmRow {
+    /// What there is to say of its point, if it has one.
+    pub fn as_ordinary(&self) -> Option<OrdinaryRow> {
+        (!self.object.is_empty()).then(|| OrdinaryRow {
+            point: self.point,
+            captured_at: self.captured_at.clone(),
+            consistency: self.consistency.clone(),
+        })
+    }
+}
+
+/// What a fence has made of a VM's points.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FencedRow {
+    /// The last published point is diverged, by this fence.
+    pub diverged: Option<u64>,
+    /// The point that keeps what the disks held, and its fence.
+    pub kept: Option<(u64, PointId)>,
+    /// Where the last point is diverged: the newest that is not.
+    pub ordinary: Option<OrdinaryRow>,
+}
+
+/// A published point that is not diverged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct OrdinaryRow {
+    pub point: PointId,
+    pub captured_at: String,
+    pub consistency: String,
 }
 
 /// A manifest on its way: written before it is sent, so that a process that dies in between knows what it sent.
@@ -268,4 +300,7 @@ pub(super) struct PointFacts {
     pub bytes: PointBytes,
     /// Last number of the control log that was heeded.
     pub log: u64,
+    /// The fence that it was captured for: what the disks of a VM held that was failed over.
+    #[serde(default)]
+    pub fence: Option<u64>,
 }

@@ -1,6 +1,7 @@
 //! The gateway's state directory: a database (redb: one file, crash-safe) and the block values. Losing it costs time, not
 //! data; a killed process leaves it whole.
 
+use super::fenced::FenceRow;
 use super::rows::{Header, LAYOUT, VmRow};
 use super::snapshot::Snapshot;
 use crate::StoreError;
@@ -22,6 +23,8 @@ pub(super) const ENTRIES: TableDefinition<u64, &[u8]> = TableDefinition::new("en
 pub(super) const SEGMENTS: TableDefinition<u64, &[u8]> = TableDefinition::new("segments");
 pub(super) const VMS: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("vms");
 pub(super) const PENDING: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("pending");
+/// What was done about fences. Not of the vault, so it outlives a rebuild; VM ids are of one vault only.
+pub(super) const FENCES: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("fences");
 pub(super) const MAP: TableDefinition<(u32, u64), &[u8; 32]> = TableDefinition::new("map");
 /// Captures that are not published yet, by ordinal: in the order in which they were begun.
 pub(super) const QUEUE: TableDefinition<u64, &[u8]> = TableDefinition::new("queue");
@@ -32,6 +35,8 @@ pub(super) const AFTER_PASS: TableDefinition<(u32, u64, u64), &[u8]> =
     TableDefinition::new("after_pass");
 /// The next number of each kind.
 pub(super) const COUNTERS: TableDefinition<&str, u64> = TableDefinition::new("counters");
+
+type VmTable = TableDefinition<'static, &'static [u8; 16], &'static [u8]>;
 
 /// redb's page cache. 64 MiB keep a sync of 16 million known chunks within its memory.
 const CACHE_BYTES: usize = 64 << 20;
@@ -211,7 +216,7 @@ impl State {
             w.delete_table(CHANGES)?;
             w.delete_table(AFTER_PASS)?;
             w.delete_table(QUEUE)?;
-            // Counters stay: a pack on its way must not land under the number of another.
+            // Fences stay, and counters: a pack on its way must not land under the number of another.
             create_tables(w)?;
             put_header(w, &header)
         })?;
@@ -265,18 +270,43 @@ impl State {
     }
 
     pub fn vm(&self, vm: &VmId) -> Result<Option<VmRow>, StoreError> {
+        self.row_of(VMS, vm)
+    }
+
+    pub fn put_vm(&self, row: &VmRow) -> Result<(), StoreError> {
+        self.put_row_of(VMS, &row.vm_id, row)
+    }
+
+    pub fn fence(&self, vm: &VmId) -> Result<Option<FenceRow>, StoreError> {
+        self.row_of(FENCES, vm)
+    }
+
+    pub fn put_fence(&self, vm: &VmId, row: &FenceRow) -> Result<(), StoreError> {
+        self.put_row_of(FENCES, vm, row)
+    }
+
+    fn row_of<T: serde::de::DeserializeOwned>(
+        &self,
+        table: VmTable,
+        vm: &VmId,
+    ) -> Result<Option<T>, StoreError> {
         let bytes =
-            self.read(|r| Ok(r.open_table(VMS)?.get(&vm.0)?.map(|v| v.value().to_vec())))?;
+            self.read(|r| Ok(r.open_table(table)?.get(&vm.0)?.map(|v| v.value().to_vec())))?;
         bytes
             .map(|bytes| serde_json::from_slice(&bytes))
             .transpose()
             .map_err(self.error())
     }
 
-    pub fn put_vm(&self, row: &VmRow) -> Result<(), StoreError> {
+    fn put_row_of<T: serde::Serialize>(
+        &self,
+        table: VmTable,
+        vm: &VmId,
+        row: &T,
+    ) -> Result<(), StoreError> {
         self.write(|w| {
-            Ok(w.open_table(VMS)?
-                .insert(&row.vm_id.0, json(row).as_slice())
+            Ok(w.open_table(table)?
+                .insert(&vm.0, json(row).as_slice())
                 .map(drop)?)
         })
     }
@@ -318,6 +348,7 @@ fn create_tables(w: &WriteTransaction) -> Result<(), redb::Error> {
     w.open_table(SEGMENTS)?;
     w.open_table(VMS)?;
     w.open_table(PENDING)?;
+    w.open_table(FENCES)?;
     w.open_table(MAP)?;
     w.open_table(CHANGES)?;
     w.open_table(AFTER_PASS)?;

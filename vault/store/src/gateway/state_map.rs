@@ -152,6 +152,7 @@ mod tests {
             consistency: String::new(),
             taken_from: None,
             disks: disks.map(disk).to_vec(),
+            fenced: Default::default(),
         };
         PendingRow {
             manifest: Vec::new(),

@@ -1,11 +1,12 @@
 //! What the gateway knows of its VMs without asking the vault.
 
+use super::rows::VmRow;
 use super::{Gateway, Shared};
 use crate::StoreError;
 use vault_format::PointId;
 use vault_format::proof::VmProofs;
 
-/// A VM's last published point.
+/// A VM's last published point; none that is diverged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VmStatus {
     pub name: String,
@@ -28,24 +29,25 @@ impl Gateway {
 
 impl Shared {
     pub(super) fn status(&self) -> Result<Vec<VmStatus>, StoreError> {
-        let known = self
-            .state
-            .vms()?
-            .into_iter()
-            .filter(|vm| !vm.object.is_empty());
         let header = self.state.header();
-        let status = known.map(|vm| VmStatus {
-            proofs: header.log.proofs.get(&vm.vm_id).cloned(),
-            name: vm.name,
-            point: vm.point,
-            captured_at: vm.captured_at,
-            consistency: vm.consistency,
-            disks: vm
-                .disks
-                .into_iter()
-                .map(|disk| (disk.name, disk.size_bytes))
-                .collect(),
-        });
-        Ok(status.collect())
+        let status = |vm: VmRow| {
+            let newest = match vm.fenced.diverged {
+                Some(_) => vm.fenced.ordinary.clone(),
+                None => vm.as_ordinary(),
+            }?;
+            Some(VmStatus {
+                proofs: header.log.proofs.get(&vm.vm_id).cloned(),
+                name: vm.name,
+                point: newest.point,
+                captured_at: newest.captured_at,
+                consistency: newest.consistency,
+                disks: vm
+                    .disks
+                    .into_iter()
+                    .map(|disk| (disk.name, disk.size_bytes))
+                    .collect(),
+            })
+        };
+        Ok(self.state.vms()?.into_iter().filter_map(status).collect())
     }
 }

@@ -280,9 +280,9 @@ impl Shared {
         Ok(points)
     }
 
-    /// Whether the VM is this gateway's to publish, as far as is known here: neither fenced nor taken over.
+    /// Whether the VM is this gateway's to publish, as far as is known here.
     pub(super) fn may_publish(&self, row: &QueueRow) -> Result<bool, StoreError> {
-        match self.check_vm(&row.vm, &row.vm_id) {
+        match self.check_own(&row.vm, &row.vm_id) {
             Err(error) if error.is_of_one_vm() => Ok(false),
             Err(error @ StoreError::State { .. }) => Err(error),
             _ => Ok(true),
@@ -314,7 +314,7 @@ impl Shared {
             *self.busy.point() = None;
             return Ok(None);
         }
-        self.check_vm(&row.vm, &row.vm_id)?;
+        self.check_own(&row.vm, &row.vm_id)?;
         let name = row.vm.clone();
         let published = self.publish(capture, row, about).await;
         *self.busy.point() = None;

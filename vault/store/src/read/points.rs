@@ -34,11 +34,14 @@ pub struct Point {
     pub writer: WriterId,
     pub hash: ObjectHash,
     pub object: String,
+    /// The log's entry of the fence that it is set aside for: its VM was failed over, and this is not on the way on. It is
+    /// meant by its number only.
+    pub diverged: Option<u64>,
     /// What its reader should know, such as newer points that are damaged.
     pub findings: Vec<String>,
 }
 
-/// Which point of a VM is meant.
+/// Which point of a VM is meant. Only by its number is a diverged one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PointSelector {
     Latest,
@@ -226,10 +229,11 @@ impl Vault {
             Manifest::open(&self.trust, &object, &bytes).and_then(|(manifest, writer, hash)| {
                 match self.id_key.vm_id(&manifest.facts.vm) == vm {
                     true => Ok(Point {
+                        object: object.clone(),
+                        diverged: self.diverged(&vm, id, &manifest),
                         manifest,
                         writer,
                         hash,
-                        object: object.clone(),
                         findings: Vec::new(),
                     }),
                     false => Err(FormatError::Damaged(
@@ -248,6 +252,11 @@ impl Vault {
             }
             Err(e) => Read::Damaged(object, e.to_string()),
         })
+    }
+
+    fn diverged(&self, vm: &VmId, id: PointId, manifest: &Manifest) -> Option<u64> {
+        let facts = &manifest.facts;
+        self.log.diverged(vm, id, (facts.diverged, facts.log))
     }
 
     /// Names of the VMs that have a readable point.
@@ -277,8 +286,11 @@ impl Vault {
 }
 
 fn selected(selector: &PointSelector, point: &Point) -> Result<bool, StoreError> {
-    let PointSelector::At(time) = selector else {
-        return Ok(true);
+    let time = match selector {
+        PointSelector::Sequence(_) => return Ok(true),
+        _ if point.diverged.is_some() => return Ok(false),
+        PointSelector::Latest => return Ok(true),
+        PointSelector::At(time) => time,
     };
     let text = &point.manifest.facts.captured_at;
     let captured: Timestamp = text.parse().map_err(|_| StoreError::Format {

@@ -7,6 +7,7 @@ mod gateway_deaths;
 mod gateway_deaths_beside;
 mod gateway_deaths_commits;
 mod gateway_dropped;
+mod gateway_fenced;
 mod gateway_index;
 mod gateway_rolled_back;
 mod gateway_scrub;

@@ -349,6 +349,7 @@ impl Fixture {
             previous: None,
             newest: Vec::new(),
             log: self.log.number,
+            diverged: None,
             expires_at: None,
             hold: false,
             bytes: PointBytes::default(),

@@ -3,7 +3,7 @@
 use crate::read_fixture::*;
 use std::collections::BTreeMap;
 use vault_format::control_log::LogEntry;
-use vault_format::{PointId, names};
+use vault_format::{PointId, VmId, names};
 use vault_store::StoreError;
 use vault_store::read::PointSelector;
 
@@ -15,6 +15,14 @@ async fn three_points() -> (Fixture, Vec<String>) {
     }
     fixture.publish(&fixture.manifest("db", 1)).await;
     (fixture, names)
+}
+
+fn fence(vm: VmId) -> LogEntry {
+    LogEntry::Fence {
+        vms: vec![vm],
+        run: None,
+        last: BTreeMap::new(),
+    }
 }
 
 fn select(text: &str) -> PointSelector {
@@ -190,11 +198,11 @@ async fn a_lost_log_entry_is_passed_over_and_what_follows_holds() {
             objects: vec!["packs/x".into()],
         })
         .await;
-    fixture.command(LogEntry::Fence { vms: vec![vm] }).await;
+    fixture.command(fence(vm)).await;
     fixture.objects.delete(&names::log(2));
     let vault = fixture.vault().await;
     assert_eq!(vault.log.number, 3);
-    assert!(vault.log.fenced.contains(&vm) && vault.log.damaged.is_empty());
+    assert!(vault.log.fence(&vm).is_some() && vault.log.damaged.is_empty());
     assert!(
         vault.findings[0].contains(&names::log(2)),
         "{:?}",
@@ -204,7 +212,7 @@ async fn a_lost_log_entry_is_passed_over_and_what_follows_holds() {
     fixture.flip(&names::log(2), 40).await;
     let vault = fixture.vault().await;
     assert_eq!((vault.log.number, vault.findings.len()), (3, 1));
-    assert!(vault.log.fenced.contains(&vm));
+    assert!(vault.log.fence(&vm).is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -214,4 +222,29 @@ async fn the_kit_stands_in_for_a_lost_configuration() {
     let vault = fixture.vault().await;
     assert!(vault.findings[0].contains("recovery kit"));
     assert_eq!(vault.points().await.unwrap().points.len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_point_by_a_gateway_that_knew_of_the_fence_is_meant_by_its_number_only() {
+    let (mut fixture, _) = three_points().await;
+    let vm = fixture.id_key.vm_id("web");
+    let before = fixture.log.number;
+    fixture.command(fence(vm)).await;
+    let number = fixture.log.number;
+    // The fence says nothing of the newest point: what does not say that it knew counts as before it.
+    for (sequence, log) in [(4, before), (5, number)] {
+        let mut manifest = fixture.manifest("web", sequence);
+        manifest.facts.log = log;
+        fixture.publish(&manifest).await;
+    }
+    let vault = fixture.vault().await;
+    for text in ["latest", "2026-01-09"] {
+        let point = vault.find_point("web", &select(text)).await.unwrap();
+        assert_eq!(
+            (point.manifest.facts.point.sequence, point.diverged),
+            (4, None)
+        );
+    }
+    let point = vault.find_point("web", &select("5")).await.unwrap();
+    assert_eq!((point.diverged, point.findings.len()), (Some(number), 0));
 }

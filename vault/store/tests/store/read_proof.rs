@@ -39,7 +39,13 @@ async fn a_proof_takes_the_next_number_that_others_left() {
     let opened = vault.log.number;
     // More of them than a proof tries numbers: it reads on before it tries again.
     for _ in 0..40 {
-        fixture.command(LogEntry::Fence { vms: vec![] }).await;
+        fixture
+            .command(LogEntry::Fence {
+                vms: vec![],
+                run: None,
+                last: Default::default(),
+            })
+            .await;
     }
     assert_eq!(log_one(&vault, vm).await.unwrap(), opened + 41);
     let again = fixture.vault().await;

@@ -34,7 +34,13 @@ async fn history() -> Fixture {
         .create("tools/0.1.0/SHA256SUMS", sums.into())
         .await
         .unwrap();
-    fixture.command(LogEntry::Fence { vms: vec![] }).await;
+    fixture
+        .command(LogEntry::Fence {
+            vms: vec![],
+            run: None,
+            last: Default::default(),
+        })
+        .await;
 
     let (mut one, mut two, mut three) = (fixture.pack(), fixture.pack(), fixture.pack());
     let ids: Vec<_> = (0..4)

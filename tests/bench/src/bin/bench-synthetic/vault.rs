@@ -228,6 +228,7 @@ impl Builder<'_> {
             previous: None,
             newest: Vec::new(),
             log: epoch,
+            diverged: None,
             expires_at: None,
             hold: false,
             bytes: PointBytes {
