@@ -105,7 +105,8 @@ impl fmt::Display for CloudError {
 
 impl std::error::Error for CloudError {}
 
-/// What an AWS error code means; codes of EC2 (API reference, "Error codes"), EBS direct, Scheduler and STS.
+/// What an AWS error code means; codes of EC2 (API reference, "Error codes"), EBS direct, Scheduler, Service
+/// Quotas, KMS and STS.
 pub(crate) fn kind_of(status: u16, code: &str) -> Kind {
     match code {
         "RequestLimitExceeded"
@@ -143,8 +144,13 @@ pub(crate) fn kind_of(status: u16, code: &str) -> Kind {
         | "UnrecognizedClientException"
         | "InvalidAccessKeyId"
         | "SignatureDoesNotMatch" => Kind::Credentials,
-        "UnauthorizedOperation" | "AccessDenied" | "AccessDeniedException" => Kind::Denied,
-        "ResourceNotFoundException" | "InvalidAMIID.Unavailable" => Kind::NotFound,
+        "UnauthorizedOperation"
+        | "AccessDenied"
+        | "AccessDeniedException"
+        | "DependencyAccessDeniedException" => Kind::Denied,
+        "ResourceNotFoundException" | "NoSuchResourceException" | "InvalidAMIID.Unavailable" => {
+            Kind::NotFound
+        }
         _ if code.ends_with(".NotFound") || code.ends_with("NotFoundException") => Kind::NotFound,
         _ if status >= 500 || status == 429 => Kind::Unavailable,
         _ => Kind::Refused,

@@ -1,6 +1,8 @@
 //! A plan against what the vault has, what instances there are, and what they cost: the ordered list that people read
 //! before the day, and what would go wrong on it.
 
+use std::collections::BTreeMap;
+
 use console::{Finding, show};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -49,6 +51,10 @@ pub struct Row {
     pub instances: Vec<String>,
     pub subnets: Vec<String>,
     pub volumes_bytes: u64,
+    /// Of each type, each volume rounded up as AWS does.
+    pub volumes_gib: BTreeMap<VolumeType, u64>,
+    /// Snapshots that are made.
+    pub disks: u64,
     /// `dhcp`, or the address in the first subnet.
     pub address: String,
     pub needs: Vec<String>,
@@ -169,12 +175,23 @@ fn row(plan: &Plan, vm: &PlannedVm, chosen: Option<&Chosen>, step: usize, now: T
         volumes_bytes: disks
             .iter()
             .fold(0, |sum, disk| sum.saturating_add(disk.size_bytes)),
+        volumes_gib: volumes_gib(vm, disks),
+        disks: disks.iter().filter(|disk| !disk.excluded).count() as u64,
         address: address.map_or_else(|| "dhcp".into(), |address| address.to_string()),
         needs: vm.needs.clone(),
         probes: vm.probes.iter().map(ToString::to_string).collect(),
         hooks_before: commands(&vm.before),
         hooks_after: commands(&vm.after),
     }
+}
+
+fn volumes_gib(vm: &PlannedVm, disks: &[KnownDisk]) -> BTreeMap<VolumeType, u64> {
+    let mut sums = BTreeMap::new();
+    for disk in disks {
+        let sum: &mut u64 = sums.entry(vm.volume_of(&disk.name).kind).or_default();
+        *sum = sum.saturating_add(disk.size_bytes.div_ceil(GIB));
+    }
+    sums
 }
 
 fn group(group: &Group) -> GroupRow {

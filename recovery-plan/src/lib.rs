@@ -1,11 +1,12 @@
 //! What shall happen on the bad day, decided before it: a recovery plan, read and judged.
 //!
-//! Pure: the plan's text, what the vault knows of the VMs, prices and the time are arguments, and the same arguments give
+//! Pure: the plan's text, what the vault knows of the VMs, what the cloud answered, prices and the time are arguments, and the same arguments give
 //! the same answer. Who carries a plan out is elsewhere.
 
 mod address;
 pub mod anomaly;
 mod check;
+pub mod cloud;
 pub mod draft;
 pub mod judge;
 pub mod known;

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use console::units::Duration;
 use ipnet::Ipv4Net;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::check::{self, PlanError};
 use crate::point::PointRule;
@@ -215,7 +215,7 @@ pub struct Volume {
     pub throughput: Option<u32>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum VolumeType {
     #[default]
@@ -224,6 +224,32 @@ pub enum VolumeType {
     Io2,
     St1,
     Sc1,
+}
+
+impl VolumeType {
+    const ALL: [VolumeType; 5] = [
+        VolumeType::Gp3,
+        VolumeType::Gp2,
+        VolumeType::Io2,
+        VolumeType::St1,
+        VolumeType::Sc1,
+    ];
+
+    /// As AWS has it.
+    pub fn word(self) -> &'static str {
+        match self {
+            VolumeType::Gp3 => "gp3",
+            VolumeType::Gp2 => "gp2",
+            VolumeType::Io2 => "io2",
+            VolumeType::St1 => "st1",
+            VolumeType::Sc1 => "sc1",
+        }
+    }
+
+    /// None for those that no plan names: `io1`, `standard`.
+    pub(crate) fn named(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.word() == word)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

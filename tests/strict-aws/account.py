@@ -7,6 +7,7 @@ account, where AWS_ENDPOINT_URL does not name a stand-in.
     account.py URL state TAG VALUE          what exists with a tag, as JSON
     account.py URL interface SUBNET ADDRESS an interface that has an address, as JSON
     account.py URL free INTERFACE           it goes
+    account.py URL image RUN VM             an image as a run makes them, of an empty disk, as JSON
     account.py URL disk INSTANCE DEVICE TO  the disk behind an instance's device, written to a file
     account.py URL identity                 whose account it is
     account.py URL console INSTANCE FOLDER  what its serial line said and its screen shows, written to files there
@@ -101,6 +102,21 @@ def free(url, interface):
     client(url, "ec2").delete_network_interface(NetworkInterfaceId=interface)
 
 
+def image(url, run, vm):
+    ec2, ebs = client(url, "ec2"), client(url, "ebs")
+    tags = [{"Key": f"sparesite-{name}", "Value": value} for name, value in (("run", run), ("kind", "test"), ("vm", vm))]
+    snapshot = ebs.start_snapshot(VolumeSize=1, Tags=tags)["SnapshotId"]
+    ebs.complete_snapshot(SnapshotId=snapshot, ChangedBlocksCount=0)
+    while ec2.describe_snapshots(SnapshotIds=[snapshot])["Snapshots"][0]["State"] != "completed":
+        pass
+    made = ec2.register_image(
+        Name=f"sparesite-{run}-{vm}", Architecture="x86_64", VirtualizationType="hvm", BootMode="legacy-bios",
+        EnaSupport=True, RootDeviceName="/dev/sda1", TagSpecifications=[{"ResourceType": "image", "Tags": tags}],
+        BlockDeviceMappings=[{"DeviceName": "/dev/sda1", "Ebs": {"SnapshotId": snapshot, "VolumeType": "gp3"}}],
+    )  # fmt: skip
+    return {"image": made["ImageId"], "snapshot": snapshot}
+
+
 def disk(url, instance, device, to):
     ec2, ebs = client(url, "ec2"), client(url, "ebs")
     described = ec2.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"][0]
@@ -189,6 +205,9 @@ def main():
     held = commands.add_parser("interface")
     for name in ("subnet", "address"):
         held.add_argument(name)
+    made = commands.add_parser("image")
+    for name in ("run", "vm"):
+        made.add_argument(name)
     commands.add_parser("free").add_argument("interface")
     read = commands.add_parser("disk")
     for name in ("instance", "device", "to"):
@@ -205,7 +224,7 @@ def main():
     kept.add_argument("name")
     kept.add_argument("--remove", action="store_true")
     given = vars(parser.parse_args())
-    known = (network, head, state, disk, interface, free, identity, console, left, bucket)
+    known = (network, head, state, disk, interface, free, image, identity, console, left, bucket)
     command = {each.__name__: each for each in known}[given.pop("command")]
     answer = command(**given)
     print(answer, end="") if isinstance(answer, str) else json.dump(answer, sys.stdout, default=str)

@@ -9,6 +9,7 @@ from werkzeug.wrappers import Response
 
 import consoles
 import ebs
+import quotas
 from blocks import BLOCK, PER_GIB, DirectSnapshot
 
 
@@ -37,10 +38,17 @@ class Control:
                     return reply(self.record.violations)
             case ("POST", "reset"):
                 self.record.reset()
+                quotas.given.clear()
                 return reply({})
             case ("POST", "faults"):
                 try:
                     self.faults.add(json.loads(body))
+                except ValueError as error:
+                    return reply({"error": str(error)}, 400)
+                return reply({})
+            case ("POST", "quotas"):
+                try:
+                    quotas.give(json.loads(body))
                 except ValueError as error:
                     return reply({"error": str(error)}, 400)
                 return reply({})

@@ -135,6 +135,8 @@ def decode(call, environ, headers, target, unsigned):
     try:
         if call.service == "ec2":
             judge.judge_form(call, body.decode() if environ["REQUEST_METHOD"] == "POST" else target.query)
+        elif judge.model(call.service).protocol == "json":
+            judge.judge_json(call, environ["REQUEST_METHOD"], target.path, headers, body)
         else:
             judge.judge_rest(call, environ["REQUEST_METHOD"], target.path, target.query, headers, body)
     except ValueError as error:  # not UTF-8, not a form
@@ -191,6 +193,9 @@ def guessed_service(environ, headers, path):
         return "ebs"
     if re.match(r"/schedule(s|-groups)(/|$)", path):
         return "scheduler"
+    for service in ("servicequotas", "kms"):
+        if headers.get("x-amz-target", "").startswith(judge.model(service).metadata["targetPrefix"] + "."):
+            return service
     form = headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
     if form and f"Version={judge.VERSIONS['ec2']}".encode() in rewound(environ):
         return "ec2"

@@ -14,7 +14,12 @@ from urllib.parse import parse_qsl, unquote
 
 import botocore.session
 
-VERSIONS = {"ec2": "2016-11-15", "ebs": "2019-11-02", "scheduler": "2021-06-30"}
+# By the names that stand in a signature's scope.
+VERSIONS = {
+    "ec2": "2016-11-15", "ebs": "2019-11-02", "scheduler": "2021-06-30", "servicequotas": "2019-06-24",
+    "kms": "2014-11-01",
+}  # fmt: skip
+MODELS = {"servicequotas": "service-quotas"}
 # Of x-amz-* headers, those that belong to signing and to SDKs rather than to an operation.
 COMMON_HEADERS = {"x-amz-date", "x-amz-content-sha256", "x-amz-security-token", "x-amz-user-agent"}
 
@@ -34,7 +39,7 @@ class Call:
 
 @cache
 def model(service):
-    return botocore.session.get_session().get_service_model(service, VERSIONS[service])
+    return botocore.session.get_session().get_service_model(MODELS.get(service, service), VERSIONS[service])
 
 
 def judge_form(call, text):
@@ -159,6 +164,26 @@ def judge_rest(call, method, path, query, headers, body):
     call.parameters = result
 
 
+def judge_json(call, method, path, headers, body):
+    """A request of the JSON protocol: the operation in a header, all members in the body."""
+    metadata = model(call.service).metadata
+    prefix, _, name = headers.get("x-amz-target", "").rpartition(".")
+    if (method, path) != ("POST", "/") or prefix != metadata["targetPrefix"] or name not in model(call.service).operation_names:
+        call.wrong("x-amz-target", f"no operation of {call.service} is {method} {path} {prefix}.{name}")
+        return
+    call.action = name
+    kind = f"application/x-amz-json-{metadata['jsonVersion']}"
+    if headers.get("content-type") != kind:
+        call.wrong("content-type", f"{headers.get('content-type')!r} is not {kind}")
+    shape = model(call.service).operation_model(name).input_shape
+    if shape is None:
+        if body not in (b"", b"{}"):
+            call.wrong("body", f"{name} takes no parameters")
+        return
+    call.parameters = _json_body(call, shape, body)
+    _required(call, shape, call.parameters, "")
+
+
 @cache
 def _route(uri):
     greedy = re.sub(r"\\{(\w+)\\\+\\}", r"(?P<\1>.+)", re.escape(uri))
@@ -264,9 +289,12 @@ def _constraints(call, shape, value, where):
 
 @cache
 def _pattern(pattern):
-    # AWS's patterns are Java's. The three services' inputs compile in Python too; a test holds them to it.
-    # EC2's PlacementGroupArn has an anchor in its middle, with which nothing could match.
-    return re.compile(pattern.replace("/^", "/"))
+    # AWS's patterns are Java's. The services' inputs compile in Python too; a test holds them to it.
+    # EC2's PlacementGroupArn has an anchor in its middle, with which nothing could match. Letters, separators and numbers are
+    # those of Unicode in Python's own classes too.
+    for java, python in (("/^", "/"), (r"\p{L}", r"\w"), (r"\p{Z}", r"\s"), (r"\p{N}", r"\d")):
+        pattern = pattern.replace(java, python)
+    return re.compile(pattern)
 
 
 def _bounds(call, shape, number, where):

@@ -4,9 +4,10 @@ import consoles
 import describe
 import images
 import instances
+import quotas
 import schedules
 
 
 def apply():
-    for module in (images, instances, describe, schedules, consoles):
+    for module in (images, instances, describe, schedules, consoles, quotas):
         module.apply()

@@ -14,14 +14,16 @@ from botocore.exceptions import ClientError
 
 import judge
 
-# One of these fits each pattern in the three models; a pattern that none fits fails the test that uses it.
+# One of these fits each pattern in the models; a pattern that none fits fails the test that uses it.
 STRINGS = [
     "a", "aaa", "123456789012", "snap-0123456789abcdef0", "10.0.0.1", "fcap-0123456789abcdef0",
     "fcapassoc-0123456789abcdef0", "arn:aws:kms:eu-central-1:123456789012:key/a", "arn:aws:iam::123456789012:role/a",
     "arn:aws:scheduler:eu-central-1:123456789012:schedule-group/a", "arn:aws:sqs:eu-central-1:123456789012:dead",
     "arn:aws:ec2:eu-central-1:123456789012:placement-group/a",
     "arn:aws:secretsmanager:eu-central-1:123456789012:secret:a",
-    "arn:aws:outposts:eu-central-1:123456789012:outpost/op-01234567890abcdef",
+    "arn:aws:outposts:eu-central-1:123456789012:outpost/op-01234567890abcdef", "aa", "Sum", "eu-central-1",
+    "cluster-aaaaaaaaaaa", "a.amazonaws.com", "AAAAAAAAAAAAAAAAAAAA", "https://a.example", "/kms/xks/v1",
+    "com.amazonaws.vpce.eu-central-1.vpce-svc-0",
 ]  # fmt: skip
 WHEN = datetime.datetime(2030, 1, 2, 3, 4, 5, tzinfo=datetime.timezone.utc)
 
@@ -81,10 +83,13 @@ def test_what_botocore_writes_passes_and_is_understood(service, server):
             judge.judge_form(call, urlencode(wire["body"]))
         else:
             body = wire["body"] if isinstance(wire["body"], bytes) else wire["body"].encode()
-            query = wire["query_string"]
+            query = wire["query_string"] or {}
             pairs = [(k, v) for k, vs in query.items() for v in (vs if isinstance(vs, list) else [vs])]
             headers = {k.lower(): str(v) for k, v in wire["headers"].items()}
-            judge.judge_rest(call, wire["method"], wire["url_path"], urlencode(pairs), headers, body)
+            if model.protocol == "json":
+                judge.judge_json(call, wire["method"], wire["url_path"], headers, body)
+            else:
+                judge.judge_rest(call, wire["method"], wire["url_path"], urlencode(pairs), headers, body)
             sent = {k: int(WHEN.timestamp()) if v == WHEN else v for k, v in sent.items()}
             call.parameters = {k: "Ynl0ZXM=" if v == b"bytes" else v for k, v in call.parameters.items()}
         assert (call.action, call.violations) == (name, []), sent

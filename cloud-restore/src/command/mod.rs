@@ -13,6 +13,7 @@ pub mod key_revoke;
 pub mod kit_check;
 pub mod kit_new;
 pub mod plan_check;
+mod plan_cloud;
 mod plan_file;
 pub mod plan_keep;
 pub mod plan_new;

@@ -1,4 +1,4 @@
-//! `plan check`: a recovery plan as an ordered list, judged against the vault, and priced.
+//! `plan check`: a recovery plan as an ordered list, judged against the vault and the cloud, and priced.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,9 +8,12 @@ use clap::Args;
 use console::table::Table;
 use console::{Exit, Finding, OutputArgs, show};
 use jiff::Timestamp;
+use recovery_plan::Plan;
+use recovery_plan::cloud::{QuotaRow, judge_cloud};
 use recovery_plan::judge::{Cost, GroupRow, Judged, Row, judge};
 use serde::Serialize;
 
+use super::plan_cloud::{self, Asked};
 use super::plan_file::{self, PlanSource};
 use crate::access::AccessArgs;
 use crate::known_vms::known_vms;
@@ -22,9 +25,10 @@ Examples:
   sparesite-restore plan check whole-site.toml
   sparesite-restore plan check whole-site.toml --json | jq '.rows[] | [.step, .vm, .instance]'
   sparesite-restore plan check whole-site.toml --prices my-prices.toml
+  sparesite-restore plan check whole-site.toml --offline
 
-What would go wrong on the day is a finding (exit code 3). The vault is asked, and the table of prices; the cloud itself \
-(quotas, what a zone offers, rights) is not asked in this version.")]
+What would go wrong on the day is a finding (exit code 3). The vault is asked, and the table of prices; with AWS credentials also \
+the cloud: quotas, what its zones offer, subnets, security groups, addresses, the key, and rights by dry runs. Nothing is made there.")]
 pub struct PlanCheckArgs {
     /// The recovery plan: a file, or the name of one that the vault keeps
     #[arg(value_name = "PLAN")]
@@ -32,6 +36,9 @@ pub struct PlanCheckArgs {
     /// A table of prices and instance types of your own
     #[arg(long, value_name = "FILE")]
     prices: Option<PathBuf>,
+    /// Do not ask the cloud
+    #[arg(long)]
+    offline: bool,
 }
 
 #[derive(Serialize)]
@@ -42,6 +49,7 @@ struct Document<'a> {
     groups: &'a [GroupRow],
     cost_usd: &'a Cost,
     prices: PricesJson<'a>,
+    cloud: &'a CloudJson,
     notes: &'a [String],
     #[serde(skip_serializing_if = "<[Finding]>::is_empty")]
     findings: &'a [Finding],
@@ -53,12 +61,35 @@ struct PricesJson<'a> {
     as_of: &'a str,
 }
 
+#[derive(Serialize)]
+struct CloudJson {
+    asked: bool,
+    /// Why it was not.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    why: String,
+    quotas: Vec<QuotaRow>,
+}
+
+impl CloudJson {
+    fn not_asked(why: impl Into<String>) -> Self {
+        CloudJson {
+            asked: false,
+            why: why.into(),
+            quotas: Vec::new(),
+        }
+    }
+}
+
 pub async fn run(args: PlanCheckArgs, access: &AccessArgs, output: &OutputArgs) -> Result<Exit> {
     let prices = plan_file::prices(args.prices.as_deref())?;
     let (open, _, plan) = plan_file::open(&args.plan, access).await?;
     let list = open.points().await?;
     let vms = known_vms(&list, &open.vault.log);
-    let judged = judge(&plan, &vms, &prices, Timestamp::now());
+    let mut judged = judge(&plan, &vms, &prices, Timestamp::now());
+    let cloud = match args.offline {
+        true => CloudJson::not_asked("--offline"),
+        false => ask_cloud(&plan, &mut judged).await,
+    };
     let mut findings = open.findings();
     findings.extend(point_view::findings(&list));
     findings.extend(judged.findings.iter().cloned());
@@ -73,15 +104,69 @@ pub async fn run(args: PlanCheckArgs, access: &AccessArgs, output: &OutputArgs) 
                 region: &prices.region,
                 as_of: &prices.as_of,
             },
+            cloud: &cloud,
             notes: &judged.notes,
             findings: &findings,
         })?;
         return Ok(Exit::of(&findings));
     }
     table(&judged.rows).print()?;
-    console::print(&below(&judged))?;
+    console::print(&below(&judged, &cloud))?;
     console::print_findings(&findings)?;
     Ok(Exit::of(&findings))
+}
+
+/// What is found goes to the other findings. Without credentials the cloud is not asked, which is no finding: a plan can be
+/// checked on site too, where there are none.
+async fn ask_cloud(plan: &Plan, judged: &mut Judged) -> CloudJson {
+    console::tell(&format!("asking AWS in {}", show::printable(&plan.region)));
+    match plan_cloud::ask(plan, &judged.rows).await {
+        Asked::NoCredentials => CloudJson::not_asked(
+            "no AWS credentials here (environment, profile, instance role): check again where the failover will be run, or as its role",
+        ),
+        Asked::Failed(error) => {
+            judged.findings.push(Finding::new(
+                "the cloud could not be asked",
+                format!("AWS in {}", plan.region),
+                error.to_string(),
+                format!("{}; --offline does without", error.remedy()),
+            ));
+            CloudJson::not_asked(error.to_string())
+        }
+        Asked::Facts(facts) => {
+            let told = judge_cloud(plan, &judged.rows, &facts);
+            judged.findings.extend(told.findings);
+            judged.notes.extend(told.notes);
+            CloudJson {
+                asked: true,
+                why: String::new(),
+                quotas: told.quotas,
+            }
+        }
+    }
+}
+
+/// What the plan needs of each quota, and has.
+fn quotas(cloud: &CloudJson) -> String {
+    if !cloud.asked {
+        return format!("\ncloud: not asked: {}", show::printable(&cloud.why));
+    }
+    let number = |value: Option<f64>| value.map_or_else(|| "?".into(), QuotaRow::number);
+    let line = |row: &QuotaRow| {
+        let most = match row.needed_at_most > row.needed {
+            true => format!(" (at most {})", QuotaRow::number(row.needed_at_most)),
+            false => String::new(),
+        };
+        format!(
+            "\nquota {}, {}: {}{most} needed, {} in use, {} allowed",
+            row.code,
+            row.unit,
+            QuotaRow::number(row.needed),
+            number(row.used),
+            number(row.quota)
+        )
+    };
+    cloud.quotas.iter().map(line).collect()
 }
 
 fn table(rows: &[Row]) -> Table {
@@ -152,8 +237,8 @@ fn beside(judged: &Judged) -> Vec<String> {
     lines
 }
 
-/// What else is done, what it costs, and the notes.
-fn below(judged: &Judged) -> String {
+/// What else is done, what it costs, the quotas, and the notes.
+fn below(judged: &Judged, cloud: &CloudJson) -> String {
     let cost = &judged.cost;
     let day = match cost.day {
         Some(day) => format!("{day:.2} USD for each day that it runs"),
@@ -167,6 +252,7 @@ fn below(judged: &Judged) -> String {
         "cost: at most {:.2} USD to make the disks, then {day}; at most {:.2} USD a month for snapshots that are kept",
         cost.making_at_most, cost.snapshots_month_at_most
     );
+    text += &quotas(cloud);
     for note in &judged.notes {
         text += &format!("\nnote: {}", show::printable(note));
     }
@@ -195,12 +281,13 @@ mod tests {
             findings: Vec::new(),
             notes: vec!["a".into()],
         };
+        let offline = CloudJson::not_asked("--offline");
         assert_eq!(
-            below(&judged),
+            below(&judged, &offline),
             "group g: before it: dns to\ngroup g: then 1m are waited\ncost: at most 1.23 USD to make the disks, then 2.50 USD for each day that it runs; at most 0.40 USD a month for \
-             snapshots that are kept\nnote: a"
+             snapshots that are kept\ncloud: not asked: --offline\nnote: a"
         );
         judged.cost.day = None;
-        assert!(below(&judged).contains("cannot be told"));
+        assert!(below(&judged, &offline).contains("cannot be told"));
     }
 }

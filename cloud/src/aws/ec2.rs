@@ -10,7 +10,9 @@ use crate::{CloudError, Kind};
 
 const VERSION: &str = "2016-11-15";
 /// Of one answer with several pages; the most that DescribeInstances and its like take.
-const PAGE: &str = "1000";
+pub(super) const PAGE: &str = "1000";
+/// A million of anything is no small firm's account, but a service that never says that it is done.
+const MOST_PAGES: usize = 1_000;
 
 #[derive(Debug, Clone)]
 pub(super) struct Ec2 {
@@ -110,18 +112,34 @@ impl Ec2 {
         attempted: &str,
     ) -> Result<Vec<Element>, CloudError> {
         let mut found = Vec::new();
+        let keep = |item: &Element| found.push(item.clone());
+        self.each(form, list, PAGE, attempted, keep).await?;
+        Ok(found)
+    }
+
+    /// Shows each item of such a list, `page` of them at a time, and keeps none.
+    pub(super) async fn each(
+        &self,
+        form: Form,
+        list: &str,
+        page: &str,
+        attempted: &str,
+        mut see: impl FnMut(&Element),
+    ) -> Result<(), CloudError> {
         let mut next = String::new();
-        loop {
-            let page = form.clone().set("MaxResults", PAGE);
-            let page = page.maybe("NextToken", Some(&next).filter(|next| !next.is_empty()));
-            let answer = self.call(page, attempted).await?;
-            found.extend(answer.items(&[list]).cloned());
+        for _ in 0..MOST_PAGES {
+            let form = form.clone().set("MaxResults", page);
+            let form = form.maybe("NextToken", Some(&next).filter(|next| !next.is_empty()));
+            let answer = self.call(form, attempted).await?;
+            answer.items(&[list]).for_each(&mut see);
             let more = answer.text_at(&["nextToken"]);
             if more.is_empty() || more == next {
-                return Ok(found);
+                return Ok(());
             }
             next = more.to_owned();
         }
+        let why = format!("the answer has more than {MOST_PAGES} pages");
+        Err(CloudError::new(attempted, Kind::Refused, "", why))
     }
 }
 

@@ -41,6 +41,14 @@ impl Identity {
         })
     }
 
+    /// Whether anything in the chain has credentials, or should have and fails.
+    pub(super) async fn is_configured(&self) -> bool {
+        !matches!(
+            self.load().await,
+            Err(CredentialsError::CredentialsNotLoaded(_))
+        )
+    }
+
     /// The cloud does not take these (any more), by their key's id: the chain is asked again. Newer ones stay.
     pub(super) async fn forget(&self, key: Option<&str>) {
         let mut newest = self.0.newest.lock().await;

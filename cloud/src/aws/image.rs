@@ -196,7 +196,7 @@ impl Aws {
     }
 }
 
-fn form(request: &ImageRequest, attempted: &str) -> Result<Form, CloudError> {
+pub(super) fn form(request: &ImageRequest, attempted: &str) -> Result<Form, CloudError> {
     let mut form = Form::new("RegisterImage")
         .set("Name", &request.name)
         .set("Description", &request.description)

@@ -149,7 +149,7 @@ impl Aws {
     }
 }
 
-fn form(request: &InstanceRequest) -> Form {
+pub(super) fn form(request: &InstanceRequest) -> Form {
     let nic = |name: &str| format!("NetworkInterface.1.{name}");
     let form = Form::new("RunInstances")
         .set("ImageId", &request.image)

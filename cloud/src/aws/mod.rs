@@ -1,4 +1,5 @@
-//! AWS: EBS direct for disks, EC2 for what runs on them, EventBridge Scheduler for a test's deadline.
+//! AWS: EBS direct for disks, EC2 for what runs on them, EventBridge Scheduler for a test's deadline; Service Quotas and KMS for what
+//! the account allows.
 
 mod aggregate;
 mod ec2;
@@ -7,8 +8,12 @@ mod identity;
 mod image;
 mod instance;
 mod inventory;
+mod json;
+mod limits;
 mod pace;
+mod region;
 mod retry;
+mod rights;
 mod schedule;
 mod snapshot;
 mod window;
@@ -35,6 +40,9 @@ use window::Window;
 pub use image::{BootMode, ImageRequest, MappedVolume, SNAPSHOT_FAILED};
 pub use instance::{InstanceRequest, Launched};
 pub use inventory::{Inventory, Tagged};
+pub use limits::KeyState;
+pub use region::{Interface, SubnetSeen};
+pub use rights::MadeImage;
 pub use schedule::ScheduleRequest;
 pub use snapshot::{FillError, Mark, SnapshotRequest};
 
@@ -60,6 +68,8 @@ struct Shared {
     ec2: Ec2,
     http: Http,
     scheduler_url: String,
+    quotas_url: String,
+    kms_url: String,
     puts: Window,
     put_pace: Pace,
     /// For a block, sent and answered.
@@ -126,6 +136,8 @@ impl Aws {
             ebs_url: endpoint(config, "EBS", "ebs", region)?,
             ec2,
             scheduler_url: endpoint(config, "Scheduler", "scheduler", region)?,
+            quotas_url: endpoint(config, "Service Quotas", "servicequotas", region)?,
+            kms_url: endpoint(config, "KMS", "kms", region)?,
             http,
             identity,
             puts: Window::new(PUTS_AT_ONCE),
@@ -133,6 +145,11 @@ impl Aws {
             put_pace: Pace::new(puts_per_second),
             start_pace: Pace::new(STARTS_PER_SECOND),
         })))
+    }
+
+    /// Whether the standard chain has any credentials at all, good or not.
+    pub async fn has_credentials(&self) -> bool {
+        self.0.identity.is_configured().await
     }
 }
 

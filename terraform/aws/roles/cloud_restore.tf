@@ -85,6 +85,7 @@ resource "aws_iam_role_policy" "cloud_restore_machines" {
           "ec2:DescribeSubnets",
           "ec2:DescribeVolumes",
           "ec2:DescribeVpcs",
+          "servicequotas:GetAWSDefaultServiceQuota",
           "servicequotas:GetServiceQuota",
           "servicequotas:ListServiceQuotas",
           "sts:GetCallerIdentity",

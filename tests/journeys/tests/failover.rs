@@ -1,6 +1,7 @@
 //! The bad day: a site's VMs become instances in a strict stand-in for AWS, read back by the vendor's client.
 
 mod failover {
+    mod checked;
     pub mod cloud;
     mod faults;
     mod fenced;
@@ -112,6 +113,18 @@ fn a_rehearsal_brings_the_vms_up_as_they_were_and_takes_them_away() {
     cloud.site.sync();
     let listed = cloud.site.restore(&["runs", "--json"]).ok().json();
     assert_eq!(listed["runs"][0]["state"], "up");
+    // A check of the plan counts what is up, and asks rights on it.
+    let check = ["plan", "check", &plan, "--json"];
+    let judged = cloud.site.restore(&check).exits(3).json();
+    let vcpus = &judged["cloud"]["quotas"][0];
+    assert_eq!(
+        (&vcpus["used"], &vcpus["quota"]),
+        (&json!(4.0), &json!(5.0))
+    );
+    for action in ["TerminateInstances", "DeleteVolume", "DeregisterImage"] {
+        let asked = &cloud.aws.requests(action)[0];
+        assert_eq!(asked["error_code"], "DryRunOperation", "{asked}");
+    }
     // The same command has nothing left to do, and says where all is.
     let again = cloud
         .site

@@ -56,6 +56,11 @@ fn a_plan_is_drafted_filled_in_and_judged() {
         ],
         "domain controllers come first"
     );
+    // On site there are no credentials of the cloud: the plan can be checked all the same.
+    assert_eq!(judged["cloud"]["asked"], false);
+    site.restore(&["plan", "check", &plan])
+        .ok()
+        .says(&["cloud: not asked: no AWS credentials here"]);
     assert!(
         judged["cost_usd"]["day"]
             .as_f64()

@@ -9,7 +9,7 @@ use recovery_cloud::Kind;
 use recovery_cloud::aws::{
     BootMode, ImageRequest, Inventory, MappedVolume, ScheduleRequest, Tagged,
 };
-use recovery_plan::{PlannedVm, VolumeType};
+use recovery_plan::PlannedVm;
 use serde_json::json;
 
 use super::{Context, StepError, Words};
@@ -152,14 +152,7 @@ fn mapped(vm: &PlannedVm, disk: &str, snapshot: &str) -> MappedVolume {
     let volume = vm.volume_of(disk);
     MappedVolume {
         snapshot: snapshot.to_owned(),
-        kind: match volume.kind {
-            VolumeType::Gp3 => "gp3",
-            VolumeType::Gp2 => "gp2",
-            VolumeType::Io2 => "io2",
-            VolumeType::St1 => "st1",
-            VolumeType::Sc1 => "sc1",
-        }
-        .to_owned(),
+        kind: volume.kind.word().to_owned(),
         iops: volume.iops,
         throughput: volume.throughput,
     }
