@@ -200,7 +200,8 @@ fn settings(args: &FailoverArgs, deadline: Option<Timestamp>, over: Option<Times
         over,
         probes: !args.no_probes,
         cache: args.cache.clone(),
-        reports: args.reports.clone(),
+        // A command that goes on may be given in another folder.
+        reports: std::path::absolute(&args.reports).unwrap_or_else(|_| args.reports.clone()),
     }
 }
 

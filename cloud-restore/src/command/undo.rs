@@ -1,8 +1,7 @@
 //! `undo`: everything that a run made is taken away again.
 
-use std::sync::Arc;
-
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
@@ -13,6 +12,7 @@ use vault_store::read::Runs;
 
 use super::run_view::{self, RunJson};
 use crate::access::AccessArgs;
+use crate::conversion;
 use crate::failover::driver::Ended;
 use crate::failover::ending::{cloud_failure, leftovers, take_away};
 use crate::failover::find;
@@ -35,6 +35,9 @@ pub struct UndoArgs {
     /// Count a step as taken back that cannot be, by its name: what it did stays
     #[arg(long, value_name = "STEP")]
     skip: Vec<String>,
+    /// The folder of its reports, in which copies of what was changed of guests may be left
+    #[arg(long, value_name = "FOLDER", default_value = "runs")]
+    reports: PathBuf,
     #[command(flatten)]
     cache: CacheArgs,
 }
@@ -80,7 +83,7 @@ pub async fn run(args: UndoArgs, access: &AccessArgs, output: &OutputArgs) -> Re
         over: None,
         probes: false,
         cache: args.cache,
-        reports: PathBuf::new(),
+        reports: args.reports.clone(),
     };
     let world = Arc::new(World::new(open, aws, run, list, settings));
     let mut recorder = Recorder::take(Runs::of(&world.open.vault), name).await?;
@@ -94,6 +97,7 @@ pub async fn run(args: UndoArgs, access: &AccessArgs, output: &OutputArgs) -> Re
     if let Some(failure) = ended.failure(&what, again) {
         return Err(failure.into());
     }
+    conversion::forget(&args.reports, &id);
     run_view::print(
         &RunJson::of(&recorder.run, None),
         &recorder.run,

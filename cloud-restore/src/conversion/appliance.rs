@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use virtual_disk::nbd::NbdAddress;
 use virtual_disk::nbd::server::{NamedExport, NbdListener, NbdServer};
 
+use super::Refused;
 use crate::machine;
 use crate::program;
 use crate::served::Opened;
@@ -20,6 +21,7 @@ const PROGRAM: &str = "guestfish";
 /// A kernel's initial file system takes a minute or two where the appliance is emulated; a guest may have several kernels.
 const LIMIT: Duration = Duration::from_secs(3600);
 
+const LOOKED_EVERY: Duration = Duration::from_secs(1);
 /// Each takes 1.3 GB of memory, and a processor.
 static AT_ONCE: Semaphore = Semaphore::const_new(2);
 
@@ -38,7 +40,7 @@ pub fn fits(facts: &Facts) -> Result<(), Failure> {
 }
 
 /// Runs it by the guest's `/bin/sh` as root, with the guest's root as its own; what it said.
-pub async fn run(disks: &[Opened], script: &str) -> Result<String, Failure> {
+pub async fn run(disks: &[Opened], script: &str) -> Result<String, Refused> {
     let failed = || Failure::failed("cannot make a place for the appliance");
     let _turn = AT_ONCE.acquire().await;
     let folder = tempfile::Builder::new()
@@ -68,40 +70,49 @@ pub async fn run(disks: &[Opened], script: &str) -> Result<String, Failure> {
     if !machine::has_kvm_here() {
         command.env("LIBGUESTFS_BACKEND_SETTINGS", "force_tcg");
     }
-    let ran = timeout(LIMIT, program::run(&mut command)).await;
+    let ran = tokio::select! {
+        ran = timeout(LIMIT, program::run(&mut command)) => ran,
+        // The machine would wait for room that does not come, and what it could not read it may have taken for lost.
+        () = failing(disks) => {
+            let failure = Failure::failed("a disk could not be read, or its changes not be kept");
+            return Err(Refused::Failed(failure.remedy("the log says why: an answer of the vault, or no room in the folder of reports")));
+        }
+    };
     server.abort();
-    let (status, said) = match ran {
+    let _ = server.await;
+    match ran {
         Err(_) => {
-            return Err(Failure::failed(format!(
-                "the appliance was not done within {} minutes",
-                LIMIT.as_secs() / 60
-            )));
+            let minutes = LIMIT.as_secs() / 60;
+            let what = format!("the appliance was not done within {minutes} minutes");
+            Err(Refused::Impossible(Failure::failed(what)))
         }
         Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
-            let failure = Failure::failed(format!(
-                "there is no {PROGRAM} here, which conversion needs"
-            ));
-            return Err(failure.remedy("install it (Debian, Ubuntu: apt install libguestfs-tools linux-image-amd64; RHEL, Amazon Linux: dnf install guestfs-tools), or mend the guest on site"));
+            let what = format!("there is no {PROGRAM} here, which conversion needs");
+            let remedy = "install it (Debian, Ubuntu: apt install guestfish linux-image-amd64), or mend the guest on site";
+            Err(Refused::Impossible(Failure::failed(what).remedy(remedy)))
         }
         Ok(Err(error)) => {
-            return Err(Failure::failed(format!("cannot start {PROGRAM}")).because(error));
+            let failure = Failure::failed(format!("cannot start {PROGRAM}"));
+            Err(Refused::Failed(failure.because(error)))
         }
-        Ok(Ok(ran)) => ran,
-    };
-    match status.success() {
-        true => Ok(said),
-        false => {
+        Ok(Ok((status, said))) if status.success() => Ok(said),
+        Ok(Ok((status, said))) => {
             tracing::debug!("{PROGRAM} said:\n{said}");
-            let why = said
-                .lines()
-                .find(|line| {
-                    line.starts_with("libguestfs: error")
-                        || line.starts_with(&format!("{PROGRAM}: "))
-                })
-                .or(said.lines().last());
+            let own = format!("{PROGRAM}: ");
+            let told =
+                |line: &&str| line.starts_with("libguestfs: error") || line.starts_with(&own);
+            let why = said.lines().find(told).or(said.lines().last());
             let why = console::show::printable(why.unwrap_or_default().trim()).into_owned();
             let failure = Failure::failed(format!("{PROGRAM} ended with {}", machine::how(status)));
-            Err(failure.because(why).remedy("`libguestfs-test-tool` tells whether the appliance works here; RUST_LOG=debug shows all that it said"))
+            let remedy = "`libguestfs-test-tool` tells whether the appliance works here; RUST_LOG=debug shows all that it said";
+            Err(Refused::Impossible(failure.because(why).remedy(remedy)))
         }
+    }
+}
+
+/// Until a disk did not get what it asked for, or had no room.
+async fn failing(disks: &[Opened]) {
+    while disks.iter().all(|opened| opened.disk.usage().failures == 0) {
+        tokio::time::sleep(LOOKED_EVERY).await;
     }
 }

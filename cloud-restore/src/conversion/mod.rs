@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use console::{Failure, OrFailure};
 use guest_inspection::facts::Facts;
-use guest_inspection::judge::{Judgement, Target};
+use guest_inspection::judge::{Judgement, Target, Verdict};
 use guest_inspection::mend::{self, Conversion, Outcome, Told};
 use serde::{Deserialize, Serialize};
 use vault_store::read::{Point, Vault};
@@ -24,14 +24,18 @@ pub use patched::Patched;
 
 /// Beside the overlays: they are whole.
 const FILE: &str = "converted.json";
+/// Beside overlays that are being made: the folder is ours, and what an attempt that broke off left in it is of no use.
+const BEGUN: &str = "converting";
 
 /// What was done to the disks of a recovery point.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Converted {
     /// Of these overlays: others of the same point differ in times and order.
     pub id: String,
-    /// `db@17 (EPOCH-17)`
+    pub vault: String,
+    /// `EPOCH-17`
     pub point: String,
+    pub target: String,
     /// Those that were changed. Empty: the guest needed nothing, or nothing could be done.
     pub disks: Vec<String>,
     pub mended: Vec<Told>,
@@ -77,7 +81,9 @@ impl Work<'_> {
         let before = guest_inspection::judge(&facts, self.target);
         let mut converted = Converted {
             id: nonce()?,
+            vault: self.vault.config.id.to_string(),
             point: self.point.manifest.facts.point.to_string(),
+            target: self.target.name().to_owned(),
             disks: Vec::new(),
             mended: Vec::new(),
             left: Vec::new(),
@@ -97,11 +103,13 @@ impl Work<'_> {
             Err(Refused::Failed(failure)) => return Err(failure),
             Err(Refused::Impossible(failure)) => {
                 if conversion.decides {
+                    self.discard();
                     return Err(failure);
                 }
                 let words = failure.in_a_line();
                 let code = "conversion".to_owned();
                 converted.left.push(Told { code, words });
+                self.discard();
             }
         }
         if !converted.disks.is_empty() {
@@ -118,12 +126,16 @@ impl Work<'_> {
             Err(error) => return Err(self.unusable().because(error)),
         };
         let found: Option<Converted> = serde_json::from_slice(&text).ok();
-        let same = |own: &Converted| own.point == self.point.manifest.facts.point.to_string();
+        let same = |own: &Converted| {
+            own.point == self.point.manifest.facts.point.to_string()
+                && own.vault == self.vault.config.id.to_string()
+                && own.target == self.target.name()
+        };
         match found.filter(same) {
             Some(found) => Ok(Some(found)),
-            None => Err(self
-                .unusable()
-                .because("it holds overlays of another recovery point, or of another program")),
+            None => Err(self.unusable().because(
+                "it holds what was converted of another recovery point, or for another target",
+            )),
         }
     }
 
@@ -164,39 +176,23 @@ impl Work<'_> {
             )
         })?;
         appliance::fits(facts).map_err(Refused::Impossible)?;
-        // What an earlier attempt left is of no use.
-        match fs::remove_dir_all(self.folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(self.unusable().because(error).into());
-            }
-            _ => {}
-        }
+        self.make_room()?;
         let writes = Writes::Kept(self.folder.to_owned());
         let (disks, _) = self.inspect(name, hardware, &writes).await?;
         console::tell(&format!(
             "{name} is converted: the guest's own tools run in an appliance, for some minutes"
         ));
-        let said = appliance::run(&disks, &script)
-            .await
-            .map_err(Refused::Impossible)?;
+        let said = appliance::run(&disks, &script).await?;
         flush_all(&disks).await?;
-        let outcome = mend::read(&said);
-        if !outcome.whole {
-            tracing::debug!("the conversion of {name} said:\n{said}");
-            let last = said
-                .lines()
-                .map(str::trim)
-                .rfind(|line| !line.is_empty())
-                .unwrap_or_default();
-            let failure = Failure::failed(format!("the conversion of {name} ended early"));
-            let last = console::show::printable(last).into_owned();
-            return Err(Refused::Impossible(
-                failure
-                    .because(last)
-                    .remedy("RUST_LOG=debug shows all that it said"),
-            ));
+        let failed = disks.iter().any(|opened| opened.disk.usage().failures > 0);
+        if failed {
+            return Err(Failure::failed(format!(
+                "a disk of {name} could not be read while it was converted"
+            ))
+            .into());
         }
-        let written = |opened: &&Opened| opened.disk.usage().written_bytes > 0;
+        let outcome = whole(name, &said)?;
+        let written = |opened: &&Opened| opened.disk.is_changed();
         let changed = disks
             .iter()
             .filter(written)
@@ -204,12 +200,40 @@ impl Work<'_> {
             .collect();
         // Each overlay can be open once.
         drop(disks);
-        let facts = self.inspect(name, hardware, &writes).await?.1;
-        Ok((
-            changed,
-            outcome,
-            guest_inspection::judge(&facts, self.target),
-        ))
+        let after = self.inspect(name, hardware, &writes).await?.1;
+        let after = guest_inspection::judge(&after, self.target);
+        if rank(after.verdict) > rank(guest_inspection::judge(facts, self.target).verdict) {
+            let told = guest::told(&after);
+            let what = format!("what its conversion made of {name} would be worse: {told}");
+            let failure = Failure::failed(what).remedy("mend it on site");
+            return Err(Refused::Impossible(failure));
+        }
+        Ok((changed, outcome, after))
+    }
+
+    /// What an attempt left that came to nothing.
+    fn discard(&self) {
+        if self.folder.join(BEGUN).exists() {
+            let _ = fs::remove_dir_all(self.folder);
+        }
+    }
+
+    /// An empty folder of ours; never one in which somebody else's files lie.
+    fn make_room(&self) -> Result<(), Failure> {
+        let begun = self.folder.join(BEGUN);
+        if begun.exists() {
+            fs::remove_dir_all(self.folder).or_failure(|| self.unusable())?;
+        }
+        let inside = match fs::read_dir(self.folder) {
+            Ok(mut inside) => inside.next().is_some(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(self.unusable().because(error)),
+        };
+        if inside {
+            return Err(self.unusable().because("it is not empty"));
+        }
+        fs::create_dir_all(self.folder).or_failure(|| self.unusable())?;
+        fs::write(begun, "").or_failure(|| self.unusable())
     }
 
     /// From now on the overlays count.
@@ -219,9 +243,32 @@ impl Work<'_> {
             serde_json::to_writer_pretty(&mut file, converted)?;
             file.as_file().sync_all()?;
             file.persist(self.folder.join(FILE))?;
-            Ok(())
+            fs::remove_file(self.folder.join(BEGUN))
         };
         write().or_failure(|| self.unusable())
+    }
+}
+
+/// What the script told, if it came to its end.
+fn whole(name: &str, said: &str) -> Result<Outcome, Refused> {
+    let outcome = mend::read(said);
+    if outcome.whole {
+        return Ok(outcome);
+    }
+    tracing::debug!("the conversion of {name} said:\n{said}");
+    let last = said.lines().map(str::trim).rfind(|line| !line.is_empty());
+    let last = console::show::printable(last.unwrap_or_default()).into_owned();
+    let failure = Failure::failed(format!("the conversion of {name} ended early"));
+    let remedy = "RUST_LOG=debug shows all that it said";
+    Err(Refused::Impossible(failure.because(last).remedy(remedy)))
+}
+
+/// The worse, the higher.
+fn rank(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Boots => 0,
+        Verdict::Unknown => 1,
+        Verdict::DoesNotBoot => 2,
     }
 }
 
@@ -243,7 +290,7 @@ impl From<Failure> for Refused {
 fn nonce() -> Result<String, Failure> {
     let made: ring::rand::Random<[u8; 8]> = ring::rand::generate(&ring::rand::SystemRandom::new())
         .map_err(|_| Failure::failed("the system gives no random numbers"))?;
-    Ok(hex::encode(&made.expose()))
+    Ok(hex::encode(made.expose()))
 }
 
 /// Where the overlays of a run's VM lie, below its reports.

@@ -83,6 +83,15 @@ impl ServedDisk {
         }
     }
 
+    /// Whether anything lies over what the vault has.
+    pub fn is_changed(&self) -> bool {
+        let whole = 0..self.chunks.source().size_bytes();
+        self.overlay.as_ref().is_some_and(|overlay| {
+            let overlay = overlay.read().unwrap_or_else(PoisonError::into_inner);
+            !overlay.is_base(&whole)
+        })
+    }
+
     fn failed(&self, action: &str, offset: u64, why: &dyn std::fmt::Display) -> ServeError {
         let message = format!(
             "disk {}: cannot {action} at offset {offset}: {why}",

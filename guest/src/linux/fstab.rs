@@ -14,6 +14,9 @@ pub struct FstabEntry {
     pub point: String,
     pub kind: String,
     pub options: Vec<String>,
+    /// The first two fields, letter by letter.
+    #[serde(skip)]
+    pub as_written: [String; 2],
 }
 
 impl FstabEntry {
@@ -67,8 +70,9 @@ pub fn parse(text: &str) -> Vec<FstabEntry> {
         .filter(|line| !line.starts_with('#'))
         .filter_map(|line| {
             let mut parts = line.split_ascii_whitespace();
-            let device = DeviceName::parse(&unescaped(parts.next()?));
-            let point = unescaped(parts.next()?);
+            let as_written = [parts.next()?.to_owned(), parts.next()?.to_owned()];
+            let device = DeviceName::parse(&unescaped(&as_written[0]));
+            let point = unescaped(&as_written[1]);
             let kind = parts.next()?.to_owned();
             let options = parts.next().unwrap_or("defaults").split(',');
             Some(FstabEntry {
@@ -76,6 +80,7 @@ pub fn parse(text: &str) -> Vec<FstabEntry> {
                 point,
                 kind,
                 options: options.map(str::to_owned).collect(),
+                as_written,
             })
         });
     entries.take(ENTRIES).collect()

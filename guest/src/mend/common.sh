@@ -15,33 +15,39 @@ left() { told left "$1" "$2"; }
 # begin: a second conversion keeps what the first one found.
 begin() {
     mkdir -p "$before/files" && chmod 700 "$before" || exit 1
-    touch "$before/changed" "$before/made"
+    touch "$before/paths"
     cat >"$before/undo.sh" <<'UNDO'
 #!/bin/sh
-# Puts back what was changed so that this machine could start in the cloud. Run it as root, then start the machine anew.
+# Puts back what was changed so that this machine could start in the cloud. Run it as root, then start the machine anew. What was
+# changed again since is let alone, and named. The initial file systems stay: they hold the drivers of any machine.
 cd "$(dirname "$0")" || exit 1
-while read -r path; do rm -f "$path"; done <made
 while read -r path; do
-    mkdir -p "$(dirname "$path")" && cp -a "files$path" "$path" || exit 1
-done <changed
-if [ -e initramfs ]; then
-    if command -v update-initramfs >/dev/null; then update-initramfs -u -k all; else dracut --force --regenerate-all; fi
-fi
+    sum=$(cksum <"$path" 2>/dev/null || echo none)
+    if grep -Fqx -e "$sum $path" written; then
+        rm -f "$path"
+        [ ! -e "files$path" ] && [ ! -L "files$path" ] || cp -a "files$path" "$path"
+    else
+        echo "$path was changed since, and is let alone; as it was before: $PWD/files$path"
+    fi
+done <paths
 UNDO
     chmod 700 "$before/undo.sh"
 }
 
-noted() { grep -Fqx -e "$2" "$before/$1"; }
-
 # keep FILE: before it is changed, or made.
 keep() {
-    noted changed "$1" || noted made "$1" && return 0
+    ! grep -Fqx -e "$1" "$before/paths" || return 0
     if [ -e "$R$1" ] || [ -L "$R$1" ]; then
         mkdir -p "$before/files$(dirname "$1")" && cp -a "$R$1" "$before/files$1" || return 1
-        echo "$1" >>"$before/changed"
-    else
-        echo "$1" >>"$before/made"
     fi
+    echo "$1" >>"$before/paths"
+}
+
+# written: what each of them holds now, so that undo.sh sees what was changed since.
+written() {
+    while read -r path; do
+        echo "$(cksum <"$R$path" 2>/dev/null || echo none) $path"
+    done <"$before/paths" >"$before/written"
 }
 
 # aside FILE: it is kept, and no longer there.
@@ -49,6 +55,8 @@ aside() { keep "$1" && rm -f "$R$1"; }
 
 # put FILE MODE: what stands on the input becomes its content. In place, so that owner and labels stay.
 put() {
+    # RHEL's grubenv is a link.
+    if [ -z "$R" ] && [ -f "$1" ] && [ -L "$1" ]; then set -- "$(readlink -f "$1")" "$2"; fi
     keep "$1" && mkdir -p "$R$(dirname "$1")" && cat >"$R$1.sparesite-new" || return 1
     if [ -e "$R$1" ]; then cat "$R$1.sparesite-new" >"$R$1"; else cp "$R$1.sparesite-new" "$R$1" && chmod "$2" "$R$1"; fi
     set -- "$1" "$?"
@@ -69,23 +77,29 @@ edit() {
     return "$1"
 }
 
+# line_of_fstab DEVICE POINT PROGRAM: on the line with these, as they are written there.
+line_of_fstab() {
+    edit /etc/fstab env FROM="$1" POINT="$2" TO="${4:-}" awk \
+        "\$1 == ENVIRON[\"FROM\"] && \$2 == ENVIRON[\"POINT\"] { $3 } { print }"
+}
+
 # fstab_uuid DEVICE POINT UUID
 fstab_uuid() {
-    if edit /etc/fstab awk -v from="$1" -v point="$2" -v to="UUID=$3" \
-        '$1 == from && $2 == point { sub(/[^ \t]+/, to) } { print }'; then
+    if line_of_fstab "$1" "$2" 'sub(/[^ \t]+/, ENVIRON["TO"])' "UUID=$3"; then
         mended fstab-device-name "/etc/fstab: $2 by UUID=$3, before by $1"
     else
         left fstab-device-name "/etc/fstab: the line of $1 was not found"
     fi
 }
 
-# fstab_nofail DEVICE POINT
+# fstab_nofail DEVICE POINT sought|unknown: whether it is known that there is no such volume.
 fstab_nofail() {
-    if edit /etc/fstab awk -v from="$1" -v point="$2" \
-        '$1 == from && $2 == point { $4 = ($4 == "" ? "defaults" : $4) ",nofail,x-systemd.device-timeout=10s" } { print }'; then
+    if ! line_of_fstab "$1" "$2" '$4 = ($4 == "" ? "defaults" : $4) ",nofail,x-systemd.device-timeout=10s"'; then
+        left fstab-missing-device "/etc/fstab: the line of $1 was not found"
+    elif [ "$3" = sought ]; then
         mended fstab-missing-device "/etc/fstab: boot no longer waits for $1 ($2), which is not there"
     else
-        left fstab-missing-device "/etc/fstab: the line of $1 was not found"
+        left fstab-device-name "/etc/fstab: nobody can tell from outside which volume $1 is. Boot does not wait for it; if $2 is not mounted, mount it by UUID before anything writes there"
     fi
 }
 
@@ -126,26 +140,39 @@ environment_words() {
     return 1
 }
 
-serial_console() {
-    words='console=tty0 console=ttyS0,115200n8'
+# kernel_words WORDS: in how many files that start a kernel.
+kernel_words() {
     count=0
     for file in $(loader_files); do
         case $file in
         etc/default/grub)
-            edit "/$file" sed "s/^\(GRUB_CMDLINE_LINUX=[\"']\)/\1$words /" || : ;;
+            edit "/$file" sed "s/^\(GRUB_CMDLINE_LINUX=[\"']\)/\1$1 /" || : ;;
         etc/kernel/cmdline)
-            edit "/$file" sed "1s/\$/ $words/" || : ;;
+            edit "/$file" sed "1s/\$/ $1/" || : ;;
         *.conf)
-            edit "/$file" sed "s/^\([[:space:]]*\(options\|append\|APPEND\)[[:space:]].*\)\$/\1 $words/" && count=$((count + 1)) ;;
+            edit "/$file" sed "s/^\([[:space:]]*\(options\|append\|APPEND\)[[:space:]].*\)\$/\1 $1/" && count=$((count + 1)) ;;
         *)
-            edit "/$file" sed "s/^\([[:space:]]*\(linux\|linux16\|linuxefi\|kernel\|append\|APPEND\)[[:space:]].*\)\$/\1 $words/" &&
+            edit "/$file" sed "s/^\([[:space:]]*\(linux\|linux16\|linuxefi\|kernel\|append\|APPEND\)[[:space:]].*\)\$/\1 $1/" &&
                 count=$((count + 1)) ;;
         esac
     done
-    if [ "$count" -gt 0 ]; then
-        mended console-missing "the boot loader: the kernel speaks on the serial port ($words)"
+    [ "$count" -gt 0 ]
+}
+
+serial_console() {
+    if kernel_words 'console=tty0 console=ttyS0,115200n8'; then
+        mended console-missing "the boot loader: the kernel speaks on the serial port"
     else
         left console-missing "no boot loader's file starts a kernel"
+    fi
+}
+
+# eth0: for what configures cards by their name. What systemd calls them differs from one instance type to the next.
+old_names() {
+    if kernel_words 'net.ifnames=0 biosdevname=0'; then
+        mended network "the boot loader: the first card is called eth0"
+    else
+        left network "no boot loader's file starts a kernel, so what the first card is called depends on the instance type"
     fi
 }
 
@@ -166,16 +193,13 @@ network_set_aside() {
 }
 
 ifupdown_dhcp() {
-    # The name on EC2 is ens5 (Nitro), enX0 (Xen) or eth0 (net.ifnames=0); those that are not there are passed over.
-    {
-        echo 'source /etc/network/interfaces.d/*'
-        printf 'auto lo\niface lo inet loopback\n'
-        for name in ens5 enX0 eth0; do printf 'allow-hotplug %s\niface %s inet dhcp\n' "$name" "$name"; done
-    } | put /etc/network/interfaces 644 && mended network "/etc/network/interfaces: the first card asks by DHCP"
+    printf 'source /etc/network/interfaces.d/*\nauto lo\niface lo inet loopback\nallow-hotplug eth0\niface eth0 inet dhcp\n' |
+        put /etc/network/interfaces 644 && mended network "/etc/network/interfaces: eth0 asks by DHCP" && old_names
 }
 
+# By networkd: NetworkManager under netplan knows no patterns.
 netplan_dhcp() {
-    printf 'network:\n  version: 2\n  ethernets:\n    all:\n      match: {name: "e*"}\n      dhcp4: true\n      dhcp6: true\n' |
+    printf 'network:\n  version: 2\n  ethernets:\n    all:\n      renderer: networkd\n      match: {name: "e*"}\n      dhcp4: true\n      dhcp6: true\n' |
         put /etc/netplan/10-sparesite.yaml 600 && mended network "/etc/netplan/10-sparesite.yaml: all cards ask by DHCP"
 }
 
@@ -228,25 +252,56 @@ fallback_in() {
     return 1
 }
 
+# The newest first: it is the one that starts, and /boot may be too small for all.
 kernels() {
     for folder in "$R"/lib/modules/*/; do
         version=$(basename "$folder")
         if [ -e "$R/boot/vmlinuz-$version" ] || [ -e "$folder/vmlinuz" ]; then echo "$version"; fi
+    done | sort -rV
+}
+
+# each_kernel COMMAND…: fails where it fails for the newest; older ones keep what they have.
+each_kernel() {
+    if grep -Eqs '^[^#]*[[:space:]]/boot[[:space:]]' "$R/etc/fstab" && [ -z "$R" ] && ! mountpoint -q /boot; then
+        echo "/boot is not mounted" >&2
+        return 1
+    fi
+    newest=
+    for version in $(kernels); do
+        if ! "$@" "$version" >&2 && [ -z "$newest" ]; then return 1; fi
+        newest=$version
     done
+    [ -n "$newest" ]
 }
 
 # with_dracut DRIVERS: for any machine, since the one that dracut sees is not the one that will start.
 with_dracut() {
-    touch "$before/initramfs"
     printf 'add_drivers+=" %s "\nhostonly="no"\n' "$1" | put /etc/dracut.conf.d/90-sparesite.conf 644 || return 1
-    for version in $(kernels); do
-        dracut --force --no-hostonly --kver "$version" >&2 || return 1
+    each_kernel one_by_dracut
+}
+
+# Into another place first: what does not fit must not stand there cut off.
+one_by_dracut() {
+    for image in "$R/boot/initramfs-$1.img" "$R/boot/initrd-$1" "$R/boot/$(cat "$R/etc/machine-id" 2>/dev/null)/$1/initrd"; do
+        [ -f "$image" ] || continue
+        rm -f "$before/image"
+        dracut --force --no-hostonly "$before/image" "$1" || return 1
+        new=$(wc -c <"$before/image") old=$(wc -c <"$image")
+        free=$(df -P -k "$(dirname "$image")" | awk 'NR == 2 { print $4 }')
+        if [ $(((new - old) / 1024 + 1024)) -gt "$free" ]; then
+            rm -f "$before/image"
+            return 1
+        fi
+        cat "$before/image" >"$image"
+        set -- "$1" "$?"
+        rm -f "$before/image"
+        return "$2"
     done
+    dracut --force --no-hostonly --kver "$1"
 }
 
 # with_initramfs_tools DRIVERS
 with_initramfs_tools() {
-    touch "$before/initramfs"
     # MODULES=dep would take the drivers of the machine that this runs on.
     echo MODULES=most | put /etc/initramfs-tools/conf.d/sparesite 644 || return 1
     {
@@ -255,17 +310,19 @@ with_initramfs_tools() {
     } >"$before/modules"
     put /etc/initramfs-tools/modules 644 <"$before/modules" || return 1
     rm -f "$before/modules"
-    for version in $(kernels); do
-        how=-u
-        [ -s "$R/boot/initrd.img-$version" ] || how=-c
-        update-initramfs "$how" -k "$version" >&2 || return 1
-    done
+    each_kernel one_by_initramfs_tools
+}
+
+one_by_initramfs_tools() {
+    how=-u
+    [ -s "$R/boot/initrd.img-$1" ] || how=-c
+    update-initramfs "$how" -k "$1"
 }
 
 # initramfs DRIVERS: by the family's own tool.
 initramfs() {
     if make_initramfs "$1"; then
-        mended initramfs "the initial file system of each kernel is made anew, with $1"
+        mended initramfs "the initial file systems are made anew, with $1"
     else
         left initramfs "the guest's own tool could not make its initial file systems anew"
     fi
@@ -278,10 +335,12 @@ relabel() {
     kind=$(sed -n 's/^SELINUXTYPE=//p' "$config" | tail -n 1)
     contexts=/etc/selinux/${kind:-targeted}/contexts/files/file_contexts
     if [ -f "$R$contexts" ] && command -v setfiles >/dev/null; then
-        sort -u "$before/changed" "$before/made" | while read -r path; do
+        # FAT has no labels.
+        while read -r path; do
+            case $path in /boot/efi/* | /efi/*) continue ;; esac
             [ ! -e "$R$path" ] || setfiles -F "$R$contexts" "$R$path"
-        done >&2
-        setfiles -F "$R$contexts" "$R/boot" "$R/var/lib/sparesite" >&2 && return 0
+        done <"$before/paths" >&2
+        setfiles -F -e "$R/boot/efi" -e "$R/efi" "$R$contexts" "$R/boot" "$R/var/lib/sparesite" >&2 && return 0
     fi
     touch "$R/.autorelabel"
     mended selinux "all files get their SELinux labels anew at the first start, which then starts once more"

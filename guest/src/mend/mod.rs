@@ -36,6 +36,8 @@ pub enum Change {
     FstabNofail {
         device: String,
         point: String,
+        /// It is known that there is no such volume; else nobody can tell which one it is.
+        sought: bool,
     },
     /// The boot loader names the root by what this machine calls it.
     RootUuid {
@@ -149,7 +151,8 @@ pub fn conversion(facts: &Facts, target: Target) -> Option<Conversion> {
         changes.push(Change::EfiFallback { architecture, uuid });
     }
     // Last, since what makes them reads fstab.
-    if has("initramfs-lacks-driver") || has("initramfs-missing") {
+    let loads = linux.initramfs.is_some();
+    if loads && (has("initramfs-lacks-driver") || has("initramfs-missing")) {
         let there = |name: &&&str| linux.drivers.of(name).module;
         let drivers = early(target).iter().filter(there).copied().collect();
         changes.push(Change::Initramfs { drivers });
@@ -157,7 +160,9 @@ pub fn conversion(facts: &Facts, target: Target) -> Option<Conversion> {
     (!changes.is_empty()).then_some(Conversion {
         family: linux.family,
         changes,
-        decides: blocks.iter().all(|code| MENDED.contains(code)) && !blocks.is_empty(),
+        decides: blocks.iter().all(|code| MENDED.contains(code))
+            && !blocks.is_empty()
+            && (loads || !has("initramfs-missing")),
     })
 }
 
@@ -165,40 +170,82 @@ fn root(facts: &Facts, linux: &LinuxFacts) -> Option<Change> {
     let entry = linux.boot.default_entry.as_ref()?;
     let device = entry.root.as_ref()?.to_string();
     // Where the root was found, whatever the name leads to here.
-    let uuid = facts.volume(linux.root.as_deref()?)?.uuid.clone()?;
+    let volume = facts.volume(linux.root.as_deref()?)?;
+    let uuid = volume.uuid.clone().filter(|_| is_only(facts, volume))?;
     Some(Change::RootUuid { device, uuid })
 }
 
 fn fstab(facts: &Facts, linux: &LinuxFacts, entry: &FstabEntry) -> Option<Change> {
-    let device = entry.device.to_string();
-    let point = entry.point.clone();
+    let [device, point] = entry.as_written.clone();
     let by_name = matches!(
         entry.device,
         DeviceName::Kernel(_) | DeviceName::Hardware(_)
     );
+    if !by_name {
+        let absent = entry.device.can_be_sought() && entry.device.find(&facts.storage).is_none();
+        return (absent && entry.point != "/").then_some(Change::FstabNofail {
+            device,
+            point,
+            sought: true,
+        });
+    }
     let found = match entry.point == "/" {
         true => linux.root.as_deref().and_then(|root| facts.volume(root)),
-        // The order of disks tells which one a name means, and may be wrong: at least it has to hold what is mounted.
-        false => entry
-            .device
-            .find(&facts.storage)
-            .filter(|volume| holds(volume, entry)),
+        false => by_letter(facts, linux, entry),
     };
     match found.and_then(|volume| volume.uuid.clone()) {
-        Some(uuid) if by_name => Some(Change::FstabUuid {
+        Some(uuid) => Some(Change::FstabUuid {
             device,
             point,
             uuid,
         }),
-        Some(_) => None,
         None if entry.point == "/" => None,
-        None if by_name
-            || entry.device.can_be_sought() && entry.device.find(&facts.storage).is_none() =>
-        {
-            Some(Change::FstabNofail { device, point })
-        }
-        None => None,
+        None => Some(Change::FstabNofail {
+            device,
+            point,
+            sought: false,
+        }),
     }
+}
+
+/// The volume that a name of the kernel's means, where there is no doubt: the wrong one would be written to.
+fn by_letter<'a>(facts: &'a Facts, linux: &LinuxFacts, entry: &FstabEntry) -> Option<&'a Volume> {
+    let DeviceName::Kernel(name) = &entry.device else {
+        return None;
+    };
+    let machine = &facts.machine;
+    let buses = &machine.disk_buses;
+    let letters = match buses.first().map(String::as_str) {
+        Some("virtio") => "vd",
+        Some("nvme") => "nvme",
+        Some("scsi" | "sata" | "usb" | "ide") => "sd",
+        _ => return None,
+    };
+    let alone = facts.storage.disks.len() == 1;
+    let in_order = name.starts_with(letters) && buses.iter().all(|bus| *bus == buses[0]);
+    if !machine.excluded_disks.is_empty() || !(alone || in_order) {
+        return None;
+    }
+    let volume = entry
+        .device
+        .find(&facts.storage)
+        .filter(|volume| holds(volume, entry))?;
+    let claims = |other: &&FstabEntry| {
+        other.as_written != entry.as_written
+            && other
+                .device
+                .find(&facts.storage)
+                .is_some_and(|own| own.place == volume.place)
+    };
+    let claimed = linux.root.as_deref() == Some(&volume.place)
+        || linux.fstab.iter().any(|other| claims(&other));
+    (!claimed && is_only(facts, volume)).then_some(volume)
+}
+
+/// No other volume has its UUID, as a copied disk would.
+fn is_only(facts: &Facts, volume: &Volume) -> bool {
+    let same = |other: &&Volume| other.uuid == volume.uuid;
+    facts.storage.volumes.iter().filter(same).count() == 1
 }
 
 /// Whether a volume is of the kind that a line of fstab says.
@@ -216,7 +263,9 @@ fn holds(volume: &Volume, entry: &FstabEntry) -> bool {
 
 fn network(linux: &LinuxFacts) -> Change {
     let network = &linux.network;
-    let sources = network.interfaces.iter().map(|one| &one.source);
+    // What is made of others (a tunnel, a bridge) in a file of its own is bound to nothing.
+    let real = network.interfaces.iter().filter(|one| !one.made);
+    let sources = real.map(|one| &one.source);
     let mut files: Vec<String> = sources.chain(&network.mac_rules).cloned().collect();
     files.sort();
     files.dedup();

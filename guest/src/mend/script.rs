@@ -27,7 +27,7 @@ pub fn script(conversion: &Conversion) -> Option<String> {
             text.push('\n');
         }
     }
-    text += "relabel\ntold end '' ''\n";
+    text += "relabel\nwritten\ntold end '' ''\n";
     Some(text)
 }
 
@@ -46,7 +46,14 @@ fn calls(change: &Change) -> Vec<Vec<String>> {
             point,
             uuid,
         } => vec![call(&["fstab_uuid", device, point, uuid])],
-        Change::FstabNofail { device, point } => vec![call(&["fstab_nofail", device, point])],
+        Change::FstabNofail {
+            device,
+            point,
+            sought,
+        } => {
+            let sought = if *sought { "sought" } else { "unknown" };
+            vec![call(&["fstab_nofail", device, point, sought])]
+        }
         Change::RootUuid { device, uuid } => vec![call(&["root_uuid", device, uuid])],
         Change::Network { managers, files } => {
             let mut aside = call(&["network_set_aside"]);

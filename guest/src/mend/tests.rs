@@ -2,6 +2,8 @@
 
 use std::{fs, os::unix::fs::symlink, path::Path, process::Command};
 
+mod cases;
+
 use super::*;
 use crate::{
     judge::tests::guests::{Guest, ROOT, debian, rocky, suse},
@@ -92,206 +94,9 @@ fn run(script: &str, folder: &Path) -> Outcome {
     outcome
 }
 
-/// Name, guest, fault, codes that have to be gone, what is still found.
-type Case = (
-    &'static str,
-    fn() -> Guest,
-    fn(&mut Guest),
-    &'static [&'static str],
-    &'static [&'static str],
-);
-
-fn cases() -> Vec<Case> {
-    vec![
-        (
-            "swap and data by name",
-            debian,
-            |guest| {
-                guest.edit("/etc/fstab", "errors=remount-ro 0 1\n", "defaults 0 1\n/dev/vda5 none swap sw 0 0\n/dev/vda6\t/data\txfs\tdefaults,noatime 0 2\n");
-                let more = [
-                    ("vda:5", Content::Swap, "50a9"),
-                    ("vda:6", Content::Xfs, "da7a"),
-                ];
-                guest
-                    .storage
-                    .volumes
-                    .extend(more.map(|(place, content, uuid)| {
-                        crate::paper::volume(place, content, Some(uuid))
-                    }));
-            },
-            &["fstab-device-name"],
-            &[],
-        ),
-        (
-            "a name that leads to another kind of volume",
-            debian,
-            |guest| {
-                guest.edit("/etc/fstab", "0 1\n", "0 1\n/dev/sda5 /data ext4\n");
-                guest.storage.volumes.push(crate::paper::volume(
-                    "vda:5",
-                    Content::Swap,
-                    Some("50a9"),
-                ));
-            },
-            &["fstab-device-name"],
-            &[],
-        ),
-        (
-            "a volume that is nowhere",
-            debian,
-            |guest| {
-                guest.edit(
-                    "/etc/fstab",
-                    "0 1\n",
-                    "0 1\nUUID=dead-beef /srv ext4 defaults 0 2\n",
-                );
-            },
-            &["fstab-missing-device"],
-            &[],
-        ),
-        (
-            "the root by name",
-            debian,
-            |guest| {
-                guest.edit(
-                    "/boot/grub/grub.cfg",
-                    &format!("root=UUID={ROOT}"),
-                    "root=/dev/vda1",
-                );
-                guest.edit("/etc/fstab", &format!("UUID={ROOT}"), "/dev/vda1");
-            },
-            &["root-by-device-name", "fstab-device-name"],
-            &[],
-        ),
-        (
-            "Debian with a fixed address and a rule for the card",
-            debian,
-            |guest| {
-                guest.root(|root| root.without("/etc/systemd/network").without("/etc/cloud").without("/usr/bin/cloud-init")
-                .file("/etc/network/interfaces", "auto eth0\niface eth0 inet static\n  address 10.0.0.5/24\n")
-                .file("/etc/udev/rules.d/70-persistent-net.rules", "SUBSYSTEM==\"net\", ATTR{address}==\"52:54:00:00:00:01\", NAME=\"eth0\"\n"));
-            },
-            &[
-                "network-static",
-                "network-mac-bound",
-                "network-interface-name",
-            ],
-            &["cloud-init-missing"],
-        ),
-        (
-            "netplan with a card's address",
-            debian,
-            |guest| {
-                guest.root(|root| root.without("/etc/systemd/network").without("/etc/cloud").without("/usr/bin/cloud-init")
-                .file("/etc/netplan/01.yaml", "network:\n  ethernets:\n    lan:\n      match: {macaddress: \"52:54:00:00:00:01\"}\n      addresses: [10.0.0.5/24]\n"));
-            },
-            &["network-mac-bound", "network-static"],
-            &["cloud-init-missing"],
-        ),
-        (
-            "networkd with a fixed address",
-            debian,
-            |guest| {
-                guest.root(|root| {
-                    root.without("/etc/cloud")
-                        .without("/usr/bin/cloud-init")
-                        .file(
-                            "/etc/systemd/network/all.network",
-                            "[Match]\nName=eth0\n[Network]\nAddress=10.0.0.5/24\n",
-                        )
-                });
-            },
-            &["network-static", "network-interface-name"],
-            &["cloud-init-missing"],
-        ),
-        (
-            "NetworkManager with a fixed address",
-            rocky,
-            |guest| {
-                guest.root(|root| root.without("/etc/cloud").without("/usr/bin/cloud-init")
-                .file("/etc/NetworkManager/system-connections/lan.nmconnection", "[connection]\ntype=ethernet\n[ethernet]\nmac-address=52:54:00:00:00:01\n[ipv4]\nmethod=manual\naddress1=10.0.0.5/24\n"));
-            },
-            &["network-static", "network-mac-bound"],
-            &["cloud-init-missing"],
-        ),
-        (
-            "RHEL's ifcfg with a fixed address",
-            rocky,
-            |guest| {
-                guest.root(|root| root.without("/usr/sbin/NetworkManager").without("/etc/cloud").without("/usr/bin/cloud-init")
-                .file("/etc/sysconfig/network-scripts/ifcfg-eno1", "DEVICE=eno1\nBOOTPROTO=none\nIPADDR=10.0.0.5\nPREFIX=24\nONBOOT=yes\nHWADDR=52:54:00:00:00:01\n"));
-            },
-            &["network-static", "network-mac-bound"],
-            &["cloud-init-missing"],
-        ),
-        (
-            "wicked with a fixed address",
-            suse,
-            |guest| {
-                guest.root(|root| {
-                    root.without("/etc/cloud")
-                        .without("/usr/bin/cloud-init")
-                        .file(
-                            "/etc/sysconfig/network/ifcfg-eth0",
-                            "BOOTPROTO='static'\nSTARTMODE='auto'\nIPADDR='10.0.0.5/24'\n",
-                        )
-                });
-            },
-            &["network-static"],
-            &["cloud-init-missing"],
-        ),
-        (
-            "GRUB without a serial console",
-            debian,
-            |guest| {
-                guest.edit(
-                    "/boot/grub/grub.cfg",
-                    " console=tty0 console=ttyS0,115200",
-                    "",
-                );
-            },
-            &["console-missing"],
-            &[],
-        ),
-        (
-            "an entry file without a serial console",
-            rocky,
-            |guest| {
-                let path = "/loader/entries/abc-5.14.0-427.el9.x86_64.conf";
-                guest.tree("vda:2", |tree| tree.file(path, "title Rocky\nversion 5.14.0-427.el9.x86_64\nlinux /vmlinuz-5.14.0-427.el9.x86_64\ninitrd /initramfs-5.14.0-427.el9.x86_64.img\noptions root=/dev/mapper/rl-root ro rd.lvm.lv=rl/root quiet\n"));
-            },
-            &["console-missing"],
-            &[],
-        ),
-        (
-            "a masked login",
-            debian,
-            |guest| {
-                guest.root(|root| {
-                    root.link(
-                        "/etc/systemd/system/serial-getty@ttyS0.service",
-                        "/dev/null",
-                    )
-                });
-            },
-            &["no-serial-login"],
-            &[],
-        ),
-        (
-            "no fallback loader",
-            rocky,
-            |guest| {
-                guest.tree("vda:1", |tree| tree.without("/EFI/BOOT"));
-            },
-            &["efi-fallback-missing"],
-            &[],
-        ),
-    ]
-}
-
 #[test]
 fn what_can_be_mended_is_no_longer_found() {
-    for (name, healthy, harm, gone, kept) in cases() {
+    for (name, healthy, harm, gone, kept) in cases::all() {
         let mut guest = healthy();
         harm(&mut guest);
         let before = codes(&guest);
@@ -323,7 +128,7 @@ fn what_can_be_mended_is_no_longer_found() {
 /// Done twice, it keeps what stood there at first; and the way home puts that back.
 #[test]
 fn what_was_changed_is_put_back() {
-    for (name, healthy, harm, ..) in cases() {
+    for (name, healthy, harm, ..) in cases::all() {
         let mut guest = healthy();
         harm(&mut guest);
         let script = script(&conversion(&guest.facts(), Target::Aws).unwrap()).unwrap();
@@ -334,14 +139,10 @@ fn what_was_changed_is_put_back() {
         let undo = folder.path().join("var/lib/sparesite/conversion/undo.sh");
         // Its paths begin at the guest's root, and this folder is not.
         let text = fs::read_to_string(&undo).unwrap();
-        let root = folder.path().display();
-        let text = text
-            .replace("\"$path\"; done", &format!("\"{root}$path\"; done"))
-            .replace("dirname \"$path\"", &format!("dirname \"{root}$path\""))
-            .replace(
-                "\"files$path\" \"$path\"",
-                &format!("\"files$path\" \"{root}$path\""),
-            );
+        let text = text.replace(
+            "\"$path\"",
+            &format!("\"{}$path\"", folder.path().display()),
+        );
         fs::write(&undo, text).unwrap();
         assert!(
             Command::new("sh").arg(&undo).status().unwrap().success(),
@@ -359,6 +160,110 @@ fn what_was_changed_is_put_back() {
             assert_eq!(files(own), files(other), "{name}, {place}");
         }
     }
+}
+
+/// The wrong volume would be written to: where there is a doubt, it is told, and boot does not wait.
+#[test]
+fn a_name_that_may_mean_another_volume_is_not_guessed() {
+    let line = |device: &str| format!("0 1\n{device} /data ext4 defaults 0 2\n");
+    type Harm = Box<dyn Fn(&mut Guest)>;
+    let with = |device: &'static str, more: fn(&mut Guest)| -> Harm {
+        Box::new(move |guest| {
+            guest.edit("/etc/fstab", "0 1\n", &line(device));
+            let data = crate::paper::volume("vda:6", Content::Ext, Some("da7a"));
+            guest.storage.volumes.push(data);
+            more(guest);
+        })
+    };
+    let cases = [
+        (
+            "another kind",
+            with("/dev/vda6", |guest| {
+                guest.volume("vda:6").content = Content::Swap
+            }),
+        ),
+        (
+            "a disk that is left out",
+            with("/dev/vda6", |guest| {
+                guest.machine.excluded_disks = vec!["vdb".into()]
+            }),
+        ),
+        (
+            "its path",
+            with("/dev/disk/by-path/pci-0000:00:05.0-part6", |_| {}),
+        ),
+        (
+            "that of another line",
+            with("/dev/vda6", |guest| {
+                guest.edit(
+                    "/etc/fstab",
+                    "/data ext4",
+                    "/data ext4 defaults 0 2\nUUID=da7a /more ext4",
+                );
+            }),
+        ),
+        (
+            "a copied disk",
+            with("/dev/vda6", |guest| {
+                guest.storage.volumes.push(crate::paper::volume(
+                    "vdb:1",
+                    Content::Ext,
+                    Some("da7a"),
+                ));
+            }),
+        ),
+        (
+            "two buses",
+            with("/dev/sda6", |guest| {
+                let mut disk = guest.storage.disks[0].clone();
+                (disk.disk, disk.has_boot_code) = ("sda".into(), false);
+                guest.storage.disks.push(disk);
+                guest.machine.disk_buses = vec!["virtio".into(), "scsi".into()];
+            }),
+        ),
+        ("the root", with("/dev/vda1", |_| {})),
+    ];
+    for (name, harm) in cases {
+        let mut guest = debian();
+        harm(&mut guest);
+        let conversion = conversion(&guest.facts(), Target::Aws).expect(name);
+        let guessed = |change: &Change| matches!(change, Change::FstabUuid { .. });
+        assert!(
+            !conversion.changes.iter().any(guessed),
+            "{name}: {conversion:?}"
+        );
+        let folder = tempfile::tempdir().unwrap();
+        write(&guest, folder.path());
+        let outcome = run(&script(&conversion).expect(name), folder.path());
+        assert!(
+            outcome
+                .left
+                .iter()
+                .any(|told| told.code == "fstab-device-name"),
+            "{name}: {outcome:?}"
+        );
+        read_back(&mut guest, folder.path());
+        let mut codes = codes(&guest);
+        codes.retain(|code| *code != "excluded-disk");
+        assert_eq!(codes, [""; 0], "{name}");
+    }
+}
+
+#[test]
+fn a_line_is_found_as_it_is_written() {
+    let mut guest = debian();
+    guest.edit(
+        "/etc/fstab",
+        "0 1\n",
+        "0 1\nLABEL=gone\\040one /my\\040data ext4 defaults 0 2\n",
+    );
+    let conversion = conversion(&guest.facts(), Target::Aws).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    write(&guest, folder.path());
+    let outcome = run(&script(&conversion).unwrap(), folder.path());
+    assert_eq!((outcome.mended.len(), &outcome.left[..]), (1, &[][..]));
+    read_back(&mut guest, folder.path());
+    assert_eq!(codes(&guest), [""; 0]);
 }
 
 /// The second time may find nothing more to do.

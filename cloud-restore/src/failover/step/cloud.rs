@@ -12,6 +12,7 @@ use recovery_cloud::aws::{
 use recovery_plan::PlannedVm;
 use serde_json::json;
 
+use super::convert::DISKS;
 use super::{Context, StepError, Words};
 use crate::failover::world::{DISK_TAG, RUN_TAG, VM_TAG, World};
 use crate::guest;
@@ -72,7 +73,10 @@ pub async fn register(context: Context, vm: &str) -> Result<Words, StepError> {
     let planned = world.vm(vm)?;
     let found = look(world, vm).await?;
     let converted = context.made.get(&format!("convert {vm}"));
-    let converted = converted.and_then(|words| words.get("preflight"));
+    let changed = |words: &&Words| words.get(DISKS).is_some_and(|disks| !disks.is_empty());
+    let converted = converted
+        .filter(changed)
+        .and_then(|words| words.get("preflight"));
     let names = in_order(world, vm, &found.root)?;
     let mut volumes = Vec::with_capacity(names.len());
     for disk in &names {

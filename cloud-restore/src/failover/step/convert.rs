@@ -9,7 +9,7 @@ use crate::served::{VaultSource, kept};
 use vault_store::read::DiskImage;
 
 /// What [`convert`] leaves: the disks that were changed, separated by commas.
-const DISKS: &str = "disks";
+pub const DISKS: &str = "disks";
 
 pub async fn convert(context: Context, vm: &str) -> Result<Words, StepError> {
     let converted = work(&context.world, vm).await?;
@@ -76,6 +76,12 @@ pub async fn source(
         return Ok(source);
     }
     let converted = work(world, vm).await?;
+    if !converted.disks.iter().any(|own| own == disk) {
+        let why = converted.left().join("; ");
+        return Err(StepError::new(format!(
+            "{vm} was converted on another machine, and cannot be on this one: {why}"
+        )));
+    }
     let sent = context
         .made
         .iter()
