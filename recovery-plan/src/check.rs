@@ -8,7 +8,7 @@ use vault_format::manifest::is_name;
 
 use crate::address::given_address;
 use crate::order::starts;
-use crate::plan::{AddressRule, Hook, Plan, PlannedVm, Subnet, Volume, VolumeType};
+use crate::plan::{Hook, Licence, Plan, PlannedVm, Subnet, Volume, VolumeType};
 
 /// Of the 50 tags that a resource can have, a run needs some itself.
 const MOST_TAGS: usize = 40;
@@ -251,6 +251,18 @@ fn one(plan: &Plan, vm: &PlannedVm, problems: &mut Vec<String>) {
         }
     }
     tags(&on, &vm.tags, problems);
+    if let Some(donor) = &vm.donor {
+        if vm.licence != Some(Licence::Included) {
+            problems.push(format!(
+                "{on}: `donor` is asked for with `licence = \"included\"` only"
+            ));
+        }
+        if !donor.starts_with("ami-") {
+            problems.push(format!(
+                "{on}: `donor`: {donor:?} is no image: write its id, such as \"ami-0a1b…\""
+            ));
+        }
+    }
 }
 
 fn hooks<'a>(on: &str, hooks: impl Iterator<Item = &'a Hook>, problems: &mut Vec<String>) {
@@ -338,12 +350,6 @@ fn addresses(plan: &Plan, problems: &mut Vec<String>) {
                 }
                 Err(_) | Ok(None) => {}
             }
-        }
-        if vm.site_address.is_some() && matches!(vm.address, AddressRule::Dhcp | AddressRule::Is(_))
-        {
-            problems.push(format!(
-                "VM {:?}: `site_address` does nothing here: write `address = \"keep\"` or \"map\", or take it out", vm.name
-            ));
         }
     }
 }

@@ -37,6 +37,8 @@ pub fn draft(name: &str, region: &str, vms: &[KnownVm], prices: &Prices) -> Stri
          name = {}\n\
          cloud = \"aws\"\n\
          region = {}\n\
+         # Domain controllers of the site that this plan does not start: while one answers, none is started beside it.\n\
+         # site_controllers = [\"192.168.10.6\"]\n\
          \n\
          [[subnet]]\n\
          name = \"servers\"\n\
@@ -56,6 +58,7 @@ pub fn draft(name: &str, region: &str, vms: &[KnownVm], prices: &Prices) -> Stri
     text += "\n# Groups start in this order, each when all of the one before serve; within one, a VM waits for what it `needs`.\n\
              # point: latest, latest-application, latest-proven (by a drill), before-anomaly, or a time.\n\
              # instance, subnet: in the order in which they are tried. address: dhcp, keep, map (both with `site_address`), or one.\n\
+             # site_address: what it has on site; a failover does not start a VM while something answers there.\n\
              # A Windows guest needs `licence`: \"included\" (the cloud's, by the hour) or \"byol\" (yours).\n\
              # A VM serves when all its probes hold: tcp = 5432, http = \"80/health\", dns = \"NAME\", ldap = \"\", command = […].\n";
     for (group, _) in GROUPS {
@@ -115,6 +118,7 @@ fn one(text: &mut String, vm: &KnownVm, group: &str, prices: &Prices) {
     );
     if group == CONTROLLERS {
         text.push_str("domain_controller = true        # by its name: take it out if it is none\n");
+        text.push_str("# site_address = \"192.168.10.5\"    # where a living one is asked for\n");
         text.push_str("[[vm.probe]]\nldap = \"\"\n");
     }
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::address::given_address;
 use crate::draft;
 use crate::known::{KnownDisk, KnownPoint, KnownVm};
+use crate::living::living;
 use crate::order::starts;
 use crate::plan::{Group, Hook, Licence, Plan, PlannedVm, Volume, VolumeType};
 use crate::point::{Chosen, NoPoint, choose};
@@ -135,6 +136,7 @@ pub fn judge(plan: &Plan, vms: &[KnownVm], prices: &Prices, now: Timestamp) -> J
     }
     placeholders(plan, &mut judged.findings);
     controllers(plan, &mut judged.findings);
+    unasked(plan, &mut judged.findings);
     let planned = |known: &&KnownVm| plan.vms.iter().any(|vm| vm.name == known.name);
     let left_out: Vec<&str> = vms
         .iter()
@@ -475,6 +477,19 @@ fn controllers(plan: &Plan, findings: &mut Vec<Finding>) {
             early.join(", "),
             "they find neither names nor accounts",
             "put the domain controllers into the first group, alone",
+        ));
+    }
+}
+
+/// A second one beside a living one would go on from where the recovery point is: the directory forks (USN rollback).
+fn unasked(plan: &Plan, findings: &mut Vec<Finding>) {
+    let controllers = plan.vms.iter().filter(|vm| vm.domain_controller);
+    for vm in controllers.filter(|vm| living(plan, vm).controllers.is_empty()) {
+        findings.push(Finding::new(
+            "nobody is asked whether a domain controller lives",
+            on(vm),
+            "a failover does not know where they are on site",
+            "write its `site_address`, and the others' into `site_controllers`",
         ));
     }
 }

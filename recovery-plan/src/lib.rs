@@ -10,6 +10,7 @@ pub mod cloud;
 pub mod draft;
 pub mod judge;
 pub mod known;
+mod living;
 mod order;
 mod plan;
 mod point;
@@ -19,6 +20,7 @@ mod words;
 
 pub use address::{AddressError, given_address};
 pub use check::PlanError;
+pub use living::{Controller, Living, living};
 pub use order::{Start, starts};
 pub use plan::{
     AddressRule, Cloud, Group, Hook, Licence, Map, Plan, PlannedVm, Probe, ProbeKind, Subnet,

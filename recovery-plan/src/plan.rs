@@ -9,6 +9,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::check::{self, PlanError};
+use crate::living::Controller;
 use crate::point::PointRule;
 use crate::words::{parsed, parsed_or_time};
 
@@ -34,6 +35,9 @@ pub struct Plan {
     pub volume_key: Option<String>,
     #[serde(default)]
     pub deadline: Option<Deadline>,
+    /// Domain controllers of the site beside those that this plan starts: while one of them answers, no other is started.
+    #[serde(default)]
+    pub site_controllers: Vec<Controller>,
 }
 
 /// What tears a test down when its time is over, whatever became of this program.
@@ -140,7 +144,7 @@ pub struct PlannedVm {
     pub security_groups: Vec<String>,
     #[serde(default, deserialize_with = "parsed")]
     pub address: AddressRule,
-    /// What it has on site: needed by `keep` and `map`.
+    /// What it has on site: needed by `keep` and `map`, and asked before a failover starts it: nothing may answer there.
     #[serde(default)]
     pub site_address: Option<Ipv4Addr>,
     #[serde(default)]
@@ -153,6 +157,9 @@ pub struct PlannedVm {
     /// Of a Windows guest, whose licence has to come from somewhere.
     #[serde(default)]
     pub licence: Option<Licence>,
+    /// An image of Amazon's that gives its licence where that is `included` (`ami-…`); the newest that fits without one.
+    #[serde(default)]
+    pub donor: Option<String>,
     /// It must not start where it can reach a living one.
     #[serde(default)]
     pub domain_controller: bool,

@@ -14,7 +14,8 @@ account, where AWS_ENDPOINT_URL does not name a stand-in.
     account.py URL left TAG VALUE [--schedules PREFIX --group GROUP]   what still exists, and costs, by kind
     account.py URL bucket NAME [--remove]   a private bucket; or it goes, with all that is in it
 
-A disk is read by GetSnapshotBlock of the snapshot that the instance's image maps to the device: what was never put is zero.
+A disk is read by GetSnapshotBlock of the snapshot that the instance's image maps to the device, or, of Amazon's images, that its volume
+was made from: what was never put is zero.
 """
 
 import argparse
@@ -122,9 +123,11 @@ def disk(url, instance, device, to):
     described = ec2.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"][0]
     image = ec2.describe_images(ImageIds=[described["ImageId"]])["Images"][0]
     mapped = {mapping["DeviceName"]: mapping["Ebs"] for mapping in image["BlockDeviceMappings"]}
-    snapshot = mapped[device]["SnapshotId"]
     volumes = {mapping["DeviceName"]: mapping["Ebs"]["VolumeId"] for mapping in described["BlockDeviceMappings"]}
     volume = ec2.describe_volumes(VolumeIds=[volumes[device]])["Volumes"][0]
+    # A donor's disks are not those of its image.
+    donor = image.get("ImageOwnerAlias") == "amazon"
+    snapshot = volume["SnapshotId"] if donor else mapped[device]["SnapshotId"]
     if volume["SnapshotId"] != snapshot:
         sys.exit(f"{device} of {instance} is a volume of {volume['SnapshotId']}, its image maps {snapshot}")
     pages = {}

@@ -2,6 +2,7 @@
 
 import json
 
+from moto.core import DEFAULT_ACCOUNT_ID
 from moto.ec2.models import ec2_backends
 from moto.scheduler.models import scheduler_backends
 from urllib.parse import parse_qs
@@ -10,6 +11,7 @@ from werkzeug.wrappers import Response
 import consoles
 import ebs
 import quotas
+import volumes
 from blocks import BLOCK, PER_GIB, DirectSnapshot
 
 
@@ -55,6 +57,9 @@ class Control:
             case ("DELETE", "faults"):
                 self.faults.clear()
                 return reply({})
+            case ("POST", "windows-image"):
+                backend = ec2_backends[DEFAULT_ACCOUNT_ID]["eu-central-1"]
+                return reply({"image": volumes.windows_image(backend, **json.loads(body))})
             case ("GET", "inventory"):
                 return inventory(query)
             case ("GET", "disk"):

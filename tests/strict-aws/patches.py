@@ -6,8 +6,9 @@ import images
 import instances
 import quotas
 import schedules
+import volumes
 
 
 def apply():
-    for module in (images, instances, describe, schedules, consoles, quotas):
+    for module in (images, instances, volumes, describe, schedules, consoles, quotas):
         module.apply()

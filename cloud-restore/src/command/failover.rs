@@ -9,9 +9,10 @@ use console::units::Duration;
 use console::{Exit, Failure, Finding, OrFailure, OutputArgs, show};
 use jiff::{SignedDuration, Timestamp};
 use recovery_cloud::aws::Aws;
-use recovery_plan::Plan;
 use recovery_plan::run::{Event, Phase, Run, RunKind, Step, StepState};
+use recovery_plan::{AddressRule, Plan};
 use serde::Serialize;
+use vault_format::manifest::is_name;
 use vault_format::run_record::RunName;
 use vault_store::read::{PointList, PointSelector, Runs};
 
@@ -34,6 +35,7 @@ use crate::vm_point::VmPoint;
 Examples:
   sparesite-restore failover whole-site.toml --test              # rehearse, in the isolated network
   sparesite-restore failover whole-site.toml --test --clean-up   # the same, and take it away at the end
+  sparesite-restore failover whole-site.toml --test --beside older --point db@41   # two points side by side
   sparesite-restore failover whole-site.toml --dry-run           # what would be done
   sparesite-restore failover whole-site.toml                     # the bad day
   sparesite-restore failover whole-site.toml --point db@41
@@ -51,6 +53,9 @@ pub struct FailoverArgs {
     /// Rehearse: in the isolated network, nothing fenced, torn down in the end
     #[arg(long)]
     test: bool,
+    /// A test of its own beside others of this plan, by a name that you give it: addresses come by DHCP
+    #[arg(long, value_name = "NAME", requires = "test")]
+    beside: Option<String>,
     /// Another recovery point than the plan's rule chooses; once for each VM
     #[arg(long = "point", value_name = "VM@POINT")]
     points: Vec<VmPoint>,
@@ -95,8 +100,9 @@ pub async fn run(args: FailoverArgs, access: &AccessArgs, output: &OutputArgs) -
     };
     let (mut open, text, plan) = plan_file::open(&args.plan, access).await?;
     fits_a_test(&args, &plan)?;
+    let beside = args.beside.as_deref();
     let mut findings = open.findings();
-    let (newest, next) = find::newest(&open, &plan.name).await?;
+    let (newest, next) = find::newest(&open, &plan.name, beside).await?;
     let unfinished = unfinished(newest, kind, &mut findings)?;
     if let (None, Some(step)) = (&unfinished, args.skip.first()) {
         return Err(Failure::usage(format!(
@@ -105,7 +111,14 @@ pub async fn run(args: FailoverArgs, access: &AccessArgs, output: &OutputArgs) -
         ))
         .into());
     }
-    let asked = Asked { plan, text, kind };
+    findings.extend(addresses_beside(&args, &plan));
+    let beside = args.beside.clone();
+    let asked = Asked {
+        plan,
+        text,
+        kind,
+        beside,
+    };
     if args.dry_run {
         let alive = unfinished.filter(|(_, run)| !find::is_past(run, Timestamp::now()));
         return dry_run(&args, &open, &asked, alive, findings, output).await;
@@ -166,6 +179,28 @@ struct Asked {
     plan: Plan,
     text: String,
     kind: RunKind,
+    beside: Option<String>,
+}
+
+/// Of a test that stands beside others.
+fn addresses_beside(args: &FailoverArgs, plan: &Plan) -> Option<Finding> {
+    let name = args.beside.as_ref()?;
+    let given = plan
+        .vms
+        .iter()
+        .filter(|vm| vm.address != AddressRule::Dhcp)
+        .map(|vm| vm.name.as_str());
+    let given: Vec<&str> = given.collect();
+    (!given.is_empty()).then(|| {
+        Finding::new(
+            "these VMs have other addresses than on the day",
+            given.join(", "),
+            format!(
+                "a test beside others ({name}) takes what DHCP gives, since they may have theirs"
+            ),
+            "what names servers by address has to be rehearsed without --beside",
+        )
+    })
 }
 
 fn fits_a_test(args: &FailoverArgs, plan: &Plan) -> Result<(), Failure> {
@@ -173,6 +208,11 @@ fn fits_a_test(args: &FailoverArgs, plan: &Plan) -> Result<(), Failure> {
         return Ok(());
     }
     let file = &args.plan;
+    if let Some(name) = args.beside.as_ref().filter(|name| !is_name(name)) {
+        let what = format!("--beside {:?}: that is no name", show::printable(name));
+        return Err(Failure::usage(what)
+            .remedy("at most 64 of A-Z, a-z, 0-9, `.`, `_` and `-`, the first no `.` or `-`"));
+    }
     if plan.deadline.is_none() && !args.no_deadline && !args.dry_run {
         let what = format!(
             "{file} has no [deadline]: nothing would tear the test down if this program died"
@@ -282,7 +322,10 @@ async fn first(
     let vms = known_vms(&list, &open.vault.log);
     let (points, more) = begin::points(&asked.plan, &vms, points, Timestamp::now())?;
     findings.extend(more);
-    Ok((begin::event(asked.kind, &asked.text, points), list))
+    Ok((
+        begin::event(asked.kind, asked.beside.as_deref(), &asked.text, points),
+        list,
+    ))
 }
 
 /// When the cloud tears a test down that begins now.

@@ -17,6 +17,8 @@ pub struct RunJson {
     pub run: String,
     pub plan: String,
     pub kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beside: Option<String>,
     pub state: &'static str,
     pub begun_at: String,
     pub steps: usize,
@@ -41,6 +43,7 @@ impl RunJson {
             run: run.id.clone(),
             plan: run.plan.name.clone(),
             kind: kind_word(run.kind),
+            beside: run.beside.clone(),
             state: find::state(run),
             begun_at: run.begun_at.to_string(),
             steps: run.steps.len(),
@@ -88,9 +91,12 @@ pub fn print(view: &RunJson, run: &Run, findings: &[Finding], output: &OutputArg
     }
     table.print()?;
     let mut text = format!(
-        "run {} ({} of plan {}) is {}, begun {}",
+        "run {} ({}{} of plan {}) is {}, begun {}",
         run.id,
         kind_word(run.kind),
+        run.beside
+            .as_ref()
+            .map_or_else(String::new, |name| format!(" {name}")),
         run.plan.name,
         view.state,
         show::time_local(run.begun_at)

@@ -13,7 +13,12 @@ use super::recorder::unreadable;
 use crate::vm_point::VmPoint;
 
 /// The first entry of a run's record.
-pub fn event(kind: RunKind, text: &str, points: BTreeMap<String, RunPoint>) -> Event {
+pub fn event(
+    kind: RunKind,
+    beside: Option<&str>,
+    text: &str,
+    points: BTreeMap<String, RunPoint>,
+) -> Event {
     let run: u64 = rand::random();
     Event::Begun {
         // Names of the cloud's things have it in them.
@@ -22,6 +27,7 @@ pub fn event(kind: RunKind, text: &str, points: BTreeMap<String, RunPoint>) -> E
         plan: text.to_owned(),
         points,
         derivation: DERIVATION,
+        beside: beside.map(str::to_owned),
     }
 }
 

@@ -61,22 +61,30 @@ pub fn unfinished(
         }
         // Nobody waits for the clean-up of a rehearsal on the bad day.
         (RunKind::Test, RunKind::Failover) => {
-            findings.push(Finding::new(
-                "a test of this plan is still there",
-                format!("run {}", run.id),
-                format!("begun {since}"),
-                format!("`sparesite-restore undo {}`, when there is time", run.id),
-            ));
+            findings.push(still_there(run));
             Ok(None)
         }
         _ => Ok(Some((found.name, run.clone()))),
     }
 }
 
-/// A VM that runs in the cloud already would be there twice.
+fn still_there(run: &Run) -> Finding {
+    Finding::new(
+        "a test of this plan is still there",
+        format!("run {}", run.id),
+        format!("begun {}", show::time_local(run.begun_at)),
+        format!("`sparesite-restore undo {}`, when there is time", run.id),
+    )
+}
+
+/// A VM that runs in the cloud already would be there twice. Tests that stand beside others are told.
 pub async fn elsewhere(open: &OpenVault, plan: &Plan) -> Result<Vec<Finding>, Failure> {
     let mut findings = Vec::new();
     for found in find::all(open).await? {
+        let test = found.run.as_ref().ok().filter(|_| found.is_open_test());
+        // Of the others the newest was looked at.
+        let beside = test.filter(|run| run.plan.name == plan.name && run.beside.is_some());
+        findings.extend(beside.map(still_there));
         let Some(vm) = plan.vms.iter().find(|vm| found.has(&vm.name)) else {
             continue;
         };

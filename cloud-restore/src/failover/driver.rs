@@ -256,6 +256,7 @@ fn brief(made: &Words) -> String {
     let wanted = [
         "snapshot",
         "image",
+        "donor",
         "instance",
         "address",
         "type",

@@ -39,10 +39,18 @@ pub async fn all(open: &OpenVault) -> Result<Vec<Found>, Failure> {
 }
 
 /// The newest run of a plan, and the number that the next one has. That is taken by whoever creates its first entry: of two who
-/// saw the same, one begins it.
-pub async fn newest(open: &OpenVault, plan: &str) -> Result<(Option<Found>, RunName), Failure> {
+/// saw the same, one begins it. Tests that stand beside others have numbers of their own, for each of their names.
+pub async fn newest(
+    open: &OpenVault,
+    plan: &str,
+    beside: Option<&str>,
+) -> Result<(Option<Found>, RunName), Failure> {
     let runs = Runs::of(&open.vault);
-    let plan = runs.plan_id(plan);
+    // No plan's name has a blank.
+    let plan = match beside {
+        None => runs.plan_id(plan),
+        Some(name) => runs.plan_id(&format!("{plan} beside {name}")),
+    };
     let newest = runs.newest(plan).await.map_err(failed())?;
     let next = RunName {
         plan,
@@ -70,17 +78,30 @@ fn read(name: RunName, entries: Vec<RunEntry>) -> Option<Found> {
     })
 }
 
-/// By its id, or by the name of its plan: then the newest.
+/// By its id, or by the name of its plan: then the newest, if no other test of it is open.
 pub async fn named(open: &OpenVault, wanted: &str) -> Result<Found, Failure> {
     let mut all = all(open).await?;
     let of_plan = |found: &Found| found.run.as_ref().is_ok_and(|run| run.plan.name == wanted);
     let newest = || {
         let of_plan = all.iter().enumerate().filter(|(_, found)| of_plan(found));
+        let begun = |found: &Found| found.run.as_ref().map(|run| run.begun_at).ok();
         of_plan
-            .max_by_key(|(_, found)| found.name.run)
+            .max_by_key(|(_, found)| (begun(found), found.name.run))
             .map(|(place, _)| place)
     };
     let by_id = all.iter().position(|found| found.id == wanted);
+    let open_tests = all
+        .iter()
+        .filter(|found| of_plan(found) && found.is_open_test());
+    let open_tests: Vec<&str> = open_tests.map(|found| found.id.as_str()).collect();
+    if by_id.is_none() && open_tests.len() > 1 {
+        return Err(Failure::usage(format!(
+            "plan {:?} has {} tests that are open",
+            show::printable(wanted),
+            open_tests.len()
+        ))
+        .remedy(format!("name one: {}", open_tests.join(", "))));
+    }
     match by_id.or_else(newest) {
         Some(place) => Ok(all.swap_remove(place)),
         None => {
@@ -115,6 +136,10 @@ impl Found {
         };
         let over = self.run.as_ref().is_ok_and(Run::is_undone);
         *kind == RunKind::Failover && !over && points.contains_key(vm)
+    }
+
+    pub fn is_open_test(&self) -> bool {
+        self.kind() == RunKind::Test && self.run.as_ref().is_ok_and(|run| !is_over(run))
     }
 
     pub fn is_committed(&self) -> bool {

@@ -32,6 +32,8 @@ pub struct World {
     pub aws: Aws,
     pub run: String,
     pub kind: RunKind,
+    /// The name of a test that stands beside others of its plan.
+    pub beside: Option<String>,
     pub plan: Plan,
     /// Of each VM.
     pub points: BTreeMap<String, Point>,
@@ -77,6 +79,7 @@ impl World {
             aws,
             run: run.id.clone(),
             kind: run.kind,
+            beside: run.beside.clone(),
             plan: run.plan.clone(),
             points,
             settings,
@@ -104,9 +107,10 @@ impl World {
 
     /// Of all that is made for a VM.
     pub fn tags(&self, vm: &PlannedVm) -> Tags {
-        let name = match self.kind {
-            RunKind::Test => format!("{} (test)", vm.name),
-            RunKind::Failover => vm.name.clone(),
+        let name = match (self.kind, &self.beside) {
+            (RunKind::Test, None) => format!("{} (test)", vm.name),
+            (RunKind::Test, Some(beside)) => format!("{} (test {beside})", vm.name),
+            (RunKind::Failover, _) => vm.name.clone(),
         };
         let own = [
             ("Name", name.as_str()),

@@ -41,6 +41,8 @@ pub struct Launched {
     pub address: String,
     pub zone: String,
     pub instance_type: String,
+    /// Of its root volume: `/dev/sda1`.
+    pub root_device: String,
     /// By their devices' names.
     pub volumes: Vec<(String, String)>,
     /// Why it is not running, by the cloud's words.
@@ -48,6 +50,10 @@ pub struct Launched {
 }
 
 impl Launched {
+    pub(super) fn ended_by(&self) -> &(String, String) {
+        &self.reason
+    }
+
     /// Why it does not run, as an error of whoever waited for it.
     pub fn ended(&self) -> CloudError {
         let (code, why) = &self.reason;
@@ -186,6 +192,7 @@ fn launched(item: &Element) -> Launched {
         address: text(&["privateIpAddress"]),
         zone: text(&["placement", "availabilityZone"]),
         instance_type: text(&["instanceType"]),
+        root_device: text(&["rootDeviceName"]),
         volumes: volumes
             .map(|volume| {
                 (

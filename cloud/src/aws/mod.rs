@@ -16,6 +16,7 @@ mod retry;
 mod rights;
 mod schedule;
 mod snapshot;
+mod volume;
 mod window;
 mod xml;
 
@@ -45,6 +46,7 @@ pub use region::{Interface, SubnetSeen};
 pub use rights::MadeImage;
 pub use schedule::ScheduleRequest;
 pub use snapshot::{FillError, Mark, SnapshotRequest};
+pub use volume::{PublicImage, VolumeRequest, windows_device};
 
 /// Blocks of all disks that are under way at once: AWS's own sizing is 100 for 1,000 a second (EBS direct APIs, "Optimize
 /// performance"); others saw calls stall with more than 64.

@@ -26,7 +26,8 @@ impl Blocks for Made {
 
     async fn read(&self, blocks: std::ops::Range<u64>) -> Result<Vec<Option<Bytes>>, String> {
         let block = |index: u64| {
-            (index % 3 != 0).then(|| Bytes::from(vec![index as u8 + 1; BLOCK_BYTES as usize]))
+            (!index.is_multiple_of(3))
+                .then(|| Bytes::from(vec![index as u8 + 1; BLOCK_BYTES as usize]))
         };
         Ok(blocks.map(block).collect())
     }
@@ -129,7 +130,7 @@ async fn a_block_that_nobody_answers_is_sent_again() {
         .await
         .unwrap();
     let wanted: BTreeSet<(u64, u8)> = (0..100)
-        .filter(|index| index % 3 != 0)
+        .filter(|index: &u64| !index.is_multiple_of(3))
         .map(|index| (index, index as u8 + 1))
         .collect();
     assert_eq!(*server.taken.lock().unwrap(), wanted);

@@ -6,7 +6,7 @@ mod cases;
 
 use super::*;
 use crate::{
-    judge::tests::guests::{Guest, ROOT, debian, rocky, suse},
+    judge::tests::guests::{Guest, debian, rocky, suse},
     paper::{Node, TreeOnPaper},
 };
 

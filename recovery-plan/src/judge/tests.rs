@@ -302,6 +302,13 @@ fn what_groups_and_vms_do_beside_is_told() {
 fn a_draft_that_is_filled_in_has_nothing_left_to_find() {
     let vms = ["dc01", "dns1", "sql2", "web", "Web"].map(known);
     let text = draft::draft("p", "us-east-1", &vms, &Prices::aws()).replace(draft::TO_FILL, "1");
+    let asked = judged(&Plan::parse(&text).unwrap(), &vms);
+    assert!(
+        asked.findings[0].what.contains("nobody is asked"),
+        "{:?}",
+        asked.findings
+    );
+    let text = text.replace("# site_address = \"", "site_address = \"");
     let judged = judged(&Plan::parse(&text).unwrap(), &vms);
     assert_eq!(judged.findings, []);
     assert_eq!(judged.rows[0].vm, "dc01");

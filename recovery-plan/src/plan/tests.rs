@@ -47,7 +47,7 @@ fn read(more: &str) -> Result<Plan, PlanError> {
     let first = vm(
         "dc01",
         "directory",
-        "domain_controller = true\n[[vm.probe]]\nldap = \"\"",
+        "domain_controller = true\nsite_address = \"10.1.0.5\"\n[[vm.probe]]\nldap = \"\"",
     );
     Plan::parse(&format!("{HEAD}{first}{more}"))
 }
@@ -143,9 +143,10 @@ fn what_does_not_hold_together_is_named() {
         (vm("b", "directory", "needs = [\"web\"]") + &web(""), "put group \"servers\" before \"directory\""),
         (web("instance = []"), "`instance` is empty"),
         (web("subnet = [\"x\"]"), "no subnet \"x\""),
+        (web("donor = \"ami-1\""), "`licence = \"included\"` only"),
+        (web("licence = \"included\"\ndonor = \"Windows\""), "is no image"),
         (web("address = \"keep\""), "`site_address` is not written"),
         (web("address = \"keep\"\nsite_address = \"192.168.1.9\""), "not in 10.20.0.0/24"),
-        (web("site_address = \"10.20.0.9\""), "does nothing here"),
         (web("address = \"10.20.0.2\""), "AWS keeps for itself"),
         (web("address = \"10.20.0.9\"") + &vm("b", "servers", "address = \"10.20.0.9\""), "gets 10.20.0.9 in subnet \"servers\" too"),
         (web("volume = { type = \"gp2\", iops = 4000 }"), "gp3 and io2"),

@@ -34,6 +34,9 @@ pub enum Event {
         points: BTreeMap<String, RunPoint>,
         /// How steps follow from the plan: another number is another program's.
         derivation: u32,
+        /// Of a test that stands beside others of its plan: the name that tells them apart.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        beside: Option<String>,
     },
     /// Another process goes on with it; the one before says nothing any more.
     Taken {},
@@ -131,6 +134,8 @@ pub struct Stored {
 pub struct Run {
     pub id: String,
     pub kind: RunKind,
+    /// Of a test that stands beside others of its plan.
+    pub beside: Option<String>,
     pub plan: Plan,
     pub points: BTreeMap<String, RunPoint>,
     pub steps: Vec<Step>,
@@ -163,6 +168,7 @@ impl Run {
             plan,
             points,
             derivation,
+            beside,
         } = &first.entry.event
         else {
             return Err(RecordError::NotBegun);
@@ -185,6 +191,7 @@ impl Run {
         let mut read = Run {
             id: run.clone(),
             kind: *kind,
+            beside: beside.clone(),
             states: vec![StepState::Waiting; steps.len()],
             notes: vec![BTreeMap::new(); steps.len()],
             times: vec![Times::default(); steps.len()],

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::living::is_asked;
 use crate::order::starts;
 use crate::plan::{Hook, Plan, PlannedVm};
 
@@ -53,6 +54,8 @@ pub enum StepKind {
         has_undo: bool,
         may_fail: bool,
     },
+    /// Nothing that lives answers where the VM would be twice, or a second domain controller would be.
+    Alone { vm: String },
     /// The recovery VM, created and started.
     Instance { vm: String },
     /// All its probes hold.
@@ -95,6 +98,7 @@ impl fmt::Display for StepKind {
                 };
                 write!(f, "hook {when} {kind} {name} {number}")
             }
+            StepKind::Alone { vm } => write!(f, "alone {vm}"),
             StepKind::Instance { vm } => write!(f, "instance {vm}"),
             StepKind::Serves { vm } => write!(f, "serves {vm}"),
             StepKind::Delay { group } => write!(f, "delay {group}"),
@@ -117,7 +121,10 @@ impl StepKind {
             | StepKind::Image { .. }
             | StepKind::Instance { .. } => true,
             StepKind::Hook { has_undo, .. } => *has_undo,
-            StepKind::Convert { .. } | StepKind::Serves { .. } | StepKind::Delay { .. } => false,
+            StepKind::Convert { .. }
+            | StepKind::Alone { .. }
+            | StepKind::Serves { .. }
+            | StepKind::Delay { .. } => false,
         }
     }
 }
@@ -188,7 +195,12 @@ pub fn steps(plan: &Plan, kind: RunKind, disks: &BTreeMap<String, Vec<String>>) 
                     .filter_map(|needed| serving.get(needed.as_str())),
             );
             needs.extend(images.get(vm.name.as_str()));
-            let ready = made.hooks(owner, When::Before, &vm.before, needs);
+            let mut ready = made.hooks(owner, When::Before, &vm.before, needs);
+            // Behind its hooks, which may be what ends the living one. The test network leads nowhere.
+            if kind == RunKind::Failover && is_asked(plan, vm) {
+                let vm = vm.name.clone();
+                ready = vec![made.add(StepKind::Alone { vm }, ready)];
+            }
             let instance = made.add(
                 StepKind::Instance {
                     vm: vm.name.clone(),

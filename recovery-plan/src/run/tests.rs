@@ -42,6 +42,7 @@ fn begun_with(kind: RunKind, points: &[(&str, RunPoint)]) -> Record {
                 .map(|(vm, point)| ((*vm).to_owned(), point.clone()))
                 .collect(),
             derivation: DERIVATION,
+            beside: None,
         },
     );
     record
@@ -195,6 +196,44 @@ fn a_failover_fences_first_and_its_undo_is_the_way_back() {
         ]
     );
     assert!(record.run().is_undone());
+}
+
+#[test]
+fn a_failover_looks_first_whether_what_it_starts_lives() {
+    let text = [
+        HEAD.to_owned(),
+        vm(
+            "dc01",
+            "directory",
+            "domain_controller = true\nbefore = [{ command = [\"fence\"] }]",
+        ),
+        vm("web", "servers", "site_address = \"10.1.0.9\""),
+        vm("db", "servers", ""),
+    ]
+    .concat();
+    let plan = crate::Plan::parse(&text).unwrap();
+    let names = |kind| -> Vec<String> {
+        steps(&plan, kind, &BTreeMap::new())
+            .iter()
+            .map(Step::name)
+            .collect()
+    };
+    let failover = names(RunKind::Failover);
+    let place = |name: &str| failover.iter().position(|step| step == name);
+    assert_eq!(
+        place("alone dc01"),
+        place("hook before vm dc01 1").map(|place| place + 1)
+    );
+    assert_eq!(
+        place("instance dc01"),
+        place("alone dc01").map(|place| place + 1)
+    );
+    assert!(place("alone web").is_some() && place("alone db").is_none());
+    assert!(
+        names(RunKind::Test)
+            .iter()
+            .all(|step| !step.starts_with("alone"))
+    );
 }
 
 #[test]
@@ -405,8 +444,11 @@ fn a_record_that_is_not_whole_is_refused() {
     let Event::Begun { derivation, .. } = &mut other.0[0].entry.event else {
         unreachable!()
     };
-    *derivation = 2;
-    assert_eq!(Run::replay(&other.0), Err(RecordError::Derivation(2)));
+    *derivation = DERIVATION + 1;
+    assert_eq!(
+        Run::replay(&other.0),
+        Err(RecordError::Derivation(DERIVATION + 1))
+    );
 }
 
 #[test]

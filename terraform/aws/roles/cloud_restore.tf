@@ -128,6 +128,39 @@ resource "aws_iam_role_policy" "cloud_restore_machines" {
         Condition = local.made
       },
       {
+        # A donor: its licence is the cloud's. What is on its disk is Amazon's, and goes.
+        Sid       = "RunAmazonsImages"
+        Effect    = "Allow"
+        Action    = "ec2:RunInstances"
+        Resource  = local.images
+        Condition = { StringEquals = { "ec2:Owner" = "amazon" } }
+      },
+      {
+        Sid       = "MakeVolumes"
+        Effect    = "Allow"
+        Action    = "ec2:CreateVolume"
+        Resource  = "${local.ec2}:${local.account}:volume/*"
+        Condition = local.being
+      },
+      {
+        Sid       = "MakeVolumesOfItsSnapshots"
+        Effect    = "Allow"
+        Action    = "ec2:CreateVolume"
+        Resource  = local.snapshots
+        Condition = local.made
+      },
+      {
+        # Not another group, nor another network: those would need their own resources here.
+        Sid    = "ExchangeItsDisks"
+        Effect = "Allow"
+        Action = ["ec2:AttachVolume", "ec2:DetachVolume", "ec2:ModifyInstanceAttribute"]
+        Resource = [
+          "${local.ec2}:${local.account}:instance/*",
+          "${local.ec2}:${local.account}:volume/*",
+        ]
+        Condition = local.made
+      },
+      {
         Sid       = "RunTagged"
         Effect    = "Allow"
         Action    = "ec2:RunInstances"
@@ -178,7 +211,7 @@ resource "aws_iam_role_policy" "cloud_restore_machines" {
             "${local.ec2}:${local.account}:volume/*",
           ]
           Condition = merge(local.being, {
-            StringEquals = merge(local.being.StringEquals, { "ec2:CreateAction" = ["RegisterImage", "RunInstances", "StartSnapshot"] })
+            StringEquals = merge(local.being.StringEquals, { "ec2:CreateAction" = ["CreateVolume", "RegisterImage", "RunInstances", "StartSnapshot"] })
           })
         },
         {

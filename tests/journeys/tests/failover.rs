@@ -1,8 +1,10 @@
 //! The bad day: a site's VMs become instances in a strict stand-in for AWS, read back by the vendor's client.
 
 mod failover {
+    mod beside;
     mod checked;
     pub mod cloud;
+    mod donor;
     mod faults;
     mod fenced;
     mod killed;

@@ -24,6 +24,9 @@ pub struct RunReport {
     pub run: String,
     pub plan: String,
     pub kind: &'static str,
+    /// The name of a test that stood beside others of its plan.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beside: Option<String>,
     pub state: &'static str,
     pub region: String,
     pub vault: String,
@@ -65,6 +68,9 @@ pub struct VmReport {
     pub changed: Vec<String>,
     /// What should have been, and was not.
     pub left: Vec<String>,
+    /// What was done for it that no real account has run yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unproven: Option<String>,
     /// From the beginning of the run.
     pub serves_after_seconds: Option<u64>,
     pub probes: Vec<String>,
@@ -175,11 +181,12 @@ fn vm_report(run: &Run, vm: &str) -> VmReport {
         instance: word(&instance, "instance"),
         instance_type: word(&instance, "type"),
         zone: word(&instance, "zone"),
-        image: word(&image, "image"),
+        image: word(&image, "image").or_else(|| word(&image, "donor")),
         boot_mode: word(&image, "boot_mode"),
         preflight: word(&image, "preflight"),
         changed: lines("changed"),
         left: lines("left"),
+        unproven: word(&image, "unproven"),
         serves_after_seconds: served.map(|at| seconds(run.begun_at, at)),
         probes,
     }
@@ -190,6 +197,7 @@ fn is_of(kind: &StepKind, vm: &str) -> bool {
         StepKind::Convert { vm: of }
         | StepKind::Snapshot { vm: of, .. }
         | StepKind::Image { vm: of }
+        | StepKind::Alone { vm: of }
         | StepKind::Instance { vm: of }
         | StepKind::Serves { vm: of } => of == vm,
         _ => false,
@@ -245,6 +253,7 @@ pub fn of(world: &World, run: &Run) -> RunReport {
         run: run.id.clone(),
         plan: run.plan.name.clone(),
         kind: kind_word(run.kind),
+        beside: run.beside.clone(),
         state: find::state(run),
         region: run.plan.region.clone(),
         vault: world.open.url.clone(),
@@ -304,6 +313,20 @@ fn findings(report: &RunReport, kind: RunKind) -> Vec<Finding> {
             let remedy = "look at its console in the cloud; `sparesite-restore preflight` tells how to mend the guest on site";
             Finding::new("the guest may not boot there", &vm.vm, format!("preflight: {}", show::printable(told)), remedy)
         }));
+    }
+    for (vm, told) in report
+        .vms
+        .iter()
+        .filter_map(|vm| Some((&vm.vm, vm.unproven.as_ref()?)))
+    {
+        let remedy =
+            "look whether it serves; rehearse it, and ask AWS what its licence is counted as";
+        found.push(Finding::new(
+            "how it was brought up is unproven",
+            vm,
+            show::printable(told),
+            remedy,
+        ));
     }
     if kind == RunKind::Test && report.state == "up" && report.deadline.is_none() {
         let remedy = format!(

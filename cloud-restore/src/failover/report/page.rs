@@ -138,6 +138,7 @@ fn vms(page: &mut Markup, report: &RunReport) {
         );
         more.extend(vm.changed.iter().map(|what| format!("changed: {what}")));
         more.extend(vm.left.iter().map(|what| format!("not changed: {what}")));
+        more.extend(vm.unproven.clone());
         if !more.is_empty() {
             page.element("h3", &[], &vm.vm);
             page.open("ul", &[]).raw("\n");

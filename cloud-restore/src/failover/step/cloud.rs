@@ -9,11 +9,11 @@ use recovery_cloud::Kind;
 use recovery_cloud::aws::{
     BootMode, ImageRequest, Inventory, MappedVolume, ScheduleRequest, Tagged,
 };
-use recovery_plan::PlannedVm;
+use recovery_plan::{Licence, PlannedVm};
 use serde_json::json;
 
 use super::convert::DISKS;
-use super::{Context, StepError, Words};
+use super::{Context, StepError, Words, donor};
 use crate::failover::world::{DISK_TAG, RUN_TAG, VM_TAG, World};
 use crate::guest;
 use crate::hardware::Hardware;
@@ -67,17 +67,40 @@ fn schedule_name(world: &World) -> String {
     format!("sparesite-{}", world.run)
 }
 
-/// Registers what an instance of the VM is started from. How it boots, and from which disk, its disks tell.
+/// Registers what an instance of the VM is started from; where the licence is the cloud's, finds it. How it boots, and from which disk, its disks tell.
 pub async fn register(context: Context, vm: &str) -> Result<Words, StepError> {
     let world = &context.world;
     let planned = world.vm(vm)?;
-    let found = look(world, vm).await?;
+    let mut found = look(world, planned).await?;
     let converted = context.made.get(&format!("convert {vm}"));
     let changed = |words: &&Words| words.get(DISKS).is_some_and(|disks| !disks.is_empty());
     let converted = converted
         .filter(changed)
         .and_then(|words| words.get("preflight"));
+    if let Some(preflight) = converted {
+        found.preflight = preflight.clone();
+    }
     let names = in_order(world, vm, &found.root)?;
+    let boot_mode = match found.uefi {
+        true => BootMode::Uefi,
+        false => BootMode::LegacyBios,
+    };
+    let told = |what: &str, image: String| {
+        let words = [
+            (what, image),
+            ("boot_mode", boot_mode.word().to_owned()),
+            ("root", names.join(",")),
+            ("preflight", found.preflight.clone()),
+        ];
+        words.map(|(name, word)| (name.to_owned(), word)).into()
+    };
+    if planned.licence == Some(Licence::Included) {
+        world.end_bar(vm);
+        let donor = donor::choose(world, planned, boot_mode).await?;
+        let mut words: Words = told("donor", donor.image);
+        words.insert("unproven".into(), donor::UNPROVEN.into());
+        return Ok(words);
+    }
     let mut volumes = Vec::with_capacity(names.len());
     for disk in &names {
         let snapshot = context.made(&format!("snapshot {vm} {disk}"), "snapshot")?;
@@ -87,26 +110,14 @@ pub async fn register(context: Context, vm: &str) -> Result<Words, StepError> {
     let request = ImageRequest {
         name: format!("sparesite-{}-{vm}", world.run),
         description: format!("{} (Sparesite run {})", world.shown(vm), world.run),
-        boot_mode: if found.uefi {
-            BootMode::Uefi
-        } else {
-            BootMode::LegacyBios
-        },
+        boot_mode,
         tpm: found.tpm && found.uefi,
         volumes,
         tags: world.tags(planned),
     };
     let image = world.aws.register_image(&request).await?;
     world.aws.wait_for_image(&image).await?;
-    Ok(Words::from([
-        ("image".into(), image),
-        ("boot_mode".into(), request.boot_mode.word().into()),
-        ("root".into(), names.join(",")),
-        (
-            "preflight".into(),
-            converted.cloned().unwrap_or(found.preflight),
-        ),
-    ]))
+    Ok(told("image", image))
 }
 
 /// What a VM's disks tell of how it starts.
@@ -118,7 +129,8 @@ struct Found {
     preflight: String,
 }
 
-async fn look(world: &World, vm: &str) -> Result<Found, StepError> {
+async fn look(world: &World, planned: &PlannedVm) -> Result<Found, StepError> {
+    let vm = planned.name.as_str();
     let point = world.point(vm)?;
     let hardware = Hardware::of(&point.manifest);
     let kept = hardware.disks.iter().filter(|disk| !disk.excluded);
@@ -128,9 +140,8 @@ async fn look(world: &World, vm: &str) -> Result<Found, StepError> {
     let facts = guest::inspect(guest::machine(vm, &hardware), &disks).await?;
     let judged = guest_inspection::judge(&facts, Target::Aws);
     let mut preflight = guest::told(&judged);
-    if !facts.windows.is_empty() {
-        preflight +=
-            "; windows-licence: it runs without a licence of the cloud, which asks for one";
+    if !facts.windows.is_empty() && planned.licence != Some(Licence::Included) {
+        preflight += "; windows-licence: it runs without a licence of the cloud, which asks for one: `licence = \"included\"`";
     }
     Ok(Found {
         uefi: facts.boots_by_uefi(),
@@ -152,7 +163,7 @@ fn in_order(world: &World, vm: &str, root: &str) -> Result<Vec<String>, StepErro
     Ok(names)
 }
 
-fn mapped(vm: &PlannedVm, disk: &str, snapshot: &str) -> MappedVolume {
+pub(super) fn mapped(vm: &PlannedVm, disk: &str, snapshot: &str) -> MappedVolume {
     let volume = vm.volume_of(disk);
     MappedVolume {
         snapshot: snapshot.to_owned(),
@@ -214,10 +225,14 @@ pub async fn settle(context: Context, kind: Tagged, vm: &str) -> Result<Words, S
         "instance"
     };
     loop {
-        if let Some(found) = found(&context, kind, &[(VM_TAG, vm)], name).await?.pop() {
+        let over = context.world.since.elapsed() > ON_ITS_WAY;
+        // Volumes of it may be on their way, and nothing tells of them but their tags.
+        let waits = context.notes.contains_key(donor::VOLUMES_ASKED) && !over;
+        let found = found(&context, kind, &[(VM_TAG, vm)], name).await?.pop();
+        if let Some(found) = found.filter(|_| !waits) {
             return Ok(Words::from([(name.to_owned(), found)]));
         }
-        if context.world.since.elapsed() > ON_ITS_WAY {
+        if over {
             return Err(StepError::new("the run was undone, and it was not made"));
         }
         sleep(Duration::from_secs(1)).await;

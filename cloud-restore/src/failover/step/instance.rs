@@ -8,7 +8,7 @@ use recovery_plan::given_address;
 use recovery_plan::run::RunKind;
 use recovery_plan::{PlannedVm, Subnet};
 
-use super::{Context, StepError, Words};
+use super::{Context, StepError, Words, donor};
 use crate::failover::world::{RUN_TAG, VM_TAG};
 
 /// A type in a subnet, in the order in which they are tried: the type that was wanted most in all its subnets, then the next.
@@ -36,13 +36,13 @@ fn helps(error: &CloudError) -> bool {
 pub async fn start(mut context: Context, name: &str) -> Result<Words, StepError> {
     let world = context.world.clone();
     let vm = world.vm(name)?;
-    let image = context.made(&format!("image {name}"), "image")?.to_owned();
+    let source = Source::of(&context, name)?;
     let noted = context.notes.get("generation");
     let mut generation: u32 = noted.and_then(|word| word.parse().ok()).unwrap_or(0);
     // What an attempt before this one started is the VM, whatever the plan says now.
     if let Some(launched) = started(&context, name).await? {
-        match adopt(&mut context, name, &launched).await? {
-            Some(running) => return Ok(words(&running, &image)),
+        match adopt(&mut context, name, &launched, &source).await? {
+            Some(running) => return Ok(words(&running, &source.image)),
             None => generation += 1,
         }
     }
@@ -58,13 +58,21 @@ pub async fn start(mut context: Context, name: &str) -> Result<Words, StepError>
         .position(|(kind, subnet)| last.as_ref() == Some(&shown(kind, subnet)));
     for (kind, subnet) in &all[first.unwrap_or(0)..] {
         let address = match given_address(&world.plan, vm, subnet) {
+            // Another test may have it.
+            Ok(_) if world.beside.is_some() => None,
             Ok(address) => address,
             Err(why) => {
                 refused.push(format!("{kind} in {}: {why}", subnet.name));
                 continue;
             }
         };
-        let request = request(&context, vm, &image, (kind, subnet, address), generation)?;
+        let request = request(
+            &context,
+            vm,
+            &source.image,
+            (kind, subnet, address),
+            generation,
+        )?;
         let noted = [
             ("generation", generation.to_string()),
             ("candidate", shown(kind, subnet)),
@@ -80,8 +88,8 @@ pub async fn start(mut context: Context, name: &str) -> Result<Words, StepError>
         };
         context.note([("instance", instance.clone())]).await?;
         let launched = world.aws.wait_until_running(&instance).await?;
-        match adopt(&mut context, name, &launched).await? {
-            Some(running) => return Ok(words(&running, &image)),
+        match adopt(&mut context, name, &launched, &source).await? {
+            Some(running) => return Ok(words(&running, &source.image)),
             None => {
                 generation += 1;
                 refused.push(launched.ended().to_string());
@@ -98,6 +106,24 @@ pub async fn start(mut context: Context, name: &str) -> Result<Words, StepError>
     Err(StepError::new(format!(
         "nowhere is room for it: {all}; {remedy}"
     )))
+}
+
+/// What it is started from.
+struct Source {
+    image: String,
+    /// It gives its licence, and nothing of its disks.
+    donor: bool,
+}
+
+impl Source {
+    fn of(context: &Context, name: &str) -> Result<Self, StepError> {
+        let step = format!("image {name}");
+        let donor = context.made(&step, "donor");
+        Ok(Source {
+            donor: donor.is_ok(),
+            image: donor.or_else(|_| context.made(&step, "image"))?.to_owned(),
+        })
+    }
 }
 
 fn shown(kind: &str, subnet: &Subnet) -> String {
@@ -154,8 +180,13 @@ async fn adopt(
     context: &mut Context,
     name: &str,
     launched: &Launched,
+    source: &Source,
 ) -> Result<Option<Launched>, StepError> {
     match launched.state.as_str() {
+        "running" | "stopping" | "stopped" if source.donor => {
+            only(context, name, &launched.instance).await?;
+            donor::swap(context, name, launched).await.map(Some)
+        }
         "running" => {
             only(context, name, &launched.instance).await?;
             Ok(Some(launched.clone()))

@@ -1,8 +1,10 @@
 //! Steps of a run, done and taken back. Each may be done twice, by different processes: what an earlier attempt made is found
 //! again by a token that both derive, or by what was noted of it.
 
+mod alone;
 mod cloud;
 mod convert;
+mod donor;
 mod fence;
 mod hook;
 mod instance;
@@ -141,6 +143,7 @@ pub async fn carry_out(kind: &StepKind, context: Context) -> Result<Words, StepE
         StepKind::Convert { vm } => convert::convert(context, vm).await,
         StepKind::Snapshot { vm, disk } => snapshot::fill(context, vm, disk).await,
         StepKind::Image { vm } => cloud::register(context, vm).await,
+        StepKind::Alone { vm } => alone::look(context, vm).await,
         StepKind::Instance { vm } => instance::start(context, vm).await,
         StepKind::Serves { vm } => probe::serves(context, vm).await,
         StepKind::Hook {
@@ -172,6 +175,7 @@ async fn settle(kind: &StepKind, context: Context) -> Result<Words, StepError> {
         | StepKind::Fence { .. }
         | StepKind::Deadline
         | StepKind::Convert { .. }
+        | StepKind::Alone { .. }
         | StepKind::Serves { .. }
         | StepKind::Hook { .. }
         | StepKind::Delay { .. } => Err(StepError::new("the run was undone")),
@@ -192,7 +196,10 @@ pub async fn take_back(kind: &StepKind, context: Context) -> Result<(), StepErro
             let ran = hook::run(&context, of, *when, *number, hook::Direction::Back).await;
             ran.map(drop)
         }
-        // Its overlays go with their folder.
-        StepKind::Convert { .. } | StepKind::Serves { .. } | StepKind::Delay { .. } => Ok(()),
+        // What was changed of a guest goes with its folder.
+        StepKind::Convert { .. }
+        | StepKind::Alone { .. }
+        | StepKind::Serves { .. }
+        | StepKind::Delay { .. } => Ok(()),
     }
 }

@@ -157,6 +157,60 @@ fn what_a_failed_over_site_held_is_kept_once_and_meant_by_its_number_only() {
 }
 
 #[test]
+fn nothing_is_started_beside_what_lives_but_by_hand() {
+    let cloud = one();
+    let plan = cloud.plan("");
+    let text = std::fs::read_to_string(&plan).expect("the plan");
+    // Every address of this machine refuses a connection, as a server's that lives does.
+    let domain = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = domain.local_addr().expect("an address").port();
+    let text = format!("site_controllers = [\"127.0.0.1:{port}\"]\n{text}")
+        .replace(
+            "name = \"dc01\"\n",
+            "name = \"dc01\"\ndomain_controller = true\n",
+        )
+        .replace(
+            "name = \"db\"\n",
+            "name = \"db\"\nsite_address = \"127.0.0.9\"\n",
+        );
+    std::fs::write(&plan, text).expect("written");
+    // A rehearsal is where nothing leads.
+    let test = cloud
+        .site
+        .restore(&["failover", &plan, "--test", "--json"])
+        .exits(3)
+        .json();
+    cloud
+        .site
+        .restore(&["undo", test["run"].as_str().expect("an id")])
+        .ok();
+
+    let refused = cloud.site.restore(&["failover", &plan, "--json"]).exits(1);
+    refused.says(&[
+        "alone dc01",
+        "where a domain controller would be",
+        &port.to_string(),
+        "--skip",
+    ]);
+    assert_eq!(
+        cloud.aws.requests("RunInstances").len(),
+        2,
+        "the rehearsal's"
+    );
+    // It is shut down.
+    drop(domain);
+    let db = cloud.site.restore(&["failover", &plan, "--json"]).exits(1);
+    db.says(&["alone db", "refuses connections at 127.0.0.9:445", "undo"]);
+    let up = cloud
+        .site
+        .restore(&["failover", &plan, "--json", "--skip", "alone db"])
+        .exits(3)
+        .json();
+    assert_eq!(up["state"], "up");
+    assert_eq!(cloud.aws.violations(), Vec::<serde_json::Value>::new());
+}
+
+#[test]
 fn what_is_committed_stays_and_stays_fenced() {
     let cloud = one();
     let plan = cloud.plan("");

@@ -1,11 +1,11 @@
 //! A base asked of a directory (RFC 4511): whether it answers a search for that entry alone, anonymously.
 
-use std::net::Ipv4Addr;
+use std::net::SocketAddrV4;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-const PORT: u16 = 389;
+pub const PORT: u16 = 389;
 /// The entry and the result; a directory's own entry has some kilobytes.
 const MOST_BYTES: usize = 64 << 10;
 
@@ -13,9 +13,9 @@ const ENTRY: u8 = 0x64;
 const DONE: u8 = 0x65;
 
 /// An empty `base` asks for the directory's own entry (RFC 4512, section 5.1).
-pub async fn search(server: Ipv4Addr, base: &str) -> Result<String, String> {
+pub async fn search(server: SocketAddrV4, base: &str) -> Result<String, String> {
     let io = |error: std::io::Error| error.to_string();
-    let mut stream = TcpStream::connect((server, PORT)).await.map_err(io)?;
+    let mut stream = TcpStream::connect(server).await.map_err(io)?;
     stream.write_all(&request(base)).await.map_err(io)?;
     let mut answer = Vec::new();
     let mut part = [0; 4096];

@@ -1,9 +1,9 @@
 //! Whether a recovery VM serves: all its probes hold.
 
 mod dns;
-mod ldap;
+pub mod ldap;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use console::show;
@@ -106,7 +106,7 @@ async fn once(
         }
         ProbeKind::Http { port, path } => http(address, port, path).await,
         ProbeKind::Dns(name) => dns::resolve(address, name).await,
-        ProbeKind::Ldap(base) => ldap::search(address, base).await,
+        ProbeKind::Ldap(base) => ldap::search(SocketAddrV4::new(address, ldap::PORT), base).await,
         ProbeKind::Command(words) => {
             let (name, arguments) = words.split_first().ok_or("it has no words")?;
             let mut command = Command::new(name);

@@ -1,0 +1,81 @@
+//! Several tests of one plan side by side: which recovery point is the good one?
+
+use journeys::*;
+use serde_json::{Value, json};
+
+use super::cloud::{Cloud, RUN_TAG};
+
+#[test]
+fn two_tests_of_a_plan_stand_beside_each_other_and_end_alone() {
+    let cloud = Cloud::new();
+    let site = &cloud.site;
+    for (name, seed) in [("dc01", 3), ("db", 4)] {
+        make_random(&site.path(&format!("{name}.raw")), 2 * MIB, seed);
+    }
+    site.configure(&[
+        ("dc01", &site.disks(&["dc01.raw"])),
+        ("db", &site.disks(&["db.raw"])),
+    ]);
+    site.sync();
+    std::fs::copy(site.path("db.raw"), site.path("older.raw")).expect("copied");
+    make_random(&site.path("db.raw"), 2 * MIB, 5);
+    site.sync();
+    let plan = cloud.plan("");
+    let text = std::fs::read_to_string(&plan).expect("the plan");
+    let kept = text.replace(
+        "name = \"db\"\n",
+        "name = \"db\"\naddress = \"10.20.1.77\"\n",
+    );
+    std::fs::write(&plan, kept).expect("written");
+
+    let newest = site
+        .restore(&["failover", &plan, "--test", "--json"])
+        .exits(3)
+        .json();
+    let beside = [
+        "failover", &plan, "--test", "--beside", "older", "--point", "db@1", "--json",
+    ];
+    let older = site.restore(&beside).exits(3).json();
+    let id = |run: &Value| run["run"].as_str().expect("an id").to_owned();
+    let (one, other) = (id(&newest), id(&older));
+    assert_ne!(one, other);
+    assert_eq!(
+        (&older["beside"], &older["state"]),
+        (&json!("older"), &json!("up"))
+    );
+    // Each has its point, and one of them the address of the plan.
+    for (run, disk) in [(&newest, "db.raw"), (&older, "older.raw")] {
+        let db = &run["vms"][1];
+        assert_eq!(db["address"] == "10.20.1.77", disk == "db.raw", "{db}");
+        let back = site.shown("back.raw");
+        let instance = db["instance"].as_str().expect("an id");
+        cloud.aws.account(&["disk", instance, "/dev/sda1", &back]);
+        cloud.assert_same_disk(disk, &back);
+    }
+    let told = older["findings"].to_string();
+    assert!(told.contains("other addresses than on the day"), "{told}");
+    assert_eq!(cloud.aws.requests("CreateSchedule").len(), 2);
+
+    // The same command goes on with the same test, a name that fits both is none.
+    assert_eq!(id(&site.restore(&beside).exits(3).json()), other);
+    site.restore(&["undo", "whole-site"])
+        .exits(2)
+        .says(&[&one, &other]);
+    site.restore(&["undo", &one]).ok();
+    assert_eq!(cloud.aws.count(RUN_TAG, &one), 0);
+    assert_eq!(
+        cloud.aws.count(RUN_TAG, &other),
+        10,
+        "five kinds of two VMs"
+    );
+    // What begins in earnest hears of it. (Without the address: what answers at it depends on where the journey runs.)
+    std::fs::write(&plan, text).expect("written");
+    let plan_only = site.restore(&["failover", &plan, "--json"]).exits(3);
+    plan_only.says(&["a test of this plan is still there", &other]);
+    site.restore(&["undo", &other]).ok();
+    assert_eq!(cloud.aws.count(RUN_TAG, &other), 0);
+    assert_eq!(cloud.aws.violations(), Vec::<Value>::new());
+    site.restore(&["failover", &plan, "--test", "--beside", "a b"])
+        .exits(2)
+        .says(&["that is no name"]);
+}
