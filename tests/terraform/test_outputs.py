@@ -3,6 +3,7 @@
 import base64
 import configparser
 import json
+import pathlib
 import shutil
 import subprocess
 import tomllib
@@ -99,6 +100,15 @@ def test_the_runner_refuses_another_program(tmp_path):
         assert (done.returncode == 0) == good, done.stderr
         assert (tmp_path / "sparesite-restore").exists() == good
     assert (tmp_path / "sparesite.sh").read_text() == "export SPARESITE_VAULT=s3://acme-dr-site1/site1 AWS_REGION=eu-central-1\n"
+
+
+def test_the_runner_fetches_what_init_stores():
+    """By default: the version of this repository, under the name that `sparesite-gateway init` gives it on 64-bit Linux."""
+    top = pathlib.Path(__file__).parents[2]
+    version = tomllib.loads((top / "Cargo.toml").read_text())["workspace"]["package"]["version"]
+    named = (top / "gateway/src/commands/init/tools.rs").read_text()
+    assert 'RESTORE: &str = "sparesite-restore";' in named and 'format!("{RESTORE}-{arch}-{system}")' in named
+    assert f"--key 'site1/tools/{version}/sparesite-restore-x86_64-linux' " in scripts()["runner"]
 
 
 def test_the_vpn_instance_fetches_its_key_and_knows_its_peers(tmp_path):

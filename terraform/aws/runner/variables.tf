@@ -30,7 +30,7 @@ variable "vault_url" {
 }
 
 variable "tool" {
-  description = "The program's object under tools/, such as 0.1.0/sparesite-restore."
+  description = "The program's object under tools/, such as 0.1.0/sparesite-restore-x86_64-linux."
   type        = string
 }
 

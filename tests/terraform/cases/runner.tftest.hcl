@@ -4,7 +4,7 @@ variables {
   bucket      = "acme-dr-site1"
   path        = "site1/"
   vault_url   = "s3://acme-dr-site1/site1"
-  tool        = "0.1.0/sparesite-restore"
+  tool        = "0.1.0/sparesite-restore-x86_64-linux"
   tool_sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
   zone        = "eu-central-1a"
   recovery    = { vpc_id = "vpc-1", route_table_id = "rtb-1", ranges = ["10.20.0.0/16"] }
@@ -56,7 +56,7 @@ run "what_runs_is_pinned" {
   command = plan
 
   assert {
-    condition     = strcontains(base64decode(aws_launch_template.runner.user_data), "--key 'site1/tools/0.1.0/sparesite-restore'") && strcontains(base64decode(aws_launch_template.runner.user_data), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
+    condition     = strcontains(base64decode(aws_launch_template.runner.user_data), "--key 'site1/tools/0.1.0/sparesite-restore-x86_64-linux'") && strcontains(base64decode(aws_launch_template.runner.user_data), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
     error_message = "The program is not the one that was pinned."
   }
 }

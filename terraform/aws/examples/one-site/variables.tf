@@ -100,9 +100,9 @@ variable "watched_vms" {
 }
 
 variable "tool" {
-  description = "The program under tools/ of the vault."
+  description = "The program under tools/ of the vault, as `sparesite-gateway init` of that version names it."
   type        = string
-  default     = "0.1.0/sparesite-restore"
+  default     = "0.1.0/sparesite-restore-x86_64-linux"
 }
 
 variable "tool_sha256" {
