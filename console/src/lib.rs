@@ -4,16 +4,18 @@
 //!
 //! Everything for stdout goes through [`print`], [`print_json`] and [`table::Table`]; everything
 //! for stderr through the logs, [`Progress`] and [`run`]. Those two paths share the terminal with
-//! the progress bar, and survive a reader that went away.
+//! the progress bar, and survive a reader or a terminal that went away.
 
 mod failure;
 mod finding;
+mod hangup;
 mod manual;
 mod output;
 mod passphrase;
 mod private_file;
 mod progress;
 mod run;
+mod screen;
 pub mod show;
 mod stdio;
 pub mod table;
@@ -21,6 +23,7 @@ pub mod units;
 
 pub use failure::{Exit, Failure, OrFailure};
 pub use finding::{Finding, print_findings};
+pub use hangup::hangup_counts;
 pub use manual::Manual;
 pub use output::{LogFormat, OutputArgs, init_logging};
 pub use passphrase::{read_new_passphrase, read_passphrase};

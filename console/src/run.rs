@@ -15,6 +15,7 @@ use crate::{
 /// remedy; a panic as one `error:` line. Never a backtrace.
 pub fn run(program: impl FnOnce() -> anyhow::Result<Exit>) -> ExitCode {
     panic::set_hook(Box::new(|fault| {
+        stdio::give_up_bars();
         let place = fault
             .location()
             .map(|at| format!(" at {}:{}", at.file(), at.line()));

@@ -1,6 +1,6 @@
 //! The only writers of stdout and stderr. A progress bar on the terminal steps aside for them,
-//! and a reader that went away (`| head`) neither panics nor stops the work: what is left of the
-//! output is dropped, and the exit code still tells how the work ended.
+//! and a reader that went away (`| head`, a lost session) neither panics nor stops the work: what is
+//! left of the output is dropped, and the exit code still tells how the work ended.
 
 use std::{
     io::{self, ErrorKind, Write},
@@ -12,10 +12,37 @@ use std::{
 
 use anyhow::Context;
 use indicatif::MultiProgress;
+use rustix::{
+    fs::{FileType, fstat},
+    io::Errno,
+};
 use serde::Serialize;
 
+use crate::screen;
+
 /// All bars on the terminal.
-pub(crate) static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+pub(crate) static BARS: LazyLock<MultiProgress> =
+    LazyLock::new(|| MultiProgress::with_draw_target(screen::target()));
+
+static GAVE_UP_BARS: AtomicBool = AtomicBool::new(false);
+
+/// From now on nothing is drawn, and nothing waits for the bars: a fault may have come in the midst of a draw, and this
+/// very thread holds their lock, or has left it poisoned.
+pub(crate) fn give_up_bars() {
+    GAVE_UP_BARS.store(true, Ordering::Relaxed);
+}
+
+pub(crate) fn gave_up_bars() -> bool {
+    GAVE_UP_BARS.load(Ordering::Relaxed)
+}
+
+/// With the bars out of the way.
+fn aside<T>(write: impl FnOnce() -> T) -> T {
+    match gave_up_bars() {
+        true => write(),
+        false => BARS.suspend(write),
+    }
+}
 
 /// How the program was asked to speak; set once by `init_logging`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -50,20 +77,31 @@ pub fn print_json<T: Serialize>(document: &T) -> anyhow::Result<()> {
 }
 
 fn to_stdout(text: &[u8]) -> anyhow::Result<()> {
-    BARS.suspend(|| still_read(write_all(&mut io::stdout().lock(), text)))
+    aside(|| still_read(write_all(&mut io::stdout().lock(), text), is_device))
         .context("cannot write to stdout")
 }
 
-fn write_all(out: &mut impl Write, text: &[u8]) -> io::Result<()> {
+pub(crate) fn write_all(out: &mut impl Write, text: &[u8]) -> io::Result<()> {
     out.write_all(text)?;
     out.flush()
 }
 
-fn still_read(result: io::Result<()>) -> io::Result<()> {
+/// A terminal that is gone answers as a failing disk does; it is asked for only then.
+fn still_read(result: io::Result<()>, is_device: fn() -> bool) -> io::Result<()> {
+    let left = |error: &io::Error| {
+        error.kind() == ErrorKind::BrokenPipe
+            || error.raw_os_error() == Some(Errno::IO.raw_os_error()) && is_device()
+    };
     match result {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        Err(error) if left(&error) => Ok(()),
         other => other,
     }
+}
+
+/// A terminal that is gone no longer says that it is one.
+fn is_device() -> bool {
+    fstat(io::stdout())
+        .is_ok_and(|about| FileType::from_raw_mode(about.st_mode) == FileType::CharacterDevice)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +118,7 @@ pub(crate) fn note(level: Level, text: &str, fields: impl FnOnce() -> serde_json
     } else {
         text.to_owned()
     };
-    BARS.suspend(|| {
+    aside(|| {
         let _ = write_all(&mut io::stderr().lock(), text.as_bytes());
     });
 }
@@ -103,7 +141,7 @@ pub(crate) struct LogWriter;
 
 impl Write for LogWriter {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        BARS.suspend(|| {
+        aside(|| {
             let _ = write_all(&mut io::stderr().lock(), event);
         });
         Ok(event.len())
@@ -131,9 +169,27 @@ mod tests {
 
     #[test]
     fn a_reader_that_left_is_no_error_and_a_full_disk_is() {
-        assert!(still_read(Err(ErrorKind::BrokenPipe.into())).is_ok());
-        assert!(still_read(Err(ErrorKind::StorageFull.into())).is_err());
-        assert!(still_read(Ok(())).is_ok());
+        let gone = || Err(Errno::IO.into());
+        assert!(still_read(Err(ErrorKind::BrokenPipe.into()), || false).is_ok());
+        assert!(still_read(gone(), || true).is_ok());
+        assert!(still_read(gone(), || false).is_err());
+        assert!(still_read(Err(ErrorKind::StorageFull.into()), || true).is_err());
+        assert!(still_read(Ok(()), || false).is_ok());
+    }
+
+    /// As the hook of a panic in the midst of a draw does.
+    #[test]
+    fn a_fault_is_told_by_who_holds_the_bars() {
+        let (told, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            BARS.suspend(|| {
+                give_up_bars();
+                note(Level::Error, "", || serde_json::json!({}));
+            });
+            let _ = told.send(());
+        });
+        let ended = ended.recv_timeout(std::time::Duration::from_secs(20));
+        assert!(ended.is_ok(), "it waits for itself");
     }
 
     #[test]

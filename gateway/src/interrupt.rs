@@ -1,6 +1,6 @@
 //! Ctrl-C, SIGTERM and SIGHUP: noted once, asked for by whoever works for long.
 
-use std::{fs, io};
+use std::io;
 
 use console::Failure;
 use tokio::{
@@ -22,10 +22,9 @@ impl Interrupt {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         // A terminal that is closed asks for the same, unless `nohup` said that it should not count.
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let mut hangup = match ignores_hangup(&status) {
-            true => None,
-            false => Some(signal(SignalKind::hangup())?),
+        let mut hangup = match console::hangup_counts() {
+            true => Some(signal(SignalKind::hangup())?),
+            false => None,
         };
         let (sender, came) = watch::channel(false);
         tokio::spawn(async move {
@@ -72,13 +71,6 @@ impl Interrupt {
     }
 }
 
-/// As proc(5) has it: a mask of 64 bits, SIGHUP the lowest.
-fn ignores_hangup(status: &str) -> bool {
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.is_some_and(|mask| mask & 1 == 1)
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -94,13 +86,5 @@ mod tests {
         kill_process(getpid(), Signal::HUP).expect("sent");
         let came = tokio::time::timeout(Duration::from_secs(10), interrupt.wait()).await;
         assert!(came.is_ok());
-    }
-
-    #[test]
-    fn nohup_is_heeded() {
-        let status = |mask: &str| format!("Name:\tx\nSigIgn:\t{mask}\nSigCgt:\t0000000000000001\n");
-        assert!(ignores_hangup(&status("0000000000001001")));
-        assert!(!ignores_hangup(&status("0000000000001000")));
-        assert!(!ignores_hangup(""));
     }
 }

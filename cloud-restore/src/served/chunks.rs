@@ -28,6 +28,9 @@ const AHEAD: usize = 2;
 /// Who waits for a part of a run that is read ahead of so far at once (it has twice that behind it) will want the rest.
 const LONG_RUN_BYTES: u64 = 4 << 20;
 
+/// Of who waited for a fetch that nobody carries on: the program ends, or told of a fault of its own.
+pub const ENDED_EARLY: &str = "its task ended early";
+
 type Fetched = Result<Chunk, Arc<str>>;
 type Coming = Shared<BoxFuture<'static, Fetched>>;
 type Sender = oneshot::Sender<Fetched>;
@@ -65,7 +68,7 @@ impl State {
     /// Says that a chunk is on its way, and who will tell when it is there.
     fn expect(&mut self, position: u64) -> (Sender, Coming) {
         let (sender, receiver) = oneshot::channel();
-        let ended = || Err(Arc::from("its task ended early"));
+        let ended = || Err(Arc::from(ENDED_EARLY));
         let coming = receiver.map(move |got| got.unwrap_or_else(|_| ended()));
         let coming = coming.boxed().shared();
         self.coming.insert(position, coming.clone());

@@ -14,7 +14,7 @@ use virtual_disk::nbd::wire::{STATE_HOLE, STATE_ZERO};
 
 use super::BLOCK_BYTES;
 use super::cache::Cache;
-use super::chunks::Chunks;
+use super::chunks::{Chunks, ENDED_EARLY};
 use super::overlay::{Ends, Kind, Overlay, Part};
 use super::source::ChunkSource;
 
@@ -93,11 +93,15 @@ impl ServedDisk {
     }
 
     fn failed(&self, action: &str, offset: u64, why: &dyn std::fmt::Display) -> ServeError {
+        let why = why.to_string();
         let message = format!(
             "disk {}: cannot {action} at offset {offset}: {why}",
             self.name
         );
-        tracing::error!("{message}");
+        match why == ENDED_EARLY {
+            true => tracing::debug!("{message}"),
+            false => tracing::error!("{message}"),
+        }
         self.failures.fetch_add(1, Relaxed);
         ServeError::io(message)
     }

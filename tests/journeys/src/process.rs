@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use testkit::Terminal;
+
 use crate::Run;
 use crate::run::line_of;
 
@@ -46,6 +48,16 @@ impl Background {
             .unwrap_or_else(|e| panic!("{line}: cannot be started: {e}"));
         Background {
             child: Some(child),
+            line,
+        }
+    }
+
+    /// In a session on a terminal, where its bars are; stdout is piped.
+    pub fn start_on(terminal: &Terminal, command: &Command) -> Self {
+        let child = terminal.session(command).stdout(Stdio::piped()).spawn();
+        let line = line_of(command);
+        Background {
+            child: Some(child.unwrap_or_else(|e| panic!("{line}: cannot be started: {e}"))),
             line,
         }
     }

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use journeys::*;
 use serde_json::Value;
+use testkit::Terminal;
 
 const DISK: u64 = 96 * MIB;
 const CHUNK: u64 = 256 * KIB;
@@ -132,6 +133,28 @@ fn an_image_is_interrupted_and_goes_on_to_another_point() {
     assert_same_image(&site.path("vm.raw"), Path::new(&output), "qcow2");
     check(Path::new(&output), "qcow2");
     assert_no_partial(site.folder());
+}
+
+/// Its bar is drawn on a terminal that goes.
+#[test]
+fn a_lost_session_interrupts_it() {
+    let site = Site::new();
+    make_random(&site.path("vm.raw"), 2 * DISK, 1);
+    site.configure_one();
+    site.sync();
+    let output = site.shown("back.raw");
+    let words = ["assemble", "vm", "--output", &output];
+    let mut terminal = Terminal::open();
+    let assemble = Background::start_on(&terminal, &site.restore_command(&words));
+    terminal.wait_for("MiB/s");
+    drop(terminal);
+    wait_until("it ends", || assemble.has_ended());
+    // By itself: the signal would leave no code.
+    assemble.wait().exits(1);
+    assert!(!site.path("back.raw").exists(), "it was through");
+    let report = site.restore(&["assemble", "vm", "--output", &output, "--json"]);
+    assert_eq!(report.ok().json()["disks"][0]["how"], "resumed");
+    assert_same(&site.path("vm.raw"), Path::new(&output));
 }
 
 #[test]

@@ -32,7 +32,15 @@ fn a_plan_is_drafted_filled_in_and_judged() {
     let draft = site.restore(&["plan", "check", &plan]).exits(3);
     draft.says(&["filled in"]);
     let text = fs::read_to_string(&plan).expect("the plan");
-    fs::write(&plan, text.replace("subnet-TO-FILL-IN", "subnet-0123")).expect("written");
+    let text = text.replace("subnet-TO-FILL-IN", "subnet-0123");
+    fs::write(&plan, &text).expect("written");
+    // By its name it is one; where those of the site are, nobody said.
+    site.restore(&["plan", "check", &plan])
+        .exits(3)
+        .says(&["nobody is asked whether a domain controller lives"]);
+    let controller = "domain_controller = true";
+    let text = text.replace(controller, &format!("site_address = \"192.0.2.10\"\n{controller}"));
+    fs::write(&plan, text).expect("written");
     let judged = site
         .restore(&["plan", "check", &plan, "--json"])
         .ok()

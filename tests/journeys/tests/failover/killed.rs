@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use journeys::*;
 use serde_json::{Value, json};
+use testkit::Terminal;
 
 use super::cloud::{Cloud, RUN_TAG};
 
@@ -59,6 +60,43 @@ fn run_and_kill(cloud: &Cloud, words: &[&str], after: Duration) {
     std::thread::sleep(after);
     let _ = child.kill();
     child.wait().expect("it ends");
+}
+
+/// The terminal goes while disks are sent, with a bar for each.
+#[test]
+fn a_lost_session_ends_it_and_the_same_command_goes_on() {
+    let cloud = Cloud::new();
+    make_random(&cloud.site.path("dc01.raw"), 24 * MIB, 3);
+    make_random(&cloud.site.path("db.raw"), 24 * MIB, 4);
+    cloud.site.configure(&[
+        ("dc01", &cloud.site.disks(&["dc01.raw"])),
+        ("db", &cloud.site.disks(&["db.raw"])),
+    ]);
+    cloud.site.sync();
+    let plan = cloud.plan("");
+    cloud
+        .aws
+        .faults(json!([{"action": "PutSnapshotBlock", "times": -1, "stall_seconds": 0.5}]));
+    let words = ["failover", &plan, "--test"];
+    let mut terminal = Terminal::open();
+    let failover = Background::start_on(&terminal, &cloud.site.restore_command(&words));
+    terminal.wait_for("MiB/s");
+    drop(terminal);
+    wait_until("it ends", || failover.has_ended());
+    // By itself: the signal would leave no code.
+    failover.wait().exits(1);
+    cloud.aws.no_faults();
+    let up = cloud
+        .site
+        .restore(&["failover", &plan, "--test", "--json"])
+        .exits(3)
+        .json();
+    assert_eq!(up["state"], "up");
+    let runs = cloud.site.restore(&["runs", "--json"]).json();
+    assert_eq!(runs["runs"].as_array().map(Vec::len), Some(1), "{runs}");
+    let run = up["run"].as_str().expect("an id");
+    cloud.site.restore(&["undo", run]).ok();
+    assert_eq!(cloud.aws.count(RUN_TAG, run), 0);
 }
 
 #[test]
