@@ -83,6 +83,12 @@ impl Fenced {
         format!("VM {vm} was failed over {run}at {at}; it is not captured; {hook}; {kept}")
     }
 
+    /// What its disks hold is to be kept now, and is not: a capture that fails then is a failure.
+    pub fn lacks_its_point(&self) -> bool {
+        let heeded = matches!(self.on_fenced, Hook::Ran | Hook::NotConfigured);
+        heeded && self.diverged_point.is_none() && !self.diverged_waits
+    }
+
     pub fn finding(&self, vm: &str) -> Finding {
         Finding::new(
             "it was failed over",

@@ -49,10 +49,10 @@ pub fn standing(now: Timestamp, vms: &[VmHealth]) -> BTreeMap<Subject, String> {
             if fenced.diverged_point.is_some() {
                 stands(AlertKind::DivergedKept, fenced.words(&vm.name));
             }
-            continue;
         }
         let target = show::duration(vm.rpo_target);
         match vm.published_at {
+            _ if vm.fenced.is_some() => {}
             Some(at) => {
                 let age = since(at, now);
                 if age > vm.rpo_target {
@@ -80,7 +80,11 @@ pub fn standing(now: Timestamp, vms: &[VmHealth]) -> BTreeMap<Subject, String> {
                 }
             }
         }
-        if vm.failures >= FAILURES {
+        let may_fail = vm
+            .fenced
+            .as_ref()
+            .is_some_and(|fenced| !fenced.lacks_its_point());
+        if vm.failures >= FAILURES && !may_fail {
             let (count, why) = (vm.failures, &vm.last_failure);
             stands(
                 AlertKind::JobFailing,
@@ -183,7 +187,9 @@ mod tests {
             kinds.collect::<Vec<_>>()
         };
         assert_eq!(kinds(Hook::NotYet, None), []);
-        assert_eq!(kinds(Hook::Ran, None), [AlertKind::Fenced]);
+        // Nine times its disks could not be kept.
+        let lacks = [AlertKind::Fenced, AlertKind::JobFailing];
+        assert_eq!(kinds(Hook::Ran, None), lacks);
         let failed = [AlertKind::Fenced, AlertKind::OnFencedFailed];
         assert_eq!(kinds(Hook::Failed, None), failed);
         let kept = [AlertKind::Fenced, AlertKind::DivergedKept];

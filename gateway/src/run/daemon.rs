@@ -292,7 +292,11 @@ impl<W: Work, C: Clock> Daemon<W, C> {
                 },
                 priority: vm.priority,
                 rpo_target: self.config.policy_of(vm).rpo_target.into(),
-                captured_at: known.captured_at,
+                // A fenced VM has no newest point that it could be late by: it starves nobody.
+                captured_at: match known.fence {
+                    Some(_) => known.captured_at.max(memory.failures.last_at),
+                    None => known.captured_at,
+                },
                 queued: known.queued,
                 took: memory.took,
                 failures: memory.failures,

@@ -19,7 +19,7 @@ pub enum RunKind {
 }
 
 /// How [`steps`] derives them, and names them: a record says by which number it was begun. It changes with any of both.
-pub const DERIVATION: u32 = 2;
+pub const DERIVATION: u32 = 3;
 
 /// One step. Its name is the same whoever derives it, so that a record can be read by another program run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -264,5 +264,30 @@ impl Maker {
             }
         }
         after
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::{HEAD, vm};
+
+    #[test]
+    fn a_guest_that_is_to_be_left_alone_is_not_converted() {
+        let text = [
+            HEAD.to_owned(),
+            vm("dc01", "directory", ""),
+            vm("db", "servers", "convert = false"),
+        ];
+        let plan: Plan = Plan::parse(&text.concat()).expect("a plan");
+        let disks = ["dc01", "db"].map(|vm| (vm.to_owned(), vec!["sda".to_owned()]));
+        let names: Vec<String> = steps(&plan, RunKind::Test, &disks.into())
+            .iter()
+            .map(Step::name)
+            .collect();
+        let place = |name: &str| names.iter().position(|own| own == name);
+        assert!(place("convert dc01") < place("snapshot dc01 sda"));
+        assert!(place("convert dc01").is_some() && place("convert db").is_none());
+        assert!(place("snapshot db sda").is_some(), "{names:?}");
     }
 }

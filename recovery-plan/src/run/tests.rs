@@ -151,6 +151,7 @@ fn disks_are_made_at_once_and_vms_start_in_their_order() {
         rounds(&mut record, &[]),
         [
             vec!["deadline"],
+            vec!["convert dc01", "convert db", "convert web"],
             vec![
                 "snapshot dc01 sda",
                 "snapshot dc01 sdb",

@@ -39,7 +39,10 @@ fn a_plan_is_drafted_filled_in_and_judged() {
         .exits(3)
         .says(&["nobody is asked whether a domain controller lives"]);
     let controller = "domain_controller = true";
-    let text = text.replace(controller, &format!("site_address = \"192.0.2.10\"\n{controller}"));
+    let text = text.replace(
+        controller,
+        &format!("site_address = \"192.0.2.10\"\n{controller}"),
+    );
     fs::write(&plan, text).expect("written");
     let judged = site
         .restore(&["plan", "check", &plan, "--json"])

@@ -59,7 +59,7 @@ passphrase away from it.</p>
 <ol>
 <li>Do not switch the old site's machines on again before you know what is running where.</li>
 <li>Take any 64-bit Linux machine, best in the vault's region. Get read access to the vault named above.</li>
-<li>Get the program from the vault itself: <code>tools/</code> holds <code>sparesite-restore</code> and <code>SHA256SUMS</code>
+<li>Get the program from the vault itself: <code>tools/</code> holds <code>sparesite-restore-x86_64-linux</code> and <code>SHA256SUMS</code>
 (check it: <code>sha256sum -c SHA256SUMS</code>), and <code>vault-format.md</code>, which says how to do without it.</li>
 <li>Use the kit's file, or scan the QR code and save its text as <code>kit.json</code>.</li>
 <li>See what there is: <code>sparesite-restore points --kit kit.json</code></li>

@@ -54,7 +54,8 @@ fn refusal(vm: &str, found: &[(SocketAddrV4, String)]) -> String {
         .collect();
     format!(
         "not started beside what lives: {}; shut that down, or cut the way to it, and run the same command again; or undo the \
-         run; --skip \"alone {vm}\" starts it in spite of that",
+         run; --skip \"alone {vm}\" starts it in spite of that, where a firewall on the way or another network answers, or it is \
+         this VM's neighbour that another run brought up",
         all.join(", ")
     )
 }

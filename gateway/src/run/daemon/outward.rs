@@ -30,10 +30,10 @@ impl<W: Work, C: Clock> Daemon<W, C> {
         let vms = self.config.vms.iter().zip(&self.standing.vms).enumerate();
         let vms = vms.map(|(place, (vm, known))| {
             let memory = self.journal.memory(place);
-            // That nothing comes of its captures is no failure then.
-            let failures = match known.fence {
-                Some(_) => 0,
-                None => memory.failures.count,
+            // Of a fenced VM nothing but its last point is wanted.
+            let failures = match &known.fence {
+                Some(fence) if !fence.lacks_its_point() => 0,
+                _ => memory.failures.count,
             };
             LiveVm {
                 name: vm.name.clone(),
