@@ -188,7 +188,7 @@ mod tests {
         };
         assert_eq!(kinds(Hook::NotYet, None), []);
         // Nine times its disks could not be kept.
-        let lacks = [AlertKind::Fenced, AlertKind::JobFailing];
+        let lacks = [AlertKind::JobFailing, AlertKind::Fenced];
         assert_eq!(kinds(Hook::Ran, None), lacks);
         let failed = [AlertKind::Fenced, AlertKind::OnFencedFailed];
         assert_eq!(kinds(Hook::Failed, None), failed);

@@ -21,7 +21,7 @@ async fn a_vm_that_was_failed_over_is_asked_for_now_and_then_and_goes_on_when_th
     let _lock = RunLock::take(state.path()).expect("locked").expect("free");
     let run = Run::begin(state.path(), "", |site| {
         site.failing = Some(1);
-        site.vms[1].fence = Some(fence(None));
+        site.vms[1].fence = Some(fence(Some(7)));
         site.vms[1].alone = true;
     });
     tokio::time::sleep(12 * HOUR).await;
@@ -32,12 +32,17 @@ async fn a_vm_that_was_failed_over_is_asked_for_now_and_then_and_goes_on_when_th
         .site(|site| site.captures.iter().filter(|(vms, _)| vms == &[1]).count());
     assert!((20..40).contains(&tries), "{tries}");
     let status = live_status(state.path()).expect("it lives");
-    assert_eq!(status.vms[1].fence, Some(fence(None)));
+    assert_eq!(status.vms[1].fence, Some(fence(Some(7))));
     assert_eq!(
         (status.vms[1].failures, &status.vms[1].last_failure),
         (0, &None),
         "as it should be"
     );
+    // Before its disks are kept, a capture that fails is a failure.
+    run.work.site(|site| site.vms[1].fence = Some(fence(None)));
+    tokio::time::sleep(2 * HOUR).await;
+    let status = live_status(state.path()).expect("it lives");
+    assert!(status.vms[1].failures > 0, "nothing of it is kept");
     run.work.site(|site| {
         site.failing = None;
         site.vms[1].fence = None;
