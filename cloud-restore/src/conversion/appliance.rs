@@ -10,12 +10,12 @@ use tokio::process::Command;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use virtual_disk::nbd::NbdAddress;
-use virtual_disk::nbd::server::{NamedExport, NbdListener, NbdServer};
+use virtual_disk::nbd::server::{NbdListener, NbdServer};
 
 use super::Refused;
 use crate::machine;
 use crate::program;
-use crate::served::Opened;
+use crate::served::{Opened, exports};
 
 const PROGRAM: &str = "guestfish";
 /// A kernel's initial file system takes a minute or two where the appliance is emulated; a guest may have several kernels.
@@ -51,12 +51,7 @@ pub async fn run(disks: &[Opened], script: &str) -> Result<String, Refused> {
     let listener = NbdListener::bind(&NbdAddress::Unix(socket.clone()))
         .await
         .map_err(|error| Failure::failed(error.to_string()))?;
-    let export = |opened: &Opened| NamedExport {
-        name: opened.name.clone(),
-        description: String::new(),
-        export: opened.disk.clone(),
-    };
-    let server = NbdServer::new(disks.iter().map(export).collect(), None);
+    let server = NbdServer::new(exports(disks), None);
     let server = tokio::spawn(async move { server.serve(&listener).await });
     let mut command = Command::new(PROGRAM);
     command.args(["--rw", "--no-progress-bars"]);

@@ -77,7 +77,9 @@ impl Work<'_> {
         if let Some(found) = self.found()? {
             return Ok(found);
         }
-        let facts = self.inspect(vm, &hardware, &Writes::Refused).await?.1;
+        let disks = self.open(&hardware, &Writes::Refused).await?;
+        let facts = guest::inspect(guest::machine(vm, &hardware), &disks).await?;
+        drop(disks);
         let before = guest_inspection::judge(&facts, self.target);
         let mut converted = Converted {
             id: nonce()?,
@@ -93,7 +95,10 @@ impl Work<'_> {
         let Some(conversion) = mend::conversion(&facts, self.target) else {
             return Ok(converted);
         };
-        match self.change(&name, &hardware, &facts, &conversion).await {
+        match self
+            .change(&name, &hardware, &facts, &before, &conversion)
+            .await
+        {
             Ok((disks, outcome, after)) => {
                 converted.disks = disks;
                 converted.mended = outcome.mended;
@@ -102,14 +107,13 @@ impl Work<'_> {
             }
             Err(Refused::Failed(failure)) => return Err(failure),
             Err(Refused::Impossible(failure)) => {
+                self.discard();
                 if conversion.decides {
-                    self.discard();
                     return Err(failure);
                 }
                 let words = failure.in_a_line();
                 let code = "conversion".to_owned();
                 converted.left.push(Told { code, words });
-                self.discard();
             }
         }
         if !converted.disks.is_empty() {
@@ -145,18 +149,11 @@ impl Work<'_> {
             .remedy("name another folder, or move it away")
     }
 
-    /// Looks at the guest's disks as they are with what was written over them.
-    async fn inspect(
-        &self,
-        vm: &str,
-        hardware: &Hardware,
-        writes: &Writes,
-    ) -> Result<(Vec<Opened>, Facts), Failure> {
+    /// All disks that were captured.
+    async fn open(&self, hardware: &Hardware, writes: &Writes) -> Result<Vec<Opened>, Failure> {
         let kept = hardware.disks.iter().filter(|disk| !disk.excluded);
         let names: Vec<&str> = kept.map(|disk| disk.name.as_str()).collect();
-        let disks = open_disks(self.vault, self.point, &names, self.cache, writes).await?;
-        let facts = guest::inspect(guest::machine(vm, hardware), &disks).await?;
-        Ok((disks, facts))
+        open_disks(self.vault, self.point, &names, self.cache, writes).await
     }
 
     async fn change(
@@ -164,6 +161,7 @@ impl Work<'_> {
         name: &str,
         hardware: &Hardware,
         facts: &Facts,
+        before: &Judgement,
         conversion: &Conversion,
     ) -> Result<(Vec<String>, Outcome, Judgement), Refused> {
         let script = mend::script(conversion).ok_or_else(|| {
@@ -178,7 +176,7 @@ impl Work<'_> {
         appliance::fits(facts).map_err(Refused::Impossible)?;
         self.make_room()?;
         let writes = Writes::Kept(self.folder.to_owned());
-        let (disks, _) = self.inspect(name, hardware, &writes).await?;
+        let disks = self.open(hardware, &writes).await?;
         console::tell(&format!(
             "{name} is converted: the guest's own tools run in an appliance, for some minutes"
         ));
@@ -200,9 +198,11 @@ impl Work<'_> {
             .collect();
         // Each overlay can be open once.
         drop(disks);
-        let after = self.inspect(name, hardware, &writes).await?.1;
+        let disks = self.open(hardware, &writes).await?;
+        let machine = guest::machine(&self.point.manifest.facts.vm, hardware);
+        let after = guest::inspect(machine, &disks).await?;
         let after = guest_inspection::judge(&after, self.target);
-        if rank(after.verdict) > rank(guest_inspection::judge(facts, self.target).verdict) {
+        if rank(after.verdict) > rank(before.verdict) {
             let told = guest::told(&after);
             let what = format!("what its conversion made of {name} would be worse: {told}");
             let failure = Failure::failed(what).remedy("mend it on site");

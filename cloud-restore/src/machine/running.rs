@@ -10,13 +10,13 @@ use serde_json::json;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use virtual_disk::nbd::NbdAddress;
-use virtual_disk::nbd::server::{NamedExport, NbdListener, NbdServer};
+use virtual_disk::nbd::server::{NbdListener, NbdServer};
 
 use super::arguments::{Console, Sockets, arguments, program};
 use super::local::{self, Local};
 use super::plan::Plan;
 use super::qmp::Qmp;
-use crate::served::Opened;
+use crate::served::{Opened, exports};
 
 /// QEMU's own end, after SIGTERM.
 const END: Duration = Duration::from_secs(5);
@@ -72,12 +72,7 @@ impl Running {
         let listener = NbdListener::bind(&NbdAddress::Unix(sockets.nbd.clone()))
             .await
             .map_err(|e| Failure::failed(e.to_string()))?;
-        let export = |opened: &Opened| NamedExport {
-            name: opened.name.clone(),
-            description: String::new(),
-            export: opened.disk.clone(),
-        };
-        let server = NbdServer::new(disks.iter().map(export).collect(), None);
+        let server = NbdServer::new(exports(disks), None);
         let server = tokio::spawn(async move { server.serve(&listener).await });
         let now = jiff::Timestamp::now().as_second();
         let given = arguments(plan, &sockets, flash.as_ref(), console, vnc, local.kvm, now);

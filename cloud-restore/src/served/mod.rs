@@ -18,7 +18,7 @@ mod tests;
 
 pub use disk::{ServedDisk, Usage};
 pub use overlay::{Overlay, Part};
-pub use serving::{CacheArgs, Opened, Writes, flush_all, kept, open_disks, unanswered};
+pub use serving::{CacheArgs, Opened, Writes, exports, flush_all, kept, open_disks, unanswered};
 pub use source::{Chunk, ChunkSource, VaultSource};
 
 /// The unit of overlays, and of what is sealed in files: the vault's block.

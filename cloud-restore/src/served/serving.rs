@@ -7,7 +7,7 @@ use clap::Args;
 use console::units::Bytes;
 use console::{Failure, Finding, OrFailure};
 use vault_store::read::{DiskImage, Point, Vault};
-use virtual_disk::nbd::server::Export;
+use virtual_disk::nbd::server::{Export, NamedExport};
 
 use super::cache::Cache;
 use super::disk::ServedDisk;
@@ -106,6 +106,16 @@ fn check_size(disk: &str, size_bytes: u64) -> Result<(), Failure> {
         ))
         .remedy("its recovery point cannot be trusted: take another one, and find out which gateway wrote it")),
     }
+}
+
+/// What an NBD server on this machine shows of them.
+pub fn exports(disks: &[Opened]) -> Vec<NamedExport> {
+    let export = |opened: &Opened| NamedExport {
+        name: opened.name.clone(),
+        description: String::new(),
+        export: opened.disk.clone(),
+    };
+    disks.iter().map(export).collect()
 }
 
 /// Makes durable what is kept, of all disks, whatever fails of one.

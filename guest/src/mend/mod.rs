@@ -1,7 +1,7 @@
 //! What is changed in a guest so that it starts and is reached at a target: facts → changes → a script that is run within
 //! the guest, while it does not run. Pure: who runs it, and on which copy of the disks, is another's.
 //!
-//! One module for each family of distributions, `debian.sh`, `redhat.sh`, `suse.sh`, over `common.sh`.
+//! One module for each family of distributions, `debian.sh`, `redhat.sh`, `suse.sh`, over `every_family.sh`.
 
 mod script;
 #[cfg(test)]

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Change, Conversion};
 use crate::linux::release::Family;
 
-const COMMON: &str = include_str!("common.sh");
+const EVERY_FAMILY: &str = include_str!("every_family.sh");
 /// Lines that are taken of what the script says: it runs in the guest, which may say anything.
 const MOST_LINES: usize = 1000;
 const MOST_CHARACTERS: usize = 300;
@@ -19,7 +19,7 @@ pub fn script(conversion: &Conversion) -> Option<String> {
         Family::Suse => include_str!("suse.sh"),
         Family::Arch | Family::Alpine | Family::Other => return None,
     };
-    let mut text = format!("{COMMON}\n{family}\nbegin\n");
+    let mut text = format!("{EVERY_FAMILY}\n{family}\nbegin\n");
     for change in &conversion.changes {
         for call in calls(change) {
             let words: Vec<String> = call.iter().map(|word| quoted(word)).collect();

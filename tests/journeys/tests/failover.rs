@@ -85,16 +85,7 @@ fn a_rehearsal_brings_the_vms_up_as_they_were_and_takes_them_away() {
     assert_eq!(cloud.aws.violations(), Vec::<Value>::new());
 
     // Everything is of the run, in the isolated network, and has a deadline.
-    let state = cloud.aws.account(&["state", RUN_TAG, &run]);
-    let count = |kind: &str| state[kind].as_array().expect("a list").len();
-    let all = [
-        "instances",
-        "images",
-        "snapshots",
-        "volumes",
-        "network_interfaces",
-    ]
-    .map(count);
+    let (state, all) = cloud.made_by(&run);
     assert_eq!(all, [2, 2, 3, 3, 2]);
     for instance in state["instances"].as_array().expect("a list") {
         assert_eq!(

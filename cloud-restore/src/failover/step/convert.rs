@@ -75,6 +75,7 @@ pub async fn source(
     if !disks.split(',').any(|own| own == disk) {
         return Ok(source);
     }
+    let folder = folder_of(&world.settings.reports, &world.run, vm);
     let converted = work(world, vm).await?;
     if !converted.disks.iter().any(|own| own == disk) {
         let why = converted.left().join("; ");
@@ -90,10 +91,9 @@ pub async fn source(
     if sent.into_iter().any(|id| *id != converted.id) {
         return Err(StepError::new(format!(
             "a disk of {vm} was sent with the overlays of another machine, and these are others: go on where {} is, or undo the run",
-            folder_of(&world.settings.reports, &world.run, vm).display()
+            folder.display()
         )));
     }
-    let folder = folder_of(&world.settings.reports, &world.run, vm);
     source.disk.overlay = Some(kept(
         &world.open.vault,
         world.point(vm)?,

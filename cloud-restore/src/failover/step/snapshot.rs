@@ -41,8 +41,7 @@ pub async fn fill(mut context: Context, vm: &str, disk: &str) -> Result<Words, S
             generation: attempt.generation + u32::from(!context.notes.is_empty()),
             conversion,
         };
-        context.notes = attempt.words();
-        write_down(&context.noting, context.step, context.notes.clone()).await?;
+        attempt.begin(&mut context).await?;
     }
     let mut resumed = Mark::from_words(&context.notes);
     let bar = world.bar(vm);
@@ -146,11 +145,16 @@ impl Attempt {
         words
     }
 
+    /// Nothing of it is there yet.
+    async fn begin(&self, context: &mut Context) -> Result<(), StepError> {
+        context.notes = self.words();
+        write_down(&context.noting, context.step, context.notes.clone()).await
+    }
+
     /// Another snapshot from the beginning.
     async fn again(&mut self, context: &mut Context) -> Result<(), StepError> {
         self.generation += 1;
-        context.notes = self.words();
-        write_down(&context.noting, context.step, context.notes.clone()).await
+        self.begin(context).await
     }
 }
 

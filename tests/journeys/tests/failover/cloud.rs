@@ -68,6 +68,21 @@ impl Cloud {
         self.site.shown("plan.toml")
     }
 
+    /// What has a run's tag; and how many instances, images, snapshots, volumes and network interfaces that are.
+    pub fn made_by(&self, run: &str) -> (Value, [usize; 5]) {
+        let state = self.aws.account(&["state", RUN_TAG, run]);
+        let count = |kind: &str| state[kind].as_array().expect("a list").len();
+        let kinds = [
+            "instances",
+            "images",
+            "snapshots",
+            "volumes",
+            "network_interfaces",
+        ];
+        let counts = kinds.map(count);
+        (state, counts)
+    }
+
     /// `back` has the bytes of the site's disk, and zeroes behind its end.
     #[track_caller]
     pub fn assert_same_disk(&self, disk: &str, back: &str) {

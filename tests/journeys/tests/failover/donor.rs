@@ -62,19 +62,7 @@ fn assert_swapped(cloud: &Cloud, up: &Value) {
         cloud.aws.account(&["disk", instance, device, &back]);
         cloud.assert_same_disk(disk, &back);
     }
-    let state = cloud
-        .aws
-        .account(&["state", RUN_TAG, up["run"].as_str().expect("an id")]);
-    let count = |kind: &str| state[kind].as_array().expect("a list").len();
-    // No image for db, and no disk of the donor's is left.
-    let all = [
-        "instances",
-        "images",
-        "snapshots",
-        "volumes",
-        "network_interfaces",
-    ]
-    .map(count);
+    let (state, all) = cloud.made_by(up["run"].as_str().expect("an id")); // No image for db, and no disk of the donor's is left.
     assert_eq!(all, [2, 1, 3, 3, 2], "{state:#}");
     let all = state["instances"].as_array().expect("a list");
     let found = all

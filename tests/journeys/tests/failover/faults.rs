@@ -33,20 +33,8 @@ fn the_run(cloud: &Cloud) -> String {
 
 #[track_caller]
 fn assert_one_of_each(cloud: &Cloud, run: &str) {
-    let state = cloud.aws.account(&["state", RUN_TAG, run]);
-    let count = |kind: &str| state[kind].as_array().expect("a list").len();
-    assert_eq!(
-        [
-            "instances",
-            "images",
-            "snapshots",
-            "volumes",
-            "network_interfaces"
-        ]
-        .map(count),
-        [2; 5],
-        "{state:#}"
-    );
+    let (state, counts) = cloud.made_by(run);
+    assert_eq!(counts, [2; 5], "{state:#}");
     let back = cloud.site.shown("back.raw");
     for instance in state["instances"].as_array().expect("a list") {
         let tags = instance["Tags"].as_array().expect("tags");

@@ -136,20 +136,8 @@ fn killed_anywhere_it_goes_on_elsewhere_and_comes_to_one_set() {
         .json();
     let run = up["run"].as_str().expect("an id");
     assert_eq!(up["state"], "up");
-    let found = cloud.aws.account(&["state", RUN_TAG, run]);
-    let count = |kind: &str| found[kind].as_array().expect("a list").len();
-    assert_eq!(
-        [
-            "instances",
-            "images",
-            "snapshots",
-            "volumes",
-            "network_interfaces"
-        ]
-        .map(count),
-        [2; 5],
-        "{found:#}"
-    );
+    let (found, counts) = cloud.made_by(run);
+    assert_eq!(counts, [2; 5], "{found:#}");
     for vm in up["vms"].as_array().expect("VMs") {
         let back = cloud.site.shown("back.raw");
         cloud.aws.account(&[
