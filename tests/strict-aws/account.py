@@ -68,7 +68,7 @@ def head(url, zones, key):
     region, account = os.environ.get("AWS_REGION", REGION), identity(url)["Account"]
     lines = ['cloud = "aws"', f'region = "{region}"']
     if key:
-        lines.append(f'volume_key = "{client(url, "kms").create_key()["KeyMetadata"]["Arn"]}"')
+        lines.append(f'volume_key = "{client(url, "kms").create_key(KeyUsage="ENCRYPT_DECRYPT")["KeyMetadata"]["Arn"]}"')
     lines += [
         "[deadline]", f'sweep = "arn:aws:states:{region}:{account}:stateMachine:sweep"',
         f'role = "arn:aws:iam::{account}:role/deadline"', 'group = "default"',

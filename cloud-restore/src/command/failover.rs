@@ -20,11 +20,11 @@ use super::plan_file::{self, PlanSource};
 use super::run_view::{self, RunJson};
 use crate::access::{AccessArgs, OpenVault};
 use crate::conversion;
-use crate::failover::choice::{elsewhere, skip, unfinished};
+use crate::failover::choice::{elsewhere, skip, skippable, unfinished};
 use crate::failover::ending::{cloud_failure, take_away};
 use crate::failover::recorder::Recorder;
 use crate::failover::world::{Settings, World, kind_word};
-use crate::failover::{begin, driver, find, report};
+use crate::failover::{alive_ahead, begin, driver, find, report};
 use crate::known_vms::known_vms;
 use crate::point_view;
 use crate::served::CacheArgs;
@@ -68,7 +68,8 @@ pub struct FailoverArgs {
     /// Take a test away when it is done and its report is written
     #[arg(long, requires = "test")]
     clean_up: bool,
-    /// Count a step that failed as done, by its name (`runs RUN` tells it), and go on
+    /// Count a step that failed as done, by its name (`runs RUN` tells it), and go on; `alone VM` also before it is tried. Can
+    /// be given several times
     #[arg(long, value_name = "STEP")]
     skip: Vec<String>,
     /// Ask no probes: a VM serves when it runs
@@ -104,13 +105,6 @@ pub async fn run(args: FailoverArgs, access: &AccessArgs, output: &OutputArgs) -
     let mut findings = open.findings();
     let (newest, next) = find::newest(&open, &plan.name, beside).await?;
     let unfinished = unfinished(newest, kind, &mut findings)?;
-    if let (None, Some(step)) = (&unfinished, args.skip.first()) {
-        return Err(Failure::usage(format!(
-            "--skip {step:?}: no run of plan {:?} is unfinished",
-            plan.name
-        ))
-        .into());
-    }
     findings.extend(addresses_beside(&args, &plan));
     let beside = args.beside.clone();
     let asked = Asked {
@@ -154,7 +148,7 @@ pub async fn run(args: FailoverArgs, access: &AccessArgs, output: &OutputArgs) -
             let lost = || Failure::failed("the vault is still in use by what was taken away");
             open = Arc::into_inner(world).ok_or_else(lost)?.open;
             aws = Aws::open(&asked.plan.region).await.map_err(cloud_failure)?;
-            let (run, list) = start(&open, &asked, &args.points, next, &mut findings).await?;
+            let (run, list) = start(&open, &asked, &args, next, &mut findings).await?;
             (next, run, list)
         }
         Some((name, run)) => {
@@ -162,7 +156,7 @@ pub async fn run(args: FailoverArgs, access: &AccessArgs, output: &OutputArgs) -
             (name, run, open.points().await?)
         }
         None => {
-            let (run, list) = start(&open, &asked, &args.points, next, &mut findings).await?;
+            let (run, list) = start(&open, &asked, &args, next, &mut findings).await?;
             (next, run, list)
         }
     };
@@ -290,14 +284,18 @@ fn going_on(args: &FailoverArgs, asked: &Asked, run: Run) -> Result<Run, Failure
 async fn start(
     open: &OpenVault,
     asked: &Asked,
-    points: &[VmPoint],
+    args: &FailoverArgs,
     name: RunName,
     findings: &mut Vec<Finding>,
 ) -> Result<(Run, PointList), Failure> {
     if asked.kind == RunKind::Failover {
         findings.extend(elsewhere(open, &asked.plan).await?);
     }
-    let (begun, list) = first(open, asked, points, findings).await?;
+    let (begun, list) = first(open, asked, &args.points, findings).await?;
+    let imagined = begin::imagined(begun.clone())?;
+    for step in &args.skip {
+        skippable(&imagined, step)?;
+    }
     let begun = Recorder::begin(Runs::of(&open.vault), name, begun).await?;
     let begun = begun.ok_or_else(|| {
         Failure::failed(format!(
@@ -383,6 +381,9 @@ async fn carry_on(
             show::printable(&format!("{on}: {what} ({why})"))
         ));
     }
+    if let Some(told) = alive_ahead(&world, &recorder.run).await {
+        console::tell(&format!("finding: {}", show::printable(&told)));
+    }
     let mut ended = driver::drive(world.clone(), &mut recorder).await?;
     let written = report::write(&args.reports, &world, &recorder.run)?;
     let id = recorder.run.id.clone();
@@ -406,6 +407,9 @@ async fn carry_on(
     if args.clean_up && clear {
         ended = take_away(&world, &mut recorder, &[]).await?;
         remedy = format!("`sparesite-restore undo {id}` goes on with that");
+        if ended.failed.is_empty() && ended.interrupted.is_none() {
+            console::tell(&rehearsed(&view));
+        }
         view.state = find::state(&recorder.run);
         findings.retain(|finding| finding.what != report::NO_DEADLINE);
     }
@@ -414,6 +418,13 @@ async fn carry_on(
         return Err(failure.into());
     }
     run_view::print(&view, &recorder.run, &findings, output)
+}
+
+/// What a test that is taken away has proved.
+fn rehearsed(view: &RunJson) -> String {
+    let all = view.vms.len();
+    let up = view.vms.iter().filter(|vm| vm.state == "serves").count();
+    format!("rehearsed: {up} of {all} VMs were brought up; all that was made for it is taken away")
 }
 
 async fn dry_run(

@@ -171,10 +171,10 @@ fn quotas(cloud: &CloudJson) -> String {
 
 fn table(rows: &[Row]) -> Table {
     let headings = [
-        "STEP", "GROUP", "VM", "POINT", "AGE", "INSTANCE", "DISKS", "SUBNET", "ADDRESS", "NEEDS",
-        "PROBES",
+        "STEP", "GROUP", "VM", "POINT", "CAPTURED", "AGE", "INSTANCE", "DISKS", "SUBNET",
+        "ADDRESS", "NEEDS", "PROBES",
     ];
-    let mut table = Table::new(headings).right([0, 3, 4, 6]);
+    let mut table = Table::new(headings).right([0, 3, 5, 7]);
     for row in rows {
         let listed = |names: &[String]| match names {
             [] => String::new(),
@@ -187,6 +187,7 @@ fn table(rows: &[Row]) -> Table {
             row.vm.clone(),
             row.point
                 .map_or_else(|| "-".into(), |point| point.to_string()),
+            row.captured_at.map_or_else(String::new, show::time_local),
             row.age.clone(),
             listed(&row.instances),
             show::size(row.volumes_bytes),

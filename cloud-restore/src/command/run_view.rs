@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use console::table::Table;
 use console::{Exit, Finding, OutputArgs, show};
-use recovery_plan::run::{Run, StepState};
+use recovery_plan::run::{Run, RunKind, StepState};
 use serde::Serialize;
 
 use crate::failover::find;
@@ -105,10 +105,14 @@ pub fn print(view: &RunJson, run: &Run, findings: &[Finding], output: &OutputArg
         text += &format!("\nreport: {}", html.display());
     }
     if view.state == "up" {
-        text += &format!("\n`sparesite-restore undo {}` takes it away", run.id);
-        if run.kind == recovery_plan::run::RunKind::Failover {
-            text += &format!("; `sparesite-restore commit {}` accepts it", run.id);
-        }
+        text += &match run.kind {
+            RunKind::Test => format!("\n`sparesite-restore undo {}` takes it away", run.id),
+            RunKind::Failover => format!(
+                "\nlook first whether people can work with it, and the data is right; then `sparesite-restore commit {0}` accepts it, \
+                 and `sparesite-restore undo {0}` takes it away",
+                run.id
+            ),
+        };
     }
     console::print(&text)?;
     console::print_findings(findings)?;

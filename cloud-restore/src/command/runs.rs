@@ -63,7 +63,10 @@ pub async fn run(args: RunsArgs, access: &AccessArgs, output: &OutputArgs) -> Re
             kind_word(run.kind).to_owned(),
             find::state(run).to_owned(),
             show::time_local(run.begun_at),
-            format!("{} of {}", run_view::done(run), run.steps.len()),
+            match find::state(run) {
+                "undone" => "-".to_owned(),
+                _ => format!("{} of {}", run_view::done(run), run.steps.len()),
+            },
         ]);
     }
     match table.is_empty() {

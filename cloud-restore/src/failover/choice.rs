@@ -106,43 +106,42 @@ pub async fn elsewhere(open: &OpenVault, plan: &Plan) -> Result<Vec<Finding>, Fa
 
 /// Counts steps as done that failed, or that nobody waits for any more.
 pub async fn skip(recorder: &mut Recorder<'_>, steps: &[String]) -> Result<(), Failure> {
+    let why = || "counted as done by hand".to_owned();
     for step in steps {
-        let place = recorder
-            .run
-            .steps
-            .iter()
-            .position(|one| one.name() == *step);
-        let refuse = |why: &str| {
-            Failure::usage(format!(
-                "cannot count step {:?} as done",
-                show::printable(step)
-            ))
-            .because(why.to_owned())
-            .remedy(format!(
-                "`sparesite-restore runs {}` tells the steps",
-                recorder.run.id
-            ))
-        };
-        let place = place.ok_or_else(|| refuse("there is no such step"))?;
-        let why = "counted as done by hand".to_owned();
-        match recorder.run.states[place] {
+        let run = &recorder.run;
+        let place = skippable(run, step)?;
+        match run.states[place] {
             StepState::Done(_) | StepState::Skipped(_) => continue,
-            StepState::Waiting | StepState::Undone => return Err(refuse("it was not tried yet")),
             StepState::Intended => {
-                let failed = Event::Failed {
-                    step: step.clone(),
-                    why: why.clone(),
-                };
-                recorder.append(failed).await?;
+                let (step, why) = (step.clone(), why());
+                recorder.append(Event::Failed { step, why }).await?;
             }
-            StepState::Failed(_) => {}
+            _ => {}
         }
-        recorder
-            .append(Event::Skipped {
-                step: step.clone(),
-                why,
-            })
-            .await?;
+        let (step, why) = (step.clone(), why());
+        recorder.append(Event::Skipped { step, why }).await?;
     }
     Ok(())
+}
+
+/// Which step of the run that is.
+pub fn skippable(run: &Run, step: &str) -> Result<usize, Failure> {
+    let place = run.steps.iter().position(|one| one.name() == step);
+    let why = match place {
+        None => "there is no such step",
+        Some(place) => match run.states[place] {
+            StepState::Waiting | StepState::Undone if !run.is_skippable(place) => {
+                "it was not tried yet"
+            }
+            _ => return Ok(place),
+        },
+    };
+    Err(Failure::usage(format!(
+        "cannot count step {:?} as done",
+        show::printable(step)
+    ))
+    .because(why)
+    .remedy(
+        "`failover PLAN --dry-run` tells the steps, `sparesite-restore runs RUN` how far they are",
+    ))
 }

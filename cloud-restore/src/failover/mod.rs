@@ -14,4 +14,4 @@ pub mod report;
 mod step;
 pub mod world;
 
-pub use step::remove_left;
+pub use step::{alive_ahead, remove_left};

@@ -38,19 +38,29 @@ pub fn judge_cloud(plan: &Plan, rows: &[Row], facts: &CloudFacts) -> CloudJudged
 
 fn key(plan: &Plan, facts: &CloudFacts) -> Option<Finding> {
     let answer = facts.key.as_ref()?.as_ref().ok()?;
-    let why = match answer {
-        None => format!("there is no such key in {}", plan.region),
-        Some(KeyFacts { state, .. }) if state != "Enabled" => format!("it is {state}"),
+    let another = "name another one as `volume_key` in the plan (AWS console, KMS: symmetric, to encrypt and decrypt)";
+    let (why, remedy) = match answer {
+        None => (
+            format!("there is no such key in {}", plan.region),
+            another.to_owned(),
+        ),
+        Some(KeyFacts { state, .. }) if state != "Enabled" => (
+            format!("it is {state}"),
+            format!("enable it (AWS console, KMS, that key); or {another}"),
+        ),
         Some(KeyFacts {
             encrypts: false, ..
-        }) => "volumes need a symmetric key that encrypts".into(),
+        }) => (
+            "volumes need a symmetric key that encrypts".into(),
+            another.to_owned(),
+        ),
         Some(_) => return None,
     };
     Some(Finding::new(
         "volumes cannot be encrypted with the plan's key",
         plan.volume_key.clone().unwrap_or_default(),
         why,
-        "enable it, or name another one as `volume_key`",
+        remedy,
     ))
 }
 

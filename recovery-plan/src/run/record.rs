@@ -54,7 +54,7 @@ pub enum Event {
     },
     /// It came to its end, perhaps done in part.
     Failed { step: String, why: String },
-    /// Somebody decided that a step that failed counts as done.
+    /// Somebody decided that a step counts as done which failed, or which need not be tried ([`StepKind::may_be_skipped_early`]).
     Skipped { step: String, why: String },
     /// Failed steps are tried once more, but for those that may fail.
     Retried {},
@@ -108,7 +108,7 @@ pub enum StepState {
     Done(BTreeMap<String, String>),
     /// Ended, perhaps done in part.
     Failed(String),
-    /// Failed, and counted as done.
+    /// Failed or not tried, and counted as done.
     Skipped(String),
     Undone,
 }
@@ -284,10 +284,10 @@ impl Run {
             Event::Skipped { step, why } => {
                 let number = self.number_of(step)?;
                 self.expect(Phase::Forward)?;
-                match self.states[number] {
-                    StepState::Failed(_) => self.states[number] = StepState::Skipped(why.clone()),
-                    _ => return Err(format!("`{step}` did not fail")),
+                if !self.is_skippable(number) {
+                    return Err(format!("`{step}` did not fail"));
                 }
+                self.states[number] = StepState::Skipped(why.clone());
             }
             Event::Retried {} => {
                 self.expect(Phase::Forward)?;
@@ -341,6 +341,15 @@ impl Run {
             == (&self.plan.name, self.plan.cloud, &self.plan.region)
             && fits(plan, &self.points).is_ok()
             && steps(plan, self.kind, &disks.collect()) == self.steps
+    }
+
+    /// It failed; or it is one that need not be tried.
+    pub fn is_skippable(&self, step: usize) -> bool {
+        match self.states[step] {
+            StepState::Failed(_) => true,
+            StepState::Waiting => self.steps[step].kind.may_be_skipped_early(),
+            _ => false,
+        }
     }
 
     /// In any phase: what was under way when the undo began comes to its end first.

@@ -19,7 +19,7 @@ pub enum RunKind {
 }
 
 /// How [`steps`] derives them, and names them: a record says by which number it was begun. It changes with any of both.
-pub const DERIVATION: u32 = 3;
+pub const DERIVATION: u32 = 4;
 
 /// One step. Its name is the same whoever derives it, so that a record can be read by another program run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +112,11 @@ impl StepKind {
         matches!(self, StepKind::Hook { may_fail: true, .. })
     }
 
+    /// Whether it may be counted as done before it was tried: it makes nothing, and what needs it waits for all else itself.
+    pub fn may_be_skipped_early(&self) -> bool {
+        matches!(self, StepKind::Alone { .. })
+    }
+
     /// Whether it leaves something behind that an undo has to take away.
     pub fn leaves_something(&self) -> bool {
         match self {
@@ -199,7 +204,8 @@ pub fn steps(plan: &Plan, kind: RunKind, disks: &BTreeMap<String, Vec<String>>) 
             // Behind its hooks, which may be what ends the living one. The test network leads nowhere.
             if kind == RunKind::Failover && is_asked(plan, vm) {
                 let vm = vm.name.clone();
-                ready = vec![made.add(StepKind::Alone { vm }, ready)];
+                // Its own needs beside it: who skips it early starts nothing early.
+                ready.push(made.add(StepKind::Alone { vm }, ready.clone()));
             }
             let instance = made.add(
                 StepKind::Instance {

@@ -1,5 +1,6 @@
 //! What is next, what a record may say, and what becomes of a run that dies.
 
+mod alone;
 mod converges;
 mod taken;
 
@@ -30,13 +31,17 @@ fn point(disks: &[&str]) -> RunPoint {
 }
 
 fn begun_with(kind: RunKind, points: &[(&str, RunPoint)]) -> Record {
+    begun_by(plan_text(), kind, points)
+}
+
+fn begun_by(plan: String, kind: RunKind, points: &[(&str, RunPoint)]) -> Record {
     let mut record = Record(Vec::new());
     record.push(
         "one",
         Event::Begun {
             run: "r1".into(),
             kind,
-            plan: plan_text(),
+            plan,
             points: points
                 .iter()
                 .map(|(vm, point)| ((*vm).to_owned(), point.clone()))
@@ -197,44 +202,6 @@ fn a_failover_fences_first_and_its_undo_is_the_way_back() {
         ]
     );
     assert!(record.run().is_undone());
-}
-
-#[test]
-fn a_failover_looks_first_whether_what_it_starts_lives() {
-    let text = [
-        HEAD.to_owned(),
-        vm(
-            "dc01",
-            "directory",
-            "domain_controller = true\nbefore = [{ command = [\"fence\"] }]",
-        ),
-        vm("web", "servers", "site_address = \"10.1.0.9\""),
-        vm("db", "servers", ""),
-    ]
-    .concat();
-    let plan = crate::Plan::parse(&text).unwrap();
-    let names = |kind| -> Vec<String> {
-        steps(&plan, kind, &BTreeMap::new())
-            .iter()
-            .map(Step::name)
-            .collect()
-    };
-    let failover = names(RunKind::Failover);
-    let place = |name: &str| failover.iter().position(|step| step == name);
-    assert_eq!(
-        place("alone dc01"),
-        place("hook before vm dc01 1").map(|place| place + 1)
-    );
-    assert_eq!(
-        place("instance dc01"),
-        place("alone dc01").map(|place| place + 1)
-    );
-    assert!(place("alone web").is_some() && place("alone db").is_none());
-    assert!(
-        names(RunKind::Test)
-            .iter()
-            .all(|step| !step.starts_with("alone"))
-    );
 }
 
 #[test]

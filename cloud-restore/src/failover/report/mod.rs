@@ -55,7 +55,7 @@ pub struct VmReport {
     /// What was written on site in this time before the run is lost.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_loss_seconds: Option<u64>,
-    /// `waits`, `disks`, `starts`, `runs`, `serves`, `failed`, `undone`.
+    /// `waits`, `disks`, `ready` (its disks are there, and its turn is not yet), `starts`, `runs`, `serves`, `failed`, `undone`.
     pub state: &'static str,
     pub address: Option<String>,
     pub instance: Option<String>,
@@ -150,7 +150,10 @@ fn vm_report(run: &Run, vm: &str) -> VmReport {
         () if failed => "failed",
         () if done(&serves) => "serves",
         () if done(&instance) => "runs",
-        () if done(&image) => "starts",
+        () if done(&image) && instance.is_some_and(|(state, ..)| *state != StepState::Waiting) => {
+            "starts"
+        }
+        () if done(&image) => "ready",
         () if states.iter().any(|state| **state != StepState::Waiting) => "disks",
         () => "waits",
     };

@@ -24,6 +24,7 @@ use tokio::time::sleep;
 
 use super::world::World;
 
+pub use alone::ahead as alive_ahead;
 pub use cloud::remove_left;
 
 /// Names and values that a step leaves behind: ids of the cloud, how far it came.
