@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use console::{Progress, show};
 use jiff::Timestamp;
-use recovery_cloud::aws::{Aws, Tags};
-use recovery_plan::run::{Run, RunKind};
+use recovery_cloud::aws::{Aws, Mark, Tags};
+use recovery_plan::run::{Run, RunKind, StepKind, StepState};
 use recovery_plan::{Plan, PlannedVm};
 use ring::digest::{SHA256, digest};
 use tokio::sync::Mutex;
@@ -46,6 +46,8 @@ pub struct World {
     pub since: Instant,
     /// Disks that are sent, of each VM together.
     bars: StdMutex<BTreeMap<String, Progress>>,
+    /// Of each VM's disks, bytes that were there when this process took the run.
+    sent: BTreeMap<String, u64>,
 }
 
 /// What was asked for on the command line.
@@ -74,6 +76,7 @@ impl World {
             }
         }
         World {
+            sent: sent(run, &points),
             log: Mutex::new(open.vault.log.clone()),
             open,
             aws,
@@ -154,8 +157,10 @@ impl World {
         let mut bars = self.bars.lock().unwrap_or_else(PoisonError::into_inner);
         let start = || {
             let total = self.points.get(vm).map(|point| {
-                let kept = point.manifest.disks.iter().filter(|disk| !disk.excluded);
-                kept.map(|disk| disk.size_bytes).sum()
+                // Excluded ones too: they are made, of zeroes.
+                let sizes = point.manifest.disks.iter().map(|disk| disk.size_bytes);
+                let all: u64 = sizes.sum();
+                all.saturating_sub(self.sent.get(vm).copied().unwrap_or(0))
             });
             Progress::start(vm, total)
         };
@@ -176,6 +181,25 @@ impl World {
         let shown = point.map(|point| crate::point_view::name(&point.manifest.facts));
         show::printable(&shown.unwrap_or_else(|| vm.to_owned())).into_owned()
     }
+}
+
+fn sent(run: &Run, points: &BTreeMap<String, Point>) -> BTreeMap<String, u64> {
+    let mut sent = BTreeMap::new();
+    for ((step, state), notes) in run.steps.iter().zip(&run.states).zip(&run.notes) {
+        let StepKind::Snapshot { vm, disk } = &step.kind else {
+            continue;
+        };
+        let disks = points
+            .get(vm)
+            .map_or(&[][..], |point| &point.manifest.disks);
+        let size = disks.iter().find(|one| one.name == *disk);
+        let size = size.map_or(0, |disk| disk.size_bytes);
+        *sent.entry(vm.clone()).or_insert(0) += match (state, Mark::from_words(notes)) {
+            (StepState::Done(_) | StepState::Skipped(_), _) => size,
+            (_, mark) => mark.map_or(0, |mark| mark.of(size)),
+        };
+    }
+    sent
 }
 
 pub fn kind_word(kind: RunKind) -> &'static str {

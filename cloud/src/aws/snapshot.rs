@@ -90,6 +90,11 @@ impl Mark {
         words.map(|(name, word)| (name.to_owned(), word)).into()
     }
 
+    /// So much of a disk of this size is there: behind its end nothing of it is.
+    pub fn of(&self, size_bytes: u64) -> u64 {
+        (self.next * BLOCK_BYTES).min(size_bytes)
+    }
+
     /// `None`: these are of something else.
     pub fn from_words(words: &BTreeMap<String, String>) -> Option<Mark> {
         Some(Mark {
@@ -160,10 +165,11 @@ impl Aws {
         on_bytes: impl Fn(u64),
     ) -> Result<(), FillError> {
         let mut mark = marks.borrow().clone();
-        let total = count(blocks.size_bytes());
+        let size = blocks.size_bytes();
+        let total = count(size);
         // A volume has whole GiB: behind the disk's end, too, an encrypted one would read noise.
         let end = match mark.writes_zeroes {
-            true => blocks.size_bytes().div_ceil(GIB).max(1) * (GIB / BLOCK_BYTES),
+            true => size.div_ceil(GIB).max(1) * (GIB / BLOCK_BYTES),
             false => total,
         };
         let mut read = read_ahead(blocks, total, mark.next..end);
@@ -187,7 +193,7 @@ impl Aws {
                     done.insert(index, put?);
                 }
             }
-            let before = mark.next;
+            let before = mark.of(size);
             while let Some(digest) = done.remove(&mark.next) {
                 mark.next += 1;
                 if let Some(digest) = digest {
@@ -196,7 +202,7 @@ impl Aws {
                 }
             }
             if mark.next > before {
-                on_bytes((mark.next - before) * BLOCK_BYTES);
+                on_bytes(mark.of(size) - before);
                 marks.send_replace(mark.clone());
             }
         }

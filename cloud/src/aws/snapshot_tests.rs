@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -126,9 +127,12 @@ async fn a_block_that_nobody_answers_is_sent_again() {
     };
     let mark = aws.start_snapshot(&request).await.unwrap();
     let (marks, _seen) = watch::channel(mark);
-    aws.fill_snapshot(Arc::new(Made(100)), &marks, |_| {})
+    let told = AtomicU64::new(0);
+    let tell = |bytes| drop(told.fetch_add(bytes, Ordering::Relaxed));
+    aws.fill_snapshot(Arc::new(Made(100)), &marks, tell)
         .await
         .unwrap();
+    assert_eq!(told.load(Ordering::Relaxed), 100 * BLOCK_BYTES);
     let wanted: BTreeSet<(u64, u8)> = (0..100)
         .filter(|index: &u64| !index.is_multiple_of(3))
         .map(|index| (index, index as u8 + 1))
@@ -140,6 +144,32 @@ async fn a_block_that_nobody_answers_is_sent_again() {
     );
     let mark = marks.borrow().clone();
     assert_eq!((mark.next, mark.put), (100, wanted.len() as u64));
+}
+
+/// An encrypted volume is written up to its whole GiB: none of that is the disk's.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_behind_a_disk_is_not_told_as_its_bytes() {
+    let (server, url) = Server::start([]);
+    let blocks = GIB / BLOCK_BYTES;
+    let words = [
+        ("snapshot", "snap-1".to_owned()),
+        ("next", (blocks - 2).to_string()),
+        ("put", (blocks - 2).to_string()),
+        ("zeroes", "true".to_owned()),
+        ("aggregate", Aggregate::default().to_hex()),
+    ];
+    let words = words.map(|(name, word)| (name.to_owned(), word)).into();
+    let mark = Mark::from_words(&words).unwrap();
+    let (marks, _seen) = watch::channel(mark);
+    let told = AtomicU64::new(0);
+    let tell = |bytes| drop(told.fetch_add(bytes, Ordering::Relaxed));
+    aws(&url)
+        .fill_snapshot(Arc::new(Made(5)), &marks, tell)
+        .await
+        .unwrap();
+    let zeroes = BTreeSet::from([(blocks - 2, 0), (blocks - 1, 0)]);
+    assert_eq!(*server.taken.lock().unwrap(), zeroes);
+    assert_eq!(told.load(Ordering::Relaxed), 0);
 }
 
 /// A line that takes nothing is an error of its kind, and not for ever.

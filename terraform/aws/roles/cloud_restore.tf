@@ -218,6 +218,7 @@ resource "aws_iam_role_policy" "cloud_restore_machines" {
           Sid    = "UseAndRemoveWhatItMade"
           Effect = "Allow"
           Action = [
+            "ec2:DeleteNetworkInterface",
             "ec2:DeleteSnapshot",
             "ec2:DeleteVolume",
             "ec2:DeregisterImage",
@@ -231,6 +232,7 @@ resource "aws_iam_role_policy" "cloud_restore_machines" {
             local.images,
             local.snapshots,
             "${local.ec2}:${local.account}:instance/*",
+            "${local.ec2}:${local.account}:network-interface/*",
             "${local.ec2}:${local.account}:volume/*",
           ]
           Condition = local.made
