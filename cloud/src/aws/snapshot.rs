@@ -193,7 +193,7 @@ impl Aws {
                     done.insert(index, put?);
                 }
             }
-            let before = mark.of(size);
+            let (before, known) = (mark.next, mark.of(size));
             while let Some(digest) = done.remove(&mark.next) {
                 mark.next += 1;
                 if let Some(digest) = digest {
@@ -202,7 +202,7 @@ impl Aws {
                 }
             }
             if mark.next > before {
-                on_bytes(mark.of(size) - before);
+                on_bytes(mark.of(size) - known);
                 marks.send_replace(mark.clone());
             }
         }
