@@ -60,25 +60,21 @@ pub async fn choose(
     }
 }
 
-/// The instance with the VM's disks in place of the donor's, started.
-pub async fn swap(
-    context: &mut Context,
-    name: &str,
-    launched: &Launched,
-) -> Result<Launched, StepError> {
+/// The instance gets the VM's disks in place of the donor's, and is not started yet.
+pub async fn swap(context: &mut Context, name: &str, launched: &Launched) -> Result<(), StepError> {
     let world = context.world.clone();
     let (aws, instance) = (&world.aws, &launched.instance);
-    if context.notes.get(SWAPPED) != Some(instance) {
-        context.note([(VOLUMES_ASKED, instance.clone())]).await?;
-        let ours = volumes(context, name, launched).await?;
-        let stopped = aws.stop_instance(instance).await?;
-        exchange(aws, &stopped, &ours).await?;
-        let devices: Vec<&str> = ours.iter().map(|(device, _)| device.as_str()).collect();
-        aws.end_with_instance(instance, &devices).await?;
-        remove_others(context, name, &ours).await?;
-        context.note([(SWAPPED, instance.clone())]).await?;
+    if context.notes.get(SWAPPED) == Some(instance) {
+        return Ok(());
     }
-    Ok(aws.start_instance(instance).await?)
+    context.note([(VOLUMES_ASKED, instance.clone())]).await?;
+    let ours = volumes(context, name, launched).await?;
+    let stopped = aws.stop_instance(instance).await?;
+    exchange(aws, &stopped, &ours).await?;
+    let devices: Vec<&str> = ours.iter().map(|(device, _)| device.as_str()).collect();
+    aws.end_with_instance(instance, &devices).await?;
+    remove_others(context, name, &ours).await?;
+    context.note([(SWAPPED, instance.clone())]).await
 }
 
 /// A volume of each disk in the instance's zone, and the device that it gets; the one that boots first.

@@ -39,14 +39,17 @@ pub async fn start(mut context: Context, name: &str) -> Result<Words, StepError>
     let source = Source::of(&context, name)?;
     let noted = context.notes.get("generation");
     let mut generation: u32 = noted.and_then(|word| word.parse().ok()).unwrap_or(0);
+    let mut refused = Vec::new();
     // What an attempt before this one started is the VM, whatever the plan says now.
     if let Some(launched) = started(&context, name).await? {
         match adopt(&mut context, name, &launched, &source).await? {
-            Some(running) => return Ok(words(&running, &source.image)),
-            None => generation += 1,
+            Ok(running) => return Ok(words(&running, &source.image)),
+            Err(why) => {
+                generation += 1;
+                refused.push(why);
+            }
         }
     }
-    let mut refused = Vec::new();
     let all: Vec<(String, Subnet)> = candidates(&context, vm)
         .into_iter()
         .map(|(kind, subnet)| (kind.to_owned(), subnet.clone()))
@@ -89,10 +92,10 @@ pub async fn start(mut context: Context, name: &str) -> Result<Words, StepError>
         context.note([("instance", instance.clone())]).await?;
         let launched = world.aws.wait_until_running(&instance).await?;
         match adopt(&mut context, name, &launched, &source).await? {
-            Some(running) => return Ok(words(&running, &source.image)),
-            None => {
+            Ok(running) => return Ok(words(&running, &source.image)),
+            Err(why) => {
                 generation += 1;
-                refused.push(launched.ended().to_string());
+                refused.push(why);
             }
         }
     }
@@ -175,37 +178,40 @@ async fn started(context: &Context, name: &str) -> Result<Option<Launched>, Step
     })
 }
 
-/// One that runs is the VM, and no other is. `None`: it ended by itself, and is gone.
+/// One that runs is the VM, and no other is; or why it is gone: it ended by itself, or a donor had no room for its second start.
 async fn adopt(
     context: &mut Context,
     name: &str,
     launched: &Launched,
     source: &Source,
-) -> Result<Option<Launched>, StepError> {
-    match launched.state.as_str() {
+) -> Result<Result<Launched, String>, StepError> {
+    let world = context.world.clone();
+    let (aws, instance) = (&world.aws, &launched.instance);
+    let why = match launched.state.as_str() {
         "running" | "stopping" | "stopped" if source.donor => {
-            only(context, name, &launched.instance).await?;
-            donor::swap(context, name, launched).await.map(Some)
+            only(context, name, instance).await?;
+            donor::swap(context, name, launched).await?;
+            match aws.start_instance(instance).await {
+                Err(error) if helps(&error) => error.to_string(),
+                started => return Ok(Ok(started?)),
+            }
         }
         "running" => {
-            only(context, name, &launched.instance).await?;
-            Ok(Some(launched.clone()))
+            only(context, name, instance).await?;
+            return Ok(Ok(launched.clone()));
         }
-        // It has the address, and the token would find it again.
-        "terminated" | "shutting-down" => {
-            context
-                .world
-                .aws
-                .remove_instance(&launched.instance)
-                .await?;
-            context.notes.remove("instance");
-            Ok(None)
+        "terminated" | "shutting-down" => launched.ended().to_string(),
+        state => {
+            return Err(StepError::new(format!(
+                "the instance {instance} is {state}: somebody stopped it, or its guest did; look at its console, start it, and run the \
+                 same command again"
+            )));
         }
-        state => Err(StepError::new(format!(
-            "the instance {} is {state}: somebody stopped it, or its guest did; look at its console, start it, and run the same command again",
-            launched.instance
-        ))),
-    }
+    };
+    // It has the address, and the token would find it again.
+    aws.remove_instance(instance).await?;
+    context.notes.remove("instance");
+    Ok(Err(why))
 }
 
 async fn of_the_run(context: &Context, name: &str) -> Result<Vec<String>, StepError> {

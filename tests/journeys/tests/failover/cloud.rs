@@ -71,7 +71,12 @@ impl Cloud {
     /// What has a run's tag; and how many instances, images, snapshots, volumes and network interfaces that are.
     pub fn made_by(&self, run: &str) -> (Value, [usize; 5]) {
         let state = self.aws.account(&["state", RUN_TAG, run]);
-        let count = |kind: &str| state[kind].as_array().expect("a list").len();
+        // EC2 shows instances that ended for an hour.
+        let ended = |one: &&Value| one["State"]["Name"] == "terminated";
+        let count = |kind: &str| {
+            let all = state[kind].as_array().expect("a list");
+            all.len() - all.iter().filter(ended).count()
+        };
         let kinds = [
             "instances",
             "images",

@@ -184,6 +184,25 @@ fn each_part_of_a_swap_may_fail_and_the_same_instance_comes_of_it() {
 }
 
 #[test]
+fn a_donor_that_finds_no_room_when_it_starts_again_is_another_one_elsewhere() {
+    let (cloud, plan) = site();
+    let error = json!({"status": 500, "code": "InsufficientInstanceCapacity", "message": "none"});
+    cloud
+        .aws
+        .faults(json!([{"action": "StartInstances", "times": 1, "error": error}]));
+    let up = cloud
+        .site
+        .restore(&["failover", &plan, "--test", "--json"])
+        .exits(3)
+        .json();
+    assert_swapped(&cloud, &up);
+    assert_eq!(cloud.aws.requests("StartInstances").len(), 2);
+    let run = up["run"].as_str().expect("an id");
+    cloud.site.restore(&["undo", run]).ok();
+    assert_eq!(cloud.aws.count(RUN_TAG, run), 0);
+}
+
+#[test]
 fn an_answer_of_a_swap_that_is_lost_is_asked_for_again() {
     let (cloud, plan) = site();
     let lost = |action: &&str| json!({"action": action, "times": 1, "drop_after": true});
