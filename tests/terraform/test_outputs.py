@@ -46,6 +46,18 @@ def test_gateway_toml():
     assert credentials["default"]["source_profile"] == "key" and not credentials["key"]["aws_secret_access_key"]
 
 
+def test_what_the_day_adds_is_the_runners_and_the_ways_in():
+    """As the printed page has it: what ends with the runner begins with `module.runner`."""
+    added = {each["address"] for each in resources("on")} - {each["address"] for each in resources("off")}
+    assert {address.split(".")[1].split("[")[0] for address in added} == {"runner", "reach"}
+
+
+def test_the_runner_is_of_the_site_s_own_image_where_it_names_one():
+    images = [next(each["values"]["image_id"] for each in resources(state) if each["address"] == "module.runner.aws_launch_template.runner")
+              for state in ("off", "on")]  # fmt: skip
+    assert images[0].startswith("resolve:ssm:") and images[1] == "ami-00000000000000001"
+
+
 @pytest.mark.parametrize("state", ["off", "on"])
 def test_documents_fit(state):
     """Inline policies, white space left out: 10,240 characters a role, 2,048 a user; a bucket's policy 20 KB, a trust 2,048."""

@@ -65,6 +65,7 @@ variable "image" {
   description = "An image with systemd, the AWS CLI and the agent of Session Manager; with guestfish, if guests are to be converted."
   type        = string
   default     = "resolve:ssm:/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
+  nullable    = false
 }
 
 variable "endpoints" {

@@ -92,6 +92,7 @@ module "runner" {
   tool        = var.tool
   tool_sha256 = var.tool_sha256
   range       = var.runner_range
+  image       = var.runner_image
   recovery = {
     vpc_id         = local.led_to.recovery_vpc_id
     route_table_id = local.led_to.route_table_id

@@ -116,6 +116,12 @@ variable "runner" {
   default     = false
 }
 
+variable "runner_image" {
+  description = "An image of your own for the runner, with guestfish, where guests are to be converted (runner/README.md); none for Amazon Linux."
+  type        = string
+  default     = null
+}
+
 variable "runner_range" {
   description = "Range of the runner's network: outside of the site's."
   type        = string
