@@ -20,7 +20,7 @@ use super::plan_file::{self, PlanSource};
 use super::run_view::{self, RunJson};
 use crate::access::{AccessArgs, OpenVault};
 use crate::conversion;
-use crate::failover::choice::{elsewhere, skip, skippable, unfinished};
+use crate::failover::choice::{all_skippable, elsewhere, skip, unfinished};
 use crate::failover::ending::{cloud_failure, take_away};
 use crate::failover::recorder::Recorder;
 use crate::failover::world::{Settings, World, kind_word};
@@ -128,6 +128,8 @@ pub async fn run(args: FailoverArgs, access: &AccessArgs, output: &OutputArgs) -
     let mut aws = Aws::open(region).await.map_err(cloud_failure)?;
     let (name, run, list) = match unfinished {
         Some((name, run)) if find::is_past(&run, Timestamp::now()) => {
+            let (begun, _) = first(&open, &asked, &args.points, &mut Vec::new()).await?;
+            all_skippable(&begin::imagined(begun)?, &args.skip)?;
             console::tell(&format!(
                 "the time of test {} is over: what is left of it is taken away first",
                 run.id
@@ -263,6 +265,7 @@ fn going_on(args: &FailoverArgs, asked: &Asked, run: Run) -> Result<Run, Failure
             "{point}: recovery points are chosen when a run begins"
         )));
     }
+    all_skippable(&run, &args.skip)?;
     if asked.plan != run.plan && !run.bears(&asked.plan) {
         return Err(refuse(format!(
             "{}: its region, VMs or steps are not those with which the run was begun",
@@ -278,6 +281,10 @@ fn going_on(args: &FailoverArgs, asked: &Asked, run: Run) -> Result<Run, Failure
         show::age(run.last_at, Timestamp::now()),
         show::printable(&run.by),
     ));
+    let skipped = run.steps.iter().zip(&run.states);
+    for (step, _) in skipped.filter(|(_, state)| matches!(state, StepState::Skipped(_))) {
+        console::tell(&format!("{} was counted as done by hand", step.name()));
+    }
     Ok(run)
 }
 
@@ -292,10 +299,7 @@ async fn start(
         findings.extend(elsewhere(open, &asked.plan).await?);
     }
     let (begun, list) = first(open, asked, &args.points, findings).await?;
-    let imagined = begin::imagined(begun.clone())?;
-    for step in &args.skip {
-        skippable(&imagined, step)?;
-    }
+    all_skippable(&begin::imagined(begun.clone())?, &args.skip)?;
     let begun = Recorder::begin(Runs::of(&open.vault), name, begun).await?;
     let begun = begun.ok_or_else(|| {
         Failure::failed(format!(
@@ -407,9 +411,6 @@ async fn carry_on(
     if args.clean_up && clear {
         ended = take_away(&world, &mut recorder, &[]).await?;
         remedy = format!("`sparesite-restore undo {id}` goes on with that");
-        if ended.failed.is_empty() && ended.interrupted.is_none() {
-            console::tell(&rehearsed(&view));
-        }
         view.state = find::state(&recorder.run);
         findings.retain(|finding| finding.what != report::NO_DEADLINE);
     }
@@ -417,13 +418,17 @@ async fn carry_on(
     if let Some(failure) = ended.failure(&what, &remedy) {
         return Err(failure.into());
     }
-    run_view::print(&view, &recorder.run, &findings, output)
+    let exit = run_view::print(&view, &recorder.run, &findings, output)?;
+    if args.clean_up {
+        console::tell(&rehearsed(&view));
+    }
+    Ok(exit)
 }
 
 /// What a test that is taken away has proved.
 fn rehearsed(view: &RunJson) -> String {
     let all = view.vms.len();
-    let up = view.vms.iter().filter(|vm| vm.state == "serves").count();
+    let up = view.vms.iter().filter(|vm| vm.instance.is_some()).count();
     format!("rehearsed: {up} of {all} VMs were brought up; all that was made for it is taken away")
 }
 
@@ -437,7 +442,11 @@ async fn dry_run(
 ) -> Result<Exit> {
     let run = match unfinished {
         Some((_, run)) => going_on(args, asked, run)?,
-        None => begin::imagined(first(open, asked, &args.points, &mut findings).await?.0)?,
+        None => {
+            let run = begin::imagined(first(open, asked, &args.points, &mut findings).await?.0)?;
+            all_skippable(&run, &args.skip)?;
+            run
+        }
     };
     let points: Vec<String> = run
         .points

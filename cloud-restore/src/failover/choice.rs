@@ -124,8 +124,15 @@ pub async fn skip(recorder: &mut Recorder<'_>, steps: &[String]) -> Result<(), F
     Ok(())
 }
 
+/// Whether all of these can be counted as done: asked before anything is begun, or taken from somebody.
+pub fn all_skippable(run: &Run, steps: &[String]) -> Result<(), Failure> {
+    steps
+        .iter()
+        .try_for_each(|step| skippable(run, step).map(drop))
+}
+
 /// Which step of the run that is.
-pub fn skippable(run: &Run, step: &str) -> Result<usize, Failure> {
+fn skippable(run: &Run, step: &str) -> Result<usize, Failure> {
     let place = run.steps.iter().position(|one| one.name() == step);
     let why = match place {
         None => "there is no such step",
@@ -141,7 +148,8 @@ pub fn skippable(run: &Run, step: &str) -> Result<usize, Failure> {
         show::printable(step)
     ))
     .because(why)
-    .remedy(
-        "`failover PLAN --dry-run` tells the steps, `sparesite-restore runs RUN` how far they are",
-    ))
+    .remedy(match run.kind {
+        RunKind::Test => "the same command with --dry-run tells the steps of a test",
+        RunKind::Failover => "the same command with --dry-run tells the steps",
+    }))
 }

@@ -14,4 +14,5 @@ pub mod report;
 mod step;
 pub mod world;
 
+use step::CONVERSION;
 pub use step::{alive_ahead, remove_left};

@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 use vault_format::control_log::ControlLog;
 use vault_store::read::{Point, PointList};
 
+use super::CONVERSION;
 use crate::access::OpenVault;
 use crate::served::CacheArgs;
 
@@ -196,6 +197,8 @@ fn sent(run: &Run, points: &BTreeMap<String, Point>) -> BTreeMap<String, u64> {
         let size = size.map_or(0, |disk| disk.size_bytes);
         *sent.entry(vm.clone()).or_insert(0) += match (state, Mark::from_words(notes)) {
             (StepState::Done(_) | StepState::Skipped(_), _) => size,
+            // Of a converted disk that another machine began nothing is gone on with.
+            _ if notes.contains_key(CONVERSION) => 0,
             (_, mark) => mark.map_or(0, |mark| mark.of(size)),
         };
     }

@@ -92,7 +92,7 @@ impl Mark {
 
     /// So much of a disk of this size is there: behind its end nothing of it is.
     pub fn of(&self, size_bytes: u64) -> u64 {
-        (self.next * BLOCK_BYTES).min(size_bytes)
+        self.next.saturating_mul(BLOCK_BYTES).min(size_bytes)
     }
 
     /// `None`: these are of something else.

@@ -46,7 +46,7 @@ fn key(plan: &Plan, facts: &CloudFacts) -> Option<Finding> {
         ),
         Some(KeyFacts { state, .. }) if state != "Enabled" => (
             format!("it is {state}"),
-            format!("enable it (AWS console, KMS, that key); or {another}"),
+            format!("AWS console, KMS, that key: cancel its deletion, or enable it; or {another}"),
         ),
         Some(KeyFacts {
             encrypts: false, ..

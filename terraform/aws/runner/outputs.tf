@@ -14,5 +14,5 @@ output "start" {
 
 output "enter" {
   description = "Opens a shell on it."
-  value       = "aws ssm start-session --region ${local.region} --target INSTANCE"
+  value       = "aws ssm start-session --region ${local.region} --target RUNNER"
 }

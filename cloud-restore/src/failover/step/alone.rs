@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use recovery_cloud::aws::Tagged;
-use recovery_plan::living;
 use recovery_plan::run::{Run, StepKind, StepState};
+use recovery_plan::{Group, living};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -24,10 +24,22 @@ const ANSWERS: Duration = Duration::from_secs(5);
 /// Where, and who seems to be there.
 type Found = (SocketAddrV4, &'static str);
 
+/// What answers when a VM is to be started.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Living {
+    /// Where domain controllers of the site are, its own address among them.
+    controllers: Vec<Found>,
+    /// At its own addresses.
+    own: Vec<Found>,
+}
+
 pub async fn look(context: Context, vm: &str) -> Result<Words, StepError> {
     let world = &context.world;
-    let found = look_for(world, vm).await?;
-    if !found.is_empty() {
+    let mut found = look_for(world, vm).await?;
+    if found != Living::default() {
+        found.without(&addresses_of_the_run(world).await?);
+    }
+    if found != Living::default() {
         return Err(StepError::new(refusal(vm, &found)));
     }
     let asked = living(&world.plan, world.vm(vm)?);
@@ -51,62 +63,99 @@ pub async fn ahead(world: &World, run: &Run) -> Option<String> {
             StepKind::Alone { vm } if open(state) => Some(vm.as_str()),
             _ => None,
         });
-    let looks = vms.map(|vm| async move { (vm, look_for(world, vm).await.unwrap_or_default()) });
-    let mut found = join_all(looks).await;
-    found.retain(|(_, found)| !found.is_empty());
-    (!found.is_empty()).then(|| foretold(&found))
+    let looks = vms.map(|vm| async move { Some((vm, look_for(world, vm).await.ok()?)) });
+    let mut found: Vec<(&str, Living)> = join_all(looks).await.into_iter().flatten().collect();
+    found.retain(|(_, found)| *found != Living::default());
+    if !found.is_empty() {
+        // Where the cloud gives no answer, more is told than need be; the step itself asks again.
+        let ours = addresses_of_the_run(world).await.unwrap_or_default();
+        found.iter_mut().for_each(|(_, found)| found.without(&ours));
+        found.retain(|(_, found)| *found != Living::default());
+    }
+    let hooks = |vm: &str| {
+        let group = |group: &&Group| world.vm(vm).is_ok_and(|vm| vm.group == group.name);
+        let of_group = world.plan.groups.iter().find(group);
+        let of_vm = world.vm(vm).is_ok_and(|vm| !vm.before.is_empty());
+        of_vm || of_group.is_some_and(|group| !group.before.is_empty())
+    };
+    let told: Vec<String> = found
+        .iter()
+        .map(|(vm, found)| foretold(vm, found, hooks(vm)))
+        .collect();
+    (!told.is_empty()).then(|| {
+        format!(
+            "something answers beside which VMs are not started. {}. Each is asked again when its turn comes: until then shut down \
+             what lives, or cut the way to it. Only for what surely is gone (it burned, and a firewall, another network, or another \
+             run's instance answers): Ctrl-C, and the same command with the option that stands with it",
+            told.join(". ")
+        )
+    })
 }
 
-/// All but what this run started itself.
-async fn look_for(world: &World, vm: &str) -> Result<Vec<Found>, StepError> {
+async fn look_for(world: &World, vm: &str) -> Result<Living, StepError> {
     let asked = living(&world.plan, world.vm(vm)?);
     let controllers = join_all(asked.controllers.iter().map(|at| controller(*at)));
-    let addresses = join_all(asked.addresses.iter().map(|at| answers(*at)));
-    let (controllers, addresses) = futures::join!(controllers, addresses);
-    let mut found: Vec<Found> = controllers.into_iter().chain(addresses).flatten().collect();
-    if !found.is_empty() {
-        let ours = addresses_of_the_run(world).await?;
-        found.retain(|(at, _)| !ours.contains(&at.ip().to_string()));
+    let own = join_all(asked.addresses.iter().map(|at| answers(*at)));
+    let (controllers, own) = futures::join!(controllers, own);
+    Ok(Living {
+        controllers: controllers.into_iter().flatten().collect(),
+        own: own.into_iter().flatten().collect(),
+    })
+}
+
+impl Living {
+    /// What this run started has the addresses that it was given.
+    fn without(&mut self, ours: &[String]) {
+        let foreign = |(at, _): &Found| !ours.contains(&at.ip().to_string());
+        self.controllers.retain(foreign);
+        self.own.retain(foreign);
     }
-    Ok(found)
-}
 
-fn refusal(vm: &str, found: &[Found]) -> String {
-    format!(
-        "not started beside what lives: {}. Is that the old machine, or may it be? Shut it down, or cut the way to it, and run the \
-         same command again. Surely not (it burned, and a firewall, another network, or another run's instance answers)? The same \
-         command with --skip \"alone {vm}\"",
-        told(found)
-    )
-}
-
-fn foretold(found: &[(&str, Vec<Found>)]) -> String {
-    let each = found
-        .iter()
-        .map(|(vm, found)| format!("{vm}: {}", told(found)));
-    let skips = found
-        .iter()
-        .map(|(vm, _)| format!(" --skip \"alone {vm}\""));
-    format!(
-        "something answers where these VMs were, and they are not started beside it. {}. When their turn comes it is asked again: \
-         until then shut it down, or cut the way to it. Surely not the old machines (they burned, and a firewall, another network, \
-         or another run's instance answers)? Ctrl-C, and the same command with{}",
-        each.collect::<Vec<_>>().join("; "),
-        skips.collect::<String>()
-    )
-}
-
-/// `a server answers at 10.1.0.5 (22, 443)`: each address once for each thing that is said of it.
-fn told(found: &[Found]) -> String {
-    let mut ports = BTreeMap::<(Ipv4Addr, &str), Vec<String>>::new();
-    for (at, what) in found {
-        let ports = ports.entry((*at.ip(), what)).or_default();
-        ports.push(at.port().to_string());
+    /// `a server answers at 10.1.0.5 (22, 443)`: each address once for each thing that is said of it.
+    fn told(&self) -> String {
+        let mut ports = BTreeMap::<(Ipv4Addr, &str), Vec<String>>::new();
+        for (at, what) in self.controllers.iter().chain(&self.own) {
+            let ports = ports.entry((*at.ip(), what)).or_default();
+            ports.push(at.port().to_string());
+        }
+        let all = ports
+            .iter()
+            .map(|((ip, what), ports)| format!("{what} at {ip} ({})", ports.join(", ")));
+        all.collect::<Vec<_>>().join(", ")
     }
-    let all = ports
-        .iter()
-        .map(|((ip, what), ports)| format!("{what} at {ip} ({})", ports.join(", ")));
-    all.collect::<Vec<_>>().join(", ")
+}
+
+/// An old copy of a domain controller beside a living one spoils the domain: that is another question than whether a machine burned.
+fn refusal(vm: &str, found: &Living) -> String {
+    let skip = format!("the same command with --skip \"alone {vm}\"");
+    let told = found.told();
+    match found.controllers.is_empty() {
+        false => format!(
+            "not started beside what lives: {told}. While any domain controller of the domain lives, an old copy beside it spoils the \
+             domain: undo the run, take {vm} out of the plan, and begin another; or shut that one down, and run the same command \
+             again. Only if none lives any more (a firewall or another network answers): {skip}"
+        ),
+        true => format!(
+            "not started beside what lives: {told}. Is that the old machine, or may it be? Shut it down, or cut the way to it, and \
+             run the same command again; or undo the run. Surely not (it burned, and a firewall, another network, or another run's \
+             instance answers)? {skip}"
+        ),
+    }
+}
+
+fn foretold(vm: &str, found: &Living, has_hooks: bool) -> String {
+    let when = match found.controllers.is_empty() {
+        false => "no domain controller lives any more",
+        true => "it is gone",
+    };
+    let hooks = match has_hooks {
+        true => "; its hooks run before, and may end that",
+        false => "",
+    };
+    format!(
+        "{vm}: {}{hooks} (if {when}: --skip \"alone {vm}\")",
+        found.told()
+    )
 }
 
 /// A directory that answers at all, whatever it says.
@@ -138,7 +187,6 @@ async fn connects(at: SocketAddrV4) -> Option<bool> {
     }
 }
 
-/// What this run started has the addresses that it was given.
 async fn addresses_of_the_run(world: &World) -> Result<Vec<String>, StepError> {
     let aws = &world.aws;
     let tags = [(RUN_TAG, world.run.as_str())];
@@ -211,25 +259,40 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_who_and_what_to_do_and_each_address_once() {
-        let at = |port| SocketAddrV4::new(Ipv4Addr::new(10, 1, 0, 5), port);
-        let found = vec![
-            (at(389), "a domain controller answers"),
-            (at(22), "a server answers"),
-            (at(443), "a server answers"),
-        ];
-        let who =
-            "a domain controller answers at 10.1.0.5 (389), a server answers at 10.1.0.5 (22, 443)";
-        let one = refusal("dc01", &found);
-        for word in [who, "Shut it down", "--skip \"alone dc01\""] {
-            assert!(one.contains(word), "{one}");
-        }
-        let all = foretold(&[("dc01", found.clone()), ("db", found)]);
-        for word in [
-            format!("dc01: {who}; db: {who}").as_str(),
-            "with --skip \"alone dc01\" --skip \"alone db\"",
-        ] {
-            assert!(all.contains(word), "{all}");
-        }
+    fn who_answers_is_told_with_what_to_do_and_of_a_directory_it_is_something_else() {
+        let at = |last, port| SocketAddrV4::new(Ipv4Addr::new(10, 1, 0, last), port);
+        let server = Living {
+            controllers: Vec::new(),
+            own: vec![
+                (at(5, 22), "a server answers"),
+                (at(5, 443), "a server answers"),
+            ],
+        };
+        let directory = Living {
+            controllers: vec![(at(6, 389), "a domain controller answers")],
+            own: Vec::new(),
+        };
+        let one = refusal("db", &server);
+        let word = "a server answers at 10.1.0.5 (22, 443). Is that the old machine";
+        assert!(
+            one.contains(word) && one.contains("--skip \"alone db\""),
+            "{one}"
+        );
+        // That the one machine burned is no reason to start it beside another.
+        let two = refusal("dc01", &directory);
+        let word = "a domain controller answers at 10.1.0.6 (389). While any";
+        assert!(two.contains(word) && !two.contains("burned"), "{two}");
+        assert_eq!(
+            foretold("db", &server, true),
+            "db: a server answers at 10.1.0.5 (22, 443); its hooks run before, and may end that (if it is gone: --skip \"alone db\")"
+        );
+        assert_eq!(
+            foretold("dc01", &directory, false),
+            "dc01: a domain controller answers at 10.1.0.6 (389) (if no domain controller lives any more: --skip \"alone dc01\")"
+        );
+        // What the run itself started is nobody else.
+        let mut ours = server.clone();
+        ours.without(&["10.1.0.5".to_owned()]);
+        assert_eq!(ours, Living::default());
     }
 }

@@ -26,6 +26,7 @@ use super::world::World;
 
 pub use alone::ahead as alive_ahead;
 pub use cloud::remove_left;
+pub use convert::CONVERSION;
 
 /// Names and values that a step leaves behind: ids of the cloud, how far it came.
 pub type Words = BTreeMap<String, String>;
