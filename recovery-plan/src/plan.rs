@@ -1,7 +1,7 @@
 //! A recovery plan as it is written.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::str::FromStr;
 
 use console::units::Duration;
@@ -38,6 +38,9 @@ pub struct Plan {
     /// Domain controllers of the site beside those that this plan starts: while one of them answers, no other is started.
     #[serde(default)]
     pub site_controllers: Vec<Controller>,
+    /// What of the site lives for certain, where only a part of it is lost: while it does not answer, nobody's silence counts.
+    #[serde(default)]
+    pub site_witness: Option<SocketAddrV4>,
 }
 
 /// What tears a test down when its time is over, whatever became of this program.

@@ -1,7 +1,7 @@
 //! Whether what is to be started lives still: a domain controller that knows nothing of its copy, or whatever has the address.
 //!
-//! Asked from where the run is, over whatever leads to the site. That nobody answers proves nothing where no way leads there:
-//! then no way leads from the recovery VM there either.
+//! Asked from where the run is, over whatever leads to the site. That nobody answers proves nothing where no way leads there, and
+//! a way may lead there from the recovery VMs alone: where a part of the site lives, the plan names a witness that has to answer.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use recovery_cloud::aws::Tagged;
 use recovery_plan::run::{Run, StepKind, StepState};
-use recovery_plan::{Group, living};
+use recovery_plan::{Group, Plan, living};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -35,6 +35,7 @@ struct Living {
 
 pub async fn look(context: Context, vm: &str) -> Result<Words, StepError> {
     let world = &context.world;
+    witness(&world.plan).await?;
     let mut found = look_for(world, vm).await?;
     if found != Living::default() {
         found.without(&addresses_of_the_run(world).await?);
@@ -45,7 +46,6 @@ pub async fn look(context: Context, vm: &str) -> Result<Words, StepError> {
     let asked = living(&world.plan, world.vm(vm)?);
     let said = match (world.vm(vm)?.domain_controller, asked.controllers.len()) {
         (false, _) => "nothing answers at its address".to_owned(),
-        (true, 0) => "no domain controller is known on site".to_owned(),
         (true, asked) => format!("none of {asked} domain controllers answers"),
     };
     Ok(Words::from([("said".to_owned(), said)]))
@@ -63,8 +63,20 @@ pub async fn ahead(world: &World, run: &Run) -> Option<String> {
             StepKind::Alone { vm } if open(state) => Some(vm.as_str()),
             _ => None,
         });
-    let looks = vms.map(|vm| async move { Some((vm, look_for(world, vm).await.ok()?)) });
-    let mut found: Vec<(&str, Living)> = join_all(looks).await.into_iter().flatten().collect();
+    let vms: Vec<&str> = vms.collect();
+    if let (false, Err(StepError { why, .. })) = (vms.is_empty(), witness(&world.plan).await) {
+        return Some(why);
+    }
+    let looks = vms
+        .iter()
+        .map(|vm| async move { (*vm, look_for(world, vm).await) });
+    let (mut found, mut told) = (Vec::<(&str, Living)>::new(), Vec::new());
+    for (vm, looked) in join_all(looks).await {
+        match looked {
+            Ok(living) => found.push((vm, living)),
+            Err(StepError { why, .. }) => told.push(format!("{vm}: {why}")),
+        }
+    }
     found.retain(|(_, found)| *found != Living::default());
     if !found.is_empty() {
         // Where the cloud gives no answer, more is told than need be; the step itself asks again.
@@ -78,10 +90,11 @@ pub async fn ahead(world: &World, run: &Run) -> Option<String> {
         let of_vm = world.vm(vm).is_ok_and(|vm| !vm.before.is_empty());
         of_vm || of_group.is_some_and(|group| !group.before.is_empty())
     };
-    let told: Vec<String> = found
-        .iter()
-        .map(|(vm, found)| foretold(vm, found, hooks(vm)))
-        .collect();
+    told.extend(
+        found
+            .iter()
+            .map(|(vm, found)| foretold(vm, found, hooks(vm))),
+    );
     (!told.is_empty()).then(|| {
         format!(
             "something answers beside which VMs are not started. {}. Each is asked again when its turn comes: until then shut down \
@@ -92,8 +105,27 @@ pub async fn ahead(world: &World, run: &Run) -> Option<String> {
     })
 }
 
+/// Of a site that is lost in part: silence says nothing where not even that answers which lives.
+async fn witness(plan: &Plan) -> Result<(), StepError> {
+    match plan.site_witness {
+        Some(at) if answers(at).await.is_none() => Err(StepError::new(format!(
+            "whether anything lives on site cannot be told from here: the plan's `site_witness` {at} does not answer. Run the same \
+             command from where a way leads to the site; or mend the way. If nothing of the site lives any more, take `site_witness` \
+             out of the plan"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 async fn look_for(world: &World, vm: &str) -> Result<Living, StepError> {
     let asked = living(&world.plan, world.vm(vm)?);
+    if world.vm(vm)?.domain_controller && asked.controllers.is_empty() {
+        return Err(StepError::new(format!(
+            "nobody can be asked whether a domain controller lives: the plan names no address of any. Write its `site_address`, and \
+             the others' into `site_controllers`, and run the same command again; if none lives any more: the same command with \
+             --skip \"alone {vm}\""
+        )));
+    }
     let controllers = join_all(asked.controllers.iter().map(|at| controller(*at)));
     let own = join_all(asked.addresses.iter().map(|at| answers(*at)));
     let (controllers, own) = futures::join!(controllers, own);
@@ -242,9 +274,8 @@ mod tests {
         assert!(answers(closed).await.unwrap().1.contains("refuses"));
     }
 
-    #[tokio::test]
-    async fn silence_is_no_sign_of_life() {
-        // Nobody takes what waits here, and no more than two connections wait: more are answered by nothing.
+    /// Nobody takes what waits here, and no more than two connections wait: more are answered by nothing.
+    async fn silent() -> (SocketAddrV4, Vec<TcpStream>) {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let full = socket.listen(1).unwrap();
@@ -255,7 +286,33 @@ mod tests {
         {
             waiting.push(stream);
         }
+        // It listens as long as the test runs.
+        std::mem::forget(full);
+        (at, waiting)
+    }
+
+    #[tokio::test]
+    async fn silence_is_no_sign_of_life() {
+        let (at, _waiting) = silent().await;
         assert_eq!((answers(at).await, controller(at).await), (None, None));
+    }
+
+    #[tokio::test]
+    async fn a_witness_that_is_silent_makes_silence_worth_nothing() {
+        let text = |witness: SocketAddrV4| {
+            format!(
+                "name = \"p\"\ncloud = \"aws\"\nregion = \"eu-central-1\"\nsite_witness = \"{witness}\"\n"
+            )
+        };
+        let plan = |at| toml::from_str::<Plan>(&text(at)).unwrap();
+        // A refusal is a word, too.
+        assert_eq!(witness(&plan(closed().await)).await, Ok(()));
+        let (at, _waiting) = silent().await;
+        let why = witness(&plan(at)).await.unwrap_err().why;
+        assert!(
+            why.contains("`site_witness`") && why.contains(&at.to_string()),
+            "{why}"
+        );
     }
 
     #[test]
