@@ -39,7 +39,7 @@ broken() {
 }
 converted() {
     echo "== converted guests" >&2
-    tests/boot/broken/run convert "$@" || failed+=("converted guests (exit $?)")
+    tests/boot/broken/run convert || failed+=("converted guests (exit $?)")
 }
 points() { step "$1" points --capturer "$capturer" --json "$results/$1.json" "${@:2}"; }
 kills() { step "$1" kills --capturer "$capturer" --json "$results/$1.json" "${@:2}"; }
