@@ -1,18 +1,18 @@
 //! A name asked of a DNS server over UDP (RFC 1035, section 4).
 
-use std::net::Ipv4Addr;
+use std::net::SocketAddrV4;
 
 use tokio::net::UdpSocket;
 
-const PORT: u16 = 53;
+pub const PORT: u16 = 53;
 /// The most over UDP without extensions (section 4.2.1).
 const MOST_BYTES: usize = 512;
 
 /// Asks for an address (type A). It holds when the server answers without an error, and has one answer at least.
-pub async fn resolve(server: Ipv4Addr, name: &str) -> Result<String, String> {
+pub async fn resolve(server: SocketAddrV4, name: &str) -> Result<String, String> {
     let io = |error: std::io::Error| error.to_string();
     let socket = UdpSocket::bind("0.0.0.0:0").await.map_err(io)?;
-    socket.connect((server, PORT)).await.map_err(io)?;
+    socket.connect(server).await.map_err(io)?;
     let id: u16 = rand::random();
     socket.send(&query(id, name)?).await.map_err(io)?;
     let mut answer = [0; MOST_BYTES];

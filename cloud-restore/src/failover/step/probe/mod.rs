@@ -4,7 +4,7 @@ mod dns;
 pub mod ldap;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use console::show;
 use futures::future::try_join_all;
@@ -12,7 +12,7 @@ use recovery_plan::{Probe, ProbeKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::Command;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{Context, StepError, Words};
 use crate::program;
@@ -37,10 +37,18 @@ pub async fn serves(context: Context, vm: &str) -> Result<Words, StepError> {
             "the cloud says that {vm} has the address {address:?}, which is none"
         ))
     })?;
+    let asked = Asked {
+        run: &context.world.run,
+        kind: context.world.kind_word(),
+        vm,
+        address,
+        dns: dns::PORT,
+        ldap: ldap::PORT,
+    };
     let ask = |(number, probe): (usize, &Probe)| {
-        let (context, probe) = (&context, probe.clone());
+        let (asked, probe) = (&asked, probe.clone());
         async move {
-            let said = until_it_holds(context, vm, address, &probe).await;
+            let said = until_it_holds(asked, &probe).await;
             let said = said.map_err(|why| {
                 StepError::new(format!("probe {probe} of {vm} ({address}): {why}"))
             })?;
@@ -51,12 +59,19 @@ pub async fn serves(context: Context, vm: &str) -> Result<Words, StepError> {
     Ok(all.into_iter().collect())
 }
 
-async fn until_it_holds(
-    context: &Context,
-    vm: &str,
+/// Who is asked.
+struct Asked<'a> {
+    /// The first four are what a command finds in its environment.
+    run: &'a str,
+    kind: &'a str,
+    vm: &'a str,
     address: Ipv4Addr,
-    probe: &Probe,
-) -> Result<String, String> {
+    /// Ports of services that no plan writes a port for.
+    dns: u16,
+    ldap: u16,
+}
+
+async fn until_it_holds(asked: &Asked<'_>, probe: &Probe) -> Result<String, String> {
     let wait = probe
         .wait
         .map_or(WAIT, |wait| Duration::from_secs(wait.seconds()));
@@ -67,7 +82,7 @@ async fn until_it_holds(
             ProbeKind::Command(_) => until.saturating_duration_since(Instant::now()).max(TRY),
             _ => TRY,
         };
-        let once = timeout(most, once(context, vm, address, kind)).await;
+        let once = timeout(most, once(asked, kind)).await;
         let once =
             once.unwrap_or_else(|_| Err(format!("no answer within {}", show::duration(most))));
         match once {
@@ -92,30 +107,26 @@ async fn until_it_holds(
     }
 }
 
-async fn once(
-    context: &Context,
-    vm: &str,
-    address: Ipv4Addr,
-    kind: ProbeKind<'_>,
-) -> Result<String, String> {
+async fn once(asked: &Asked<'_>, kind: ProbeKind<'_>) -> Result<String, String> {
     let io = |error: std::io::Error| error.to_string();
+    let at = |port| SocketAddrV4::new(asked.address, port);
     match kind {
         ProbeKind::Tcp(port) => {
-            TcpStream::connect((address, port)).await.map_err(io)?;
+            TcpStream::connect(at(port)).await.map_err(io)?;
             Ok("connects".into())
         }
-        ProbeKind::Http { port, path } => http(address, port, path).await,
-        ProbeKind::Dns(name) => dns::resolve(address, name).await,
-        ProbeKind::Ldap(base) => ldap::search(SocketAddrV4::new(address, ldap::PORT), base).await,
+        ProbeKind::Http { port, path } => http(asked.address, port, path).await,
+        ProbeKind::Dns(name) => dns::resolve(at(asked.dns), name).await,
+        ProbeKind::Ldap(base) => ldap::search(at(asked.ldap), base).await,
         ProbeKind::Command(words) => {
             let (name, arguments) = words.split_first().ok_or("it has no words")?;
             let mut command = Command::new(name);
             command
                 .args(arguments)
-                .env("SPARESITE_RUN", &context.world.run)
-                .env("SPARESITE_KIND", context.world.kind_word())
-                .env("SPARESITE_VM", vm)
-                .env("SPARESITE_ADDRESS", address.to_string());
+                .env("SPARESITE_RUN", asked.run)
+                .env("SPARESITE_KIND", asked.kind)
+                .env("SPARESITE_VM", asked.vm)
+                .env("SPARESITE_ADDRESS", asked.address.to_string());
             let (status, said) = program::run(&mut command).await.map_err(io)?;
             match status.success() {
                 true => Ok(said),
@@ -150,44 +161,4 @@ async fn http(address: Ipv4Addr, port: u16, path: &str) -> Result<String, String
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::net::TcpListener;
-
-    /// A server that answers one connection with this.
-    async fn says(answer: &'static [u8]) -> u16 {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut request = [0; 100];
-            let _ = stream.read(&mut request).await;
-            let _ = stream.write_all(answer).await;
-        });
-        port
-    }
-
-    #[tokio::test]
-    async fn an_http_answer_is_judged_by_its_status() {
-        let here = Ipv4Addr::LOCALHOST;
-        let asked = async |answer| http(here, says(answer).await, "/health").await;
-        assert_eq!(
-            asked(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap(),
-            "HTTP/1.1 204 No Content"
-        );
-        assert!(asked(b"HTTP/1.0 302 Found\r\n\r\n").await.is_ok());
-        assert!(
-            asked(b"HTTP/1.1 503 Busy\r\n\r\n")
-                .await
-                .unwrap_err()
-                .contains("503")
-        );
-        assert!(
-            asked(b"SSH-2.0-x\r\n")
-                .await
-                .unwrap_err()
-                .contains("no HTTP")
-        );
-        assert!(asked(b"").await.is_err());
-    }
-}
+mod tests;
