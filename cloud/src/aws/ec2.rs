@@ -47,6 +47,11 @@ impl Form {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn pairs(&self) -> &[(String, String)] {
+        &self.pairs
+    }
+
     fn body(&self) -> Bytes {
         let mut body = form_urlencoded::Serializer::new(String::new());
         body.append_pair("Action", self.action)

@@ -257,4 +257,97 @@ mod tests {
         );
         assert_eq!(device_name(38), None);
     }
+
+    fn volume(
+        snapshot: &str,
+        kind: &str,
+        iops: Option<u32>,
+        throughput: Option<u32>,
+    ) -> MappedVolume {
+        MappedVolume {
+            snapshot: snapshot.into(),
+            kind: kind.into(),
+            iops,
+            throughput,
+        }
+    }
+
+    /// Names and values as in the API reference of RegisterImage, EbsBlockDevice and TagSpecification.
+    #[test]
+    fn an_image_is_registered_as_the_api_reference_has_it() {
+        let request = ImageRequest {
+            name: "sparesite-r1-db".into(),
+            description: "db@17".into(),
+            boot_mode: BootMode::Uefi,
+            tpm: true,
+            volumes: vec![
+                volume("snap-1", "gp3", Some(4000), Some(250)),
+                volume("snap-2", "st1", None, None),
+            ],
+            tags: vec![("sparesite-run".into(), "r1".into())],
+        };
+        let asked = |request: &ImageRequest| -> BTreeSet<(String, String)> {
+            let form = form(request, "register").unwrap();
+            let set: BTreeSet<_> = form.pairs().iter().cloned().collect();
+            assert_eq!(set.len(), form.pairs().len(), "nothing is said twice");
+            set
+        };
+        let expected = [
+            ("Name", "sparesite-r1-db"),
+            ("Description", "db@17"),
+            ("Architecture", "x86_64"),
+            ("VirtualizationType", "hvm"),
+            ("BootMode", "uefi"),
+            ("EnaSupport", "true"),
+            ("ImdsSupport", "v2.0"),
+            ("TpmSupport", "v2.0"),
+            // That of one of the mappings.
+            ("RootDeviceName", "/dev/sda1"),
+            ("BlockDeviceMapping.1.DeviceName", "/dev/sda1"),
+            ("BlockDeviceMapping.1.Ebs.SnapshotId", "snap-1"),
+            ("BlockDeviceMapping.1.Ebs.VolumeType", "gp3"),
+            ("BlockDeviceMapping.1.Ebs.DeleteOnTermination", "true"),
+            ("BlockDeviceMapping.1.Ebs.Iops", "4000"),
+            ("BlockDeviceMapping.1.Ebs.Throughput", "250"),
+            // Neither its IOPS nor its throughput can be said of st1; and whether it is encrypted is its snapshot's: with
+            // `Encrypted` RegisterImage fails.
+            ("BlockDeviceMapping.2.DeviceName", "/dev/sdf"),
+            ("BlockDeviceMapping.2.Ebs.SnapshotId", "snap-2"),
+            ("BlockDeviceMapping.2.Ebs.VolumeType", "st1"),
+            ("BlockDeviceMapping.2.Ebs.DeleteOnTermination", "true"),
+            ("TagSpecification.1.ResourceType", "image"),
+            ("TagSpecification.1.Tag.1.Key", "sparesite-run"),
+            ("TagSpecification.1.Tag.1.Value", "r1"),
+        ];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(asked(&request), BTreeSet::from(expected.clone()));
+
+        let bios = ImageRequest {
+            boot_mode: BootMode::LegacyBios,
+            tpm: false,
+            ..request
+        };
+        let mut expected = BTreeSet::from(expected);
+        for (name, value) in [("BootMode", "uefi"), ("TpmSupport", "v2.0")] {
+            assert!(expected.remove(&(name.to_owned(), value.to_owned())));
+        }
+        expected.insert(("BootMode".into(), "legacy-bios".into()));
+        assert_eq!(asked(&bios), expected);
+    }
+
+    #[test]
+    fn more_disks_than_an_instance_can_have_are_refused_before_anything_is_asked() {
+        let with = |disks: usize| ImageRequest {
+            name: "n".into(),
+            description: String::new(),
+            boot_mode: BootMode::Uefi,
+            tpm: false,
+            volumes: vec![volume("snap-1", "gp3", None, None); disks],
+            tags: Vec::new(),
+        };
+        assert!(form(&with(38), "register").is_ok());
+        let refused = form(&with(39), "register").unwrap_err();
+        assert_eq!(refused.kind, Kind::Refused);
+        assert!(refused.to_string().contains("39 disks"), "{refused}");
+    }
 }
