@@ -211,3 +211,130 @@ pub fn kind_word(kind: RunKind) -> &'static str {
         RunKind::Failover => "failover",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::point_view::tests::point;
+    use recovery_plan::run::{DERIVATION, Entry, Event, RunPoint, Stored};
+
+    const PLAN: &str = r#"
+name = "p"
+cloud = "aws"
+region = "eu-central-1"
+[[subnet]]
+name = "servers"
+id = "subnet-1"
+range = "10.20.0.0/24"
+zone = "eu-central-1a"
+[[group]]
+name = "servers"
+[[vm]]
+name = "db"
+group = "servers"
+instance = ["t3.medium"]
+subnet = ["servers"]
+"#;
+    const DISKS: [&str; 4] = ["a", "b", "c", "d"];
+    const BLOCK: u64 = 512 << 10;
+
+    fn begun(of: &Point) -> Run {
+        let first = Event::Begun {
+            run: "r1".into(),
+            kind: RunKind::Failover,
+            plan: PLAN.into(),
+            points: [(
+                "db".to_owned(),
+                RunPoint {
+                    point: of.manifest.facts.point.to_string(),
+                    disks: DISKS.map(str::to_owned).into(),
+                },
+            )]
+            .into(),
+            derivation: DERIVATION,
+            beside: None,
+        };
+        let entry = Entry {
+            previous: String::new(),
+            time: Timestamp::UNIX_EPOCH,
+            by: "one".into(),
+            event: first,
+        };
+        Run::replay(&[Stored {
+            number: 1,
+            hash: "1".into(),
+            entry,
+        }])
+        .unwrap()
+    }
+
+    /// So many blocks of a disk are there. The state of its checksum has 104 bytes, and does not matter here.
+    fn mark(next: u64) -> BTreeMap<String, String> {
+        let words = [
+            ("snapshot", "snap-1".to_owned()),
+            ("next", next.to_string()),
+            ("put", "0".into()),
+            ("zeroes", "false".into()),
+            ("aggregate", "0".repeat(208)),
+        ];
+        let words: BTreeMap<_, _> = words.map(|(name, word)| (name.to_owned(), word)).into();
+        assert!(Mark::from_words(&words).is_some());
+        words
+    }
+
+    #[test]
+    fn what_was_sent_before_is_what_is_whole_and_what_marks_tell() {
+        let mut point = point("db", 1, 7, &DISKS);
+        // No multiple of a block.
+        let size = 10 * BLOCK + 512;
+        point
+            .manifest
+            .disks
+            .iter_mut()
+            .for_each(|disk| disk.size_bytes = size);
+        let fresh = begun(&point);
+        let points = BTreeMap::from([("db".to_owned(), point)]);
+        let sent_of = |states: &[(usize, StepState, BTreeMap<String, String>)]| {
+            let mut run = fresh.clone();
+            for (disk, state, notes) in states {
+                let kind = StepKind::Snapshot {
+                    vm: "db".into(),
+                    disk: DISKS[*disk].into(),
+                };
+                let at = run.steps.iter().position(|step| step.kind == kind).unwrap();
+                run.states[at] = state.clone();
+                run.notes[at] = notes.clone();
+            }
+            sent(&run, &points)["db"]
+        };
+        let done = || StepState::Done(BTreeMap::new());
+        let failed = || StepState::Failed("it was cut off".into());
+        assert_eq!(sent_of(&[]), 0);
+        assert_eq!(
+            sent_of(&[(0, done(), mark(3))]),
+            size,
+            "whole, whatever its mark"
+        );
+        assert_eq!(
+            sent_of(&[(0, StepState::Skipped("by hand".into()), mark(3))]),
+            size
+        );
+        assert_eq!(sent_of(&[(0, StepState::Intended, mark(3))]), 3 * BLOCK);
+        assert_eq!(
+            sent_of(&[(0, failed(), mark(11))]),
+            size,
+            "no further than its end"
+        );
+        let mut converted = mark(3);
+        converted.insert(CONVERSION.into(), "c1".into());
+        assert_eq!(sent_of(&[(0, failed(), converted.clone())]), 0);
+        assert_eq!(sent_of(&[(0, done(), converted.clone())]), size);
+        let all = [
+            (0, done(), BTreeMap::new()),
+            (1, failed(), mark(4)),
+            (2, StepState::Intended, converted),
+            (3, StepState::Intended, BTreeMap::new()),
+        ];
+        assert_eq!(sent_of(&all), size + 4 * BLOCK);
+    }
+}
