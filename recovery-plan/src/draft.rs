@@ -13,6 +13,8 @@ pub const TO_FILL: &str = "TO-FILL-IN";
 
 /// The range of the drafted subnet: one that few offices use.
 const RANGE: &str = "10.77.0.0/24";
+/// Of the one that is drafted as a comment.
+const SECOND_RANGE: &str = "10.77.1.0/24";
 
 /// Groups in the order in which a site usually has to come up, and the beginnings of names that tell who belongs there.
 /// Domain controllers are alone in theirs: all others need them.
@@ -47,6 +49,13 @@ pub fn draft(name: &str, region: &str, vms: &[KnownVm], prices: &Prices) -> Stri
          range = \"{RANGE}\"\n\
          zone = {}\n\
          \n\
+         # One in another zone, for when the first has no room: `subnet = [\"servers\", \"servers-b\"]` in a [[vm]] tries them in this order.\n\
+         # [[subnet]]\n\
+         # name = \"servers-b\"\n\
+         # id = \"subnet-{TO_FILL}-TOO\"\n\
+         # range = \"{SECOND_RANGE}\"\n\
+         # zone = {}\n\
+         \n\
          # The addresses of the site, to those of the subnet: 192.168.10.7 becomes 10.77.0.7.\n\
          # [[map]]\n\
          # site = \"192.168.10.0/24\"\n\
@@ -54,12 +63,13 @@ pub fn draft(name: &str, region: &str, vms: &[KnownVm], prices: &Prices) -> Stri
         quoted(name),
         quoted(region),
         quoted(&format!("{region}a")),
+        quoted(&format!("{region}b")),
     );
     text += "\n# Groups start in this order, each when all of the one before serve; within one, a VM waits for what it `needs`.\n\
              # point: latest, latest-application, latest-proven (by a drill), before-anomaly, or a time.\n\
              # instance, subnet: in the order in which they are tried. address: dhcp, keep, map (both with `site_address`), or one.\n\
              # site_address: what it has on site; a failover does not start a VM while something answers there.\n\
-             # A Windows guest needs `licence`: \"included\" (the cloud's, by the hour) or \"byol\" (yours).\n\
+             # A Windows guest needs `licence`: \"included\" (the cloud's, by the hour) or \"byol\" (yours; AWS takes it on Dedicated Hosts only).\n\
              # A VM serves when all its probes hold: tcp = 5432, http = \"80/health\", dns = \"NAME\", ldap = \"\", command = […].\n";
     for (group, _) in GROUPS {
         let of: Vec<&KnownVm> = vms
@@ -191,6 +201,24 @@ mod tests {
         let controllers = plan.vms.iter().filter(|vm| vm.domain_controller);
         assert_eq!(controllers.count(), 2);
         assert!(text.contains("# sda 8 GiB; 2 CPUs, 4 GiB"), "{text}");
+    }
+
+    #[test]
+    fn a_second_zone_stands_there_to_be_taken_in() {
+        let text = draft("p", "eu-central-1", &[known("web")], &Prices::aws());
+        let first = Plan::parse(&text).unwrap();
+        assert_eq!(first.subnets.len(), 1);
+        let (before, rest) = text.split_once("\n# [[subnet]]\n").unwrap();
+        let (second, after) = rest.split_once("\n\n").unwrap();
+        let second = second.replace("# ", "");
+        let text = format!("{before}\n[[subnet]]\n{second}\n\n{after}").replace(
+            "subnet = [\"servers\"]",
+            "subnet = [\"servers\", \"servers-b\"]",
+        );
+        let both = Plan::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let zones: Vec<&str> = both.subnets.iter().map(|its| its.zone.as_str()).collect();
+        assert_eq!(zones, ["eu-central-1a", "eu-central-1b"]);
+        assert_eq!(both.vms[0].subnet, ["servers", "servers-b"]);
     }
 
     #[test]
