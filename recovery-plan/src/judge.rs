@@ -1,6 +1,8 @@
 //! A plan against what the vault has, what instances there are, and what they cost: the ordered list that people read
 //! before the day, and what would go wrong on it.
 
+mod itself;
+
 use std::collections::BTreeMap;
 
 use console::{Finding, show};
@@ -8,9 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::address::given_address;
-use crate::draft;
 use crate::known::{KnownDisk, KnownPoint, KnownVm};
-use crate::living::living;
 use crate::order::starts;
 use crate::plan::{Group, Hook, Licence, Plan, PlannedVm, Volume, VolumeType};
 use crate::point::{Chosen, NoPoint, choose};
@@ -134,9 +134,7 @@ pub fn judge(plan: &Plan, vms: &[KnownVm], prices: &Prices, now: Timestamp) -> J
             }
         }
     }
-    placeholders(plan, &mut judged.findings);
-    controllers(plan, &mut judged.findings);
-    unasked(plan, &mut judged.findings);
+    itself::judge(plan, &mut judged.findings);
     let planned = |known: &&KnownVm| plan.vms.iter().any(|vm| vm.name == known.name);
     let left_out: Vec<&str> = vms
         .iter()
@@ -437,60 +435,6 @@ impl Cost {
         self.making_at_most += more.making_at_most;
         self.day = self.day.zip(more.day).map(|(a, b)| a + b);
         self.snapshots_month_at_most += more.snapshots_month_at_most;
-    }
-}
-
-/// What `plan new` could not know.
-fn placeholders(plan: &Plan, findings: &mut Vec<Finding>) {
-    let subnets = plan
-        .subnets
-        .iter()
-        .filter(|subnet| subnet.id.contains(draft::TO_FILL));
-    for subnet in subnets {
-        findings.push(Finding::new(
-            "its `id` is still to be filled in",
-            format!("subnet {}", subnet.name),
-            "a plan that was drafted does not know your network",
-            "write the id that your cloud gave it",
-        ));
-    }
-}
-
-/// Whoever logs in, and every name, needs them.
-fn controllers(plan: &Plan, findings: &mut Vec<Finding>) {
-    let order: Vec<(usize, &PlannedVm)> = starts(plan)
-        .into_iter()
-        .enumerate()
-        .flat_map(|(step, start)| start.vms.into_iter().map(move |vm| (step, vm)))
-        .collect();
-    let Some((first, _)) = order.iter().find(|(_, vm)| vm.domain_controller) else {
-        return;
-    };
-    let early: Vec<&str> = order
-        .iter()
-        .filter(|(step, vm)| step <= first && !vm.domain_controller)
-        .map(|(_, vm)| vm.name.as_str())
-        .collect();
-    if !early.is_empty() {
-        findings.push(Finding::new(
-            "VMs start before the first domain controller serves, or with it",
-            early.join(", "),
-            "they find neither names nor accounts",
-            "put the domain controllers into the first group, alone",
-        ));
-    }
-}
-
-/// A second one beside a living one would go on from where the recovery point is: the directory forks (USN rollback).
-fn unasked(plan: &Plan, findings: &mut Vec<Finding>) {
-    let controllers = plan.vms.iter().filter(|vm| vm.domain_controller);
-    for vm in controllers.filter(|vm| living(plan, vm).controllers.is_empty()) {
-        findings.push(Finding::new(
-            "nobody is asked whether a domain controller lives",
-            on(vm),
-            "a failover does not know where they are on site",
-            "write its `site_address`, and the others' into `site_controllers`",
-        ));
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::draft;
 use crate::known::KnownHardware;
 use crate::plan::tests::{plan, vm};
 use crate::point::tests::point;
@@ -103,6 +104,18 @@ fn a_licence_is_paid_for() {
         cost("licence = \"included\"").day.unwrap() - cost("licence = \"byol\"").day.unwrap();
     assert!((difference - 0.0184 * 24.0).abs() < 0.000_5);
     assert_eq!(cost("instance = [\"u-24tb1.metal\"]").day, None);
+}
+
+#[test]
+fn a_licence_that_the_owner_brings_is_a_finding() {
+    let told = found("licence = \"byol\"", |_| ());
+    assert!(
+        told.len() == 1
+            && told[0].starts_with("VM web: ")
+            && told[0].contains("Dedicated Hosts only"),
+        "{told:?}"
+    );
+    assert!(found("licence = \"included\"", |_| ()).is_empty());
 }
 
 #[test]

@@ -85,21 +85,22 @@ pub async fn register(context: Context, vm: &str) -> Result<Words, StepError> {
         true => BootMode::Uefi,
         false => BootMode::LegacyBios,
     };
-    let told = |what: &str, image: String| {
+    let told = |what: &str, image: String| -> Words {
         let words = [
             (what, image),
             ("boot_mode", boot_mode.word().to_owned()),
             ("root", names.join(",")),
             ("preflight", found.preflight.clone()),
         ];
-        words.map(|(name, word)| (name.to_owned(), word)).into()
+        let unproven = unproven(found.windows, planned.licence);
+        let unproven = unproven.map(|why| ("unproven", why.to_owned()));
+        let words = words.into_iter().chain(unproven);
+        words.map(|(name, word)| (name.to_owned(), word)).collect()
     };
     if planned.licence == Some(Licence::Included) {
         world.end_bar(vm);
         let donor = donor::choose(world, planned, boot_mode).await?;
-        let mut words: Words = told("donor", donor.image);
-        words.insert("unproven".into(), donor::UNPROVEN.into());
-        return Ok(words);
+        return Ok(told("donor", donor.image));
     }
     let mut volumes = Vec::with_capacity(names.len());
     for disk in &names {
@@ -124,6 +125,7 @@ pub async fn register(context: Context, vm: &str) -> Result<Words, StepError> {
 struct Found {
     uefi: bool,
     tpm: bool,
+    windows: bool,
     /// Empty where nothing boots.
     root: String,
     preflight: String,
@@ -139,20 +141,33 @@ async fn look(world: &World, planned: &PlannedVm) -> Result<Found, StepError> {
     let disks = open_disks(&world.open.vault, point, &names, cache, &Writes::Refused).await?;
     let facts = guest::inspect(guest::machine(vm, &hardware), &disks).await?;
     let judged = guest_inspection::judge(&facts, Target::Aws);
-    let mut preflight = guest::told(&judged);
-    if !facts.windows.is_empty() && planned.licence != Some(Licence::Included) {
-        preflight += "; windows-licence: it runs without a licence of the cloud, which asks for one: `licence = \"included\"`";
-    }
     Ok(Found {
         uefi: facts.boots_by_uefi(),
         tpm: hardware.tpm.is_some(),
+        windows: !facts.windows.is_empty(),
         root: facts
             .boot_disk()
             .map(str::to_owned)
             .or_else(|| hardware.boot_disk().map(|disk| disk.name.clone()))
             .unwrap_or_default(),
-        preflight,
+        preflight: guest::told(&judged),
     })
+}
+
+/// What nobody has shown of how such a guest is licensed there. Licences of Windows Server that somebody brings run on Dedicated
+/// Hosts (Microsoft Product Terms, as "Microsoft Licensing on AWS" tells them), and instances here have no tenancy of their own.
+fn unproven(windows: bool, licence: Option<Licence>) -> Option<&'static str> {
+    match (windows, licence) {
+        (_, Some(Licence::Included)) => Some(donor::UNPROVEN),
+        (false, _) => None,
+        (true, Some(Licence::Byol)) => Some(
+            "its Windows runs by a licence of yours, which AWS takes on Dedicated Hosts only, and it is started on shared \
+             hardware: unproven; write `licence = \"included\"`",
+        ),
+        (true, None) => Some(
+            "its Windows runs without a licence of the cloud, which asks for one: unproven; write `licence = \"included\"`",
+        ),
+    }
 }
 
 /// The run's disks of a VM, the one that boots first.
@@ -269,4 +284,23 @@ pub async fn remove_left(
         aws.remove_snapshot(snapshot).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_brings_a_licence_of_windows_is_not_told_that_there_is_none() {
+        let told = |licence| unproven(true, licence).unwrap();
+        assert_eq!(told(Some(Licence::Included)), donor::UNPROVEN);
+        let own = told(Some(Licence::Byol));
+        assert!(own.contains("Dedicated Hosts only") && !own.contains("asks for one"));
+        assert!(told(None).contains("without a licence of the cloud, which asks for one"));
+        // A guest that is no Windows needs none, whatever the plan says that the owner has.
+        assert_eq!(
+            (unproven(false, None), unproven(false, Some(Licence::Byol))),
+            (None, None)
+        );
+    }
 }
