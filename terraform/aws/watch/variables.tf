@@ -18,9 +18,10 @@ variable "hours" {
   type        = number
   default     = 6
 
+  # Seven days are the most that CloudWatch looks back, by hours (PutMetricAlarm, Period: 604,800 seconds).
   validation {
-    condition     = var.hours >= 1 && var.hours <= 24 && floor(var.hours) == var.hours
-    error_message = "1 to 24, whole."
+    condition     = var.hours >= 1 && var.hours <= 168 && floor(var.hours) == var.hours
+    error_message = "1 to 168, whole."
   }
 }
 
@@ -33,8 +34,8 @@ variable "vms" {
   default = {}
 
   validation {
-    condition     = alltrue([for vm in var.vms : can(regex("^[0-9a-f]{32}$", vm.id)) && vm.hours >= 1 && vm.hours <= 24])
-    error_message = "An id is 32 hex digits; 1 to 24 hours."
+    condition     = alltrue([for vm in var.vms : can(regex("^[0-9a-f]{32}$", vm.id)) && vm.hours >= 1 && vm.hours <= 168 && floor(vm.hours) == vm.hours])
+    error_message = "An id is 32 hex digits; hours are 1 to 168, whole."
   }
 }
 

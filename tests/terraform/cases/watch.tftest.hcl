@@ -38,3 +38,37 @@ run "an_id_that_is_none_is_refused" {
   }
   expect_failures = [var.vms]
 }
+
+run "a_vm_that_changes_once_a_week_may_be_silent_for_so_long" {
+  command = plan
+
+  variables {
+    hours = 168
+    vms   = { archive = { id = "00112233445566778899aabbccddeeff", hours = 168 } }
+  }
+  # PutMetricAlarm: the period times the evaluation periods is at most 604,800 seconds where the period is an hour or more.
+  assert {
+    condition     = alltrue([for alarm in aws_cloudwatch_metric_alarm.points : alarm.period >= 3600 && alarm.period * alarm.evaluation_periods == 604800])
+    error_message = "An alarm is not of seven days, or CloudWatch would refuse it."
+  }
+}
+
+run "more_than_cloudwatch_looks_back_is_refused" {
+  command = plan
+
+  variables {
+    hours = 169
+    vms   = { archive = { id = "00112233445566778899aabbccddeeff", hours = 169 } }
+  }
+  expect_failures = [var.hours, var.vms]
+}
+
+run "a_part_of_an_hour_is_refused" {
+  command = plan
+
+  variables {
+    hours = 1.5
+    vms   = { archive = { id = "00112233445566778899aabbccddeeff", hours = 1.5 } }
+  }
+  expect_failures = [var.hours, var.vms]
+}
