@@ -64,6 +64,16 @@ variable "part" {
     }))
   })
   default = null
+
+  # Two ranges overlap where they begin alike, as far as the shorter of their prefixes goes. What is no range, `network` refuses.
+  validation {
+    condition = try(alltrue([
+      for pair in setproduct(var.part.ranges, var.ranges) : length(distinct([
+        for range in pair : cidrhost(join("/", [split("/", range)[0], min([for one in pair : tonumber(split("/", one)[1])]...)]), 0)
+      ])) == 2
+    ]), true)
+    error_message = "part.ranges lie beside the site's own, which `ranges` are: after the loss of a part, a VPC that had the site's ranges could not route them to what is left. So `ranges` may contain site_left.ranges, and part.ranges may overlap neither."
+  }
 }
 
 variable "dns_servers" {
@@ -171,6 +181,15 @@ variable "site_left" {
   validation {
     condition     = var.site_left == null || var.lost == "part"
     error_message = "Where the whole site is lost, nothing is left of it: the recovery network has its ranges."
+  }
+
+  validation {
+    condition = try(alltrue([
+      for pair in setproduct(var.part.ranges, var.site_left.ranges) : length(distinct([
+        for range in pair : cidrhost(join("/", [split("/", range)[0], min([for one in pair : tonumber(split("/", one)[1])]...)]), 0)
+      ])) == 2
+    ]), true)
+    error_message = "What is left of the site keeps its ranges, and a VPC routes its own ranges nowhere else: part.ranges may not overlap site_left.ranges."
   }
 }
 
