@@ -30,9 +30,9 @@ class Record:
         self.lock = Lock()
         self.requests, self.violations = [], []
 
-    def arrived(self, call):
+    def arrived(self, call, key):
         parameters = {k: LEFT_OUT if isinstance(v, bytes) else v for k, v in call.parameters.items()}
-        entry = {"service": call.service, "action": call.action, "parameters": parameters,
+        entry = {"service": call.service, "action": call.action, "key": key, "parameters": parameters,
                  "status": None, "error_code": None, "fault": None}  # fmt: skip
         with self.lock:
             self.requests.append(entry)
@@ -79,7 +79,7 @@ class Gateway:
 
     def handled(self, environ, start_response, target, headers, scope, call, unsigned):
         body = decode(call, environ, headers, target, unsigned)
-        entry = self.record.arrived(call)
+        entry = self.record.arrived(call, scope.access_key)
         fault = None
         if call.violations:
             reply = answers.error(call.service, 400, "StrictViolation", "; ".join(call.violations))

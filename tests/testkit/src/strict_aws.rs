@@ -1,6 +1,6 @@
 //! EC2, EBS direct and EventBridge Scheduler by the strict stand-in (`tests/strict-aws`), with S3 beside them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 
 use crate::http1::{self, Message};
 use crate::server::{Server, cache, find};
+
+/// The programs' own; `account.py` has another.
+const KEY: &str = "AKIATESTTESTTESTTEST";
 
 /// A stand-in; what it holds goes with it.
 #[derive(Debug)]
@@ -27,6 +30,20 @@ fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../strict-aws")
         .join(name)
+}
+
+/// What the judge of IAM documents finds that the role of cloud-restore may do: `service:Action`.
+fn proven() -> BTreeSet<String> {
+    let path = script("../terraform/iam/must-allow.json");
+    let text = std::fs::read(&path).expect("the table of rights");
+    let rows: Vec<Value> = serde_json::from_slice(&text).expect("rows");
+    let own = rows.iter().filter(|row| row["who"] == "cloud-restore");
+    let actions = own.flat_map(|row| match &row["action"] {
+        Value::Array(all) => all.clone(),
+        one => vec![one.clone()],
+    });
+    let names = actions.map(|action| action.as_str().expect("a name").to_owned());
+    names.collect()
 }
 
 impl StrictAws {
@@ -57,7 +74,7 @@ impl StrictAws {
     /// The same, by way of a proxy on another port.
     pub fn env_through(&self, port: u16) -> BTreeMap<String, String> {
         let pairs = [
-            ("AWS_ACCESS_KEY_ID", "AKIATESTTESTTESTTEST".to_owned()),
+            ("AWS_ACCESS_KEY_ID", KEY.to_owned()),
             ("AWS_SECRET_ACCESS_KEY", "test-secret".to_owned()),
             ("AWS_REGION", "eu-central-1".to_owned()),
             ("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{port}")),
@@ -98,10 +115,24 @@ impl StrictAws {
         self.control("DELETE", "faults", None);
     }
 
-    /// All that departed from the vendor's models.
+    /// All that departed from the vendor's models; and each action that the programs asked for, and no row of the table of
+    /// rights (`tests/terraform/iam`) proves the role of cloud-restore to have. S3 is left out: it is the gateway's too.
     pub fn violations(&self) -> Vec<Value> {
         let found = self.control("GET", "violations", None);
-        found.as_array().expect("a list").clone()
+        let requests = self.control("GET", "requests", None);
+        let ours = requests.as_array().expect("a list").iter();
+        let ours = ours.filter(|request| request["key"] == KEY && request["service"] != "s3");
+        let asked = ours.map(|request| {
+            let word = |name: &str| request[name].as_str().expect("a name").to_owned();
+            format!("{}:{}", word("service"), word("action"))
+        });
+        let asked: BTreeSet<String> = asked.collect();
+        let proven = proven();
+        let unproven = asked.difference(&proven).map(
+            |action| json!({"action": action, "what": "not of cloud-restore in must-allow.json"}),
+        );
+        let found = found.as_array().expect("a list").iter().cloned();
+        found.chain(unproven).collect()
     }
 
     /// Requests of an action, in their order: parameters and how each was answered.

@@ -17,6 +17,15 @@ pub struct Cloud {
     pub network: Value,
 }
 
+/// Each journey proves that every request was one, and that its role has the right to it.
+impl Drop for Cloud {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert_eq!(self.aws.violations(), Vec::<Value>::new());
+        }
+    }
+}
+
 impl Cloud {
     pub fn new() -> Self {
         let aws = StrictAws::start();
