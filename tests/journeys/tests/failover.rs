@@ -7,13 +7,16 @@ mod failover {
     mod donor;
     mod faults;
     mod fenced;
+    mod hooked;
     mod killed;
 }
 
 use failover::cloud::{Cloud, RUN_TAG};
+use jiff::Timestamp;
 use journeys::*;
 use serde_json::{Value, json};
 use std::fs;
+use std::time::{Duration, Instant};
 
 /// A root that boots by BIOS, and a VM with a data disk, most of it empty.
 fn two_vms(cloud: &Cloud) -> bool {
@@ -38,6 +41,62 @@ fn two_vms(cloud: &Cloud) -> bool {
     true
 }
 
+/// The times of a run of dc01 and then db that is up, each from those that it follows from; and where each VM is reached.
+#[track_caller]
+fn assert_report(cloud: &Cloud, run: &str, state: &Value, took: Duration) {
+    let at = |value: &Value| -> Timestamp {
+        let word = value.as_str().unwrap_or_else(|| panic!("no time: {value}"));
+        word.parse().expect("a time")
+    };
+    let seconds = |from: Timestamp, to: Timestamp| json!(to.duration_since(from).as_secs());
+    let read = |kind: &str| {
+        fs::read_to_string(cloud.site.path(&format!("runs/run-{run}.{kind}"))).expect("a report")
+    };
+    let report: Value = serde_json::from_str(&read("json")).expect("JSON");
+    let begun = at(&report["begun_at"]);
+    let steps = report["steps"].as_array().expect("steps");
+    let step = |name: &str| steps.iter().find(|step| step["step"] == name).expect(name);
+    for step in steps {
+        assert_eq!(step["state"], "done", "{step}");
+        let (began, ended) = (at(&step["began_at"]), at(&step["ended_at"]));
+        assert!(begun <= began && began < ended, "{step}");
+        assert_eq!(step["seconds"], seconds(began, ended), "{step}");
+    }
+    // The second group after the first, and the disks of both before.
+    let order = ["snapshot db data", "image db", "instance db", "serves db"].map(step);
+    assert!(at(&step("serves dc01")["ended_at"]) <= at(&order[2]["began_at"]));
+    for pair in order.windows(2) {
+        assert!(
+            at(&pair[0]["ended_at"]) <= at(&pair[1]["began_at"]),
+            "{pair:?}"
+        );
+    }
+    let page = read("html");
+    assert!(page.contains("2 of 2 VMs serve"), "{page}");
+    for vm in report["vms"].as_array().expect("VMs") {
+        let name = vm["vm"].as_str().expect("a name");
+        let points = cloud.site.restore(&["points", name, "--json"]).ok().json();
+        let captured = at(&points["points"][0]["captured_at"]);
+        assert_eq!(vm["data_loss_seconds"], seconds(captured, begun), "{vm}");
+        let served = at(&step(&format!("serves {name}"))["ended_at"]);
+        assert_eq!(vm["serves_after_seconds"], seconds(begun, served), "{vm}");
+        let all = state["instances"].as_array().expect("a list").iter();
+        let mut own = all.filter(|one| one["InstanceId"] == vm["instance"]);
+        let address = &own.next().expect("its instance")["PrivateIpAddress"];
+        assert_eq!(vm["address"], *address, "{vm}");
+        for word in [name, address.as_str().expect("an address")] {
+            assert!(page.contains(word), "{word} is not in {page}");
+        }
+    }
+    // All serve when the last one does.
+    let rto = &report["rto_seconds"];
+    assert_eq!(*rto, report["vms"][1]["serves_after_seconds"]);
+    assert!(
+        (1..=took.as_secs()).contains(&rto.as_u64().expect("seconds")),
+        "{rto} of {took:?}"
+    );
+}
+
 #[test]
 fn a_rehearsal_brings_the_vms_up_as_they_were_and_takes_them_away() {
     let cloud = Cloud::new();
@@ -57,11 +116,13 @@ fn a_rehearsal_brings_the_vms_up_as_they_were_and_takes_them_away() {
         "a dry run asks nothing of the cloud"
     );
 
+    let watch = Instant::now();
     let up = cloud
         .site
         .restore(&["failover", &plan, "--test", "--json"])
         .exits(3)
         .json();
+    let took = watch.elapsed();
     assert_eq!(up["state"], "up");
     let run = up["run"].as_str().expect("an id").to_owned();
     let vms = up["vms"].as_array().expect("VMs");
@@ -94,6 +155,7 @@ fn a_rehearsal_brings_the_vms_up_as_they_were_and_takes_them_away() {
         );
         assert_eq!(instance["MetadataOptions"]["HttpTokens"], "required");
     }
+    assert_report(&cloud, &run, &state, took);
     let schedule = &cloud.aws.requests("CreateSchedule")[0];
     assert_eq!(
         schedule["parameters"]["Target"]["Input"],
@@ -131,9 +193,6 @@ fn a_rehearsal_brings_the_vms_up_as_they_were_and_takes_them_away() {
     assert_eq!(cloud.aws.requests("DeleteSchedule").len(), 1);
     assert_eq!(cloud.aws.violations(), Vec::<Value>::new());
     cloud.site.restore(&["undo", &run]).ok();
-    let report =
-        fs::read_to_string(cloud.site.path(&format!("runs/run-{run}.html"))).expect("the page");
-    assert!(report.contains("2 of 2 VMs serve"), "{report}");
 }
 
 #[test]
