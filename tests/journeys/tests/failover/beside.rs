@@ -79,3 +79,45 @@ fn two_tests_of_a_plan_stand_beside_each_other_and_end_alone() {
         .exits(2)
         .says(&["that is no name"]);
 }
+
+#[test]
+fn the_same_test_begun_twice_at_the_same_moment_is_one() {
+    let cloud = Cloud::new();
+    let site = &cloud.site;
+    for (name, seed) in [("dc01", 3), ("db", 4)] {
+        make_random(&site.path(&format!("{name}.raw")), 2 * MIB, seed);
+    }
+    site.configure(&[
+        ("dc01", &site.disks(&["dc01.raw"])),
+        ("db", &site.disks(&["db.raw"])),
+    ]);
+    site.sync();
+    let plan = cloud.plan("");
+    let command = || site.restore_command(&["failover", &plan, "--test", "--json"]);
+    let both = [(); 2].map(|()| Background::start(&mut command()));
+    let both = both.map(Background::wait);
+    let (up, stopped): (Vec<_>, Vec<_>) = both.iter().partition(|run| run.code == Some(3));
+    assert_eq!((up.len(), stopped.len()), (1, 1), "{both:?}");
+    // It came second, or the other one took what it had begun.
+    let words = ["another process began a run of plan", "was taken over"];
+    let said = &stopped[0].stderr;
+    assert!(words.iter().any(|word| said.contains(word)), "{said}");
+    assert_eq!(stopped[0].code, Some(1), "{said}");
+    let up = up[0].json();
+    let run = up["run"].as_str().expect("an id");
+    let all = cloud
+        .aws
+        .control("GET", &format!("inventory?tag={RUN_TAG}"), None);
+    for kind in [
+        "instances",
+        "images",
+        "snapshots",
+        "volumes",
+        "network_interfaces",
+    ] {
+        assert_eq!(all[kind].as_array().map(Vec::len), Some(2), "{kind}: {all}");
+    }
+    assert_eq!(cloud.made_by(run).1, [2; 5]);
+    let runs = site.restore(&["runs", "--json"]).ok().json();
+    assert_eq!(runs["runs"].as_array().map(Vec::len), Some(1), "{runs}");
+}
