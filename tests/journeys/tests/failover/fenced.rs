@@ -43,6 +43,7 @@ fn a_failover_fences_the_site_until_it_is_undone() {
     }
     assert_eq!(cloud.aws.requests("CreateSchedule").len(), 0);
     // The site comes back.
+    std::fs::copy(cloud.site.path("db.raw"), cloud.site.path("older.raw")).expect("copied");
     make_random(&cloud.site.path("db.raw"), 2 * MIB, 5);
     let sync = cloud.site.gateway(&["sync"]).exits(3);
     sync.says(&["VM db was failed over by run", &run, "diverged point 2"]);
@@ -74,6 +75,23 @@ fn a_failover_fences_the_site_until_it_is_undone() {
     cloud.site.sync();
     let points = cloud.site.restore(&["points", "db", "--json"]).ok().json();
     assert_eq!(points["points"].as_array().expect("points").len(), 3);
+
+    // It was the wrong point: another one, before it is committed.
+    for (point, disk) in [("db@1", "older.raw"), ("db@3", "db.raw")] {
+        let command = ["failover", &plan, "--point", point, "--json"];
+        let up = cloud.site.restore(&command).exits(3).json();
+        let (run, back) = (
+            up["run"].as_str().expect("an id"),
+            cloud.site.shown("back.raw"),
+        );
+        let instance = up["vms"][1]["instance"].as_str().expect("an id");
+        cloud.aws.account(&["disk", instance, "/dev/sda1", &back]);
+        cloud.assert_same_disk(disk, &back);
+        if point == "db@1" {
+            cloud.site.restore(&["undo", run]).ok();
+            assert_eq!(cloud.aws.count(RUN_TAG, run), 0);
+        }
+    }
 }
 
 /// What people wrote between the last recovery point and the fire, or while only the line was cut.
@@ -205,10 +223,11 @@ fn nothing_is_started_beside_what_lives_but_by_hand() {
     let db = cloud.site.restore(&["failover", &plan, "--json"]).exits(1);
     db.says(&["alone db FAILED", "Is that the old machine", "undo the run"]);
     let run = cloud.site.restore(&["runs", "--json"]).ok().json()["runs"][0]["run"].clone();
-    cloud
-        .site
-        .restore(&["undo", run.as_str().expect("an id")])
-        .ok();
+    let run = run.as_str().expect("an id");
+    cloud.site.gateway(&["sync"]).exits(3).says(&[run]);
+    cloud.site.restore(&["undo", run]).ok();
+    assert_eq!(cloud.aws.count(RUN_TAG, run), 0);
+    cloud.site.sync();
     // Who knows that it burned says so before it is asked; a slip of the pen begins nothing.
     let slip = [
         "failover", &plan, "--skip", "alone db", "--skip", "alone bd",
