@@ -1,5 +1,7 @@
 //! A guest of Windows by a donor instance: Amazon's licence, the VM's disks. Its own undo, its own kills.
 
+use std::collections::BTreeMap;
+
 use journeys::*;
 use serde_json::{Value, json};
 
@@ -74,6 +76,28 @@ fn assert_swapped(cloud: &Cloud, up: &Value) {
         (&json!("windows"), &json!("10.20.1.77"))
     );
     assert_eq!(found["State"]["Name"], "running");
+    // As the plan wants its disks, and whose all of it is.
+    let volumes = state["volumes"].as_array().expect("a list");
+    let kinds = volumes
+        .iter()
+        .filter(|one| one["Attachments"][0]["InstanceId"] == instance)
+        .map(|one| {
+            let device = one["Attachments"][0]["Device"].as_str().expect("a device");
+            (device, (one["VolumeType"].clone(), one["Iops"].clone()))
+        });
+    let kinds: BTreeMap<_, _> = kinds.collect();
+    let gp3 = |iops: u32| (json!("gp3"), json!(iops));
+    assert_eq!(
+        kinds,
+        BTreeMap::from([("/dev/sda1", gp3(3000)), ("xvdf", gp3(4000))])
+    );
+    for one in all.iter().chain(volumes) {
+        let tags = one["Tags"].as_array().expect("tags");
+        assert!(
+            tags.contains(&json!({"Key": "owner", "Value": "it"})),
+            "{one}"
+        );
+    }
     for mapped in found["BlockDeviceMappings"].as_array().expect("a list") {
         assert_eq!(mapped["Ebs"]["DeleteOnTermination"], true, "{mapped}");
     }

@@ -71,6 +71,9 @@ fn what_passes_is_borne_and_an_answer_that_is_lost_makes_nothing_twice() {
         {"action": "DescribeSnapshots", "times": 1, "error": error(503, "RequestLimitExceeded")},
         {"action": "RegisterImage", "times": 1, "drop_after": true},
         {"action": "CreateSchedule", "times": 1, "drop_after": true},
+        // No room in the first zone, whatever the type.
+        {"action": "RunInstances", "match": {"NetworkInterfaces.0.SubnetId": cloud.network["test"]["subnets"][0]},
+         "times": -1, "error": error(500, "InsufficientInstanceCapacity")},
         {"action": "RunInstances", "match": {"InstanceType": "t3.medium"}, "times": 1, "drop_after": true},
         {"action": "DescribeInstances", "times": 1, "error": error(400, "RequestExpired")},
         // No room for the type that is wanted most, in any zone.
@@ -84,12 +87,21 @@ fn what_passes_is_borne_and_an_answer_that_is_lost_makes_nothing_twice() {
         .json();
     for vm in up["vms"].as_array().expect("VMs") {
         assert_eq!(
-            (&vm["state"], &vm["instance_type"]),
-            (&json!("serves"), &json!("t3.medium"))
+            (&vm["state"], &vm["instance_type"], &vm["zone"]),
+            (
+                &json!("serves"),
+                &json!("t3.medium"),
+                &json!("eu-central-1b")
+            )
         );
     }
     let run = the_run(&cloud);
     assert_one_of_each(&cloud, &run);
+    let (state, _) = cloud.made_by(&run);
+    for instance in state["instances"].as_array().expect("a list") {
+        let zone = &instance["Placement"]["AvailabilityZone"];
+        assert_eq!(zone, "eu-central-1b", "{instance}");
+    }
 
     cloud.aws.faults(json!([
         {"action": "TerminateInstances", "times": 1, "drop_after": true},
@@ -279,7 +291,8 @@ fn a_step_that_cannot_be_mended_is_counted_as_done_by_hand() {
     let cloud = small();
     let plan = cloud.plan("[[vm.probe]]\ncommand = [\"false\"]\nwait = \"1s\"\n");
     let text = std::fs::read_to_string(&plan).expect("the plan");
-    let hook = "name = \"second\"\nbefore = [{ command = [\"true\"], undo = [\"false\"], in_tests = true }]\n[[vm]]";
+    let hook = "name = \"second\"\nbefore = [{ command = [\"true\"], undo = [\"false\"], in_tests = true }]\n\
+                after = [{ command = [\"false\"] }]\n[[vm]]"; // not in tests
     std::fs::write(&plan, text.replacen("name = \"second\"\n[[vm]]", hook, 1)).expect("written");
     cloud
         .site
