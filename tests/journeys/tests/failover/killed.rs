@@ -1,6 +1,6 @@
 //! Killed at any moment, a run goes on elsewhere, and comes to one set of everything.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use journeys::*;
@@ -23,6 +23,17 @@ fn random(state: &mut u64) -> u64 {
     *state >> 33
 }
 
+/// As on another machine, with the kit alone: nothing that another run left in its folders is there.
+fn elsewhere(cloud: &Cloud, words: &[&str]) -> (Command, tempfile::TempDir) {
+    let folder = tempfile::tempdir_in(cloud.site.folder()).expect("a folder");
+    let mut command = cloud.site.restore_command(words);
+    command.current_dir(folder.path());
+    command
+        .env("HOME", folder.path())
+        .env("TMPDIR", folder.path());
+    (command, folder)
+}
+
 /// Runs until it ends, or until it is killed, so long after its first word on the cloud's side.
 fn run_and_kill(cloud: &Cloud, words: &[&str], after: Duration) {
     let before = cloud
@@ -31,7 +42,7 @@ fn run_and_kill(cloud: &Cloud, words: &[&str], after: Duration) {
         .as_array()
         .expect("a list")
         .len();
-    let mut command = cloud.site.restore_command(words);
+    let (mut command, _folder) = elsewhere(cloud, words);
     let mut child = command
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -110,6 +121,14 @@ fn killed_anywhere_it_goes_on_elsewhere_and_comes_to_one_set() {
     ]);
     cloud.site.sync();
     let plan = cloud.plan("");
+    let hook = cloud
+        .site
+        .script("hook.sh", "echo \"$1 $SPARESITE_RUN\" >>$log");
+    let group = format!(
+        "name = \"second\"\nbefore = [{{ command = [\"{hook}\", \"on\"], undo = [\"{hook}\", \"off\"] }}]\n[[vm]]"
+    );
+    let text = std::fs::read_to_string(&plan).expect("the plan");
+    std::fs::write(&plan, text.replacen("name = \"second\"\n[[vm]]", &group, 1)).expect("written");
     // Things take their time, so that there is something to be killed in.
     cloud.aws.faults(json!([
         {"action": "PutSnapshotBlock", "times": -1, "stall_seconds": 0.1},
@@ -117,23 +136,34 @@ fn killed_anywhere_it_goes_on_elsewhere_and_comes_to_one_set() {
         {"action": "RunInstances", "times": -1, "stall_seconds": 0.5},
         {"action": "CompleteSnapshot", "times": -1, "stall_seconds": 0.3},
     ]));
+    let open = || {
+        let listed = cloud.site.restore(&["runs", "--json"]).json();
+        let runs = listed["runs"].as_array().expect("runs").iter();
+        let mut open = runs.filter(|run| run["state"] != "undone");
+        open.next()
+            .map(|run| run["run"].as_str().expect("an id").to_owned())
+    };
     let mut state = 20_261_129;
-    for number in 0..kills() {
+    // Every third run is one in earnest: with a fence and a hook. The second one first.
+    let mut nth = 1;
+    let words = |nth: usize| match nth % 3 {
+        2 => vec!["failover", plan.as_str(), "--json"],
+        _ => vec!["failover", plan.as_str(), "--json", "--test"],
+    };
+    for number in 1..=kills() {
         let after = Duration::from_millis(random(&mut state) % 4000);
-        run_and_kill(&cloud, &["failover", &plan, "--test"], after);
+        run_and_kill(&cloud, &words(nth), after);
         // Now and then it is undone, and killed in that too.
-        if number % 5 == 4 {
+        if let (true, Some(run)) = (number % 5 == 3, open()) {
             let after = Duration::from_millis(random(&mut state) % 1500);
-            run_and_kill(&cloud, &["undo", "whole-site"], after);
-            cloud.site.restore(&["undo", "whole-site"]).ok();
+            run_and_kill(&cloud, &["undo", &run], after);
+            Run::of(&mut elsewhere(&cloud, &["undo", &run]).0).ok();
+            nth += 1;
         }
     }
     cloud.aws.no_faults();
-    let up = cloud
-        .site
-        .restore(&["failover", &plan, "--test", "--json"])
-        .exits(3)
-        .json();
+    let (mut command, _folder) = elsewhere(&cloud, &words(nth));
+    let up = Run::of(&mut command).json();
     let run = up["run"].as_str().expect("an id");
     assert_eq!(up["state"], "up");
     let (found, counts) = cloud.made_by(run);
@@ -152,6 +182,18 @@ fn killed_anywhere_it_goes_on_elsewhere_and_comes_to_one_set() {
         );
     }
     cloud.site.restore(&["undo", run]).ok();
+    let log = std::fs::read_to_string(cloud.site.path("hooks.log")).unwrap_or_default();
+    let of_run = log.lines().filter(|line| line.ends_with(run));
+    match up["kind"] == "failover" {
+        true => {
+            // At least once each way; and it was taken back last.
+            let of_run: Vec<&str> = of_run.map(|line| &line[..3]).collect();
+            assert!(of_run.contains(&"on "), "{log}");
+            assert_eq!(of_run.last(), Some(&"off"), "{log}");
+        }
+        false => assert_eq!(of_run.count(), 0, "{log}"),
+    }
+    cloud.site.sync(); // nothing fences it any more
     for run in cloud.site.restore(&["runs", "--json"]).json()["runs"]
         .as_array()
         .expect("runs")
