@@ -46,7 +46,12 @@ enum View {
 impl Progress {
     /// `label` says what is done on what: `sync dc01`. Without a total there is no remaining time.
     pub fn start(label: &str, total_bytes: Option<u64>) -> Self {
-        let work = Arc::new(Work::new(label, total_bytes));
+        Self::go_on(label, total_bytes, 0)
+    }
+
+    /// Work of which so much was done before, by a process that ended.
+    pub fn go_on(label: &str, total_bytes: Option<u64>, before_bytes: u64) -> Self {
+        let work = Arc::new(Work::new(label, total_bytes, before_bytes));
         let view = if stdio::manner().quiet {
             View::Silent
         } else if io::stderr().is_terminal() && !stdio::manner().json_lines {
@@ -124,7 +129,8 @@ pub fn tell(line: &str) {
 
 fn bar(work: &Arc<Work>) -> ProgressBar {
     let bar = BARS.add(match work.total {
-        Some(total) => ProgressBar::new(total),
+        // It reckons the rate and the time that is left, so what was done before is not its own.
+        Some(total) => ProgressBar::new(total.saturating_sub(work.before)),
         None => ProgressBar::no_length(),
     });
     let shown = Arc::clone(work);
@@ -152,7 +158,7 @@ fn bar(work: &Arc<Work>) -> ProgressBar {
 fn lines(work: Arc<Work>, period: Duration, tell: fn(&str)) -> Option<Sender<()>> {
     let (stop, stopped) = mpsc::channel();
     let print = move || {
-        let mut pace = Pace::default();
+        let mut pace = Pace::from(work.before);
         let mut last = Instant::now();
         while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(period) {
             let since = last.elapsed();
@@ -175,7 +181,7 @@ mod tests {
     #[test]
     fn a_line_now_and_then_until_it_stops() {
         static TOLD: Mutex<Vec<String>> = Mutex::new(Vec::new());
-        let work = Arc::new(Work::new("sync dc01", Some(100)));
+        let work = Arc::new(Work::new("sync dc01", Some(100), 0));
         work.done.store(50, Ordering::Relaxed);
         let keep = |line: &str| TOLD.lock().expect("unpoisoned").push(line.to_owned());
         let stop = lines(Arc::clone(&work), Duration::from_millis(5), keep);
@@ -191,6 +197,22 @@ mod tests {
             assert!(Instant::now() < deadline, "the thread did not stop");
             thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    #[test]
+    fn what_was_done_before_counts_as_done_and_not_for_the_rate() {
+        let work = Work::new("dc01", Some(1000 << 20), 600 << 20);
+        work.done.fetch_add(100 << 20, Ordering::Relaxed);
+        let mut pace = Pace::from(work.before);
+        pace.observe(work.done.load(Ordering::Relaxed), Duration::from_secs(10));
+        assert_eq!(
+            work.line(&pace),
+            "dc01: 700 MiB of 1000 MiB (70%), 10 MiB/s, 30s left"
+        );
+        assert_eq!(
+            work.closing(Duration::from_secs(10)),
+            "dc01: 100 MiB in 10s (10 MiB/s)"
+        );
     }
 
     #[test]

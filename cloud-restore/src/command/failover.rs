@@ -412,6 +412,9 @@ async fn carry_on(
         ended = take_away(&world, &mut recorder, &[]).await?;
         remedy = format!("`sparesite-restore undo {id}` goes on with that");
         view.state = find::state(&recorder.run);
+        if ended.failed.is_empty() {
+            view.vms.iter_mut().for_each(|vm| vm.state = "undone");
+        }
         findings.retain(|finding| finding.what != report::NO_DEADLINE);
     }
     let what = format!("run {id} is {}", find::state(&recorder.run));

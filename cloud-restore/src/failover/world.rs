@@ -157,13 +157,12 @@ impl World {
     pub fn bar(&self, vm: &str) -> Progress {
         let mut bars = self.bars.lock().unwrap_or_else(PoisonError::into_inner);
         let start = || {
+            // Excluded ones too: they are made, of zeroes.
             let total = self.points.get(vm).map(|point| {
-                // Excluded ones too: they are made, of zeroes.
                 let sizes = point.manifest.disks.iter().map(|disk| disk.size_bytes);
-                let all: u64 = sizes.sum();
-                all.saturating_sub(self.sent.get(vm).copied().unwrap_or(0))
+                sizes.sum()
             });
-            Progress::start(vm, total)
+            Progress::go_on(vm, total, self.sent.get(vm).copied().unwrap_or(0))
         };
         bars.entry(vm.to_owned()).or_insert_with(start).clone()
     }

@@ -15,6 +15,8 @@ use crate::show;
 pub(super) struct Work {
     pub label: String,
     pub total: Option<u64>,
+    /// What was done before: it counts as done, and not for the rate.
+    pub before: u64,
     pub done: AtomicU64,
     pub message: Mutex<String>,
     pub started: Instant,
@@ -28,6 +30,13 @@ pub(super) struct Pace {
 }
 
 impl Pace {
+    pub fn from(before: u64) -> Self {
+        Pace {
+            seen: before,
+            rate: None,
+        }
+    }
+
     /// `done` so far, `since` the last observation.
     pub fn observe(&mut self, done: u64, since: Duration) {
         let recent = done.saturating_sub(self.seen) as f64 / since.as_secs_f64().max(1e-3);
@@ -41,11 +50,12 @@ impl Pace {
 }
 
 impl Work {
-    pub fn new(label: &str, total: Option<u64>) -> Self {
+    pub fn new(label: &str, total: Option<u64>, before: u64) -> Self {
         Work {
             label: one_line(label),
             total,
-            done: AtomicU64::new(0),
+            before,
+            done: AtomicU64::new(before),
             message: Mutex::new(String::new()),
             started: Instant::now(),
         }
@@ -81,9 +91,9 @@ impl Work {
         }
     }
 
-    /// `sync dc01: 40 GiB in 19m 3s (35 MiB/s)`
+    /// `sync dc01: 40 GiB in 19m 3s (35 MiB/s)`, without what was done before.
     pub fn closing(&self, took: Duration) -> String {
-        let done = self.done();
+        let done = self.done().saturating_sub(self.before);
         let mut line = format!(
             "{}: {} in {}",
             self.label,
@@ -183,7 +193,7 @@ mod tests {
     use super::*;
 
     fn work(label: &str, total: Option<u64>, done: u64) -> Work {
-        let work = Work::new(label, total);
+        let work = Work::new(label, total, 0);
         work.done.store(done, Ordering::Relaxed);
         work
     }

@@ -50,7 +50,9 @@ pub async fn serves(context: Context, vm: &str) -> Result<Words, StepError> {
         async move {
             let said = until_it_holds(asked, &probe).await;
             let said = said.map_err(|why| {
-                StepError::new(format!("probe {probe} of {vm} ({address}): {why}"))
+                StepError::new(format!(
+                    "probe {probe} of {vm} ({address}): {why}. Look whether the VM works: if it does, the same command with --skip \"serves {vm}\""
+                ))
             })?;
             Ok::<_, StepError>((format!("probe {}", number + 1), format!("{probe}: {said}")))
         }
@@ -130,6 +132,7 @@ async fn once(asked: &Asked<'_>, kind: ProbeKind<'_>) -> Result<String, String> 
             let (status, said) = program::run(&mut command).await.map_err(io)?;
             match status.success() {
                 true => Ok(said),
+                false if said.trim().is_empty() => Err(status.to_string()),
                 false => Err(format!("{status}: {said}")),
             }
         }
