@@ -385,7 +385,7 @@ async fn carry_on(
             show::printable(&format!("{on}: {what} ({why})"))
         ));
     }
-    if let Some(told) = alive_ahead(&world, &recorder.run).await {
+    for told in alive_ahead(&world, &recorder.run).await {
         console::tell(&format!("finding: {}", show::printable(&told)));
     }
     let mut ended = driver::drive(world.clone(), &mut recorder).await?;

@@ -111,7 +111,8 @@ pub async fn skip(recorder: &mut Recorder<'_>, steps: &[String]) -> Result<(), F
         let run = &recorder.run;
         let place = skippable(run, step)?;
         match run.states[place] {
-            StepState::Done(_) | StepState::Skipped(_) => continue,
+            StepState::Done(_) if !run.is_skippable(place) => continue,
+            StepState::Skipped(_) => continue,
             StepState::Intended => {
                 let (step, why) = (step.clone(), why());
                 recorder.append(Event::Failed { step, why }).await?;
@@ -148,8 +149,5 @@ fn skippable(run: &Run, step: &str) -> Result<usize, Failure> {
         show::printable(step)
     ))
     .because(why)
-    .remedy(match run.kind {
-        RunKind::Test => "the same command with --dry-run tells the steps of a test",
-        RunKind::Failover => "the same command with --dry-run tells the steps",
-    }))
+    .remedy("without --skip and with --dry-run: what steps there are; `sparesite-restore runs RUN`: how far they are"))
 }

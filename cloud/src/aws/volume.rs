@@ -233,7 +233,11 @@ impl Aws {
             };
             match launched.state.as_str() {
                 state if state == wanted => return Ok(launched),
-                "terminated" | "shutting-down" => return fails(Kind::Refused),
+                "terminated" | "shutting-down" => return fails(launched.ended().kind),
+                // The start was accepted, and there was no room after all.
+                "stopped" if launched.ended().kind == Kind::NoCapacity => {
+                    return fails(Kind::NoCapacity);
+                }
                 _ if Instant::now() > until => return fails(Kind::Unavailable),
                 // What was asked for a moment ago may not be seen yet.
                 _ => pauses.pause().await,

@@ -343,11 +343,11 @@ impl Run {
             && steps(plan, self.kind, &disks.collect()) == self.steps
     }
 
-    /// It failed; or it is one that need not be tried.
+    /// It failed; or it is one that need not be tried, or not once more.
     pub fn is_skippable(&self, step: usize) -> bool {
         match self.states[step] {
             StepState::Failed(_) => true,
-            StepState::Waiting => self.steps[step].kind.may_be_skipped_early(),
+            StepState::Waiting | StepState::Done(_) => self.steps[step].kind.may_be_skipped_early(),
             _ => false,
         }
     }

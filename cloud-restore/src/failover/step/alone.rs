@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use futures::future::join_all;
+use jiff::{SignedDuration, Timestamp};
 use recovery_cloud::aws::Tagged;
 use recovery_plan::run::{Run, StepKind, StepState};
 use recovery_plan::{Group, Plan, living};
@@ -20,6 +21,10 @@ use crate::failover::world::{RUN_TAG, World};
 
 /// A connection is asked for again after a second, and after three.
 const ANSWERS: Duration = Duration::from_secs(5);
+/// So long what was asked holds; a start follows at once as a rule.
+const HOLDS: SignedDuration = SignedDuration::from_mins(10);
+/// When it was.
+const ASKED_AT: &str = "asked_at";
 
 /// Where, and who seems to be there.
 type Found = (SocketAddrV4, &'static str);
@@ -34,7 +39,23 @@ struct Living {
 }
 
 pub async fn look(context: Context, vm: &str) -> Result<Words, StepError> {
-    let world = &context.world;
+    look_now(&context.world, vm).await
+}
+
+/// Right before a start: what was asked long ago (there was no room, the process died) is asked again; what was skipped is not.
+pub async fn look_again(context: &Context, vm: &str) -> Result<(), StepError> {
+    let Some(words) = context.made.get(&format!("alone {vm}")) else {
+        return Ok(());
+    };
+    let asked: Option<Timestamp> = words.get(ASKED_AT).and_then(|at| at.parse().ok());
+    let age = asked.map(|at| Timestamp::now().duration_since(at));
+    match age.is_some_and(|age| age < HOLDS) {
+        true => Ok(()),
+        false => look_now(&context.world, vm).await.map(drop),
+    }
+}
+
+async fn look_now(world: &World, vm: &str) -> Result<Words, StepError> {
     witness(&world.plan).await?;
     let mut found = look_for(world, vm).await?;
     if found != Living::default() {
@@ -48,24 +69,19 @@ pub async fn look(context: Context, vm: &str) -> Result<Words, StepError> {
         (false, _) => "nothing answers at its address".to_owned(),
         (true, asked) => format!("none of {asked} domain controllers answers"),
     };
-    Ok(Words::from([("said".to_owned(), said)]))
+    let words = [("said", said), (ASKED_AT, Timestamp::now().to_string())];
+    Ok(words.map(|(name, word)| (name.to_owned(), word)).into())
 }
 
-/// What answers already when a run goes on, of all VMs whose step is still to come: who has to decide something by it decides
-/// once, and not hours later for each group.
-pub async fn ahead(world: &World, run: &Run) -> Option<String> {
-    let open = |state: &StepState| !matches!(state, StepState::Done(_) | StepState::Skipped(_));
-    let vms = run
-        .steps
-        .iter()
-        .zip(&run.states)
-        .filter_map(|(step, state)| match &step.kind {
-            StepKind::Alone { vm } if open(state) => Some(vm.as_str()),
-            _ => None,
-        });
-    let vms: Vec<&str> = vms.collect();
-    if let (false, Err(StepError { why, .. })) = (vms.is_empty(), witness(&world.plan).await) {
-        return Some(why);
+/// What stands in the way already when a run goes on, of all VMs that are still to be started: who has to decide something by it
+/// decides once, and not hours later for each group.
+pub async fn ahead(world: &World, run: &Run) -> Vec<String> {
+    let vms = still_asked(run);
+    if vms.is_empty() {
+        return Vec::new();
+    }
+    if let Err(StepError { why, .. }) = witness(&world.plan).await {
+        return vec![format!("{}: {why}", vms.join(", "))];
     }
     let looks = vms
         .iter()
@@ -90,19 +106,43 @@ pub async fn ahead(world: &World, run: &Run) -> Option<String> {
         let of_vm = world.vm(vm).is_ok_and(|vm| !vm.before.is_empty());
         of_vm || of_group.is_some_and(|group| !group.before.is_empty())
     };
-    told.extend(
-        found
+    if !found.is_empty() {
+        let all: Vec<String> = found
             .iter()
-            .map(|(vm, found)| foretold(vm, found, hooks(vm))),
-    );
-    (!told.is_empty()).then(|| {
-        format!(
+            .map(|(vm, found)| foretold(vm, found, hooks(vm)))
+            .collect();
+        let directory = match found.iter().all(|(_, found)| found.controllers.is_empty()) {
+            true => "",
+            false => {
+                " (a domain controller: shut down the living one, or leave its copy out of the plan, and cut no way)"
+            }
+        };
+        told.push(format!(
             "something answers beside which VMs are not started. {}. Each is asked again when its turn comes: until then shut down \
-             what lives, or cut the way to it. Only for what surely is gone (it burned, and a firewall, another network, or another \
-             run's instance answers): Ctrl-C, and the same command with the option that stands with it",
-            told.join(". ")
-        )
+             what lives, or cut the way to it{directory}. Only for what surely is gone (it burned, and a firewall, another network, \
+             or another run's instance answers): Ctrl-C, and the same command with the option that stands with it",
+            all.join(". ")
+        ));
+    }
+    told
+}
+
+/// VMs that nobody counted as alone, and that are not started yet.
+fn still_asked(run: &Run) -> Vec<&str> {
+    let ended = |state: &StepState| matches!(state, StepState::Done(_) | StepState::Skipped(_));
+    let is_started = |vm: &str| {
+        let mut all = run.steps.iter().zip(&run.states);
+        all.any(|(step, state)| {
+            ended(state) && matches!(&step.kind, StepKind::Instance { vm: of } if of == vm)
+        })
+    };
+    let all = run.steps.iter().zip(&run.states);
+    all.filter_map(|(step, state)| match (&step.kind, state) {
+        (StepKind::Alone { .. }, StepState::Skipped(_)) => None,
+        (StepKind::Alone { vm }, _) if !is_started(vm) => Some(vm.as_str()),
+        _ => None,
     })
+    .collect()
 }
 
 /// Of a site that is lost in part: silence says nothing where not even that answers which lives.
@@ -110,8 +150,8 @@ async fn witness(plan: &Plan) -> Result<(), StepError> {
     match plan.site_witness {
         Some(at) if answers(at).await.is_none() => Err(StepError::new(format!(
             "whether anything lives on site cannot be told from here: the plan's `site_witness` {at} does not answer. Run the same \
-             command from where a way leads to the site; or mend the way. If nothing of the site lives any more, take `site_witness` \
-             out of the plan"
+             command from where a way leads to the site, or mend the way; or look yourself, and --skip \"alone VM\" for each VM that \
+             surely is gone there. If nothing of the site lives any more, take `site_witness` out of the plan"
         ))),
         _ => Ok(()),
     }
@@ -233,6 +273,8 @@ async fn addresses_of_the_run(world: &World) -> Result<Vec<String>, StepError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failover::begin;
+    use recovery_plan::run::{RunKind, RunPoint};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
@@ -313,6 +355,38 @@ mod tests {
             why.contains("`site_witness`") && why.contains(&at.to_string()),
             "{why}"
         );
+    }
+
+    #[test]
+    fn who_is_started_or_was_skipped_is_not_asked_about_any_more() {
+        let vm = |name: &str| {
+            format!(
+                "[[vm]]\nname = \"{name}\"\ngroup = \"default\"\ninstance = [\"t3.medium\"]\nsubnet = [\"s\"]\nsite_address = \"10.1.0.9\"\n"
+            )
+        };
+        let head = "name = \"p\"\ncloud = \"aws\"\nregion = \"eu-central-1\"\n[[subnet]]\nname = \"s\"\nid = \"subnet-1\"\n\
+                    range = \"10.1.0.0/24\"\nzone = \"eu-central-1a\"\n[[group]]\nname = \"default\"\n";
+        let names = ["asked", "skipped", "started", "new"];
+        let text = head.to_owned() + &names.map(vm).concat();
+        let point = RunPoint {
+            point: "0000000001-0000000007".into(),
+            disks: vec!["sda".into()],
+        };
+        let points = names.map(|name| (name.to_owned(), point.clone())).into();
+        let event = begin::event(RunKind::Failover, None, &text, points);
+        let mut run = begin::imagined(event).unwrap();
+        let done = || StepState::Done(Words::new());
+        for (step, state) in [
+            ("alone asked", done()),
+            ("alone skipped", StepState::Skipped("by hand".into())),
+            ("alone started", done()),
+            ("instance started", done()),
+        ] {
+            let at = run.steps.iter().position(|one| one.name() == step);
+            run.states[at.unwrap()] = state;
+        }
+        // There was no room for `asked`: the site may be back by now.
+        assert_eq!(still_asked(&run), ["asked", "new"]);
     }
 
     #[test]

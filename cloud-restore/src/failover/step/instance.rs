@@ -8,8 +8,11 @@ use recovery_plan::given_address;
 use recovery_plan::run::RunKind;
 use recovery_plan::{PlannedVm, Subnet};
 
-use super::{Context, StepError, Words, donor};
+use super::{Context, StepError, Words, alone, donor};
 use crate::failover::world::{RUN_TAG, VM_TAG};
+
+/// Noted before a donor is started with the VM's disks: the instance.
+const STARTED: &str = "started";
 
 /// A type in a subnet, in the order in which they are tried: the type that was wanted most in all its subnets, then the next.
 fn candidates<'a>(context: &'a Context, vm: &'a PlannedVm) -> Vec<(&'a str, &'a Subnet)> {
@@ -54,6 +57,8 @@ pub async fn start(mut context: Context, name: &str) -> Result<Words, StepError>
         .into_iter()
         .map(|(kind, subnet)| (kind.to_owned(), subnet.clone()))
         .collect();
+    // Whatever runs already is not asked about.
+    alone::look_again(&context, name).await?;
     // Begun with the one that was tried last: it may have succeeded, and nobody heard of it.
     let last = context.notes.get("candidate").cloned();
     let first = all
@@ -191,8 +196,11 @@ async fn adopt(
         "running" | "stopping" | "stopped" if source.donor => {
             only(context, name, instance).await?;
             donor::swap(context, name, launched).await?;
+            // A guest that may have run has written: its disks stay, whatever there is room for.
+            let may_have_run = context.notes.get(STARTED) == Some(instance);
+            context.note([(STARTED, instance.clone())]).await?;
             match aws.start_instance(instance).await {
-                Err(error) if helps(&error) => error.to_string(),
+                Err(error) if helps(&error) && !may_have_run => error.to_string(),
                 started => return Ok(Ok(started?)),
             }
         }

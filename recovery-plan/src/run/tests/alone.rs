@@ -69,4 +69,10 @@ fn who_lives_no_more_is_said_before_it_is_asked_and_nothing_starts_early_by_that
     done.retain(|step| !step.starts_with("delay"));
     assert_eq!(done, order);
     assert!(record.run().is_complete());
+    // What was asked and is to be asked again, since nothing was started, need not be.
+    let again = begun_by(text.concat(), RunKind::Failover, &[("db", point(&["sda"]))]);
+    let mut again = again;
+    rounds(&mut again, &["instance db"]);
+    assert_eq!(again.clone().with(skip("alone db")).void(), None);
+    assert!(again.with(skip("fence db")).void().is_some());
 }

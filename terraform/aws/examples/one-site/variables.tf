@@ -42,7 +42,7 @@ variable "site_addresses" {
 }
 
 variable "ranges" {
-  description = "Ranges of the recovery VPC and its test twin."
+  description = "Ranges of the recovery VPC and its test twin: the site's own. With `part` they have to be, since its ranges are compared with these."
   type        = list(string)
 }
 

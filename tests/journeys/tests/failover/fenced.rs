@@ -77,21 +77,14 @@ fn a_failover_fences_the_site_until_it_is_undone() {
     assert_eq!(points["points"].as_array().expect("points").len(), 3);
 
     // It was the wrong point: another one, before it is committed.
-    for (point, disk) in [("db@1", "older.raw"), ("db@3", "db.raw")] {
-        let command = ["failover", &plan, "--point", point, "--json"];
-        let up = cloud.site.restore(&command).exits(3).json();
-        let (run, back) = (
-            up["run"].as_str().expect("an id"),
-            cloud.site.shown("back.raw"),
-        );
-        let instance = up["vms"][1]["instance"].as_str().expect("an id");
-        cloud.aws.account(&["disk", instance, "/dev/sda1", &back]);
-        cloud.assert_same_disk(disk, &back);
-        if point == "db@1" {
-            cloud.site.restore(&["undo", run]).ok();
-            assert_eq!(cloud.aws.count(RUN_TAG, run), 0);
-        }
-    }
+    let other = ["failover", &plan, "--point", "db@1", "--json"];
+    let up = cloud.site.restore(&other).exits(3).json();
+    let instance = up["vms"][1]["instance"].as_str().expect("an id");
+    let back = cloud.site.shown("back.raw");
+    cloud.aws.account(&["disk", instance, "/dev/sda1", &back]);
+    cloud.assert_same_disk("older.raw", &back);
+    let run = up["run"].as_str().expect("an id");
+    cloud.site.restore(&["commit", run]).ok();
 }
 
 /// What people wrote between the last recovery point and the fire, or while only the line was cut.
