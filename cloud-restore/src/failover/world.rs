@@ -214,8 +214,9 @@ pub fn kind_word(kind: RunKind) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failover::begin;
     use crate::point_view::tests::point;
-    use recovery_plan::run::{DERIVATION, Entry, Event, RunPoint, Stored};
+    use recovery_plan::run::RunPoint;
 
     const PLAN: &str = r#"
 name = "p"
@@ -238,33 +239,12 @@ subnet = ["servers"]
     const BLOCK: u64 = 512 << 10;
 
     fn begun(of: &Point) -> Run {
-        let first = Event::Begun {
-            run: "r1".into(),
-            kind: RunKind::Failover,
-            plan: PLAN.into(),
-            points: [(
-                "db".to_owned(),
-                RunPoint {
-                    point: of.manifest.facts.point.to_string(),
-                    disks: DISKS.map(str::to_owned).into(),
-                },
-            )]
-            .into(),
-            derivation: DERIVATION,
-            beside: None,
+        let point = RunPoint {
+            point: of.manifest.facts.point.to_string(),
+            disks: DISKS.map(str::to_owned).into(),
         };
-        let entry = Entry {
-            previous: String::new(),
-            time: Timestamp::UNIX_EPOCH,
-            by: "one".into(),
-            event: first,
-        };
-        Run::replay(&[Stored {
-            number: 1,
-            hash: "1".into(),
-            entry,
-        }])
-        .unwrap()
+        let points = [("db".to_owned(), point)].into();
+        begin::imagined(begin::event(RunKind::Failover, None, PLAN, points)).unwrap()
     }
 
     /// So many blocks of a disk are there. The state of its checksum has 104 bytes, and does not matter here.

@@ -117,11 +117,7 @@ fn a_rehearsal_brings_the_vms_up_as_they_were_and_takes_them_away() {
     );
 
     let watch = Instant::now();
-    let up = cloud
-        .site
-        .restore(&["failover", &plan, "--test", "--json"])
-        .exits(3)
-        .json();
+    let up = cloud.rehearse(&plan);
     let took = watch.elapsed();
     assert_eq!(up["state"], "up");
     let run = up["run"].as_str().expect("an id").to_owned();
@@ -181,11 +177,7 @@ fn a_rehearsal_brings_the_vms_up_as_they_were_and_takes_them_away() {
         assert_eq!(asked["error_code"], "DryRunOperation", "{asked}");
     }
     // The same command has nothing left to do, and says where all is.
-    let again = cloud
-        .site
-        .restore(&["failover", &plan, "--test", "--json"])
-        .exits(3)
-        .json();
+    let again = cloud.rehearse(&plan);
     assert_eq!(again["vms"][1]["instance"], vms[1]["instance"]);
 
     cloud.site.restore(&["undo", &run]).ok().says(&["undone"]);
@@ -208,11 +200,7 @@ fn an_encrypted_volume_reads_zeroes_where_the_disk_is_empty_and_behind_its_end()
     let (one, _) = text.split_once("[[vm]]\nname = \"db\"").expect("two VMs");
     let key = "arn:aws:kms:eu-central-1:123456789012:key/5a7e517e-0000-4000-8000-00000000d15c";
     fs::write(&plan, format!("volume_key = \"{key}\"\n{one}")).expect("written");
-    let up = cloud
-        .site
-        .restore(&["failover", &plan, "--test", "--json"])
-        .exits(3)
-        .json();
+    let up = cloud.rehearse(&plan);
     let run = up["run"].as_str().expect("an id");
     let snapshot = &cloud.aws.account(&["state", RUN_TAG, run])["snapshots"][0];
     assert_eq!(

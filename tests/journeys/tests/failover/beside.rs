@@ -8,16 +8,8 @@ use super::cloud::{Cloud, RUN_TAG};
 
 #[test]
 fn two_tests_of_a_plan_stand_beside_each_other_and_end_alone() {
-    let cloud = Cloud::new();
+    let cloud = Cloud::of_two();
     let site = &cloud.site;
-    for (name, seed) in [("dc01", 3), ("db", 4)] {
-        make_random(&site.path(&format!("{name}.raw")), 2 * MIB, seed);
-    }
-    site.configure(&[
-        ("dc01", &site.disks(&["dc01.raw"])),
-        ("db", &site.disks(&["db.raw"])),
-    ]);
-    site.sync();
     std::fs::copy(site.path("db.raw"), site.path("older.raw")).expect("copied");
     make_random(&site.path("db.raw"), 2 * MIB, 5);
     site.sync();
@@ -62,8 +54,7 @@ fn two_tests_of_a_plan_stand_beside_each_other_and_end_alone() {
     site.restore(&["undo", "whole-site"])
         .exits(2)
         .says(&[&one, &other]);
-    site.restore(&["undo", &one]).ok();
-    assert_eq!(cloud.aws.count(RUN_TAG, &one), 0);
+    cloud.undo(&one);
     assert_eq!(
         cloud.aws.count(RUN_TAG, &other),
         10,
@@ -73,8 +64,7 @@ fn two_tests_of_a_plan_stand_beside_each_other_and_end_alone() {
     std::fs::write(&plan, text).expect("written");
     let plan_only = site.restore(&["failover", &plan, "--json"]).exits(3);
     plan_only.says(&["a test of this plan is still there", &other]);
-    site.restore(&["undo", &other]).ok();
-    assert_eq!(cloud.aws.count(RUN_TAG, &other), 0);
+    cloud.undo(&other);
     assert_eq!(cloud.aws.violations(), Vec::<Value>::new());
     site.restore(&["failover", &plan, "--test", "--beside", "a b"])
         .exits(2)
@@ -83,16 +73,8 @@ fn two_tests_of_a_plan_stand_beside_each_other_and_end_alone() {
 
 #[test]
 fn the_same_test_begun_twice_at_the_same_moment_and_once_more_is_one() {
-    let cloud = Cloud::new();
+    let cloud = Cloud::of_two();
     let site = &cloud.site;
-    for (name, seed) in [("dc01", 3), ("db", 4)] {
-        make_random(&site.path(&format!("{name}.raw")), 2 * MIB, seed);
-    }
-    site.configure(&[
-        ("dc01", &site.disks(&["dc01.raw"])),
-        ("db", &site.disks(&["db.raw"])),
-    ]);
-    site.sync();
     let plan = cloud.plan("");
     // No disk is done before the third has come.
     let busy = json!({"status": 503, "code": "RequestLimitExceeded", "message": "later"});

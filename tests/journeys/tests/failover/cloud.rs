@@ -40,6 +40,35 @@ impl Cloud {
         Cloud { aws, site, network }
     }
 
+    /// dc01 and db with a disk each, of which one recovery point is there.
+    pub fn of_two() -> Self {
+        let cloud = Cloud::new();
+        let site = &cloud.site;
+        for (name, seed) in [("dc01", 3), ("db", 4)] {
+            make_random(&site.path(&format!("{name}.raw")), 2 * MIB, seed);
+        }
+        site.configure(&[
+            ("dc01", &site.disks(&["dc01.raw"])),
+            ("db", &site.disks(&["db.raw"])),
+        ]);
+        site.sync();
+        cloud
+    }
+
+    /// A rehearsal that comes to its end, with findings (the guests have no operating system).
+    #[track_caller]
+    pub fn rehearse(&self, plan: &str) -> Value {
+        let command = ["failover", plan, "--test", "--json"];
+        self.site.restore(&command).exits(3).json()
+    }
+
+    /// Nothing of it is left.
+    #[track_caller]
+    pub fn undo(&self, run: &str) {
+        self.site.restore(&["undo", run]).ok();
+        assert_eq!(self.aws.count(RUN_TAG, run), 0);
+    }
+
     /// A plan of dc01 and, after it, db; with what stands in `more` at its end.
     pub fn plan(&self, more: &str) -> String {
         let subnet = |kind: &str, place: usize| {

@@ -107,11 +107,7 @@ fn assert_swapped(cloud: &Cloud, up: &Value) {
 #[test]
 fn a_donor_gives_its_licence_and_gets_the_disks() {
     let (cloud, plan) = site();
-    let up = cloud
-        .site
-        .restore(&["failover", &plan, "--test", "--json"])
-        .exits(3)
-        .json();
+    let up = cloud.rehearse(&plan);
     assert_swapped(&cloud, &up);
     assert!(
         up["vms"][1]["unproven"]
@@ -125,8 +121,7 @@ fn a_donor_gives_its_licence_and_gets_the_disks() {
             .contains("how it was brought up is unproven")
     );
     let run = up["run"].as_str().expect("an id");
-    cloud.site.restore(&["undo", run]).ok();
-    assert_eq!(cloud.aws.count(RUN_TAG, run), 0);
+    cloud.undo(run);
     assert_eq!(
         cloud.aws.requests("DeregisterImage").len(),
         1,
@@ -159,11 +154,7 @@ fn a_donor_gives_its_licence_and_gets_the_disks() {
         "legacy-bios",
     );
     std::fs::write(&plan, with(&right)).expect("written");
-    let up = cloud
-        .site
-        .restore(&["failover", &plan, "--test", "--json"])
-        .exits(3)
-        .json();
+    let up = cloud.rehearse(&plan);
     assert_swapped(&cloud, &up);
     assert_eq!(up["vms"][1]["image"], *right);
     cloud
@@ -203,8 +194,7 @@ fn each_part_of_a_swap_may_fail_and_the_same_instance_comes_of_it() {
     assert_swapped(&cloud, &up);
     let run = up["run"].as_str().expect("an id");
     assert_eq!(cloud.aws.requests("RunInstances").len(), 2);
-    cloud.site.restore(&["undo", run]).ok();
-    assert_eq!(cloud.aws.count(RUN_TAG, run), 0);
+    cloud.undo(run);
 }
 
 #[test]
@@ -214,16 +204,11 @@ fn a_donor_that_finds_no_room_when_it_starts_again_is_another_one_elsewhere() {
     cloud
         .aws
         .faults(json!([{"action": "StartInstances", "times": 1, "error": error}]));
-    let up = cloud
-        .site
-        .restore(&["failover", &plan, "--test", "--json"])
-        .exits(3)
-        .json();
+    let up = cloud.rehearse(&plan);
     assert_swapped(&cloud, &up);
     assert_eq!(cloud.aws.requests("StartInstances").len(), 2);
     let run = up["run"].as_str().expect("an id");
-    cloud.site.restore(&["undo", run]).ok();
-    assert_eq!(cloud.aws.count(RUN_TAG, run), 0);
+    cloud.undo(run);
 }
 
 #[test]
@@ -231,11 +216,7 @@ fn an_answer_of_a_swap_that_is_lost_is_asked_for_again() {
     let (cloud, plan) = site();
     let lost = |action: &&str| json!({"action": action, "times": 1, "drop_after": true});
     cloud.aws.faults(PARTS.iter().map(lost).collect());
-    let up = cloud
-        .site
-        .restore(&["failover", &plan, "--test", "--json"])
-        .exits(3)
-        .json();
+    let up = cloud.rehearse(&plan);
     cloud.aws.no_faults();
     assert_swapped(&cloud, &up);
 }
@@ -288,14 +269,9 @@ fn killed_in_a_swap_it_goes_on_with_what_is_attached() {
         child.kill().expect("killed");
         child.wait().expect("it ends");
     }
-    let up = cloud
-        .site
-        .restore(&["failover", &plan, "--test", "--json"])
-        .exits(3)
-        .json();
+    let up = cloud.rehearse(&plan);
     assert_swapped(&cloud, &up);
     assert_eq!(cloud.aws.requests("RunInstances").len(), 2);
     let run = up["run"].as_str().expect("an id");
-    cloud.site.restore(&["undo", run]).ok();
-    assert_eq!(cloud.aws.count(RUN_TAG, run), 0);
+    cloud.undo(run);
 }

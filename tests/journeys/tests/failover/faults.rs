@@ -80,11 +80,7 @@ fn what_passes_is_borne_and_an_answer_that_is_lost_makes_nothing_twice() {
         {"action": "RunInstances", "match": {"InstanceType": "t3a.medium"}, "times": -1,
          "error": error(500, "InsufficientInstanceCapacity")},
     ]));
-    let up = cloud
-        .site
-        .restore(&["failover", &plan, "--test", "--json"])
-        .exits(3)
-        .json();
+    let up = cloud.rehearse(&plan);
     for vm in up["vms"].as_array().expect("VMs") {
         assert_eq!(
             (&vm["state"], &vm["instance_type"], &vm["zone"]),
@@ -109,8 +105,7 @@ fn what_passes_is_borne_and_an_answer_that_is_lost_makes_nothing_twice() {
         {"action": "DeleteSnapshot", "times": 1, "drop_after": true},
         {"action": "DeleteSchedule", "times": 1, "error": error(500, "InternalServerException")},
     ]));
-    cloud.site.restore(&["undo", &run]).ok();
-    assert_eq!(cloud.aws.count(RUN_TAG, &run), 0);
+    cloud.undo(&run);
 }
 
 #[test]
@@ -210,11 +205,7 @@ fn an_address_that_is_in_use_is_said_and_the_run_goes_on_when_it_is_free() {
     cloud
         .aws
         .account(&["free", other["interface"].as_str().expect("an id")]);
-    let up = cloud
-        .site
-        .restore(&["failover", &plan, "--test", "--json"])
-        .exits(3)
-        .json();
+    let up = cloud.rehearse(&plan);
     assert_eq!(up["vms"][0]["address"], "10.20.1.77");
 }
 
@@ -241,11 +232,7 @@ fn a_plan_that_was_changed_is_followed_and_what_cannot_change_is_refused() {
         text.replace("\"t3a.medium\", ", "\"t3a.medium\", \"m5.large\", "),
     )
     .expect("written");
-    let up = cloud
-        .site
-        .restore(&["failover", &plan, "--test", "--json"])
-        .exits(3)
-        .json();
+    let up = cloud.rehearse(&plan);
     assert_eq!(up["vms"][0]["instance_type"], "m5.large");
     assert_eq!(cloud.aws.requests("PutSnapshotBlock").len(), sent);
     // What the run is made of does not change under it.
@@ -276,11 +263,7 @@ fn a_test_whose_time_is_over_is_taken_away_before_the_next_one() {
     std::thread::sleep(std::time::Duration::from_secs(12));
     let listed = cloud.site.restore(&["runs", "--json"]).ok().json();
     assert_eq!(listed["runs"][0]["state"], "over");
-    let second = cloud
-        .site
-        .restore(&["failover", &plan, "--test", "--json"])
-        .exits(3)
-        .json();
+    let second = cloud.rehearse(&plan);
     assert_ne!(second["run"], first.as_str());
     assert_eq!(cloud.aws.count(RUN_TAG, &first), 0);
     assert_one_of_each(&cloud, second["run"].as_str().expect("an id"));

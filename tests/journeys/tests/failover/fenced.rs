@@ -5,22 +5,9 @@ use serde_json::{Value, json};
 
 use super::cloud::{Cloud, RUN_TAG};
 
-fn one() -> Cloud {
-    let cloud = Cloud::new();
-    for (name, seed) in [("dc01", 3), ("db", 4)] {
-        make_random(&cloud.site.path(&format!("{name}.raw")), 2 * MIB, seed);
-    }
-    let source = |name: &str| cloud.site.disks(&[&format!("{name}.raw")]);
-    cloud
-        .site
-        .configure(&[("dc01", &source("dc01")), ("db", &source("db"))]);
-    cloud.site.sync();
-    cloud
-}
-
 #[test]
 fn a_failover_fences_the_site_until_it_is_undone() {
-    let cloud = one();
+    let cloud = Cloud::of_two();
     let plan = cloud.plan("");
     let up = cloud
         .site
@@ -70,8 +57,7 @@ fn a_failover_fences_the_site_until_it_is_undone() {
         .exits(2)
         .says(&["no run's id"]);
 
-    cloud.site.restore(&["undo", &run]).ok();
-    assert_eq!(cloud.aws.count(RUN_TAG, &run), 0);
+    cloud.undo(&run);
     cloud.site.sync();
     let points = cloud.site.restore(&["points", "db", "--json"]).ok().json();
     assert_eq!(points["points"].as_array().expect("points").len(), 3);
@@ -90,7 +76,7 @@ fn a_failover_fences_the_site_until_it_is_undone() {
 /// What people wrote between the last recovery point and the fire, or while only the line was cut.
 #[test]
 fn what_a_failed_over_site_held_is_kept_once_and_meant_by_its_number_only() {
-    let cloud = one();
+    let cloud = Cloud::of_two();
     let site = &cloud.site;
     let hook = site.script(
         "on-fenced.sh",
@@ -169,7 +155,7 @@ fn what_a_failed_over_site_held_is_kept_once_and_meant_by_its_number_only() {
 
 #[test]
 fn nothing_is_started_beside_what_lives_but_by_hand() {
-    let cloud = one();
+    let cloud = Cloud::of_two();
     let plan = cloud.plan("");
     let text = std::fs::read_to_string(&plan).expect("the plan");
     // Every address of this machine refuses a connection, as a server's that lives does.
@@ -215,8 +201,7 @@ fn nothing_is_started_beside_what_lives_but_by_hand() {
     let runs = cloud.site.restore(&["runs", "--json"]).ok().json();
     let run = runs["runs"][1]["run"].as_str().expect("an id");
     cloud.site.gateway(&["sync"]).exits(3).says(&[run]);
-    cloud.site.restore(&["undo", run]).ok();
-    assert_eq!(cloud.aws.count(RUN_TAG, run), 0);
+    cloud.undo(run);
     cloud.site.sync();
     // Who knows that it burned says so before it is asked; a slip of the pen begins nothing.
     let slip = [
@@ -236,13 +221,9 @@ fn nothing_is_started_beside_what_lives_but_by_hand() {
 
 #[test]
 fn what_is_committed_stays_and_stays_fenced() {
-    let cloud = one();
+    let cloud = Cloud::of_two();
     let plan = cloud.plan("");
-    let test = cloud
-        .site
-        .restore(&["failover", &plan, "--test", "--json"])
-        .exits(3)
-        .json();
+    let test = cloud.rehearse(&plan);
     let test = test["run"].as_str().expect("an id");
     cloud
         .site
@@ -272,8 +253,7 @@ fn what_is_committed_stays_and_stays_fenced() {
     // What its disks held was kept: from then on nothing is.
     let sync = cloud.site.gateway(&["sync"]).exits(3);
     sync.says(&["fenced", "diverged point 2"]);
-    cloud.site.restore(&["undo", test]).ok();
-    assert_eq!(cloud.aws.count(RUN_TAG, test), 0);
+    cloud.undo(test);
     assert_ne!(cloud.aws.count(RUN_TAG, &run), 0);
     // The gateway's VMs stay where they are: another plan of the same VM says so.
     let text = std::fs::read_to_string(&plan)

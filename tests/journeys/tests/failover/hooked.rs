@@ -7,16 +7,8 @@ use super::cloud::{Cloud, RUN_TAG};
 
 /// A plan with hooks before and after each VM and each group, which log what they are told; the first fails while a file is there.
 fn hooked() -> (Cloud, String) {
-    let cloud = Cloud::new();
+    let cloud = Cloud::of_two();
     let site = &cloud.site;
-    for (name, seed) in [("dc01", 3), ("db", 4)] {
-        make_random(&site.path(&format!("{name}.raw")), 2 * MIB, seed);
-    }
-    site.configure(&[
-        ("dc01", &site.disks(&["dc01.raw"])),
-        ("db", &site.disks(&["db.raw"])),
-    ]);
-    site.sync();
     let told = ["RUN", "KIND", "PLAN", "VM", "ADDRESS", "ADDRESSES"]
         .map(|name| format!("$SPARESITE_{name}"))
         .join("|");
@@ -162,7 +154,6 @@ fn a_fence_that_cannot_be_written_stops_all_and_undone_the_site_goes_on() {
     assert_eq!(fenced.len(), 1, "{sync}");
     let runs = site.restore(&["runs", "--json"]).ok().json();
     let run = runs["runs"][0]["run"].as_str().expect("an id");
-    site.restore(&["undo", run]).ok();
-    assert_eq!(cloud.aws.count(RUN_TAG, run), 0);
+    cloud.undo(run);
     site.sync();
 }

@@ -97,17 +97,12 @@ fn a_lost_session_ends_it_and_the_same_command_goes_on() {
     // By itself: the signal would leave no code.
     failover.wait().exits(1);
     cloud.aws.no_faults();
-    let up = cloud
-        .site
-        .restore(&["failover", &plan, "--test", "--json"])
-        .exits(3)
-        .json();
+    let up = cloud.rehearse(&plan);
     assert_eq!(up["state"], "up");
     let runs = cloud.site.restore(&["runs", "--json"]).json();
     assert_eq!(runs["runs"].as_array().map(Vec::len), Some(1), "{runs}");
     let run = up["run"].as_str().expect("an id");
-    cloud.site.restore(&["undo", run]).ok();
-    assert_eq!(cloud.aws.count(RUN_TAG, run), 0);
+    cloud.undo(run);
 }
 
 #[test]
